@@ -1,0 +1,11 @@
+VENV ?= .venv
+
+.PHONY: test
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -q
+
+$(VENV)/installed: pyproject.toml
+	python -m venv $(VENV)
+	$(VENV)/bin/pip install -q torch==2.13.0
+	$(VENV)/bin/pip install -q -e '.[test]'
+	touch $@

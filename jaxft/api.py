@@ -1,0 +1,147 @@
+"""`jaxft.load`: a Hugging Face model as a Python object that computes, predicts and saves."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.answers import ANSWERS
+from jaxft.models.load import LoadReport, find_weights, place
+from jaxft.models.model import Model, Outputs
+from jaxft.models.params import bind, shardings, variables
+from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
+from jaxft.models.save import save_model
+from jaxft.parallel.mesh import data_shards, make_mesh
+from jaxft.problems import raise_problems, suggest
+
+DTYPES = ("float32", "bfloat16")
+
+
+def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedModel":
+    """Load a Hugging Face directory or hub name.
+
+    head: one of models/heads.py KINDS; None takes the one that config.json's `architectures` names. A head that the
+    checkpoint has no weights for is newly initialised (see `report`). dtype: of the computation, float32 or bfloat16.
+    Raises UserError for anything in the checkpoint that has no place in the model, or the other way round.
+    """
+    if dtype not in DTYPES:
+        raise_problems([f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
+    pretrained = open_pretrained(path)
+    arch = architecture(pretrained, head)
+    model = Model(arch.spec, arch.head, dtype=dtype)
+    mesh = make_mesh({"data": jax.device_count()})
+    views, report = find_weights(model, pretrained, arch, "pretrained")
+    # Float32 parameters whatever the dtype: they are what `save` writes back, and bfloat16 would round them.
+    dtypes = dict.fromkeys(variables(model), jnp.float32)
+    params = place(model, views, shardings(model, mesh), dtypes, seed=0)
+    return LoadedModel(pretrained, arch, model, mesh, params, report)
+
+
+class LoadedModel:
+    """A model with its weights on all local devices; made by `load`."""
+
+    def __init__(self, pretrained: Pretrained, arch: Architecture, model: Model, mesh, params, report: LoadReport):
+        self.pretrained, self.arch, self.model, self.mesh, self.params = pretrained, arch, model, mesh, params
+        self.report = report  # what was loaded, newly initialised, left unused
+        self._forward = jax.jit(lambda params, batch: bind(model, params)(batch))
+
+    @property
+    def tokenizer(self):
+        if not hasattr(self, "_tokenizer"):
+            self._tokenizer = tokenizer_of(self.pretrained.directory)
+        return self._tokenizer
+
+    def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None) -> Outputs:
+        """Integer arrays (batch, length); the mask is 1 for tokens and 0 for padding, on either side.
+
+        Returns `hidden` (batch, length, width) and `logits`, float32: (batch, classes) for classification, (batch,
+        length, vocabulary) for language models, None without a head. Positions count the tokens of each row, padding
+        left out, unless `position_ids` says otherwise.
+        """
+        ids = np.asarray(input_ids, np.int32)
+        mask = np.ones_like(ids) if attention_mask is None else np.asarray(attention_mask, np.int32)
+        given = {"attention_mask": mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+        raise_problems(
+            f"{name} has shape {np.shape(array)}, input_ids has {ids.shape}: they must be the same (batch, length)"
+            for name, array in given.items()
+            if array is not None and np.shape(array) != ids.shape or ids.ndim != 2
+        )
+        positions = np.maximum(np.cumsum(mask, 1) - 1, 0) if position_ids is None else position_ids
+        batch = {"tokens": ids, "segments": mask, "positions": np.asarray(positions, np.int32)}
+        if token_type_ids is not None:
+            batch["types"] = np.asarray(token_type_ids, np.int32)
+        raise_problems(self._range_problems(batch))
+        classifies = self.arch.kind == "sequence-classification"
+        if classifies:
+            batch["at"] = read_positions(mask, self.arch.spec.reads)
+        with jax.set_mesh(self.mesh):
+            out = self._forward(self.params, batch)
+        logits = None if self.arch.kind == "none" else out.logits[:, 0] if classifies else out.logits
+        return Outputs(out.hidden.astype(jnp.float32), logits)
+
+    def predict(self, texts: list, batch: int = 32) -> list[dict]:
+        """What the head says of each text; a pair of texts is a tuple.
+
+        Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
+        {"tokens"}, the likeliest token for each mask in the text. No head: {"embedding"}, the mean of the hidden
+        states. Causal LM: {"perplexity"} of the text.
+        """
+        encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
+        answer = ANSWERS[self.arch.kind]
+        lengths = [len(encode(*as_pair(text))["input_ids"]) for text in texts]
+        order = np.argsort(lengths, kind="stable")
+        answers: list = [None] * len(texts)
+        for start in range(0, len(texts), batch):
+            chosen = order[start : start + batch]
+            rows = self._pad([encode(*as_pair(texts[i])) for i in chosen], batch)
+            out = self(**rows)
+            for place, i in enumerate(chosen):
+                answers[i] = answer(self, {name: value[place] for name, value in rows.items()}, out, place)
+        return answers
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a text that `predict` keeps."""
+        limits = [self.arch.spec.max_positions or 10**6, self.tokenizer.model_max_length, 4096]
+        return int(min(limits))
+
+    def save(self, directory, dtype: str = "auto") -> None:
+        """Write a Hugging Face directory. After an unchanged load each tensor is byte-equal to the original."""
+        save_model(directory, self.model, self.params, self.pretrained, self.arch, dtype=dtype)
+
+    def _pad(self, rows, batch: int) -> dict[str, np.ndarray]:
+        """Rows of one length, a power of two, and `batch` of them, so that few shapes compile."""
+        pad = self.tokenizer.pad_token_id or 0
+        longest = max(len(row["input_ids"]) for row in rows)
+        length = min(max(16, 2 ** (longest - 1).bit_length()), max(self.longest, longest))
+        batch = -(-batch // data_shards(self.mesh)) * data_shards(self.mesh)
+        out = {
+            name: np.full((batch, length), pad if name == "input_ids" else 0, np.int32)
+            for name in ("input_ids", "attention_mask", "token_type_ids")
+            if name in rows[0]
+        }
+        for place, row in enumerate(rows):
+            for name, array in out.items():
+                array[place, : len(row[name])] = row[name]
+        return out
+
+    def _range_problems(self, batch) -> list[str]:
+        """Numbers beyond a table's end: JAX would clamp them without a word."""
+        embed, problems = self.arch.spec.embed, []
+        limits = {"tokens": embed.vocab, "positions": self.arch.spec.max_positions, "types": embed.types}
+        for name, limit in limits.items():
+            if name in batch and limit is not None and (batch[name].max() >= limit or batch[name].min() < 0):
+                problems.append(f"{name} reach {batch[name].max()}, but the model has {limit} of them (from 0)")
+        return problems
+
+
+def read_positions(mask: np.ndarray, reads: str) -> np.ndarray:
+    """Position (batch, 1) of the first or last token of each row."""
+    first = mask.argmax(1)
+    last = mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
+    return (first if reads == "first" else last)[:, None].astype(np.int32)
+
+
+def as_pair(text) -> tuple:
+    return (text,) if isinstance(text, str) else tuple(text)

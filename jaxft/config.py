@@ -1,0 +1,176 @@
+"""The configuration of a run; what can be wrong with one is in checks.py."""
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+from pathlib import Path
+
+from jaxft import checks
+from jaxft.configurable import config, from_json, to_json, type_problems
+from jaxft.problems import UserError, raise_problems
+
+LOWER_IS_BETTER = ("loss", "perplexity", "mse", "mae", "rmse", "wer", "cer")
+
+
+def _made(module: str, name: str):
+    """A field that is a new `name()` by default. Imported only then: reading a configuration should not need JAX."""
+    return dataclasses.field(default_factory=lambda: getattr(importlib.import_module(module), name)())
+
+
+@config
+class Mesh:
+    """How many devices share each kind of work; the product is the number of devices. One size may be -1: the rest."""
+
+    data: int = -1  # replicas of the model
+    fsdp: int = 1  # replicas that also split the weights
+    tensor: int = 1  # devices that split heads, MLP and vocabulary
+
+    def sizes(self, devices: int) -> dict[str, int]:
+        """Mesh axis -> size, for `devices` devices. Raises UserError if they cannot be laid out so."""
+        raise_problems(self.problems(devices))
+        sizes = dataclasses.asdict(self)
+        known = math.prod(size for size in sizes.values() if size != -1)
+        return {axis: devices // known if size == -1 else size for axis, size in sizes.items()}
+
+    def problems(self, devices: int | None = None) -> list[str]:
+        sizes = dataclasses.asdict(self)
+        problems = [f"{a} is {n}, expected 1 or more, or -1" for a, n in sizes.items() if n < 1 and n != -1]
+        rest = [axis for axis, size in sizes.items() if size == -1]
+        if len(rest) > 1:
+            problems.append(f"{' and '.join(rest)} are -1; only one of them can be the rest")
+        if problems or devices is None:
+            return problems
+        known = math.prod(size for size in sizes.values() if size != -1)
+        shape = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+        if devices % known if rest else devices != known:
+            problems.append(f"{shape} does not fit {devices} devices. Set {_mesh_fix(sizes, devices)}.")
+        return problems
+
+
+@config
+class Save:
+    """When to save, and what to keep. The last step is always saved."""
+
+    every: int | None = None  # steps; None: as `best` is evaluated, else a tenth of the run
+    keep: int = 2  # newest checkpoints; the best one is kept besides
+    best: str | None = None  # "val/accuracy": keep and export the checkpoint with the best value, not the last
+    mode: str | None = None  # "max" or "min" is best; None: min for loss, perplexity, errors and rates of error
+
+    def lower_is_better(self) -> bool:
+        if self.mode is not None:
+            return self.mode == "min"
+        return (self.best or "").rpartition("/")[2] in LOWER_IS_BETTER
+
+    def problems(self) -> list[str]:
+        return [
+            *checks.range_problems(self, {"every": checks.POSITIVE, "keep": checks.POSITIVE}),
+            *checks.choice_problems(self, {"mode": ("max", "min", None)}),
+            *([f"best is {self.best!r}, expected 'EVAL/METRIC'"] if self.best and "/" not in self.best else []),
+        ]
+
+
+@config
+class Eval:
+    """One evaluation set. The last step is always evaluated."""
+
+    data: object  # a source
+    every: int | None = None  # steps; None: at every save
+    batch: int | None = None  # rows over all devices; None: as many as one micro batch in training
+
+    def problems(self) -> list[str]:
+        return checks.range_problems(self, {"every": checks.POSITIVE, "batch": checks.POSITIVE})
+
+
+@config
+class Config:
+    """A run. A field typed `object` takes a component; which one, the config file says. Flags can set its fields."""
+
+    model: str  # Hugging Face directory, or hub name
+    task: object  # what is learned: jaxft.tasks
+    data: object  # the training source: jaxft.data
+    evals: dict[str, Eval] = dataclasses.field(default_factory=dict)  # by name
+    rows: object = _made("jaxft.data.rows", "Pad")  # how examples share rows: Pad, Pack, Chunk
+    tune: object = _made("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
+    optim: object = _made("jaxft.optim.adamw", "AdamW")
+    schedule: object = _made("jaxft.optim.schedule", "Linear")
+    lr: float  # peak learning rate
+    batch: int  # rows per update, over all devices and micro batches
+    micro_batches: int = 1  # pieces of the batch computed one after another to save memory; same update
+    steps: int | None = None  # updates; set this or epochs
+    epochs: float | None = None  # passes over the training data
+    max_len: int = 128  # tokens of one example; longer ones are cut
+    seed: int = 0
+    dtype: str = "auto"  # of the computation; weights in training are float32. auto: bfloat16 where it is fast
+    init: str = "pretrained"  # backbone: the checkpoint's, with a new head; random: its architecture only
+    dropout: float | None = None  # None: as the model's config.json says
+    clip: float | None = 1.0  # largest global norm of the gradient
+    lr_multipliers: tuple[tuple[str, float], ...] = ()  # (pattern, factor of lr), the first match wins
+    layer_decay: float | None = None  # each layer's lr is this times the next layer's
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    remat: str = "none"  # recompute in the backward pass: none, dots (keeps matrix products), full
+    scan: int = 1  # layers unrolled in each turn of the loop over layers; 0: all
+    save: Save = dataclasses.field(default_factory=Save)
+    log_every: int = 10  # steps
+    nonfinite: str = "stop"  # at a NaN or infinity in loss or gradient; skip: leave out this update
+    export_dtype: str = "auto"  # of the written weights; auto: as the base checkpoint
+    wandb: str | None = None  # Weights & Biases project to report to
+
+    def problems(self, devices: int | None = None) -> list[str]:
+        """Everything that is wrong, each as one sentence with its fix; with `devices`, also what does not fit them."""
+        problems = type_problems(self) + checks.value_problems(self)
+        problems += checks.length_problems(self) + checks.model_problems(self)
+        problems += checks.eval_problems(self) + checks.multiplier_problems(self)
+        problems += checks.component_problems(self, devices) + checks.batch_problems(self, devices)
+        try:
+            to_json(self)
+        except UserError as error:
+            problems += error.problems
+        return problems
+
+    def validate(self, devices: int | None = None) -> None:
+        """Raises UserError with all problems."""
+        raise_problems(self.problems(devices))
+
+    def save_interval(self, total: int) -> int:
+        """Steps between two saves in a run of `total` steps."""
+        best = self.evals.get((self.save.best or "").partition("/")[0])
+        return self.save.every or (best and best.every) or max(1, total // 10)
+
+    def eval_interval(self, name: str, total: int) -> int:
+        """Steps between two evaluations on the set `name`."""
+        return self.evals[name].every or self.save_interval(total)
+
+    def eval_batch(self, name: str) -> int:
+        """Rows, over all devices, of one batch of the evaluation set `name`."""
+        return self.evals[name].batch or self.batch // self.micro_batches
+
+
+def save_config(cfg: Config, path: str | os.PathLike) -> None:
+    """Writes the configuration as JSON, replacing the file in one move."""
+    partial = Path(f"{path}.partial")
+    partial.write_text(json.dumps(to_json(cfg), indent=2) + "\n")
+    partial.replace(path)
+
+
+def load_config(path: str | os.PathLike) -> Config:
+    """Reads what `save_config` wrote. Raises UserError if it is not there, or not a configuration of this version."""
+    try:
+        cfg = from_json(json.loads(Path(path).read_text()))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    except UserError as error:
+        raise UserError([f"{path}: {text}" for text in error.problems]) from None
+    if not isinstance(cfg, Config):
+        raise UserError(f"{path} does not hold a run's configuration")
+    return cfg
+
+
+def _mesh_fix(sizes: dict[str, int], devices: int) -> str:
+    """The mesh sizes to change, keeping the tensor axis if it divides the devices."""
+    if sizes["tensor"] > 0 and devices % sizes["tensor"] == 0:
+        return f"data=-1, fsdp=1, or sizes of data and fsdp whose product is {devices // sizes['tensor']}"
+    return f"sizes whose product is {devices}"

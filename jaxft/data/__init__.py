@@ -1,0 +1,6 @@
+"""From files to batches of numpy arrays: sources, encoded examples, row builders, and the order of a run."""
+
+from jaxft.data.rows import Chunk, Pack, Pad
+from jaxft.data.source import Data
+
+__all__ = ["Chunk", "Data", "Pack", "Pad"]

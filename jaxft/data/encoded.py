@@ -1,0 +1,112 @@
+"""All examples of a source, encoded once and held as flat arrays."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxft.problems import UserError
+
+Example = dict[str, np.ndarray]
+SHOWN = 10  # bad rows that one message lists
+
+
+class Encoded:
+    """Examples by number. Each key is one flat array with offsets, so that millions of examples are a few objects.
+
+    lengths  int32 (n,)  tokens of each example
+    counts   int32 (n,)  head slots of each example; its length if it has no `at`
+    source   int32 (n,)  source row of each example
+    report   rows, kept, dropped (reason to number), tokens, truncated (examples that lost tokens)
+    """
+
+    def __init__(self, flat: Example, offsets: dict[str, np.ndarray], source: np.ndarray, report: dict):
+        self.flat, self.offsets, self.source, self.report = flat, offsets, source, report
+        self.lengths = np.diff(offsets["tokens"]).astype(np.int32)
+        self.counts = np.diff(offsets["at"]).astype(np.int32) if "at" in flat else self.lengths
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, number: int) -> Example:
+        return {
+            key: values[self.offsets[key][number] : self.offsets[key][number + 1]] for key, values in self.flat.items()
+        }
+
+
+def encode_all(rows, encode: Callable[[list[dict]], list[Example | str]], chunk: int = 1000) -> Encoded:
+    """Encodes every row. A string from `encode` drops the row, for that reason; a UserError gets the row number added.
+
+    An example may have the scalar `cut`, the number of tokens that it lost, which is counted and removed.
+    Raises UserError if no example is left.
+    """
+    builder = _Builder()
+    for start in range(0, len(rows), chunk):
+        piece = rows[start : start + chunk]
+        try:
+            examples = encode(piece)
+        except UserError as error:
+            raise _locate(error, piece, start, rows, encode) from None
+        builder.add(examples, start)
+    return builder.finish(len(rows), getattr(rows, "name", "the data"))
+
+
+class _Builder:
+    def __init__(self):
+        self.pieces: list[Example] = []
+        self.sizes: list[Example] = []
+        self.source: list[int] = []
+        self.dropped: Counter[str] = Counter()
+        self.truncated = 0
+
+    def add(self, examples: list[Example | str], start: int):
+        kept = []
+        for number, example in enumerate(examples, start):
+            if isinstance(example, str):
+                self.dropped[example] += 1
+                continue
+            self.truncated += bool(example.get("cut", 0))
+            kept.append({key: value for key, value in example.items() if key != "cut"})
+            self.source.append(number)
+        if not kept:
+            return
+        keys = kept[0].keys() if not self.pieces else self.pieces[0].keys()
+        for example in kept:
+            if example.keys() != keys:
+                raise ValueError(f"examples differ in their keys: {sorted(example)} and {sorted(keys)}")
+        self.pieces.append({key: np.concatenate([example[key] for example in kept]) for key in keys})
+        self.sizes.append({key: np.array([len(example[key]) for example in kept]) for key in keys})
+
+    def finish(self, rows: int, name: str) -> Encoded:
+        if not self.pieces:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in self.dropped.most_common())
+            raise UserError(f"{name}: no example is left of {rows} rows. Reasons: {reasons or 'there are no rows'}")
+        keys = self.pieces[0].keys()
+        flat = {key: np.concatenate([piece[key] for piece in self.pieces]) for key in keys}
+        offsets = {key: starts(np.concatenate([size[key] for size in self.sizes])) for key in keys}
+        report = {
+            "rows": rows,
+            "kept": len(self.source),
+            "dropped": dict(self.dropped),
+            "tokens": len(flat["tokens"]),
+            "truncated": self.truncated,
+        }
+        return Encoded(flat, offsets, np.array(self.source, np.int32), report)
+
+
+def starts(sizes: np.ndarray) -> np.ndarray:
+    """Offsets int64 (n + 1,) of pieces that follow each other."""
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+
+def _locate(error: UserError, piece: list[dict], start: int, rows, encode) -> UserError:
+    """The same problems with row numbers (from 1), found by encoding row by row."""
+    problems = []
+    for number, row in enumerate(piece, start + 1):
+        try:
+            encode([row])
+        except UserError as single:
+            problems += [f"{getattr(rows, 'name', 'the data')}, row {number}: {problem}" for problem in single.problems]
+        if len(problems) >= SHOWN:
+            break
+    return UserError(problems or error.problems)

@@ -1,0 +1,156 @@
+"""Read one file of any supported kind into a table, without changing a value."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+
+from jaxft.data.tables import table_of, wrap
+from jaxft.problems import UserError
+
+
+def read_file(path: str, quote: str = '"') -> datasets.Dataset:
+    """The rows of `path`. Raises UserError, naming the file and the row, if it is malformed or has no rows."""
+    try:
+        table = READERS[suffix(path)](path, quote)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): convert it") from None
+    except (gzip.BadGzipFile, EOFError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if len(table) == 0:
+        raise UserError(f"{path} has no rows")
+    return table
+
+
+def suffix(path: str) -> str:
+    """The kind of a file: its suffix in small letters, without .gz."""
+    stem = path[:-3] if path.lower().endswith(".gz") else path
+    return os.path.splitext(stem)[1].lower()
+
+
+def _comma(path, quote):
+    return _separated(path, ",", quote)
+
+
+def _tab(path, quote):
+    return _separated(path, "\t", quote)
+
+
+def _separated(path: str, delimiter: str, quote: str) -> datasets.Dataset:
+    """Cells as text. The csv module is used because it never turns a cell into something else."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    quoting = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+    with _text(path) as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True, **quoting)
+        try:
+            names = next(reader, None)
+            if names is None:
+                raise UserError(f"{path} is empty")
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise UserError(f"{path}: the header has {', '.join(map(repr, twice))} more than once")
+            return table_of(_cells(path, reader, names), path, dict.fromkeys(names, pa.string()))
+        except csv.Error as error:
+            raise UserError(
+                f"{path}, line {reader.line_num}: {error}. If quotes are ordinary characters in this file, set quote=''"
+            ) from None
+
+
+def _cells(path: str, reader, names: list[str]) -> Iterator[dict]:
+    number = 0
+    for cells in reader:
+        if not cells:  # an empty line
+            continue
+        number += 1
+        if len(cells) != len(names):
+            raise UserError(
+                f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells where the header has {len(names)} "
+                f"({', '.join(names)}). Quote cells that contain the delimiter."
+            )
+        yield dict(zip(names, cells, strict=True))
+
+
+def _lines(path: str, quote) -> datasets.Dataset:
+    with _text(path) as file:
+        lines = (line.rstrip("\r\n") for line in file)
+        return table_of(({"text": line} for line in lines if line), path, {"text": pa.string()})
+
+
+def _json_lines(path: str, quote) -> datasets.Dataset:
+    with _text(path) as file:
+        return table_of(_objects(path, file), path)
+
+
+def _json(path: str, quote) -> datasets.Dataset:
+    """A list of objects, an object whose `data` is such a list, or one object a line."""
+    with _text(path) as file:
+        text = file.read()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
+    if not isinstance(value, list):
+        return table_of(_objects(path, io.StringIO(text)), path)
+    for number, row in enumerate(value, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, row {number}: expected an object, found {type(row).__name__}")
+    return table_of(iter(value), path)
+
+
+def _objects(path: str, lines) -> Iterator[dict]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
+        yield row
+
+
+def _parquet(path: str, quote) -> datasets.Dataset:
+    return wrap(pa.parquet.read_table(_buffer(path)))
+
+
+def _arrow(path: str, quote) -> datasets.Dataset:
+    """Either of the two formats that have this suffix: with a footer, or the stream that `datasets` writes."""
+    buffer = _buffer(path)
+    try:
+        return wrap(pa.ipc.open_file(buffer).read_all())
+    except pa.ArrowInvalid:
+        return wrap(pa.ipc.open_stream(buffer).read_all())
+
+
+def _text(path: str):
+    # newline="": line ends inside of quoted cells belong to the cell.
+    opened = gzip.open if path.lower().endswith(".gz") else open
+    return opened(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _buffer(path: str) -> pa.Buffer:
+    if not path.lower().endswith(".gz"):
+        return pa.memory_map(path).read_buffer()
+    with gzip.open(path) as file:
+        return pa.py_buffer(file.read())
+
+
+READERS = {
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": _comma,
+    ".tsv": _tab,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".txt": _lines,
+}

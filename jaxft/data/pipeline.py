@@ -1,0 +1,172 @@
+"""Which examples each step sees, in which order, and the batches made of them: a pure function of (seed, step)."""
+
+import functools
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+import grain
+import numpy as np
+from grain.experimental import set_next_index
+
+from jaxft.data.batch import Filler, Plan
+from jaxft.data.encoded import Encoded, Example
+from jaxft.data.rows import Demand, check_lengths, one_per_row
+from jaxft.problems import UserError
+
+EPOCHS, DRAWS, WINDOWS, EVALUATIONS = range(4)  # independent random streams of one seed
+SAMPLE = 64  # steps that a planner may look at
+
+
+class Batches:
+    """Training batches by step, without an end.
+
+    Every epoch has each example exactly once, in an order of its own; a batch may reach into the next epoch. What
+    `draw` does to an example depends on the seed and the example's place in that stream only, so that packing,
+    sorting, micro-batches and hosts change nothing. `host` is (index, count): only its share of the rows is built.
+    `rows_multiple` is what the number of rows must divide by, a multiple of the hosts.
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        rows,
+        batch: int,
+        seed: int,
+        draw: Callable[[Example, np.random.Generator], Example] | None,
+        slots: Callable[[int], int | None],
+        rows_multiple: int,
+        max_len: int,
+        pad_id: int,
+        host: tuple[int, int] = (0, 1),
+    ):
+        self.encoded = rows.prepare(encoded)
+        self.batch, self.seed = batch, seed
+        self._filler = Filler(self.encoded, draw, pad_id, host)
+        demand = _demand(self._filler, slots, batch, rows_multiple, max_len)
+        self._epoch = functools.lru_cache(maxsize=4)(self._shuffle)
+        self._planner = rows.planner(demand, [self._stream(step * batch, batch) for step in self._spread()])
+        # Grain's threads ask for neighbouring steps, hence for the same few windows.
+        self._window = functools.lru_cache(maxsize=8)(self._plan_window)
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, step: int) -> Example:
+        """This host's rows of a step. Keys and shapes as in tasks/base.py; `index` is always there."""
+        plan, numbers, first = self._step(step)
+        return self._filler.fill(plan, numbers, lambda place: _random(DRAWS, self.seed, first + int(place)))
+
+    def examples(self, step: int) -> np.ndarray:
+        """Source rows (batch,) that a step sees on all hosts, in the order of the stream or of their lengths."""
+        plan, numbers, _ = self._step(step)
+        return self.encoded.source[numbers[plan.members]]
+
+    def fill(self, steps: int) -> float:
+        """Share of the first `steps` batches' tokens that are not padding."""
+        return _fill(self._size(step) for step in range(steps))
+
+    def shapes(self, steps: int) -> Counter[tuple[int, int]]:
+        """How often each (rows, length) occurs in the first `steps` batches, all hosts together."""
+        return Counter(self._step(step)[0].shape for step in range(steps))
+
+    def _size(self, step):
+        plan, numbers, _ = self._step(step)
+        return int(self.encoded.lengths[numbers[plan.members]].sum()), math.prod(plan.shape)
+
+    def _step(self, step: int) -> tuple[Plan, np.ndarray, int]:
+        """Plan of a step, example numbers of its window, and the window's place in the stream."""
+        if step < 0:
+            raise IndexError(f"step {step}")
+        window, within = divmod(step, self._planner.window)
+        numbers, plans = self._window(window)
+        return plans[within], numbers, window * len(numbers)
+
+    def _plan_window(self, window: int) -> tuple[np.ndarray, list[Plan]]:
+        size = self._planner.window * self.batch
+        numbers = self._stream(window * size, size)
+        return numbers, self._planner.plan(numbers, _random(WINDOWS, self.seed, window))
+
+    def _stream(self, start: int, count: int) -> np.ndarray:
+        """Example numbers at the places from `start` on of all epochs laid end to end."""
+        size, stop = len(self.encoded), start + count
+        epochs = range(start // size, (stop - 1) // size + 1)
+        return np.concatenate([self._epoch(e)[max(start - e * size, 0) : stop - e * size] for e in epochs])
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        # Not Grain's shuffle: it needs 10 us an example, and more the fewer there are: 1.5 ms with 23, 7 ms with 3.
+        return _random(EPOCHS, self.seed, epoch).permutation(len(self.encoded))
+
+    def _spread(self) -> list[int]:
+        last = max(steps_per_epoch(len(self.encoded), self.batch), SAMPLE) - 1
+        return np.linspace(0, last, SAMPLE).astype(int).tolist()
+
+
+class EvalBatches:
+    """Every example exactly once, one a row, sorted by length; `len` and access by number.
+
+    The last batch is filled with empty rows, so no shape occurs but (batch, one of the row lengths). Draws depend on the
+    seed and the example only: every evaluation sees the same. Arguments are those of Batches.
+    """
+
+    def __init__(self, encoded, rows, batch, seed, draw, slots, rows_multiple, max_len, pad_id, host=(0, 1)):
+        self.encoded, self.batch, self.seed = rows.prepare(encoded), batch, seed
+        self._filler = Filler(self.encoded, draw, pad_id, host)
+        self._demand = _demand(self._filler, slots, batch, rows_multiple, max_len)
+        if batch % rows_multiple:
+            raise UserError(f"evaluation batch {batch} is not a multiple of {rows_multiple} (the devices)")
+        self._buckets = rows.lengths(max_len)
+        check_lengths(self.encoded.lengths, self._buckets[-1])
+        self._order = np.argsort(self.encoded.lengths, kind="stable")
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.encoded) / self.batch)
+
+    def __getitem__(self, number: int) -> Example:
+        if not 0 <= number < len(self):
+            raise IndexError(f"evaluation batch {number} of {len(self)}")
+        numbers = self._order[number * self.batch : (number + 1) * self.batch]
+        lengths = self.encoded.lengths[numbers]
+        plan = one_per_row(np.arange(len(numbers)), lengths, self._buckets, self.batch, self._demand.slots)
+        return self._filler.fill(plan, numbers, lambda place: _random(EVALUATIONS, self.seed, int(numbers[place])))
+
+
+def train_iterator(batches: Batches, start_step: int = 0, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
+    """Batches from `start_step` on, made by threads `ahead` of their use.
+
+    `get_state` and `set_state` hold the number of the next step. Call `close` to end the threads.
+    """
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+    set_next_index(iterator, start_step)
+    return iterator
+
+
+def steps_per_epoch(examples: int, batch: int) -> int:
+    """Steps until every example was seen once; the last of them may reach into the next epoch."""
+    return math.ceil(examples / batch)
+
+
+def _demand(filler: Filler, slots, batch: int, multiple: int, max_len: int) -> Demand:
+    encoded = filler.encoded
+    if multiple % filler.host[1]:
+        raise ValueError(f"rows_multiple {multiple} is not a multiple of the {filler.host[1]} hosts")
+    if ("at" in filler.blank) != (slots(1) is not None):
+        raise ValueError("a task's `slots` is None exactly when its examples have no `at`")
+    if "at" not in filler.blank:
+        return Demand(encoded.lengths, encoded.lengths, lambda length: length, batch, multiple, max_len)
+    distinct, which = np.unique(encoded.lengths, return_inverse=True)
+    needs = np.array([slots(int(length)) for length in distinct])[which]
+    needs = np.minimum(needs, encoded.counts) if "at" in encoded.flat else needs
+    return Demand(encoded.lengths, needs, slots, batch, multiple, max_len)
+
+
+def _random(stream: int, seed: int, number: int) -> np.random.Generator:
+    """A generator that depends on its arguments only. Philox, because it takes them as they are, without hashing."""
+    return np.random.Generator(np.random.Philox(key=[seed, number], counter=[0, 0, 0, stream]))
+
+
+def _fill(sizes) -> float:
+    useful, total = np.sum(list(sizes), 0)
+    return float(useful / total)

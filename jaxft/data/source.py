@@ -1,0 +1,174 @@
+"""Open files, saved directories and hub data sets as rows with random access."""
+
+import glob
+import operator
+import os
+from collections.abc import Callable, Sequence
+
+import datasets
+
+from jaxft.configurable import config
+from jaxft.data.files import READERS, read_file, suffix
+from jaxft.data.tables import join
+from jaxft.problems import UserError, suggest
+
+
+@config
+class Data:
+    """Rows of a file, of files named by a glob, of a directory that `save_to_disk` wrote, or of a hub data set.
+
+    Files: .jsonl .json .csv .tsv .parquet .arrow .txt, each plain or with .gz added. Cells of csv and tsv stay exactly
+    the text that they are.
+    """
+
+    path: str
+    split: str | None = None  # of a hub data set or a saved directory
+    name: str | None = None  # configuration of a hub data set
+    limit: int | None = None  # only so many rows from the start
+    quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.limit is not None and self.limit < 1:
+            found.append(f"limit is {self.limit}, expected 1 or more, or None for all rows")
+        if len(self.quote) > 1:
+            found.append(f"quote is {self.quote!r}, expected one character, or '' for none")
+        return found
+
+    def open(self) -> "Rows":
+        """Reads the source. Raises UserError if it is missing, malformed or empty."""
+        if found := self.problems():
+            raise UserError(found)
+        path = os.path.expanduser(self.path)
+        if os.path.isdir(path) and _was_saved(path):
+            if self.name is not None:
+                raise UserError(f"{self.path} was written by save_to_disk and has no configurations: leave name unset")
+            table = self._pick(datasets.load_from_disk(path))
+        elif os.path.isfile(path) or glob.has_magic(path):
+            table = self._read(path)
+        elif _looks_like_path(path):
+            raise UserError(f"no such file: {self.path}.{_near(path)}")
+        else:
+            table = self._load(path)
+        if len(table) == 0:
+            raise UserError(f"{self.path} has no rows")
+        return _table_rows(table if self.limit is None else table.take(min(self.limit, len(table))), self.path)
+
+    def _read(self, path: str) -> datasets.Dataset:
+        paths = [path] if os.path.isfile(path) else sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        problems = [f"no file matches {self.path}"] if not paths else []
+        problems += [
+            f"{one}: unknown kind of file, expected one of {' '.join(READERS)}, or one of them with .gz"
+            for one in paths
+            if suffix(one) not in READERS
+        ]
+        if self.split is not None or self.name is not None:
+            problems.append(f"{self.path} is a file: it has no splits or configurations; leave split and name unset")
+        if problems:
+            raise UserError(problems)
+        return join([read_file(one, self.quote) for one in paths], paths)
+
+    def _load(self, path: str) -> datasets.Dataset:
+        datasets.disable_progress_bars()
+        datasets.logging.set_verbosity_error()
+        try:
+            found = datasets.load_dataset(path, self.name, split=self.split)
+        except Exception as error:  # The library raises some twenty kinds, from four packages.
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"no file, directory or cached dataset {path!r} (name={self.name!r}, split={self.split!r}): {reason} "
+                "Without a network, give a local file or a directory written by save_to_disk."
+            ) from error
+        return found if self.split is not None else self._pick(found)
+
+    def _pick(self, found) -> datasets.Dataset:
+        """The split to read of a DatasetDict; a single data set as it is."""
+        if isinstance(found, datasets.Dataset):
+            if self.split not in (None, str(found.split)):
+                raise UserError(f"{self.path} is one data set without splits: leave split unset")
+            return found
+        split = self.split if self.split is not None or len(found) > 1 else next(iter(found))
+        if split in found:
+            return found[split]
+        asked = "which split?" if split is None else f"there is no split {split!r}.{suggest(split, found)}"
+        raise UserError(f"{self.path}: {asked} Set split to one of: {', '.join(found)}")
+
+
+class Rows(Sequence):
+    """Rows by number: `rows[3]` is a dict of python values, `rows[a:b]` a list of them.
+
+    `columns` are the column names, `classes` has the class names of the columns that hold class numbers, `name` is for
+    messages.
+    """
+
+    def __init__(self, name: str, columns: list[str], classes: dict[str, list[str]], count: int, read: Callable):
+        self.name, self.columns, self.classes = name, columns, classes
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            start, stop, step = key.indices(self._count)
+            return self._read(start, max(start, stop)) if step == 1 else [self[i] for i in range(start, stop, step)]
+        number = operator.index(key)
+        if not -self._count <= number < self._count:
+            raise IndexError(f"row {number} of {self.name}, which has {self._count}")
+        number %= self._count
+        return self._read(number, number + 1)[0]
+
+    def named(self) -> "Rows":
+        """The same rows with class names in place of class numbers; a negative number, no class, becomes None."""
+
+        def read(start, stop):
+            return [{**row, **self._class_names(row)} for row in self._read(start, stop)]
+
+        return Rows(self.name, self.columns, self.classes, self._count, read) if self.classes else self
+
+    def _class_names(self, row: dict) -> dict:
+        numbers = {key: row[key] for key in self.classes if isinstance(row[key], int)}
+        return {key: self.classes[key][number] if number >= 0 else None for key, number in numbers.items()}
+
+    def __iter__(self):
+        for start in range(0, self._count, 1000):
+            yield from self[start : start + 1000]
+
+
+def as_rows(opened, name: str) -> Rows:
+    """Rows of whatever a recipe's own source opened: Rows, a Dataset, or a sequence of dicts with the same keys."""
+    if isinstance(opened, Rows):
+        return opened
+    if len(opened) == 0:
+        raise UserError(f"{name} has no rows")
+    if isinstance(opened, datasets.Dataset):
+        return _table_rows(opened, name)
+    columns = list(getattr(opened, "columns", None) or opened[0])
+    return Rows(
+        name, columns, getattr(opened, "classes", {}), len(opened), lambda a, b: [opened[i] for i in range(a, b)]
+    )
+
+
+def _table_rows(table: datasets.Dataset, name: str) -> Rows:
+    classes = {key: kind.names for key, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)}
+    return Rows(name, table.column_names, classes, len(table), lambda a, b: _transpose(table[a:b], b - a))
+
+
+def _transpose(columns: dict[str, list], count: int) -> list[dict]:
+    return [{key: values[i] for key, values in columns.items()} for i in range(count)]
+
+
+def _was_saved(directory: str) -> bool:
+    return any(os.path.isfile(os.path.join(directory, name)) for name in ("state.json", "dataset_dict.json"))
+
+
+def _looks_like_path(path: str) -> bool:
+    return suffix(path) in READERS or path.startswith((os.sep, "." + os.sep, ".." + os.sep, "~")) or path.count("/") > 1
+
+
+def _near(path: str) -> str:
+    directory, name = os.path.split(path)
+    directory = directory or "."
+    return (
+        suggest(name, os.listdir(directory)) if os.path.isdir(directory) else f" The directory {directory} is missing."
+    )

@@ -1,0 +1,27 @@
+"""Write a run's model: python -m jaxft.export --workdir=DIR --output=DIR [--step=N] [--format=merged]
+
+The directory loads in transformers. Without --step it is the best checkpoint, or the newest where none was ranked.
+"""
+
+import json
+
+from jaxft import command
+from jaxft.command import Flag
+
+
+def main(flags):
+    from jaxft.loop.saved import export_run
+
+    step = export_run(flags.workdir, flags.output, flags.step, flags.format)
+    print(json.dumps({"step": step, "output": flags.output}))
+
+
+if __name__ == "__main__":
+    command.run(
+        main,
+        __doc__,
+        command.WORKDIR,
+        Flag("output", "directory to write", required=True, value="DIR"),
+        Flag("step", "checkpoint to take", type=int, value="N"),
+        Flag("format", "what to write", default="merged", choices=("merged", "adapter")),
+    )

@@ -1,0 +1,248 @@
+"""From a configuration to everything that a run needs; the only module that knows every package."""
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxft.config import Config
+from jaxft.data.encoded import Encoded, encode_all
+from jaxft.data.source import Rows, as_rows
+from jaxft.loop.step import TrainState, eval_step, train_step
+from jaxft.models.load import LoadReport, find_weights, place
+from jaxft.models.model import Model
+from jaxft.models.params import Params, all_names, bind, names, shape, shardings, variables
+from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
+from jaxft.optim.base import lr_multipliers, optimizer
+from jaxft.parallel.mesh import data_shards, make_mesh, sharding
+from jaxft.problems import UserError, raise_problems, suggest
+from jaxft.tasks.base import Setting
+
+
+@dataclass
+class Built:
+    """A model and its task on a mesh. `trained` are stored paths (models/params.py); all others are frozen."""
+
+    cfg: Config
+    mesh: jax.sharding.Mesh
+    pretrained: Pretrained
+    arch: Architecture
+    model: Model
+    task: Any
+    setting: Setting
+    trained: list[str]
+    sources: dict[str, Rows] = field(default_factory=dict)  # opened data by name, "train" among them
+
+    @property
+    def replicated(self) -> jax.sharding.NamedSharding:
+        return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+
+    def encode(self, split: str) -> Encoded:
+        """All examples of a split; the source rows are released."""
+        return encode_all(self.sources.pop(split), partial(self.task.encode, setting=self.setting))
+
+    def draw(self, example, rng):
+        return self.task.draw(example, rng, self.setting)
+
+    def forward(self, params: Params, batch, key):
+        return bind(self.model, params)(batch, key)
+
+    def loss(self, params: Params, batch, key):
+        return self.task.loss(self.forward(params, batch, key), batch)
+
+    def put(self, batch: dict) -> dict[str, jax.Array]:
+        """A host's rows of a batch, onto its devices."""
+        rows = sharding(("batch",), (data_shards(self.mesh),), self.mesh)
+        return {
+            key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items() if key != "index"
+        }
+
+    def load(self) -> tuple[Params, Params, LoadReport]:
+        """(trained, frozen, report): trained parameters are float32 masters, frozen ones have the compute dtype."""
+        views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init)
+        new = {name for name in report.new if name not in self._trained_names()}
+        raise_problems(
+            [f"{name} is newly initialised but does not train: add it to config.tune" for name in sorted(new)]
+            if self.cfg.init != "random"
+            else []
+        )
+        dtypes = {path: self.dtype_of(path) for path in variables(self.model)}
+        params = place(self.model, views, shardings(self.model, self.mesh), dtypes, self.cfg.seed)
+        trained = {path: params.pop(path) for path in self.trained}
+        return trained, params, report
+
+    def dtype_of(self, path: str):
+        return jnp.float32 if path in self.trained else self.model.dtype
+
+    def sizes(self) -> tuple[int, int]:
+        """How many numbers train, and how many are frozen."""
+        counts = {path: math.prod(shape(variable)) for path, variable in variables(self.model).items()}
+        trained = sum(counts[path] for path in self.trained)
+        return trained, sum(counts.values()) - trained
+
+    def _trained_names(self) -> set[str]:
+        return {name for path in self.trained for name in names(self.model, path)}
+
+
+@dataclass
+class Training:
+    """The optimizer of a built run and its two jitted steps."""
+
+    built: Built
+    schedule: optax.Schedule
+    tx: optax.GradientTransformation
+    placements: TrainState  # of every array of the state
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and placements, to restore a checkpoint into."""
+        model, paths = self.built.model, self.built.trained
+        params = {path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(model).items() if path in paths}
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        state = TrainState(number, number, params, jax.eval_shape(self.tx.init, params))
+        return jax.tree.map(
+            lambda x, placement: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), state, self.placements
+        )
+
+    def initial_state(self, params: Params) -> TrainState:
+        opt = jax.jit(self.tx.init, out_shardings=self.placements.opt)(params)
+        zero = jax.device_put(jnp.int32(0), self.built.replicated)
+        return TrainState(zero, jnp.copy(zero), params, opt)
+
+    def step(self):
+        """(state, frozen, batch) -> (state, metrics); donates the state, pins where the results lie."""
+        built = self.built
+        step = partial(
+            train_step,
+            loss=built.loss,
+            tx=self.tx,
+            schedule=self.schedule,
+            micro_batches=built.cfg.micro_batches,
+            seed=built.cfg.seed,
+        )
+        return jax.jit(step, donate_argnums=0, out_shardings=(self.placements, built.replicated))
+
+
+def evaluation_step(built: Built):
+    """(trained, frozen, batch) -> sums and kept slots, replicated so that every process has the whole result."""
+    step = partial(eval_step, forward=built.forward, task=built.task)
+    return jax.jit(step, out_shardings=built.replicated)
+
+
+def build(cfg: Config, splits: list[str] | None = None) -> Built:
+    """Everything but arrays: opens model and data, settles the task, lays the model out on the mesh.
+
+    `splits` are the data to open: None for all of them. Raises UserError with every problem of a stage before the
+    next, costlier stage begins.
+    """
+    cfg.validate(jax.device_count())
+    mesh = make_mesh(cfg.mesh.sizes(jax.device_count()))
+    pretrained = open_pretrained(cfg.model)
+    sources = open_sources(cfg, splits)
+    reads = pretrained.family.spec(pretrained.reader).reads
+    setting = Setting(tokenizer_of(pretrained.directory), cfg.rows.cut(cfg.max_len), reads, pretrained.labels)
+    task = cfg.task.prepare(sources["train"], setting) if "train" in sources else cfg.task
+    cfg = replace(cfg, task=task)
+    labels = getattr(task, "labels", None)
+    arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout)
+    raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
+    model, trained = lay_out(cfg, arch)
+    return Built(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
+
+
+def training(built: Built, total: int) -> Training:
+    """The optimizer for a run of `total` updates."""
+    cfg, model = built.cfg, built.model
+    schedule = cfg.schedule.make(cfg.lr, total)
+    multipliers = lr_multipliers(model, cfg.lr_multipliers, cfg.layer_decay)
+    tx = optimizer(cfg.optim, schedule, model, built.trained, cfg.clip, multipliers)
+    params = {path: placement for path, placement in shardings(model, built.mesh).items() if path in built.trained}
+    shapes = {path: jax.ShapeDtypeStruct(shape(variables(model)[path]), jnp.float32) for path in built.trained}
+    opt = opt_placements(jax.eval_shape(tx.init, shapes), params, shapes, built.replicated)
+    placements = TrainState(built.replicated, built.replicated, params, opt)
+    return Training(built, schedule, tx, placements)
+
+
+def lay_out(cfg: Config, arch: Architecture) -> tuple[Model, list[str]]:
+    """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
+    options = {"dtype": compute_dtype(cfg), "remat": cfg.remat, "unroll": cfg.scan}
+    uncut = all_names(Model(arch.spec, arch.head))
+    chosen = cfg.tune.select(uncut, len(arch.spec.layers))
+    if not chosen:
+        raise UserError("config.tune selects no parameter: nothing would train")
+    trains = [
+        frozenset(name.removeprefix(f"layers.{i}.") for name in chosen if name.startswith(f"layers.{i}."))
+        for i in range(len(arch.spec.layers))
+    ]
+    model = Model(arch.spec, arch.head, trains=trains, **options)
+    return model, [path for path in variables(model) if names(model, path)[0] in chosen]
+
+
+def compute_dtype(cfg: Config):
+    """`auto` is bfloat16 on accelerators, and float32 on CPU, where bfloat16 is slow."""
+    if cfg.dtype != "auto":
+        return jnp.dtype(cfg.dtype)
+    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows]:
+    """All data of a run, opened and checked for the task's columns; one error for all of it."""
+    sources = {"train": cfg.data, **{name: e.data for name, e in cfg.evals.items()}}
+    opened, problems = {}, []
+    for name, source in sources.items():
+        if splits is not None and name not in splits:
+            continue
+        where = "config.data" if name == "train" else f"config.evals.{name}.data"
+        try:
+            rows = as_rows(source.open(), where)
+        except UserError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
+            continue
+        problems += [
+            f"{where}: there is no column {column!r}.{suggest(column, rows.columns)} Columns: {', '.join(rows.columns)}."
+            f" Name the right one in config.task."
+            for column in cfg.task.columns()
+            if column not in rows.columns
+        ]
+        opened[name] = rows.named()
+    raise_problems(problems)
+    return opened
+
+
+def length_problems(cfg: Config, arch: Architecture) -> list[str]:
+    longest, limit = cfg.rows.lengths(cfg.max_len)[-1], arch.spec.max_positions
+    if limit is None or longest <= limit:
+        return []
+    return [
+        f"rows have up to {longest} tokens, but the model has {limit} positions: set config.max_len (or the length in "
+        f"config.rows) to {limit} or less"
+    ]
+
+
+def label_problems(cfg: Config, task, pretrained: Pretrained, arch: Architecture) -> list[str]:
+    """A checkpoint's classifier must not silently serve for other classes."""
+    has_head = pretrained.family.ARCHITECTURES.get(task.head) in (pretrained.raw.get("architectures") or [])
+    if cfg.init != "pretrained" or not has_head or pretrained.labels is None:
+        return []
+    if getattr(task, "labels", None) is None or list(task.labels) == pretrained.labels:
+        return []
+    return [
+        f"the checkpoint's head knows the classes {', '.join(pretrained.labels)}, the data has {', '.join(task.labels)}: "
+        "set config.init='backbone' to start with a new head"
+    ]
+
+
+def opt_placements(state, params: dict, shapes: dict, replicated):
+    """The placement of each array of an optimizer's state: that of its parameter where it has the parameter's shape."""
+
+    def one(path, leaf):
+        for key in path:
+            name = getattr(key, "key", None)
+            if name in params and shapes[name].shape == leaf.shape:
+                return params[name]
+        return replicated
+
+    return jax.tree_util.tree_map_with_path(one, state)

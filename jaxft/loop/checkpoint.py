@@ -1,0 +1,113 @@
+"""Checkpoints of a run: Orbax, asynchronous, complete or absent.
+
+`checkpoints/STEP/` holds `state` (TrainState: trained parameters, optimizer, step) and `run` (JSON: the configuration,
+metrics since the last log point, the latest evaluation). The order of the data is a function of seed and step, so the
+step is its whole position.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxft.config import Save
+
+log = logging.getLogger("jaxft")
+
+
+class KeepBestAndLast:
+    """Keep `keep` checkpoints: the best by a metric, and the newest; with keep=1 these may be two."""
+
+    def __init__(self, save: Save):
+        self.save = save
+
+    def should_preserve(self, checkpoints, *, context=None) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        chosen = set(steps[-1:])
+        best = best_step({c.step: (c.metrics or {}).get(self.save.best) for c in checkpoints}, self.save)
+        if best is not None:
+            chosen.add(best)
+        for step in reversed(steps):
+            if len(chosen) < self.save.keep:
+                chosen.add(step)
+        return [step in chosen for step in steps]
+
+
+def best_step(scores: dict[int, float | None], save: Save) -> int | None:
+    """The step with the best value of the metric `save.best`; of equals the earliest. None if no step has it."""
+    scores = {step: score for step, score in scores.items() if score is not None}
+    if save.best is None or not scores:
+        return None
+    sign = -1 if save.lower_is_better() else 1
+    return max(sorted(scores), key=lambda step: sign * scores[step])
+
+
+class Checkpoints:
+    """The checkpoints of one work directory."""
+
+    def __init__(self, workdir, save: Save):
+        self.save_config = save
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        self._open()
+
+    def _open(self):
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=KeepBestAndLast(self.save_config), cleanup_tmp_directories=True
+        )
+        self.manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "run"))
+
+    def save(self, step: int, state: Any, run: dict, metrics: dict[str, float]) -> None:
+        """Begin to write; returns once the device arrays are copied. `metrics` rank the checkpoint."""
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
+        self.manager.save(step, args=items, metrics=metrics or None, force=True)
+
+    def restore(self, step: int, abstract: Any) -> tuple[Any, dict]:
+        """(state, run) of one step; `abstract` gives shapes, dtypes and placements."""
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore())
+        restored = self.manager.restore(step, args=items)
+        return restored["state"], restored["run"]
+
+    def restore_latest(self, abstract: Any) -> tuple[int, Any, dict] | None:
+        """The newest checkpoint that can be read; unreadable ones are set aside, and said so."""
+        for step in sorted(self.steps(), reverse=True):
+            try:
+                return step, *self.restore(step, abstract)
+            except Exception as error:  # whatever a damaged file provokes, an older checkpoint is the answer
+                aside = self.directory / f"{step}.unreadable"
+                log.warning("checkpoint %d cannot be read and was moved to %s: %s", step, aside, _first_line(error))
+                self._set_aside(step, aside)
+        return None
+
+    def steps(self) -> list[int]:
+        return list(self.manager.all_steps())
+
+    def best(self) -> int | None:
+        """The step of the best checkpoint; the newest where no metric decides."""
+        steps = self.steps()
+        scores = {step: (self.manager.metrics(step) or {}).get(self.save_config.best) for step in steps}
+        found = best_step(scores, self.save_config)
+        return found if found is not None else max(steps, default=None)
+
+    def wait(self) -> None:
+        """Until everything begun is on disk; raises what went wrong there."""
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.manager.close()
+
+    def _set_aside(self, step: int, aside: Path) -> None:
+        if jax.process_index() == 0:
+            number = 0
+            while aside.exists():
+                number += 1
+                aside = aside.with_suffix(f".unreadable{number}")
+            (self.directory / str(step)).rename(aside)
+        self.manager.close()
+        self._open()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,43 @@
+"""Evaluation: every example exactly once, on any number of devices; metrics of the whole set, not means of batches."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+
+from jaxft.metrics import Mean
+
+
+def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task) -> dict[str, float]:
+    """Metrics of one evaluation set.
+
+    `step(batch)` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
+    Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
+    """
+    sums: dict[str, Mean] = {}
+    kept: dict[str, list[np.ndarray]] = {}
+    pending = None
+    for batch in batches:
+        results = step(put(batch))
+        # The host looks at a batch's results while the devices run the next one.
+        _take(pending, sums, kept)
+        pending = results
+    _take(pending, sums, kept)
+    whole = {name: np.concatenate(parts) for name, parts in kept.items()}
+    return {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, whole)}
+
+
+def _take(results, sums, kept) -> None:
+    if results is None:
+        return
+    new, slots = jax.device_get(results)
+    for name, mean in new.items():
+        total, count = float(mean.total), float(mean.count)
+        old = sums.get(name, Mean(0.0, 0.0))
+        sums[name] = Mean(old.total + total, old.count + count)
+    slots = dict(slots)
+    if not slots:
+        return
+    used = slots.pop("weights") > 0
+    for name, values in slots.items():
+        kept.setdefault(name, []).append(values[used])

@@ -1,0 +1,72 @@
+"""What can be done with a run that lies in a work directory, or with an exported model: measure it, write it out."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+from jaxft.config import Config, load_config
+from jaxft.loop.build import Built, build, evaluation_step, training
+from jaxft.loop.checkpoint import Checkpoints
+from jaxft.loop.evals import evaluate
+from jaxft.loop.export import export_state
+from jaxft.loop.fit import eval_batches, precision
+from jaxft.loop.step import TrainState
+from jaxft.problems import UserError
+
+
+def evaluate_run(workdir: str, step: int | None) -> dict[str, dict[str, float]]:
+    """Metrics of each evaluation set of a run, by one of its checkpoints (None: the best, else the newest)."""
+    cfg = load_config(Path(workdir) / "config.json")
+    built = build(cfg, list(cfg.evals))
+    with jax.set_mesh(built.mesh), precision(built):
+        _, state, _ = restore(built, workdir, step)
+        _, frozen, _ = built.load()
+        return evaluate_all(built, state.params, frozen)
+
+
+def evaluate_model(cfg: Config, model: str) -> dict[str, dict[str, float]]:
+    """Metrics of each evaluation set of `cfg` by the weights in a model directory. Labels are the model's own."""
+    built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
+    with jax.set_mesh(built.mesh), precision(built):
+        trained, frozen, _ = built.load()
+        return evaluate_all(built, trained, frozen)
+
+
+def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
+    """Write a checkpoint as a Hugging Face directory; returns its step."""
+    cfg = load_config(Path(workdir) / "config.json")
+    if form == "adapter":
+        raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
+    built = build(cfg, [])
+    with jax.set_mesh(built.mesh), precision(built):
+        step, state, record = restore(built, workdir, step)
+        _, frozen, _ = built.load()
+        export_state(built, state, frozen, Path(output), step, record["results"])
+    return step
+
+
+def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainState, dict]:
+    """(step, state, record) of a checkpoint that must be there and whole."""
+    directory = Path(workdir) / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"{workdir} has no checkpoints/: is it the work directory of a run?")
+    with contextlib.closing(Checkpoints(workdir, built.cfg.save)) as checkpoints:
+        steps = sorted(checkpoints.steps())
+        chosen = checkpoints.best() if step is None else step
+        if chosen not in steps:
+            known = ", ".join(map(str, steps)) or "none"
+            raise UserError(f"{directory} has no checkpoint of step {chosen}: there are {known}")
+        try:
+            return chosen, *checkpoints.restore(chosen, training(built, 1).abstract_state())
+        except (ValueError, OSError) as error:
+            raise UserError(f"the checkpoint {directory}/{chosen} cannot be read: {error}") from error
+
+
+def evaluate_all(built: Built, trained, frozen) -> dict[str, dict[str, float]]:
+    step = evaluation_step(built)
+    return {
+        name: evaluate(lambda batch: step(trained, frozen, batch), eval_batches(built, name), built.put, built.task)
+        for name in built.cfg.evals
+    }

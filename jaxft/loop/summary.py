@@ -1,0 +1,121 @@
+"""What a run is, before its first step: what trains, how large, how many steps, what compiled in how long."""
+
+import logging
+import math
+import re
+import resource
+import time
+from collections.abc import Callable
+
+import jax
+
+from jaxft.models.model import Model
+from jaxft.models.params import shape, variables
+
+log = logging.getLogger("jaxft")
+
+# Dense bfloat16 peak of one chip, FLOP/s, from the makers' data sheets; by a part of JAX's `device_kind`.
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "L4": 121e12,
+}
+
+
+class Compiled:
+    """A jitted step that notices each new shape: compiles it ahead, counts it, says how long it took."""
+
+    def __init__(self, step: Callable, what: str):
+        self.step, self.what = step, what
+        self.seconds: dict[tuple, float] = {}  # by the batch's shape
+        self.bytes = 0  # largest temporary memory of one device
+
+    def __call__(self, *args):
+        """`args[-1]` is the batch; everything else has the same shapes in every call."""
+        batch = args[-1]
+        key = tuple(sorted((name, value.shape) for name, value in batch.items()))
+        if key not in self.seconds:
+            self._compile(key, args)
+        return self.step(*args)
+
+    def _compile(self, key, args):
+        start = time.monotonic()
+        analysis = self.step.lower(*args).compile().memory_analysis()
+        self.seconds[key] = time.monotonic() - start
+        if analysis is not None:
+            self.bytes = max(self.bytes, analysis.temp_size_in_bytes)
+        rows, length = args[-1]["tokens"].shape
+        log.info("compiled the %s for %d rows of %d tokens in %.1f s", self.what, rows, length, self.seconds[key])
+
+
+def flops(model: Model, trained: set[str], batch: dict) -> float:
+    """Floating-point operations of one training step on `batch`: matrix products and attention, forward and backward.
+
+    A product with a (i, o) kernel costs 2io a token forward, as much again for the gradient of its input where
+    something below it trains, and again for the kernel's own gradient if it trains. Attention counts every key,
+    masked or not; recomputation (remat) does not count.
+    """
+    rows, length = batch["tokens"].shape
+    slots = math.prod(batch.get("at", batch["tokens"]).shape)
+    lowest = lowest_trained(trained)
+    total = 0.0
+    for path, variable in variables(model).items():
+        if not path.endswith((".kernel", ".embedding")):
+            continue
+        size = math.prod(shape(variable))
+        if path.startswith("embed."):
+            tied = path == "embed.tokens.embedding" and getattr(model.head, "table", 0) is None
+            total += tied * 2 * size * slots * (2 + (path in trained))
+            continue
+        positions = slots if path.startswith("head.") else rows * length
+        total += 2 * size * positions * (1 + (_depth(path) > lowest) + (path in trained))
+    for number, segment in enumerate(model.layers.plan):
+        backward = 2 if number >= lowest else 0
+        for place in range(segment.period):
+            part = model.spec.layers[segment.start + place].attn
+            total += segment.repeats * (1 + backward) * 4 * rows * length**2 * part.heads * part.head_dim
+    return total
+
+
+def lowest_trained(trained: set[str]) -> float:
+    """Depth of the lowest thing that trains: -1 embeddings, then segments of the stack, infinity above."""
+    return min(map(_depth, trained), default=math.inf)
+
+
+def _depth(path: str) -> float:
+    if path.startswith("embed."):
+        return -1
+    number = re.match(r"layers\.(\d+)", path)
+    return int(number[1]) if number else math.inf
+
+
+def peak_flops() -> float | None:
+    """Peak of all devices together; None where the chip is not in the table."""
+    kind = jax.devices()[0].device_kind
+    known = [peak for name, peak in PEAK_FLOPS.items() if name in kind]
+    return known[0] * jax.device_count() if known else None
+
+
+def memory_bytes() -> int:
+    """Most memory in use so far: of the fullest local device, or of this process on CPU."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    if all(stats):
+        return max(stat["peak_bytes_in_use"] for stat in stats)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def human(number: float) -> str:
+    """1,234 or 22.7 M or 1.50 G."""
+    for scale, unit in ((1e9, "G"), (1e6, "M")):
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return f"{number:,.0f}"

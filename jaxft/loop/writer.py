@@ -1,0 +1,169 @@
+"""Where a run's numbers go: metrics.jsonl, the terminal, and TensorBoard or Weights & Biases where asked for."""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from jaxft.problems import raise_problems
+
+
+class Writer:
+    """Takes (step, split, numbers) and hands them to every sink. Only the first process of a pod writes."""
+
+    def __init__(self, workdir, start: int, total: int, wandb: str | None = None):
+        """Lines of metrics.jsonl after step `start`, of a part of the run that was lost, are cut off."""
+        self.sinks = []
+        if jax.process_index() != 0:
+            return
+        self.sinks.append(JsonLines(Path(workdir) / "metrics.jsonl", start))
+        if importlib.util.find_spec("tensorboardX"):
+            self.sinks.append(TensorBoard(Path(workdir) / "tensorboard", start))
+        if wandb is not None:
+            self.sinks.append(WandB(wandb, workdir))
+        self.sinks.append(Terminal(total) if sys.stderr.isatty() else Lines(total))
+
+    def write(self, step: int, split: str, numbers: dict[str, float]) -> None:
+        for sink in self.sinks:
+            sink.write(step, split, numbers)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+
+class JsonLines:
+    """One object a line. A number that JSON cannot hold (NaN, infinity) becomes null."""
+
+    def __init__(self, path: Path, start: int):
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, path)
+        self.file = open(path, "a")
+
+    def write(self, step, split, numbers):
+        finite = {name: value if value == value and abs(value) != float("inf") else None for name, value in numbers.items()}
+        self.file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        self.file.flush()
+
+    def close(self):
+        self.file.close()
+
+
+class TensorBoard:
+    """Event files for TensorBoard, through tensorboardX."""
+
+    def __init__(self, directory: Path, start: int):
+        from tensorboardX import SummaryWriter
+
+        self.writer = SummaryWriter(str(directory), purge_step=start + 1)
+
+    def write(self, step, split, numbers):
+        for name, value in numbers.items():
+            self.writer.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self):
+        self.writer.close()
+
+
+class WandB:
+    """A Weights & Biases run of the given project; the same work directory continues the same run."""
+
+    def __init__(self, project: str, workdir):
+        if not importlib.util.find_spec("wandb"):
+            raise_problems(["config.wandb is set but wandb is not installed: pip install 'jaxft[wandb]'"])
+        import wandb
+
+        name = Path(workdir).absolute().name
+        self.run = wandb.init(project=project, id=name, name=name, dir=str(workdir), resume="allow")
+
+    def write(self, step, split, numbers):
+        self.run.log({f"{split}/{name}": value for name, value in numbers.items()}, step=step)
+
+    def close(self):
+        self.run.finish()
+
+
+class Lines:
+    """Plain lines on stderr, for logs."""
+
+    def __init__(self, total: int):
+        self.total, self.clock = total, Clock(total)
+
+    def write(self, step, split, numbers):
+        print(describe(step, self.total, split, numbers, self.clock.remaining(step, split)), file=sys.stderr, flush=True)
+
+    def close(self):
+        pass
+
+
+class Terminal:
+    """A live line at the bottom of the terminal; evaluations stay above it."""
+
+    def __init__(self, total: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.total, self.clock = total, Clock(total)
+        console = Console(stderr=True)
+        self.progress = Progress(BarColumn(20), TextColumn("{task.description}"), console=console)
+        self.task = self.progress.add_task("starting", total=total)
+        self.progress.start()
+
+    def write(self, step, split, numbers):
+        text = describe(step, self.total, split, numbers, self.clock.remaining(step, split))
+        if split == "train":
+            self.progress.update(self.task, completed=step, description=text)
+        else:
+            self.progress.console.print(text, markup=False, highlight=False)
+
+    def close(self):
+        self.progress.stop()
+
+
+class Clock:
+    """Time left, from the pace of the run so far. The first log point only starts the clock: compiling is no pace."""
+
+    def __init__(self, total: int):
+        self.total, self.start = total, None
+
+    def remaining(self, step: int, split: str) -> float | None:
+        """Seconds, or None while unknown."""
+        if split != "train":
+            return None
+        if self.start is None:
+            self.start = (step, time.monotonic())
+            return None
+        steps, seconds = step - self.start[0], time.monotonic() - self.start[1]
+        return seconds / steps * (self.total - step) if steps else None
+
+
+def describe(step: int, total: int, split: str, numbers: dict[str, float], remaining: float | None) -> str:
+    """One line for people."""
+    if split != "train":
+        return f"step {step} {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+    parts = [f"step {step}/{total}", f"loss {numbers['loss']:.4f}", f"lr {numbers['learning_rate']:.2e}"]
+    if "tokens_per_second" in numbers:
+        parts.append(f"{numbers['tokens_per_second']:,.0f} tok/s")
+    if "mfu" in numbers:
+        parts.append(f"MFU {numbers['mfu']:.1%}")
+    if "memory_bytes" in numbers:
+        parts.append(f"{numbers['memory_bytes'] / 2**30:.2f} GiB")
+    if numbers.get("skipped"):
+        parts.append(f"skipped {numbers['skipped']:.0f}")
+    if remaining is not None:
+        parts.append(f"{duration(remaining)} left")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """3:07 or 1:02:07."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,77 @@
+"""BERT (Devlin et al. 2018): a post-norm encoder with learned positions and text types."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
+from jaxft.models.hf import Row, embedding, linear, norm, tensor
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import POST_NORM, Layer, Spec
+
+PREFIX = "bert."
+ARCHITECTURES = {
+    "none": "BertModel",
+    "sequence-classification": "BertForSequenceClassification",
+    "masked-lm": "BertForMaskedLM",
+}
+# Tensors of a checkpoint that are no parameters, and those of heads that may stand beside the one asked for.
+BUFFERS = (r"embeddings\.position_ids",)
+OTHER_HEADS = (r"cls\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*")
+
+
+def spec(c) -> Spec:
+    c.expect("position_embedding_type", "absolute", "relative positions are not implemented")
+    c.expect("is_decoder", False, "BERT is an encoder here")
+    c.expect("add_cross_attention", False, "BERT is an encoder here")
+    heads = c.num_attention_heads
+    ln = LayerNorm(c.layer_norm_eps)
+    layer = Layer(
+        Attention(heads, heads, c.hidden_size // heads, causal=False, dropout=c.attention_probs_dropout_prob),
+        Dense(c.intermediate_size, c.hidden_act),
+        ln,
+        POST_NORM,
+        c.hidden_dropout_prob,
+    )
+    embed = Embed(c.vocab_size, c.max_position_embeddings, c.type_vocab_size, ln, c.hidden_dropout_prob)
+    return Spec(
+        c.hidden_size, embed, (layer,) * c.num_hidden_layers, None, c.max_position_embeddings, c.initializer_range
+    )
+
+
+def rows(c) -> list[Row]:
+    layer, ours = "encoder.layer.{i}.", "layers.{i}."
+    return [
+        Row("embeddings.word_embeddings", "embed.tokens", embedding),
+        Row("embeddings.position_embeddings", "embed.positions", embedding),
+        Row("embeddings.token_type_embeddings", "embed.types", embedding),
+        Row("embeddings.LayerNorm", "embed.norm", norm),
+        Row(layer + "attention.self.query", ours + "attn.q", linear),
+        Row(layer + "attention.self.key", ours + "attn.k", linear),
+        Row(layer + "attention.self.value", ours + "attn.v", linear),
+        Row(layer + "attention.output.dense", ours + "attn.o", linear),
+        Row(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
+        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
+        Row(layer + "output.dense", ours + "mlp.down", linear),
+        Row(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+    ]
+
+
+def head(c, kind: str, classes: int):
+    """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
+    if kind == "none":
+        return Pooler("tanh"), [Row(PREFIX + "pooler.dense", "head.dense", linear)], {}
+    if kind == "sequence-classification":
+        rate = c.get("classifier_dropout", c.hidden_dropout_prob)
+        rows = [Row(PREFIX + "pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        return Classifier(classes, Pooler("tanh"), True, rate), rows, {}
+    transform = Transform(c.hidden_act, LayerNorm(c.layer_norm_eps))
+    top = "cls.predictions."
+    rows = [
+        Row(top + "transform.dense", "head.dense", linear),
+        Row(top + "transform.LayerNorm", "head.norm", norm),
+        Row(top + "bias", "head.bias", tensor),
+        Row(top + "decoder", "head.table", embedding),
+    ]
+    tied = c.get("tie_word_embeddings", True)
+    repeats = {top + "decoder.bias": top + "bias"}
+    if tied:
+        repeats[top + "decoder.weight"] = PREFIX + "embeddings.word_embeddings.weight"
+    return LanguageModel(tied, True, transform), rows, repeats

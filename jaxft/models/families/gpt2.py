@@ -1,0 +1,60 @@
+"""GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, its weights kept as (inputs, outputs)."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Classifier, LanguageModel
+from jaxft.models.hf import Fused, Row, conv1d, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+PREFIX = "transformer."
+ARCHITECTURES = {
+    "none": "GPT2Model",
+    "sequence-classification": "GPT2ForSequenceClassification",
+    "causal-lm": "GPT2LMHeadModel",
+}
+BUFFERS = (r"h\.\d+\.attn\.(masked_)?bias",)
+OTHER_HEADS = (r"lm_head\..*", r"score\..*", r"classifier\..*", r"multiple_choice_head\..*")
+
+
+def spec(c) -> Spec:
+    c.expect("scale_attn_weights", True, "unscaled attention is not implemented")
+    c.expect("scale_attn_by_inverse_layer_idx", False, "scaling by layer number is not implemented")
+    c.expect("add_cross_attention", False, "cross-attention is not implemented")
+    c.ignore("reorder_and_upcast_attn")  # scores are always float32 here
+    c.ignore("n_ctx", "summary_type", "summary_use_proj", "summary_activation")
+    c.ignore("summary_proj_to_labels", "summary_first_dropout")  # of the double-heads model only
+    ln = LayerNorm(c.layer_norm_epsilon)
+    layer = Layer(
+        Attention(c.n_head, c.n_head, c.n_embd // c.n_head, causal=True, dropout=c.attn_pdrop),
+        Dense(c.get("n_inner", 4 * c.n_embd), c.activation_function),
+        ln,
+        PRE_NORM,
+        c.resid_pdrop,
+    )
+    embed = Embed(c.vocab_size, c.n_positions, dropout=c.embd_pdrop)
+    return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, c.n_positions, c.initializer_range, reads="last")
+
+
+def rows(c) -> list[Row]:
+    return [
+        Row("wte", "embed.tokens", embedding),
+        Row("wpe", "embed.positions", embedding),
+        Row("h.{i}.ln_1", "layers.{i}.norms.attn_in", norm),
+        Row("h.{i}.attn.c_attn", "layers.{i}.attn.qkv", Fused(("q", "k", "v"))),
+        Row("h.{i}.attn.c_proj", "layers.{i}.attn.o", conv1d),
+        Row("h.{i}.ln_2", "layers.{i}.norms.mlp_in", norm),
+        Row("h.{i}.mlp.c_fc", "layers.{i}.mlp.up", conv1d),
+        Row("h.{i}.mlp.c_proj", "layers.{i}.mlp.down", conv1d),
+        Row("ln_f", "norm", norm),
+    ]
+
+
+def head(c, kind: str, classes: int):
+    """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
+    if kind == "none":
+        return None, [], {}
+    if kind == "sequence-classification":
+        return Classifier(classes, None, False, 0.0), [Row("score", "head.out", linear)], {}
+    tied = c.get("tie_word_embeddings", True)
+    repeats = {"lm_head.weight": PREFIX + "wte.weight"} if tied else {}
+    return LanguageModel(tied, False), [Row("lm_head", "head.table", embedding)], repeats

@@ -1,0 +1,83 @@
+"""Llama (Touvron et al. 2023; Llama 3: Dubey et al. 2024): pre-norm RMS, rotary positions, grouped queries, gated MLP."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Classifier, LanguageModel
+from jaxft.models.hf import Row, embedding, linear, norm
+from jaxft.models.parts import Embed, Gated, LinearScaling, Llama3Scaling, RMSNorm, Rotary
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+from jaxft.problems import raise_problems
+
+PREFIX = "model."
+ARCHITECTURES = {
+    "none": "LlamaModel",
+    "sequence-classification": "LlamaForSequenceClassification",
+    "causal-lm": "LlamaForCausalLM",
+}
+BUFFERS = (r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",)
+OTHER_HEADS = (r"lm_head\..*", r"score\..*", r"qa_outputs\..*")
+
+
+def spec(c) -> Spec:
+    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+    head_dim = c.get("head_dim", c.hidden_size // c.num_attention_heads)
+    attention = Attention(
+        c.num_attention_heads,
+        c.get("num_key_value_heads", c.num_attention_heads),
+        head_dim,
+        causal=True,
+        rotary=rotary(c, head_dim),
+        bias=frozenset("qkvo" if c.get("attention_bias", False) else ""),
+        dropout=c.attention_dropout,
+    )
+    mlp = Gated(c.intermediate_size, c.hidden_act, c.get("mlp_bias", False))
+    rms = RMSNorm(c.rms_norm_eps)
+    layers = (Layer(attention, mlp, rms, PRE_NORM),) * c.num_hidden_layers
+    return Spec(c.hidden_size, Embed(c.vocab_size), layers, rms, None, c.initializer_range, reads="last")
+
+
+def rotary(c, head_dim: int) -> Rotary:
+    """The rotary part: `rope_parameters` (transformers 5) holds the base and the scaling."""
+    rope = c.rope_parameters
+    kind = rope.get("rope_type", "default")
+    if kind == "default":
+        scaling = None
+    elif kind == "linear":
+        scaling = LinearScaling(rope["factor"])
+    elif kind == "llama3":
+        scaling = Llama3Scaling(
+            rope["factor"],
+            rope["low_freq_factor"],
+            rope["high_freq_factor"],
+            rope["original_max_position_embeddings"],
+        )
+    else:
+        raise_problems([f"config.json: rope_type={kind!r} is not supported, only default, linear and llama3"])
+    return Rotary(head_dim, rope["rope_theta"], scaling)
+
+
+def rows(c) -> list[Row]:
+    layer, ours = "layers.{i}.", "layers.{i}."
+    return [
+        Row("embed_tokens", "embed.tokens", embedding),
+        Row(layer + "input_layernorm", ours + "norms.attn_in", norm),
+        Row(layer + "self_attn.q_proj", ours + "attn.q", linear),
+        Row(layer + "self_attn.k_proj", ours + "attn.k", linear),
+        Row(layer + "self_attn.v_proj", ours + "attn.v", linear),
+        Row(layer + "self_attn.o_proj", ours + "attn.o", linear),
+        Row(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
+        Row(layer + "mlp.gate_proj", ours + "mlp.gate", linear),
+        Row(layer + "mlp.up_proj", ours + "mlp.up", linear),
+        Row(layer + "mlp.down_proj", ours + "mlp.down", linear),
+        Row("norm", "norm", norm),
+    ]
+
+
+def head(c, kind: str, classes: int):
+    """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
+    if kind == "none":
+        return None, [], {}
+    if kind == "sequence-classification":
+        return Classifier(classes, None, False, 0.0), [Row("score", "head.out", linear)], {}
+    tied = c.get("tie_word_embeddings", False)
+    repeats = {"lm_head.weight": PREFIX + "embed_tokens.weight"} if tied else {}
+    return LanguageModel(tied, False), [Row("lm_head", "head.table", embedding)], repeats

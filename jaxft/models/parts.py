@@ -1,0 +1,238 @@
+"""The small modules that every family is made of: linear maps, norms, activations, embeddings, MLPs.
+
+Modules are built abstract: a parameter is a shape, the logical names of its axes and how to initialise it. Values are
+put in later, from a checkpoint or from `initial` (models/params.py). Letters in names: b batch, t length, d width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.parallel.mesh import shard
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": jax.nn.gelu,
+    "gelu_pytorch_tanh": jax.nn.gelu,
+    "gelu_fast": jax.nn.gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init: str = "normal") -> nnx.Param:
+    """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py), `init` is normal, zeros or ones."""
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, init=init)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; `key=None` means evaluation and returns `x` itself."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def subkey(key: jax.Array | None, number: int) -> jax.Array | None:
+    """The `number`-th key under `key`; None stays None."""
+    return None if key is None else jax.random.fold_in(key, number)
+
+
+class Linear(nnx.Module):
+    """y = x W + b, with W cast to the dtype of x: parameters may be fp32 masters while activations are bf16."""
+
+    def __init__(self, inputs: int, outputs: int, axes: tuple[str | None, str | None], bias: bool = True):
+        self.kernel = param((inputs, outputs), axes)
+        self.bias = param((outputs,), (axes[1],), "zeros") if bias else nnx.data(None)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalisation (Ba et al. 2016, eq. 4), computed in float32."""
+
+    eps: float
+
+    def build(self, width):
+        return NormLayer(self, width, bias=True)
+
+    def normalise(self, x):
+        centred = x - jnp.mean(x, -1, keepdims=True)
+        return centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.eps)
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """Root mean square normalisation (Zhang and Sennrich 2019, eq. 4), computed in float32."""
+
+    eps: float
+
+    def build(self, width):
+        return NormLayer(self, width, bias=False)
+
+    def normalise(self, x):
+        return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps)
+
+
+class NormLayer(nnx.Module):
+    """A norm with its learned scale (and bias), in float32 whatever comes in; the result has the input's dtype."""
+
+    def __init__(self, norm: LayerNorm | RMSNorm, width: int, bias: bool):
+        self.norm = norm
+        self.scale = param((width,), (None,), "ones")
+        self.bias = param((width,), (None,), "zeros") if bias else nnx.data(None)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.norm.normalise(x.astype(jnp.float32)) * self.scale[...].astype(jnp.float32)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The two-matrix MLP: down(act(up(x)))."""
+
+    hidden: int
+    act: str
+    bias: bool = True
+
+    def build(self, width):
+        return DenseLayer(self, width)
+
+
+class DenseLayer(nnx.Module):
+    def __init__(self, part: Dense, width: int):
+        self.act = part.act
+        self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
+        self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
+
+    def __call__(self, x_btd):
+        return self.down(shard(ACTIVATIONS[self.act](self.up(x_btd)), "batch", None, "mlp"))
+
+
+@dataclass(frozen=True)
+class Gated:
+    """The gated MLP (Shazeer 2020, "GLU variants", section 2): down(act(gate(x)) * up(x))."""
+
+    hidden: int
+    act: str
+    bias: bool = False
+
+    def build(self, width):
+        return GatedLayer(self, width)
+
+
+class GatedLayer(nnx.Module):
+    def __init__(self, part: Gated, width: int):
+        self.act = part.act
+        self.gate = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
+        self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
+        self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
+
+    def __call__(self, x_btd):
+        return self.down(shard(ACTIVATIONS[self.act](self.gate(x_btd)) * self.up(x_btd), "batch", None, "mlp"))
+
+
+class Table(nnx.Module):
+    """An embedding table: rows by number, and logits against every row."""
+
+    def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None]):
+        self.embedding = param((rows, width), axes)
+
+    def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
+        return self.embedding[...].astype(dtype)[numbers]
+
+    def attend(self, x_btd: jax.Array) -> jax.Array:
+        return x_btd @ self.embedding[...].astype(x_btd.dtype).T
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Tokens, and where the family has them learned positions and text types, to vectors."""
+
+    vocab: int
+    positions: int | None = None  # rows of a learned table
+    types: int | None = None
+    norm: LayerNorm | RMSNorm | None = None
+    dropout: float = 0.0
+
+    def build(self, width):
+        return EmbedLayer(self, width)
+
+
+class EmbedLayer(nnx.Module):
+    def __init__(self, part: Embed, width: int):
+        self.rate = part.dropout
+        self.tokens = Table(part.vocab, width, ("vocab", "embed"))
+        self.positions = Table(part.positions, width, (None, "embed")) if part.positions else nnx.data(None)
+        self.types = Table(part.types, width, (None, "embed")) if part.types else nnx.data(None)
+        self.norm = part.norm.build(width) if part.norm else nnx.data(None)
+
+    def __call__(self, batch: dict, dtype, key: jax.Array | None) -> jax.Array:
+        x = self.tokens(batch["tokens"], dtype)
+        if self.types is not None:
+            x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
+        if self.positions is not None:
+            x = x + self.positions(batch["positions"], dtype)
+        if self.norm is not None:
+            x = self.norm(x)
+        return shard(dropout(x, self.rate, key), "batch", None, None)
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Rotary frequencies stretched for long contexts (Llama 3.1: low ones divided, high ones kept, smooth between)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+    def __call__(self, frequencies):
+        turns = self.original_max_positions * frequencies / (2 * math.pi)  # full turns within the original context
+        smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        smooth = jnp.clip(smooth, 0.0, 1.0)
+        return (1 - smooth) * frequencies / self.factor + smooth * frequencies
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """Rotary positions divided by a factor (Chen et al. 2023, position interpolation)."""
+
+    factor: float
+
+    def __call__(self, frequencies):
+        return frequencies / self.factor
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (Su et al. 2021, eq. 34), in the half-split layout: dimension i turns with i + dim/2."""
+
+    dim: int
+    theta: float
+    scaling: Llama3Scaling | LinearScaling | None = None
+
+    def table(self, positions_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Cosine and sine, float32 (batch, length, 1, dim/2)."""
+        frequencies = 1.0 / self.theta ** (jnp.arange(0, self.dim, 2, dtype=jnp.float32) / self.dim)
+        if self.scaling is not None:
+            frequencies = self.scaling(frequencies)
+        angles = positions_bt[:, :, None, None].astype(jnp.float32) * frequencies
+        return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x_bthd: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Turn each head's halves by the angles of `table`, in float32; the result has the input's dtype."""
+    cos, sin = table
+    a, b = jnp.split(x_bthd.astype(jnp.float32), 2, -1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_bthd.dtype)

@@ -1,0 +1,140 @@
+"""A Hugging Face model directory, opened: its configuration, its family, its architecture with a given head."""
+
+import importlib
+import json
+import re
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+from jaxft.models.heads import KINDS
+from jaxft.models.hf import Entry
+from jaxft.models.reader import ConfigReader, read_config
+from jaxft.models.spec import Spec
+from jaxft.problems import raise_problems, suggest
+
+FAMILIES = Path(__file__).parent / "families"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model directory and what its config.json says; weights are not opened yet."""
+
+    directory: Path
+    raw: dict  # config.json as it stands
+    reader: ConfigReader
+    family: ModuleType
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Class names by number, if the checkpoint names its classes itself (not LABEL_0, LABEL_1, ...)."""
+        table = self.raw.get("id2label")
+        if not table or all(re.fullmatch(r"LABEL_\d+", str(name)) for name in table.values()):
+            return None
+        return [table[number] for number in sorted(table, key=int)]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What to build, and the table of its weights."""
+
+    spec: Spec
+    kind: str  # the head's name, one of KINDS
+    head: object
+    entries: list[Entry]
+    repeats: dict[str, str]  # tensors that tie to others: their name -> the name of the one that counts
+
+
+def open_pretrained(model: str) -> Pretrained:
+    """Open a local directory, or a hub name (downloaded, or taken from the local cache when offline)."""
+    directory = _directory(model)
+    if not (directory / "config.json").exists():
+        raise_problems([f"{directory} has no config.json: not a Hugging Face model directory"])
+    raw, reader = read_config(directory)
+    name = raw["model_type"].replace("-", "_")
+    known = sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
+    if name not in known:
+        raise_problems([f"{directory}: model_type {name!r} is not supported, only {', '.join(known)}"])
+    return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}"))
+
+
+def architecture(
+    pretrained: Pretrained, kind: str | None = None, classes: int | None = None, dropout: float | None = None
+) -> Architecture:
+    """The architecture with head `kind` (None: the one that config.json's `architectures` names).
+
+    `classes` defaults to the checkpoint's own number; `dropout` replaces every rate of config.json.
+    Raises UserError for a head the family has not, and for settings of config.json that nothing reads.
+    """
+    family, reader = pretrained.family, pretrained.reader
+    kind = kind or _kind_of(pretrained)
+    if kind not in family.ARCHITECTURES:
+        known = ", ".join(family.ARCHITECTURES)
+        raise_problems(
+            [f"a {pretrained.raw['model_type']} model has no head {kind!r}, only {known}." + suggest(kind, KINDS)]
+        )
+    spec = family.spec(reader)
+    head, head_rows, repeats = family.head(reader, kind, classes or stored_classes(pretrained))
+    reader.check()
+    rows = [row._replace(theirs=family.PREFIX + row.theirs) for row in family.rows(reader)] + head_rows
+    entries = [entry for row in rows for entry in row.entries(len(spec.layers))]
+    if dropout is not None:
+        spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
+    return Architecture(spec, kind, head, entries, repeats)
+
+
+def stored_classes(pretrained: Pretrained) -> int:
+    """How many classes config.json speaks of; 2, transformers' default, if it says nothing."""
+    raw = pretrained.raw
+    return len(raw["id2label"]) if raw.get("id2label") else raw.get("num_labels", 2)
+
+
+def with_dropout(part, rate: float):
+    """The same spec with every `dropout` field, at any depth, set to `rate`."""
+    if isinstance(part, tuple):
+        return tuple(with_dropout(item, rate) for item in part)
+    if not is_dataclass(part):
+        return part
+    changes = {f.name: with_dropout(getattr(part, f.name), rate) for f in fields(part)}
+    if "dropout" in changes:
+        changes["dropout"] = rate
+    return replace(part, **changes)
+
+
+def tokenizer_of(directory):
+    """The directory's tokenizer (transformers, fast)."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(directory))
+
+
+def _directory(model: str) -> Path:
+    if Path(model).expanduser().is_dir():
+        return Path(model).expanduser()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except (OSError, HFValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise_problems([f"model {model!r} is no directory here, and the hub did not give it: {reason}"])
+
+
+def _kind_of(pretrained: Pretrained) -> str:
+    named = (pretrained.raw.get("architectures") or [None])[0]
+    for kind, architecture in pretrained.family.ARCHITECTURES.items():
+        if architecture == named:
+            return kind
+    # A head that jaxft does not know carries a backbone all the same, but the user must say so.
+    if named is None:
+        return "none"
+    raise_problems(
+        [
+            f"{pretrained.directory}/config.json names the architecture {named}, which jaxft has no head for; "
+            f"choose one: {', '.join(pretrained.family.ARCHITECTURES)}"
+        ]
+    )
+
+

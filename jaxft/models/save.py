@@ -1,0 +1,143 @@
+"""Write a model as a Hugging Face directory: config.json, safetensors, tokenizer files."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+from jaxft.models.model import Model
+from jaxft.models.params import Params, names, variables
+from jaxft.models.pretrained import Architecture, Pretrained
+from jaxft.models.tensors import open_tensors
+
+FILE_BYTES = 5 * 10**9  # a checkpoint larger than this is split, as transformers does
+FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+COPIED = (
+    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt "
+    "tokenizer.model spiece.model sentencepiece.bpe.model chat_template.jinja generation_config.json"
+).split()
+
+
+def save_model(
+    directory,
+    model: Model,
+    params: Params,
+    pretrained: Pretrained,
+    arch: Architecture,
+    *,
+    dtype: str = "auto",
+    labels: list[str] | None = None,
+    problem_type: str | None = None,
+    files: dict[str, str] | None = None,
+) -> None:
+    """Write `directory` anew (an existing one is replaced once the new one is complete).
+
+    dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
+    byte-equal; otherwise float32, float16 or bfloat16. `files` are further texts by name. Every process of a pod must call; the first one writes.
+    """
+    target = Path(directory)
+    partial = target.with_name(target.name + ".partial")
+    writes = jax.process_index() == 0
+    if writes:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        config = exported_config(pretrained, arch, dtype, labels, problem_type)
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for name in COPIED:
+            if (pretrained.directory / name).exists():
+                shutil.copy(pretrained.directory / name, partial / name)
+        for name, text in (files or {}).items():
+            (partial / name).write_text(text)
+    _write_tensors(partial, writes, _tensors(model, params, pretrained, arch, dtype))
+    if writes:
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+
+
+def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, problem_type) -> dict:
+    """The original config.json with the exported head, labels and number format."""
+    config = dict(pretrained.raw)
+    config["architectures"] = [pretrained.family.ARCHITECTURES[arch.kind]]
+    if labels is not None:
+        config.pop("num_labels", None)
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
+    if problem_type is not None:
+        config["problem_type"] = problem_type
+    if dtype != "auto":
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    return config
+
+
+def _tensors(model, params, pretrained, arch, dtype):
+    """(name, array) of every tensor of the checkpoint, one at a time."""
+    by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
+    stored = {} if dtype != "auto" else _stored_dtypes(pretrained)
+    usual = FLOATS.get(dtype) or _usual(stored.values())
+    for entry in arch.entries:
+        if not all(name in by_name for name in entry.ours):
+            continue
+        joined = entry.how.join([_fetch(params, *by_name[name]) for name in entry.ours])
+        base = entry.theirs.removeprefix(pretrained.family.PREFIX)
+        name = base if arch.kind == "none" else entry.theirs
+        yield name, np.ascontiguousarray(joined.astype(stored.get(base, usual)))
+
+
+def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
+    """Number format of each tensor of the original checkpoint, by name without the backbone's prefix."""
+    if not list(pretrained.directory.glob("model*.safetensors")):
+        return {}
+    tensors = open_tensors(pretrained.directory)
+    return {name.removeprefix(pretrained.family.PREFIX): view.dtype for name, view in tensors.items()}
+
+
+def _usual(dtypes) -> np.dtype:
+    """The format that most tensors have."""
+    floats = [d for d in dtypes if d in [np.dtype(f) for f in FLOATS.values()]]
+    return max(set(floats), key=floats.count) if floats else np.dtype(np.float32)
+
+
+def _fetch(params: Params, path: str, row: int) -> np.ndarray:
+    value = params[path]
+    if path.startswith("layers."):
+        value = value[row]
+    if not value.is_fully_addressable:
+        from jax.experimental.multihost_utils import process_allgather
+
+        return process_allgather(value, tiled=True)
+    return np.asarray(jax.device_get(value))
+
+
+def _write_tensors(directory: Path, writes: bool, tensors) -> None:
+    """Write files of at most FILE_BYTES; more than one get an index."""
+    files, batch, size = [], {}, 0
+    for name, array in tensors:
+        if batch and size + array.nbytes > FILE_BYTES:
+            files.append(_write(directory, len(files), batch, writes))
+            batch, size = {}, 0
+        batch[name], size = array, size + array.nbytes
+    files.append(_write(directory, len(files), batch, writes))
+    if not writes:
+        return
+    if len(files) == 1:
+        os.replace(directory / files[0][0], directory / "model.safetensors")
+        return
+    index = {"metadata": {"total_size": sum(size for _, size, _ in files)}, "weight_map": {}}
+    for number, (file, _, keys) in enumerate(files):
+        final = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
+        os.replace(directory / file, directory / final)
+        index["weight_map"].update({key: final for key in keys})
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write(directory, number, batch, writes):
+    file = f"part-{number}.safetensors"
+    if writes:
+        save_file(batch, directory / file, metadata={"format": "pt"})
+    return file, sum(array.nbytes for array in batch.values()), list(batch)

@@ -1,0 +1,43 @@
+"""What an architecture is: data that a family's file fills in from config.json, and that the stack builds.
+
+A `Layer` has slots; a slot holds a part: a small frozen dataclass with `build(...) -> nnx.Module`. A family that needs
+something unusual writes its own part and puts it into the slot; nothing here asks which family it is.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+# The places of a layer where a norm may stand: before the sublayer, on its output, after the residual sum.
+NORM_PLACES = ("attn_in", "attn_out", "attn_res", "mlp_in", "mlp_out", "mlp_res")
+PRE_NORM = frozenset({"attn_in", "mlp_in"})
+POST_NORM = frozenset({"attn_res", "mlp_res"})
+
+
+class Part(Protocol):
+    """A slot's content: frozen, hashable, and able to build its module for a given model width."""
+
+    def build(self, width: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: attention and MLP, each inside a residual sum."""
+
+    attn: Part
+    mlp: Part
+    norm: Part
+    norms: frozenset[str]  # subset of NORM_PLACES
+    dropout: float = 0.0  # on each sublayer's output, before the residual sum
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole backbone."""
+
+    width: int
+    embed: Part
+    layers: tuple[Layer, ...]
+    final_norm: Part | None
+    max_positions: int | None  # rows of a learned position table; None: no limit but memory
+    init_std: float  # standard deviation of newly initialised kernels and embeddings
+    reads: str = "first"  # the token that classification heads read: "first" or "last" of each text

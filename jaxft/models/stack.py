@@ -1,0 +1,121 @@
+"""Run the layers: runs and repeating patterns of equal layers are stacked arrays that one `lax.scan` walks.
+
+There is one layout, always stacked. `Plan` translates between a layer's number and its place in the stacked arrays:
+layer i is row `row` of block `place` of segment `segment`.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.models.attention import Context
+from jaxft.models.parts import dropout, subkey
+from jaxft.models.spec import Layer
+from jaxft.parallel.mesh import shard
+
+POLICIES = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`repeats` times a pattern of `period` layers, beginning at layer `start`."""
+
+    start: int
+    repeats: int
+    period: int
+
+    def layer(self, row: int, place: int) -> int:
+        return self.start + row * self.period + place
+
+
+def plan(kinds: list) -> tuple[Segment, ...]:
+    """Cut a list of hashable layer kinds into the fewest scans: each segment is a pattern, repeated.
+
+    Two layers are of one kind when they are built alike and train alike; twelve equal layers give one segment.
+    """
+    segments, start = [], 0
+    while start < len(kinds):
+        period, repeats = _best_pattern(kinds[start:])
+        segments.append(Segment(start, repeats, period))
+        start += period * repeats
+    return tuple(segments)
+
+
+def _best_pattern(kinds) -> tuple[int, int]:
+    """The (period, repeats) at the front of `kinds` that saves most layers; of equals, the shortest period."""
+    best = (1, 1)
+    for period in range(1, len(kinds) // 2 + 1):
+        repeats = 1
+        while kinds[repeats * period : (repeats + 1) * period] == kinds[:period]:
+            repeats += 1
+        if (repeats - 1) * period > (best[1] - 1) * best[0]:
+            best = (period, repeats)
+    return best
+
+
+class Block(nnx.Module):
+    """One layer. x -> x + attn(x), then x -> x + mlp(x), with norms where the spec puts them."""
+
+    def __init__(self, layer: Layer, width: int):
+        self.rate = layer.dropout
+        self.attn = layer.attn.build(width)
+        self.mlp = layer.mlp.build(width)
+        self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
+
+    def __call__(self, x, context: Context, key):
+        y = self.attn(self.norm("attn_in", x), context, subkey(key, 0))
+        x = self.norm("attn_res", x + dropout(self.norm("attn_out", y), self.rate, subkey(key, 1)))
+        y = self.mlp(self.norm("mlp_in", x))
+        x = self.norm("mlp_res", x + dropout(self.norm("mlp_out", y), self.rate, subkey(key, 2)))
+        return shard(x, "batch", None, None)
+
+    def norm(self, place: str, x):
+        return self.norms[place](x) if place in self.norms else x
+
+
+class Stack(nnx.Module):
+    """All layers of a backbone."""
+
+    def __init__(self, layers: tuple[Layer, ...], width: int, segments: tuple[Segment, ...], remat: str, unroll: int):
+        self.parts, self.plan, self.remat, self.unroll = layers, segments, remat, unroll
+        self.segments = nnx.List(
+            nnx.List(stacked(Block(layers[s.start + place], width), s.repeats) for place in range(s.period))
+            for s in segments
+        )
+
+    def __call__(self, x, context: Context, key):
+        for part in self.parts:
+            context.prepare(part.attn)
+        for segment, blocks in zip(self.plan, self.segments, strict=True):
+            x = self._run(x, segment, blocks, context, key)
+        return x
+
+    def _run(self, x, segment: Segment, blocks, context: Context, key):
+        def body(x, row):
+            first, blocks = row
+            for place, block in enumerate(blocks):
+                # The key depends on the layer's number alone: cut elsewhere, the stack draws the same masks.
+                x = block(x, context, None if key is None else subkey(key, first + place))
+            return x, None
+
+        if self.remat != "none":
+            body = jax.checkpoint(body, policy=POLICIES[self.remat])
+        numbers = segment.start + segment.period * jnp.arange(segment.repeats)
+        return jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)[0]
+
+
+def stacked(module, repeats: int):
+    """The same abstract module with a leading `layers` axis of `repeats` on every parameter."""
+
+    def one(variable):
+        value = variable.get_value()
+        lead = jax.ShapeDtypeStruct((repeats, *value.shape), value.dtype)
+        return nnx.Param(lead, axes=("layers", *variable.get_metadata("axes")), init=variable.get_metadata("init"))
+
+    return jax.tree.map(one, module, is_leaf=lambda node: isinstance(node, nnx.Variable))

@@ -1,0 +1,1 @@
+"""Optimizers (Optax's own), what surrounds each of them, and learning-rate schedules."""

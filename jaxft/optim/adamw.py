@@ -1,0 +1,16 @@
+"""AdamW (Loshchilov and Hutter 2019, algorithm 2)."""
+
+import optax
+
+from jaxft.configurable import config
+
+
+@config
+class AdamW:
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    decay: float = 0.01
+
+    def make(self, lr, decay_mask, stacked):
+        return optax.adamw(lr, self.b1, self.b2, self.eps, weight_decay=self.decay, mask=decay_mask)

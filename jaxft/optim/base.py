@@ -1,0 +1,68 @@
+"""What surrounds every optimizer: clipping before it, learning-rate multipliers after it, no decay on biases and norms.
+
+An optimizer is a `@config` object with `make(lr, decay_mask, stacked) -> optax.GradientTransformation`: `lr` is a
+schedule, `decay_mask` a dict path -> bool, `stacked` the paths whose arrays hold one row a layer. It sees only what
+trains: frozen parameters have no state and cost nothing.
+"""
+
+import re
+
+import numpy as np
+import optax
+
+from jaxft import paths
+from jaxft.models.model import Model
+from jaxft.models.params import all_names, names, shape, variables
+from jaxft.problems import raise_problems
+
+DECAYED = (".kernel", ".embedding")
+
+
+def optimizer(optim, lr, model: Model, trained: list[str], clip: float | None, multipliers: dict[str, np.ndarray]):
+    """The whole gradient transformation for the parameters at the stored paths `trained`.
+
+    Clipping is by the global norm of all trained gradients of a step, once, after accumulation.
+    """
+    stacked = {path for path in trained if path.startswith("layers.")}
+    decay_mask = {path: path.endswith(DECAYED) for path in trained}
+    parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
+    parts.append(optim.make(lr, decay_mask, stacked))
+    if any(np.any(factor != 1.0) for factor in multipliers.values()):
+        parts.append(_scaled({path: multipliers[path] for path in trained}))
+    return optax.chain(*parts)
+
+
+def lr_multipliers(
+    model: Model, table: tuple[tuple[str, float], ...], layer_decay: float | None
+) -> dict[str, np.ndarray]:
+    """Stored path -> factor on the learning rate, shaped to broadcast over the parameter.
+
+    `table` holds (pattern, factor) pairs, the first match counts. With `layer_decay` d, layer i of n has d^(n - i),
+    the embeddings d^(n + 1), everything above the layers 1 (Clark et al. 2020, appendix A).
+    """
+    raise_problems(paths.unmatched_problems([pattern for pattern, _ in table], all_names(model), "lr_multipliers"))
+    factors = {}
+    for path, variable in variables(model).items():
+        rows = [
+            paths.lookup(table, name, 1.0) * _depth_factor(name, len(model.spec.layers), layer_decay)
+            for name in names(model, path)
+        ]
+        lead = (len(rows),) + (1,) * (len(shape(variable)) - 1) if path.startswith("layers.") else ()
+        factors[path] = np.array(rows, np.float32).reshape(lead)
+    return factors
+
+
+def _depth_factor(name: str, layers: int, decay: float | None) -> float:
+    if decay is None:
+        return 1.0
+    if name.startswith("embed."):
+        return decay ** (layers + 1)
+    number = re.match(r"layers\.(\d+)\.", name)
+    return decay ** (layers - int(number[1])) if number else 1.0
+
+
+def _scaled(factors) -> optax.GradientTransformation:
+    """Multiply each update by its factor. Last in the chain, so decay is scaled with the rate, as it should be."""
+    return optax.stateless(lambda updates, _: {path: update * factors[path] for path, update in updates.items()})
+
+

@@ -1,0 +1,15 @@
+"""Lion (Chen et al. 2023, algorithm 2): the sign of a momentum. Its rate is 3 to 10 times smaller than AdamW's."""
+
+import optax
+
+from jaxft.configurable import config
+
+
+@config
+class Lion:
+    b1: float = 0.9
+    b2: float = 0.99
+    decay: float = 0.1
+
+    def make(self, lr, decay_mask, stacked):
+        return optax.lion(lr, self.b1, self.b2, weight_decay=self.decay, mask=decay_mask)

@@ -1,0 +1,41 @@
+"""Muon (Jordan et al. 2024): orthogonalised momentum for the matrices of the layers, AdamW for everything else."""
+
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+from jaxft.configurable import config
+
+
+@config
+class Muon:
+    """With `rms` 0.2 an update is as large as AdamW's (Liu et al. 2025, eq. 4), so AdamW's rates serve."""
+
+    momentum: float = 0.95
+    decay: float = 0.01
+    rms: float = 0.2
+    b1: float = 0.9
+    b2: float = 0.999
+
+    def make(self, lr, decay_mask, stacked):
+        matrices = {path for path in stacked if path.endswith(".kernel")}
+        # A stacked kernel is (layers, inputs, outputs): the leading axis is a batch of matrices.
+        axes = MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+        muons = muon(
+            lr,
+            beta=self.momentum,
+            weight_decay=self.decay,
+            consistent_rms=self.rms,
+            muon_weight_dimension_numbers=lambda params: {path: axes if path in matrices else None for path in params},
+        )
+        # An AdamW of our own, because that of `muon` decays biases and norms as well.
+        rest = optax.adamw(
+            lr,
+            self.b1,
+            self.b2,
+            weight_decay=self.decay,
+            mask=lambda params: {path: decay_mask[path] for path in params},
+        )
+        return optax.partition(
+            {"matrix": muons, "rest": rest},
+            lambda params: {path: "matrix" if path in matrices else "rest" for path in params},
+        )

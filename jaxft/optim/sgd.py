@@ -1,0 +1,20 @@
+"""Stochastic gradient descent, with momentum and decoupled weight decay where they are not 0."""
+
+import optax
+
+from jaxft.configurable import config
+
+
+@config
+class SGD:
+    momentum: float = 0.0
+    nesterov: str = "off"  # "on": Nesterov's momentum
+    decay: float = 0.0
+
+    def problems(self):
+        return [] if self.nesterov in ("on", "off") else [f"nesterov is {self.nesterov!r}, expected on or off"]
+
+    def make(self, lr, decay_mask, stacked):
+        parts = [optax.trace(self.momentum, self.nesterov == "on")] if self.momentum else []
+        parts += [optax.add_decayed_weights(self.decay, decay_mask)] if self.decay else []
+        return optax.chain(*parts, optax.scale_by_learning_rate(lr))

@@ -1,0 +1,63 @@
+"""Build the device mesh, and translate the logical axis names of arrays into placements on it.
+
+Mesh axes: `data` (replicas), `fsdp` (replicas that also split the weights), `tensor` (splits heads, MLP and vocabulary).
+"""
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical name -> mesh axes. A name that is absent here is replicated.
+RULES = {
+    "batch": ("data", "fsdp"),
+    "embed": "fsdp",
+    "vocab": "tensor",
+    "heads": "tensor",
+    "mlp": "tensor",
+}
+
+
+def make_mesh(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
+    """A mesh over `devices` (default: all), with the axes of AXES in that order.
+
+    The axes are Auto: the compiler propagates placements. (`jax.make_mesh` would make Explicit ones, under which an
+    embedding lookup raises a ShardingTypeError.)
+    """
+    shape = tuple(sizes.get(axis, 1) for axis in AXES)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def placement(names: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> PartitionSpec:
+    """Mesh axes for an array whose dimensions carry the logical `names`.
+
+    A dimension that its mesh axes do not divide is replicated: rounding it up instead would change exported shapes.
+    """
+    return PartitionSpec(*(_divides(RULES.get(name), size, mesh) for name, size in zip(names, shape, strict=True)))
+
+
+def sharding(names: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> NamedSharding:
+    """`placement` bound to a concrete mesh."""
+    return NamedSharding(mesh, placement(names, shape, mesh))
+
+
+def shard(x: jax.Array, *names: str | None) -> jax.Array:
+    """Constrain an activation inside a jitted function; does nothing where no mesh is set (`jax.set_mesh`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, placement(names, x.shape, mesh))
+
+
+def data_shards(mesh) -> int:
+    """In how many pieces a batch is split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _divides(axes, size, mesh):
+    if axes is None:
+        return None
+    total = 1
+    for axis in (axes,) if isinstance(axes, str) else axes:
+        total *= mesh.shape[axis]
+    return axes if size % total == 0 else None

@@ -1,0 +1,100 @@
+"""What a task is, and what examples and batches hold.
+
+An example (host, numpy), made by `encode`:
+    tokens   int32 (n,)
+    types    int32 (n,)             text types, where the tokenizer gives them
+    at       int32 (k,)             positions that the head reads; absent: it reads all n, and k is n
+    targets  int32 or float32 (k,) or (k, classes)
+    weights  float32 (k,)           0 where there is nothing to learn
+    cut      bool                   whether tokens were cut off; counted for the report, then dropped
+
+A batch has rows of one length, each holding one example (padded) or several (packed):
+    tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
+                                         positions begin at 0 in every example
+    at, targets, weights                 (rows, slots[, classes]); unused slots have weight 0
+    index    int32 (rows, slots)         on the host only: number of the source row that a slot belongs to, or -1
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from jaxft.metrics import Mean
+from jaxft.models.model import Outputs
+
+Example = dict[str, np.ndarray]
+Batch = dict[str, jax.Array]
+
+
+@dataclass
+class Setting:
+    """What a task needs to know of the model to make examples for it."""
+
+    tokenizer: object
+    max_len: int | None  # tokens of an example, the rest is cut off; None: nothing is cut
+    reads: str = "first"  # the token that a classifier reads
+    labels: list[str] | None = None  # class names that the checkpoint brings, by number
+
+    def truncation(self) -> dict:
+        """Arguments for the tokenizer. Of a pair the longer text loses tokens first."""
+        if self.max_len is None:
+            return {"truncation": False, "verbose": False}
+        return {"truncation": "longest_first", "max_length": self.max_len}
+
+    @cached_property
+    def ordinary_ids(self) -> np.ndarray:
+        """Every token number but the special ones."""
+        return np.setdiff1d(np.arange(len(self.tokenizer)), self.tokenizer.all_special_ids)
+
+
+class Task(Protocol):
+    """A task is a `@config` object with these methods; there is no base class.
+
+    `head` is the name of the head it trains. A task with classes also has `labels`, their names by number, and
+    `problem_type` as config.json has it; `prepare` fills in what the user left open.
+    """
+
+    head: str
+
+    def columns(self) -> list[str]:
+        """Columns that every source row must have."""
+
+    def prepare(self, rows, setting: Setting) -> "Task":
+        """The task with everything settled that depends on the training rows: labels, class weights."""
+
+    def encode(self, rows: list[dict], setting: Setting) -> list[Example | str]:
+        """Source rows to examples; a string instead says why the row is left out."""
+
+    def draw(self, example: Example, rng: np.random.Generator, setting: Setting) -> Example:
+        """What is random at each visit of an example."""
+
+    def slots(self, length: int) -> int | None:
+        """How many positions the head reads in a row of `length` tokens that holds one example; None: all."""
+
+    def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
+        """Pairs to be summed over micro-batches and devices; `loss` is the one to differentiate."""
+
+    def collect(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        """What evaluation keeps of each slot, (rows, slots, ...); {} if sums suffice."""
+
+    def summarise(self, sums: dict[str, Mean], kept: dict[str, np.ndarray]) -> dict[str, float]:
+        """Metrics of a whole set, from the summed pairs and the kept slots (slots with weight 0 removed)."""
+
+
+def column(rows: list[dict], name: str) -> list[str]:
+    """The texts of a column; a missing value is an empty text."""
+    return ["" if row[name] is None else str(row[name]) for row in rows]
+
+
+def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) -> list[Example]:
+    """Tokens, and types where the tokenizer gives them, of single texts or of pairs."""
+    out = setting.tokenizer(texts, pairs, **setting.truncation())
+    examples = [
+        {"tokens": np.array(encoding.ids, np.int32), "cut": len(encoding.overflowing) > 0} for encoding in out.encodings
+    ]
+    for example, types in zip(examples, out.get("token_type_ids", []), strict=False):
+        example["types"] = np.array(types, np.int32)
+    return examples

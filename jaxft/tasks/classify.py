@@ -1,0 +1,252 @@
+"""Classification of a text or a pair of texts: one class, several labels, or a number."""
+
+import math
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxft.configurable import config
+from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
+from jaxft.problems import raise_problems, suggest
+from jaxft.tasks.base import Setting, column, encode_texts
+
+SHOWN = 10  # bad rows that one message lists
+
+
+@config
+class Classify:
+    """One class per text, or per pair of texts."""
+
+    text: str = "text"  # column
+    pair: str | None = None  # column of a second text
+    label: str = "label"  # column: class names, or class numbers
+    labels: tuple[str, ...] | None = None  # class names by number; None: those of the training data, sorted
+    class_weights: tuple[float, ...] | str | None = None  # one a class, or "balanced": rows / (classes * rows of class)
+    label_smoothing: float = 0.0  # share of the target spread evenly over all classes
+    focal: float | None = None  # gamma of the focal loss (Lin et al. 2017, eq. 4)
+
+    head = "sequence-classification"
+    problem_type = "single_label_classification"
+
+    def problems(self):
+        found = []
+        if not 0 <= self.label_smoothing < 1:
+            found.append(f"label_smoothing is {self.label_smoothing}, expected 0 or more and less than 1")
+        if self.focal is not None and self.focal < 0:
+            found.append(f"focal is {self.focal}, expected 0 or more")
+        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
+            found.append(f"class_weights is {self.class_weights!r}, expected numbers or 'balanced'")
+        return found
+
+    def columns(self):
+        return [name for name in (self.text, self.pair, self.label) if name is not None]
+
+    def prepare(self, rows, setting):
+        values = labels_of(rows, self.label)
+        labels = self.labels or known_labels(rows, self.label, values, setting.labels)
+        weights = self.class_weights
+        if weights == "balanced":
+            counts = np.array([values.count(name) for name in labels])
+            weights = tuple((len(values) / (len(labels) * np.maximum(counts, 1))).tolist())
+        if weights is not None and len(weights) != len(labels):
+            raise_problems([f"class_weights has {len(weights)} numbers for {len(labels)} classes: {', '.join(labels)}"])
+        return replace(self, labels=tuple(labels), class_weights=weights)
+
+    def encode(self, rows, setting):
+        numbers = {name: number for number, name in enumerate(self.labels)}
+        examples = encode_pairs(self, rows, setting)
+        names = _names(rows, self.label)
+        raise_problems(_unknown(names, numbers))
+        return [
+            "no label" if name is None else example | {"targets": np.array([numbers[name]], np.int32)}
+            for example, name in zip(examples, names, strict=True)
+        ]
+
+    def draw(self, example, rng, setting):
+        return example
+
+    def slots(self, length):
+        return 1
+
+    def loss(self, out, batch):
+        targets, weights = batch["targets"], batch["weights"]
+        one_hot = jax.nn.one_hot(targets, len(self.labels))
+        smoothed = optax.smooth_labels(one_hot, self.label_smoothing)
+        balance = jnp.array(self.class_weights or (1.0,) * len(self.labels))
+        # With smoothing each share of the target has its own class's weight, as in PyTorch's cross_entropy.
+        errors = -jnp.sum(balance * smoothed * jax.nn.log_softmax(out.logits), -1)
+        if self.focal is not None:
+            sure = jnp.sum(jax.nn.softmax(out.logits) * one_hot, -1)
+            # The smallest number instead of 0, where a power below 1 has no finite derivative.
+            errors = errors * jnp.maximum(1.0 - sure, jnp.finfo(jnp.float32).tiny) ** self.focal
+        return {"loss": Mean(Mean.of(errors, weights).total, jnp.sum(weights * balance[targets]))}
+
+    def collect(self, out, batch):
+        return {"logits": out.logits, "targets": batch["targets"]}
+
+    def summarise(self, sums, kept):
+        return classification_metrics(kept["targets"], kept["logits"].argmax(-1), len(self.labels))
+
+
+@config
+class MultiLabel:
+    """Any number of labels per text. The column holds lists of names, or names joined by `separator`."""
+
+    text: str = "text"
+    pair: str | None = None
+    label: str = "labels"
+    separator: str = "|"
+    labels: tuple[str, ...] | None = None
+
+    head = "sequence-classification"
+    problem_type = "multi_label_classification"
+
+    def columns(self):
+        return [name for name in (self.text, self.pair, self.label) if name is not None]
+
+    def prepare(self, rows, setting):
+        values = [name for names in self._lists(rows[:]) for name in names]
+        labels = self.labels or known_labels(rows, self.label, values, setting.labels)
+        return replace(self, labels=tuple(labels))
+
+    def encode(self, rows, setting):
+        numbers = {name: number for number, name in enumerate(self.labels)}
+        lists = self._lists(rows)
+        raise_problems([problem for names in lists for problem in _unknown(names, numbers)][:SHOWN])
+        targets = np.zeros((len(rows), 1, len(self.labels)), np.float32)
+        for target, names in zip(targets, lists, strict=True):
+            target[0, [numbers[name] for name in names]] = 1.0
+        return [example | {"targets": target} for example, target in zip(encode_pairs(self, rows, setting), targets)]
+
+    def draw(self, example, rng, setting):
+        return example
+
+    def slots(self, length):
+        return 1
+
+    def loss(self, out, batch):
+        errors = jnp.mean(optax.sigmoid_binary_cross_entropy(out.logits, batch["targets"]), -1)
+        return {"loss": Mean.of(errors, batch["weights"])}
+
+    def collect(self, out, batch):
+        return {"logits": out.logits, "targets": batch["targets"]}
+
+    def summarise(self, sums, kept):
+        return multilabel_metrics(kept["targets"].astype(int), (kept["logits"] > 0).astype(int))
+
+    def _lists(self, rows) -> list[list[str]]:
+        lists = [row[self.label] or [] for row in rows]
+        lists = [value.split(self.separator) if isinstance(value, str) else value for value in lists]
+        return [[name for name in (str(name).strip() for name in names) if name] for names in lists]
+
+
+@config
+class Regress:
+    """One number per text, learned by the mean squared error."""
+
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"  # column of numbers
+
+    head = "sequence-classification"
+    labels = ("LABEL_0",)
+    problem_type = "regression"
+
+    def columns(self):
+        return [name for name in (self.text, self.pair, self.label) if name is not None]
+
+    def prepare(self, rows, setting):
+        return self
+
+    def encode(self, rows, setting):
+        values = [_number(row[self.label]) for row in rows]
+        bad = [row[self.label] for row, value in zip(rows, values, strict=True) if value is None]
+        raise_problems([f"column {self.label!r} holds {value!r}, expected a number" for value in bad[:SHOWN]])
+        return [
+            example | {"targets": np.array([value], np.float32)}
+            for example, value in zip(encode_pairs(self, rows, setting), values, strict=True)
+        ]
+
+    def draw(self, example, rng, setting):
+        return example
+
+    def slots(self, length):
+        return 1
+
+    def loss(self, out, batch):
+        return {"loss": Mean.of((out.logits[..., 0] - batch["targets"]) ** 2, batch["weights"])}
+
+    def collect(self, out, batch):
+        return {"logits": out.logits, "targets": batch["targets"]}
+
+    def summarise(self, sums, kept):
+        return regression_metrics(kept["targets"], kept["logits"][:, 0])
+
+
+def encode_pairs(task, rows, setting: Setting):
+    """Examples with the one position that the head reads; targets are still to come."""
+    texts = column(rows, task.text)
+    examples = encode_texts(setting, texts, column(rows, task.pair) if task.pair else None)
+    for example in examples:
+        last = len(example["tokens"]) - 1
+        example["at"] = np.array([0 if setting.reads == "first" else last], np.int32)
+        example["weights"] = np.ones(1, np.float32)
+    return examples
+
+
+def labels_of(rows, name: str) -> list[str]:
+    """The class name of every labelled row, as text."""
+    return [value for value in _names(rows.named()[:], name) if value is not None]
+
+
+def known_labels(rows, name: str, values: list[str], checkpoint: list[str] | None) -> list[str]:
+    """Class names by number: the data set's own order, or the checkpoint's if it has the same names, else sorted."""
+    distinct = set(values)
+    if name in rows.classes:
+        found = rows.classes[name]
+    elif all(map(_is_integer, distinct)):
+        found = sorted(distinct, key=lambda value: (int(value), value))
+    else:
+        found = sorted(distinct)
+    if not found:
+        raise_problems([f"column {name!r} holds no label at all"])
+    if decimals := [value for value in found if _is_decimal(value)]:
+        raise_problems(
+            [f"column {name!r} holds decimals such as {decimals[0]}: for regression use the task Regress; for classes, "
+             "name them in task.labels"]
+        )  # fmt: skip
+    if checkpoint is not None and set(checkpoint) == set(found):
+        return checkpoint
+    return found
+
+
+def _names(rows, name: str) -> list[str | None]:
+    """Class names as text; None for a row without label."""
+    return [None if row[name] is None else str(row[name]) for row in rows]
+
+
+def _unknown(names, numbers) -> list[str]:
+    strange = sorted({name for name in names if name is not None} - numbers.keys())
+    known = ", ".join(numbers)
+    return [f"label {name!r} is not among the training labels: {known}.{suggest(name, numbers)}" for name in strange]
+
+
+def _is_integer(value: str) -> bool:
+    return re.fullmatch("-?[0-9]+", value) is not None
+
+
+def _is_decimal(value: str) -> bool:
+    return _number(value) is not None and not _is_integer(value)
+
+
+def _number(value) -> float | None:
+    """A finite number, or None. Python would also read 'nan', 'infinity' and '1_000', which are names here."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and "_" not in str(value) else None

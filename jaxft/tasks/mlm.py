@@ -1,0 +1,89 @@
+"""Masked language modelling (Devlin et al. 2018, section 3.1)."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxft.configurable import config
+from jaxft.metrics import Mean
+from jaxft.tasks.base import column
+
+
+@config
+class MaskedLM:
+    """Hide `rate` of the ordinary tokens and predict them: 80% become the mask, 10% a random token, 10% stay.
+
+    A text of m ordinary tokens has floor(rate * m + u) hidden ones, u uniform in [0, 1): `rate` of them on average,
+    and never more than ceil(rate * m), so that the number of predictions a row needs is known beforehand.
+    """
+
+    text: str = "text"  # column
+    rate: float = 0.15
+    unit: str = "token"  # "word": all pieces of a word are hidden together (whole-word masking)
+
+    head = "masked-lm"
+
+    def problems(self):
+        found = [] if 0 < self.rate < 1 else [f"rate is {self.rate}, expected a share between 0 and 1"]
+        return found + ([] if self.unit in ("token", "word") else [f"unit is {self.unit!r}, expected token or word"])
+
+    def columns(self):
+        return [self.text]
+
+    def prepare(self, rows, setting):
+        return self
+
+    def encode(self, rows, setting):
+        out = setting.tokenizer(column(rows, self.text), **setting.truncation())
+        return [_example(encoding, setting) for encoding in out.encodings]
+
+    def draw(self, example, rng, setting):
+        words = example["words"]
+        at = self._choose(words, rng)
+        tokens = example["tokens"].copy()
+        targets = tokens[at]
+        fate = rng.random(len(at))
+        tokens[at[fate < 0.8]] = setting.tokenizer.mask_token_id
+        swapped = at[fate >= 0.9]
+        tokens[swapped] = rng.choice(setting.ordinary_ids, len(swapped))
+        return {"tokens": tokens, "at": at, "targets": targets, "weights": np.ones(len(at), np.float32)}
+
+    def slots(self, length):
+        return math.ceil(self.rate * length)
+
+    def loss(self, out, batch):
+        errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
+        hits = jnp.argmax(out.logits, -1) == batch["targets"]
+        return {"loss": Mean.of(errors, batch["weights"]), "accuracy": Mean.of(hits, batch["weights"])}
+
+    def collect(self, out, batch):
+        return {}
+
+    def summarise(self, sums, kept):
+        return {"perplexity": math.exp(min(sums["loss"].value(), 700.0))}
+
+    def _choose(self, words, rng) -> np.ndarray:
+        """Sorted positions to hide; `words` has each token's word number, -1 for special tokens."""
+        ordinary = np.flatnonzero(words >= 0)
+        budget = math.floor(self.rate * len(ordinary) + rng.random())
+        order = rng.permutation(ordinary)
+        if self.unit == "token":
+            return np.sort(order[:budget])
+        chosen = []
+        for word in dict.fromkeys(words[order].tolist()):
+            pieces = np.flatnonzero(words == word)
+            if len(chosen) + len(pieces) <= budget:  # a word that does not fit is passed over, as in BERT
+                chosen.extend(pieces)
+        return np.sort(np.array(chosen, np.int64))
+
+
+def _example(encoding, setting):
+    # By number: the encoding's own mask leaves out special tokens that stand in the text itself.
+    special = np.isin(encoding.ids, setting.tokenizer.all_special_ids)
+    if special.all():
+        return "no ordinary token"
+    words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int32)
+    words[special] = -1
+    return {"tokens": np.array(encoding.ids, np.int32), "words": words, "cut": len(encoding.overflowing) > 0}

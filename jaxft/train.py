@@ -1,0 +1,20 @@
+"""Train a model: python -m jaxft.train --config=FILE.py[:ARG] [--config.FIELD=VALUE ...] --workdir=DIR
+
+Run again with the same --workdir, it goes on where it stopped. Prints the final metrics of each evaluation set, one
+JSON object a line.
+"""
+
+import json
+
+from jaxft import command
+
+
+def main(flags):
+    from jaxft.loop.fit import fit
+
+    for name, numbers in fit(flags.config, flags.workdir).items():
+        print(json.dumps({"split": name, **numbers}))
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__, command.CONFIG, command.WORKDIR)

@@ -1,0 +1,1 @@
+"""Tuning methods: which parameters train. One file per method."""

@@ -1,0 +1,209 @@
+"""Tiny models and tokenizers that the tests share. Every parameter is perturbed, so that none is 0 or 1 by accident."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling is most of what the tests do
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders as decoding
+
+from jaxft.data.source import Rows
+from jaxft.models.model import Model
+from jaxft.models.pretrained import architecture, open_pretrained
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TEXTS = [
+    "the cat sat on the mat and the dog sat on the log",
+    "a good film with a great story and good actors",
+    "a bad film with a dull story and bad actors",
+    "it was raining when the unhappy sailors returned to the harbour",
+    "numbers such as 10, 20 and 30 are even; 7 is not!",
+]
+
+
+def wordpiece(texts=TEXTS, vocabulary=120) -> transformers.PreTrainedTokenizerFast:
+    """Lower-case WordPiece with BERT's layout; [PAD] is 0."""
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL))
+    made.decoder = decoding.WordPiece()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    names = {f"{name.strip('[]').lower()}_token": name for name in SPECIAL}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, **names, model_input_names=["input_ids", "token_type_ids", "attention_mask"]
+    )
+
+
+def byte_bpe(bos=None, eos="<|endoftext|>", texts=TEXTS, vocabulary=125) -> transformers.PreTrainedTokenizerFast:
+    """Byte-level BPE of ASCII. With `bos` the tokenizer puts it at the front of every text; there is no padding token."""
+    special = [token for token in (bos, eos) if token is not None]
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    ascii_letters = letters.pre_tokenize_str("".join(map(chr, range(32, 127))))[0][0]
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=list(ascii_letters))
+    made.train_from_iterator(texts, trainer)
+    made.decoder = decoding.ByteLevel()
+    if bos is not None:
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, made.token_to_id(bos))]
+        )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=bos, eos_token=eos)
+
+
+def save_perturbed(model: transformers.PreTrainedModel, tokenizer, directory, seed=0):
+    """Moves every parameter by noise (biases and norm scales among them) and writes model and tokenizer."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise))
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def bert_config(tokenizer, layers=3, width=24, **more):
+    return transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=3,
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+        **more,
+    )
+
+
+def gpt2_config(tokenizer, layers=3, width=24, **more):
+    return transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=width,
+        n_layer=layers,
+        n_head=3,
+        n_positions=64,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **more,
+    )
+
+
+def llama_config(tokenizer, layers=3, width=24, **more):
+    return transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        intermediate_size=2 * width,
+        max_position_embeddings=128,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 1000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+        **more,
+    )
+
+
+@pytest.fixture(scope="session")
+def bert_tokenizer():
+    return wordpiece()
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer():
+    return byte_bpe()
+
+
+@pytest.fixture(scope="session")
+def llama_tokenizer():
+    return byte_bpe(bos="<s>", eos="</s>")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory, bert_tokenizer):
+    """Directory of a BertForMaskedLM with three layers."""
+    model = transformers.BertForMaskedLM(bert_config(bert_tokenizer))
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory, bert_tokenizer):
+    """Directory of a BertForSequenceClassification that knows the classes neg, neu and pos, in this order."""
+    labels = {"id2label": {0: "neg", 1: "neu", 2: "pos"}, "label2id": {"neg": 0, "neu": 1, "pos": 2}}
+    model = transformers.BertForSequenceClassification(bert_config(bert_tokenizer, **labels))
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory, gpt2_tokenizer):
+    """Directory of a GPT2LMHeadModel with three layers; its tokenizer has no padding and no begin-of-text token."""
+    model = transformers.GPT2LMHeadModel(gpt2_config(gpt2_tokenizer))
+    return save_perturbed(model, gpt2_tokenizer, tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory, llama_tokenizer):
+    """Directory of a LlamaForCausalLM: three layers, three heads over one key head, stretched rotary positions."""
+    model = transformers.LlamaForCausalLM(llama_config(llama_tokenizer))
+    return save_perturbed(model, llama_tokenizer, tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def families(tiny_bert, tiny_gpt2, tiny_llama):
+    return {"bert": tiny_bert, "gpt2": tiny_gpt2, "llama": tiny_llama}
+
+
+@pytest.fixture(scope="session")
+def deep(tmp_path_factory, bert_tokenizer, gpt2_tokenizer, llama_tokenizer):
+    """Family -> directory of a thin model of twelve layers."""
+    made = {
+        "bert": (transformers.BertForMaskedLM, bert_config, bert_tokenizer),
+        "gpt2": (transformers.GPT2LMHeadModel, gpt2_config, gpt2_tokenizer),
+        "llama": (transformers.LlamaForCausalLM, llama_config, llama_tokenizer),
+    }
+    return {
+        name: save_perturbed(cls(config(tokenizer, 12, 12)), tokenizer, tmp_path_factory.mktemp(f"deep-{name}"))
+        for name, (cls, config, tokenizer) in made.items()
+    }
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Makes `build` believe in a single device: smaller programs, quicker to compile."""
+    monkeypatch.setattr(jax, "device_count", lambda *backend: 1)
+
+
+def model_of(directory, kind=None, classes=3, **options) -> Model:
+    """The abstract model of a directory, with the head `kind`."""
+    arch = architecture(open_pretrained(str(directory)), kind, classes)
+    return Model(arch.spec, arch.head, **options)
+
+
+def rows_of(rows: list[dict], classes: dict[str, list[str]] | None = None) -> Rows:
+    """Rows as a source gives them; `classes` names the classes of columns that hold class numbers."""
+    return Rows("rows", list(rows[0]), classes or {}, len(rows), lambda start, stop: rows[start:stop])
+
+
+def random_like(shapes: dict, seed=0, scale=1.0) -> dict[str, np.ndarray]:
+    """Path -> float32 normal numbers, for path -> shape."""
+    rng = np.random.default_rng(seed)
+    return {path: (scale * rng.standard_normal(shape)).astype(np.float32) for path, shape in shapes.items()}

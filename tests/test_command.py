@@ -1,0 +1,283 @@
+"""Commands: every mistake on the command line or in the configuration file is one message with its fix."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from jaxft import command
+from jaxft.config import load_config, save_config
+from jaxft.overrides import parse as read
+from jaxft.problems import UserError
+
+PARTS = """
+    import dataclasses
+    from jaxft.config import Config, Eval
+    from jaxft.configurable import config
+    from jaxft.optim.adamw import AdamW
+    from jaxft.optim.schedule import Linear
+    from jaxft.tune.full import Full
+
+    @config
+    class Rows:
+        buckets: tuple[int, ...] = ()
+        names: tuple[str, ...] = ()
+        sort: bool = True
+        weights: tuple[float, ...] | str | None = None
+        table: dict[str, int] = dataclasses.field(default_factory=lambda: {"a": 1})
+
+    @config
+    class Source:
+        path: str = "there"
+        limit: int | None = None
+        def open(self): return []
+
+    @config
+    class Task:
+        text: str = "text"
+        def encode(self, rows): return rows
+"""
+GOOD = """
+    def get_config(name="base"):
+        data = Source()
+        return Config(model=f"org/{name}", task=Task(), data=data, evals={"val": Eval(data=data)}, lr=1e-3, batch=8,
+                      steps=10, rows=Rows(), tune=Full(), optim=AdamW(), schedule=Linear())
+"""
+FLAGS = (command.CONFIG, command.WORKDIR, command.Flag("step", "which checkpoint", int), command.JSON)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a configuration file into the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(body=GOOD, name="tiny_run.py"):
+        sys.modules.pop("tiny_run", None)
+        (tmp_path / name).write_text(textwrap.dedent(PARTS) + textwrap.dedent(body))
+        return name
+
+    yield write
+    sys.modules.pop("tiny_run", None)
+
+
+def parse(*argv):
+    return command.parse(["--config=tiny_run.py", "--workdir=w", *argv], *FLAGS)
+
+
+def problems(*argv):
+    with pytest.raises(UserError) as error:
+        command.parse(list(argv), *FLAGS)
+    return error.value.problems
+
+
+def config_problems(*settings):
+    return problems("--config=tiny_run.py", "--workdir=w", *settings)
+
+
+def test_flags(write):
+    write()
+    args = parse("--step", "3", "--json")
+    assert (args.workdir, args.step, args.json, args.config.model) == ("w", 3, True, "org/base")
+    args = command.parse(["--config", "tiny_run.py:large", "--workdir", "w"], *FLAGS)
+    assert (args.config.model, args.step, args.json) == ("org/large", None, False)
+
+
+def test_overrides_are_typed(write):
+    write()
+    cfg = parse(
+        "--config.lr=3", "--config.steps=None", "--config.epochs", "2.5", "--config.optim.decay=1e-1",
+        "--config.rows.buckets=32,64", "--config.rows.names=(a|b).*,c", "--config.rows.sort=false",
+        "--config.rows.weights=balanced", "--config.rows.table.a=5", "--config.evals.val.every=7",
+        "--config.data.limit=4", "--config.lr_multipliers=(('embed.*', 1),)", "--config.mesh.fsdp=2",
+    ).config  # fmt: skip
+    assert (cfg.lr, cfg.steps, cfg.epochs, cfg.optim.decay) == (3.0, None, 2.5, 0.1)
+    assert (cfg.rows.buckets, cfg.rows.names, cfg.rows.sort) == ((32, 64), ("(a|b).*", "c"), False)
+    assert (cfg.rows.weights, cfg.rows.table, cfg.evals["val"].every) == ("balanced", {"a": 5}, 7)
+    assert cfg.lr_multipliers == (("embed.*", 1),) and cfg.mesh.fsdp == 2
+    assert cfg.data.limit == 4 and cfg.evals["val"].data.limit is None  # one object in the file, two in the run
+    assert isinstance(cfg.lr, float)
+
+
+@pytest.mark.parametrize(
+    "text, hint, value",
+    [
+        ("(32, 64)", tuple[int, ...], (32, 64)),
+        ("[32]", tuple[int, ...], (32,)),
+        ("32", tuple[int, ...], (32,)),
+        ("", tuple[int, ...], ()),
+        ("()", tuple[int, ...], ()),
+        ("None", tuple[str, ...] | None, None),
+        ("none", str | None, None),
+        ("a,b", str, "a,b"),
+        ("1,2", tuple[float, ...] | str, (1.0, 2.0)),
+        ("embed,0.5", tuple[str, float], ("embed", 0.5)),
+        ("{'a': 1}", dict[str, int], {"a": 1}),
+        ("7", int | float, 7),
+        ("7.5", int | float, 7.5),
+        ("True", bool, True),
+    ],
+)
+def test_texts_are_read_as_the_annotation_says(text, hint, value):
+    assert read(text, hint) == value
+
+
+@pytest.mark.parametrize(
+    "text, hint, expected",
+    [
+        ("x", int | None, "int | None"),
+        ("1.5", int, "int"),
+        ("1,x", tuple[int, ...], "tuple[int, ...]"),
+        ("a", tuple[str, float], "tuple[str, float]"),
+        ("maybe", bool, "bool"),
+        ("a=1", dict[str, int], "dict[str, int]"),
+    ],
+)
+def test_texts_of_another_type_are_refused(text, hint, expected):
+    with pytest.raises(ValueError) as error:
+        read(text, hint)
+    assert str(error.value) == f"expected {expected}"
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("--config.stpes=3", "Config has no field 'stpes'. Did you mean --config.steps?"),
+        ("--config.num-epochs=3", "Did you mean --config.epochs?"),
+        ("--config.optim.decy=0", "AdamW has no field 'decy'. Did you mean --config.optim.decay?"),
+        ("--config.optm.decay=0", "Config has no field 'optm'. Did you mean --config.optim.decay?"),
+        ("--config.decay=0", "Config has no field 'decay'. Did you mean --config.optim.decay?"),
+        ("--config.optim.warmup=0", "AdamW has no field 'warmup'. Did you mean --config.schedule.warmup?"),
+        ("--config.evals.vall.every=3", "config.evals has no entry 'vall'. Did you mean --config.evals.val.every?"),
+        ("--config.lr.x=3", "config.lr is 0.001, which has no fields"),
+        ("--config.seed=1.5", "--config.seed=1.5: expected int"),
+        ("--config.lr=abc", "--config.lr=abc: expected float"),
+        ("--config.steps=many", "--config.steps=many: expected int | None"),
+        ("--config.optim=Lion", "config.optim is AdamW(...): choose another one in the config file"),
+        ("--config.dtype=float", "config.dtype is 'float', expected auto, float32, bfloat16. Did you mean 'float32'?"),
+        ("--config.lr", "--config.lr needs a value"),
+        ("--step=two", "--step=two: expected int"),
+        ("--stp=2", "there is no flag --stp. Did you mean '--step'?"),
+        ("--lr=2", "there is no flag --lr. Did you mean --config.lr?"),
+        ("lr=2", "'lr=2' is not a flag: write --NAME=VALUE"),
+    ],
+)
+def test_one_mistake(write, setting, message):
+    write()
+    (found,) = config_problems(setting)
+    assert message in found
+
+
+def test_all_mistakes_come_together(write):
+    write()
+    found = config_problems("--config.lr=abc", "--config.optim.decy=1", "--nothing=1", "--config.batch=0")
+    assert len(found) == 4
+    assert "--config.optim.decy" in found[2]
+
+
+def test_missing_flags():
+    assert problems("--step=1") == [
+        "--config=FILE.py[:ARG] is needed: configuration; --config.FIELD=VALUE changes a field",
+        "--workdir=DIR is needed: work directory of the run",
+    ]
+    optional = (command.CONFIG_OPTIONAL, command.WORKDIR_OPTIONAL)
+    assert command.parse([], *optional).config is None
+    with pytest.raises(UserError, match="--config=FILE.py is needed"):
+        command.parse(["--config.lr=1"], *optional)
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ("def get_config(:", "tiny_run.py, line 27: invalid syntax"),
+        ("x = 1", "tiny_run.py has no function get_config"),
+        ("def get_config(): return {'lr': 1}", "get_config returned {'lr': 1} (dict), expected a jaxft.config.Config"),
+        ("def get_config(): return AdamW(decy=1)", "tiny_run.py, line 27: AdamW has no field 'decy'. Did you mean"),
+        ("def get_config(): return nothing", "tiny_run.py, line 27: NameError: name 'nothing' is not defined"),
+        ("from jaxft.optim.adamw import Adam", "tiny_run.py, line 27: ImportError: cannot import name 'Adam'"),
+        ("def get_config(size, depth): pass", "get_config(size, depth) does not fit the argument; none was given"),
+        ("import json\nx = json.loads('{')", "line 28: JSONDecodeError"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_file(write, body, message):
+    write(body)
+    (found,) = problems("--config=tiny_run.py", "--workdir=w")
+    assert message in found
+
+
+def test_files_that_are_not_there(write, tmp_path):
+    write()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "sst2.py").touch()
+    for spec, near in [("tiny_rnu.py", "tiny_run.py"), ("tiny_run", "tiny_run.py"), ("sst2.py", "configs/sst2.py")]:
+        assert problems(f"--config={spec}", "--workdir=w") == [
+            f"there is no configuration file {spec!r}. Did you mean {near!r}?"
+        ]
+    assert "Choose a file in it: configs/sst2.py" in problems("--config=configs", "--workdir=w")[0]
+    assert problems("--config=tiny_run.py:", "--workdir=w") == [
+        "config.model is 'org/', neither a directory nor a hub name such as 'org/name'"
+    ]
+    write("def get_config(): pass")
+    assert "'large' was given" in problems("--config=tiny_run.py:large", "--workdir=w")[0]
+
+
+def test_classes_of_a_configuration_file_are_found_again(write, tmp_path, monkeypatch):
+    write()
+    cfg = parse("--config.lr=0.5").config
+    save_config(cfg, tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json") == cfg
+    sys.modules.pop("tiny_run")
+    (tmp_path / "tiny_run.py").unlink()
+    with pytest.raises(UserError, match="'tiny_run' cannot be imported"):
+        load_config(tmp_path / "config.json")
+
+
+def test_a_file_does_not_replace_a_module_of_the_same_name(write):
+    import optax  # stands for any library
+
+    write(name="optax.py")
+    assert command.parse(["--config=optax.py", "--workdir=w"], *FLAGS).config.model == "org/base"
+    assert sys.modules["optax"] is optax
+
+
+def test_help_lists_the_flags():
+    text = command.usage("-m jaxft.train", "Trains.", FLAGS)
+    assert text.startswith("usage: python -m jaxft.train --config=FILE.py[:ARG] --workdir=DIR [--step=VALUE] [--json]")
+    assert "\nTrains.\n" in text and "work directory of the run" in text
+
+
+COMMAND = '''"""Tries things."""
+import sys
+from jaxft import command
+from jaxft.problems import UserError
+
+def main(args):
+    what = {"user": UserError(["a", "b"]), "bug": ZeroDivisionError("oh"), "stop": KeyboardInterrupt()}
+    if args.do in what:
+        raise what[args.do]
+    print("result")
+
+command.run(main, __doc__, command.Flag("do", "what to do"))
+'''
+
+
+@pytest.mark.parametrize(
+    "argument, code, out, error",
+    [
+        ("--do=well", 0, "result\n", ""),
+        ("--help", 0, "Tries things.", ""),
+        ("--do=user", 2, "", "error: 2 problems:\n- a\n- b\n"),
+        ("--od=x", 2, "", "error: there is no flag --od. Did you mean '--do'?\n"),
+        ("--do=bug", 1, "", "ZeroDivisionError: oh\n"),
+        ("--do=stop", 1, "", "interrupted\n"),
+    ],
+)
+def test_exit_codes(tmp_path, argument, code, out, error):
+    (tmp_path / "try.py").write_text(COMMAND)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, tmp_path / "try.py", argument], capture_output=True, text=True, env=env)
+    assert done.returncode == code
+    assert out in done.stdout and bool(out) == bool(done.stdout)
+    assert done.stderr.endswith(error) and ("Traceback" in done.stderr) == (argument == "--do=bug")

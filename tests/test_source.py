@@ -1,0 +1,204 @@
+"""Sources: every kind of file gives exactly the values that are in it, and what is missing is explained."""
+
+import csv
+import gzip
+import json
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from jaxft.data import Data
+from jaxft.data.source import as_rows
+from jaxft.problems import UserError
+
+ROWS = [{"text": "null", "label": "NA"}, {"text": "two\nlines", "label": "01"}, {"text": "", "label": "None"}]
+CSV = (
+    b"\xef\xbb\xbftext,label\r\n"
+    b'null,NA\r\nnan,None\r\n,01\r\n"a, ""b""\r\nc",1.0\r\n\r\n"""",NULL\r\n  x  ,true\r\nInfinity,-0\r\n\xc3\xa9,2020-01-01'
+)
+CELLS = [
+    ("null", "NA"),
+    ("nan", "None"),
+    ("", "01"),
+    ('a, "b"\r\nc', "1.0"),
+    ('"', "NULL"),
+    ("  x  ", "true"),
+    ("Infinity", "-0"),
+    ("é", "2020-01-01"),
+]
+
+
+def read(path, **fields):
+    return Data(path=str(path), **fields).open()
+
+
+def fails(path, *words, **fields):
+    with pytest.raises(UserError) as caught:
+        read(path, **fields)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("open_file", [open, gzip.open])
+def test_csv_cells_stay_text(tmp_path, open_file):
+    path = tmp_path / ("a.csv" if open_file is open else "a.csv.gz")
+    with open_file(path, "wb") as file:
+        file.write(CSV)
+    rows = read(path)
+    assert rows.columns == ["text", "label"]
+    assert [(row["text"], row["label"]) for row in rows] == CELLS
+    assert rows[-1] == {"text": "é", "label": "2020-01-01"} and rows[3:5] == [rows[3], rows[4]]
+    with pytest.raises(IndexError):
+        rows[8]
+
+
+def test_long_cells_and_many_rows(tmp_path):
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [["n", "text"], *([str(i), "x" * (300_000 if i == 7 else 3)] for i in range(25_000))]
+        )
+    rows = read(tmp_path / "a.csv")
+    assert len(rows) == 25_000 and rows[24_999] == {"n": "24999", "text": "xxx"} and len(rows[7]["text"]) == 300_000
+
+
+def test_malformed_csv_names_the_row(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\n"a\nb",1\nc,2,3\n')
+    fails(path, "a.csv, row 2 (line 4)", "3 cells", "2 (text, label)")
+    path.write_text("text,text\na,b\n")
+    fails(path, "'text' more than once")
+    path.write_text('text,label\n"a,1\nb,2\n')
+    fails(path, "quote=''")
+    path.write_bytes(b"text\n\xff\n")
+    fails(path, "UTF-8")
+
+
+def test_tsv_without_quoting(tmp_path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"a, b\t1\n5" disk\tNA\n')
+    rows = read(tmp_path / "a.tsv", quote="")
+    assert rows[:] == [{"text": '"a, b', "label": "1"}, {"text": '5" disk', "label": "NA"}]
+
+
+def write(kind, path, rows):
+    table = pa.table({key: [row[key] for row in rows] for key in rows[0]})
+    if kind == "parquet":
+        pa.parquet.write_table(table, path)
+    elif kind in ("arrow", "stream"):
+        make = pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table)
+    elif kind == "json":
+        path.write_text(json.dumps(rows, indent=1))
+    elif kind == "data":
+        path.write_text(json.dumps({"version": "1", "data": rows}))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("parquet", ".parquet"), ("arrow", ".arrow"), ("stream", ".arrow"), ("json", ".json"), ("data", ".json"),
+     ("lines", ".json"), ("lines", ".jsonl")],
+)  # fmt: skip
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+def test_every_kind_of_file(tmp_path, kind, suffix, zipped):
+    path = tmp_path / f"a{suffix}"
+    write(kind, path, ROWS)
+    if zipped:
+        packed = tmp_path / f"a{suffix}.gz"
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path = packed
+    rows = read(path)
+    assert list(rows) == ROWS and rows.columns == ["text", "label"] and rows.classes == {}
+    assert rows[::-1] == ROWS[::-1]
+
+
+def test_json_values_keep_their_kind(tmp_path):
+    values = [
+        {"id": 1, "score": 1, "when": "2020-01-01", "answers": {"text": ["a"], "start": [3]}, "tags": ["x", None]},
+        {"id": None, "score": 2.5, "when": None, "answers": {"text": [], "start": []}, "tags": [], "late": True},
+    ]
+    write("lines", tmp_path / "a.jsonl", values)
+    assert list(read(tmp_path / "a.jsonl")) == [values[0] | {"late": None}, values[1]]
+
+
+def test_malformed_json_names_the_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": \n')
+    fails(path, "a.jsonl, line 3", "not JSON")
+    path.write_text('{"a": 1}\n[1]\n')
+    fails(path, "a.jsonl, line 2", "object")
+    path.write_text('{"a": 1}\n{"a": "x"}\n')
+    fails(path, "a.jsonl, rows 1 to 2", "'a'", "one kind")
+    path.write_text('{"a": 1}\n' * 10_001 + '{"a": "x"}\n')
+    fails(path, "a.jsonl, rows 10001 to 10002", "'a'")
+
+
+def test_txt_skips_empty_lines(tmp_path):
+    (tmp_path / "a.txt").write_bytes("one\r\n\r\n two \u2028x\n\nnull".encode())
+    assert [row["text"] for row in read(tmp_path / "a.txt")] == ["one", " two \u2028x", "null"]
+
+
+def test_glob_is_sorted_and_columns_agree(tmp_path):
+    for name in ("b", "a", "c"):
+        write("lines", tmp_path / f"{name}.jsonl", [{"text": name, "n": 1 if name == "a" else 0.5}])
+    rows = read(tmp_path / "*.jsonl")
+    assert [row["text"] for row in rows] == ["a", "b", "c"] and [row["n"] for row in rows] == [1, 0.5, 0.5]
+    write("lines", tmp_path / "b.jsonl", [{"words": "b"}])
+    fails(tmp_path / "*.jsonl", "b.jsonl has the columns words")
+    fails(tmp_path / "*.csv", "no file matches")
+
+
+def test_saved_directories(tmp_path):
+    names = datasets.ClassLabel(names=["neg", "pos"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    one = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    one.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=one, test=one.select([1])).save_to_disk(tmp_path / "two")
+    rows = read(tmp_path / "one")
+    assert rows.classes == {"label": ["neg", "pos"]} and rows[0] == {"text": "a", "label": 1}
+    assert list(read(tmp_path / "two", split="test")) == [{"text": "b", "label": 0}]
+    fails(tmp_path / "two", "which split?", "train, test")
+    fails(tmp_path / "two", "no split 'tran'", "'train'", split="tran")
+    fails(tmp_path / "one", "without splits", split="train")
+    one.to_parquet(tmp_path / "one.parquet")
+    assert read(tmp_path / "one.parquet").classes == {"label": ["neg", "pos"]}
+
+
+def test_what_is_missing_or_empty_is_named(tmp_path, monkeypatch):
+    (tmp_path / "train.csv").write_text("text\n")
+    fails(tmp_path / "train.csv", "train.csv has no rows")
+    (tmp_path / "empty.csv").write_text("")
+    fails(tmp_path / "empty.csv", "empty.csv is empty")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    fails(tmp_path / "empty.jsonl", "empty.jsonl has no rows")
+    (tmp_path / "a.xlsx").write_text("")
+    fails(tmp_path / "a.xlsx", ".jsonl", ".parquet")
+    fails(tmp_path / "trian.csv", "no such file", "'train.csv'")
+    fails(tmp_path / "away" / "a.csv", "no such file", "away is missing")
+    fails(tmp_path / "train.csv", "splits", split="train")
+    (tmp_path / "b.jsonl.gz").write_text("plain")
+    fails(tmp_path / "b.jsonl.gz", "cannot be read")
+
+    def offline(*arguments, **named):
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    fails("someone/something", "no file, directory or cached dataset 'someone/something'", "no route", "save_to_disk")
+
+
+def test_limit(tmp_path):
+    (tmp_path / "a.txt").write_text("a\nb\nc\n")
+    assert [row["text"] for row in read(tmp_path / "a.txt", limit=2)] == ["a", "b"]
+    assert len(read(tmp_path / "a.txt", limit=9)) == 3
+    fails(tmp_path / "a.txt", "limit is 0", limit=0)
+
+
+def test_own_source_may_be_a_list():
+    rows = as_rows(ROWS, "mine")
+    assert rows[1] == ROWS[1] and rows[1:] == ROWS[1:] and rows.columns == ["text", "label"] and rows.name == "mine"
+    assert as_rows(rows, "other") is rows
+    with pytest.raises(UserError, match="mine has no rows"):
+        as_rows([], "mine")
