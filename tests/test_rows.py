@@ -72,7 +72,7 @@ def test_bad_rows_are_named():
 
 def test_default_buckets():
     assert Pad().lengths(128) == (32, 48, 64, 96, 128)
-    assert Pad().lengths(100) == (32, 64, 100)
+    assert Pad().lengths(100) == (32, 48, 64, 96, 100)
     assert Pad().lengths(20) == (20,)
     assert Pad().lengths(4096) == (128, 256, 512, 1024, 2048, 4096)
     assert Pad(buckets=(16, 48)).lengths(128) == (16, 48)
