@@ -74,7 +74,7 @@ def test_default_buckets():
     assert Pad().lengths(128) == (32, 48, 64, 96, 128)
     assert Pad().lengths(100) == (32, 48, 64, 96, 100)
     assert Pad().lengths(20) == (20,)
-    assert Pad().lengths(4096) == (128, 256, 512, 1024, 2048, 4096)
+    assert Pad().lengths(4096) == (768, 1024, 1536, 2048, 3072, 4096)
     assert Pad(buckets=(16, 48)).lengths(128) == (16, 48)
     assert Pad(buckets=(48, 16)).problems() and Pad(window=0).problems() and not Pad().problems()
 
