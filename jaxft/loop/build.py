@@ -144,13 +144,24 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     sources = open_sources(cfg, splits)
     reads = pretrained.family.spec(pretrained.reader).reads
     setting = Setting(tokenizer_of(pretrained.directory), cfg.rows.cut(cfg.max_len), reads, pretrained.labels)
-    task = cfg.task.prepare(sources["train"], setting) if "train" in sources else cfg.task
+    task = settled_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)
     labels = getattr(task, "labels", None)
     arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
     model, trained = lay_out(cfg, arch)
     return Built(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
+
+
+def settled_task(cfg: Config, sources: dict[str, Rows], setting: Setting):
+    """The task with its labels: those of the training data or, where that is not opened, the checkpoint's."""
+    if "train" in sources:
+        return cfg.task.prepare(sources["train"], setting)
+    if getattr(cfg.task, "labels", ()) is not None:
+        return cfg.task
+    if setting.labels is None:
+        raise UserError(f"{cfg.model} does not name its classes: set config.task.labels, in the order of its outputs")
+    return replace(cfg.task, labels=tuple(setting.labels))
 
 
 def training(built: Built, total: int) -> Training:

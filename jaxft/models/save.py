@@ -140,4 +140,5 @@ def _write(directory, number, batch, writes):
     file = f"part-{number}.safetensors"
     if writes:
         save_file(batch, directory / file, metadata={"format": "pt"})
+        (directory / file).chmod(0o644)  # safetensors makes files that nobody else may read
     return file, sum(array.nbytes for array in batch.values()), list(batch)

@@ -1,0 +1,19 @@
+"""Which kind of text is it? The tiny encoder that jaxft carries, fine-tuned on the labelled passages beside it."""
+
+from jaxft.assets import path
+from jaxft.config import Config, Eval, Save
+from jaxft.data import Data
+from jaxft.tasks.classify import Classify
+
+
+def get_config():
+    return Config(
+        model=path("tiny-encoder"),
+        task=Classify(),
+        data=Data(path=path("brown-genres/train.csv")),
+        evals={"test": Eval(data=Data(path=path("brown-genres/test.csv")))},
+        lr=5e-4,
+        batch=32,
+        epochs=5,
+        save=Save(every=103),
+    )

