@@ -96,8 +96,8 @@ class LoadedModel:
             chosen = order[start : start + batch]
             rows = self._pad([encode(*as_pair(texts[i])) for i in chosen], batch)
             out = self(**rows)
-            for place, i in enumerate(chosen):
-                answers[i] = answer(self, {name: value[place] for name, value in rows.items()}, out, place)
+            for row, i in enumerate(chosen):
+                answers[i] = answer(self, {name: value[row] for name, value in rows.items()}, out, row)
         return answers
 
     @property
@@ -121,9 +121,9 @@ class LoadedModel:
             for name in ("input_ids", "attention_mask", "token_type_ids")
             if name in rows[0]
         }
-        for place, row in enumerate(rows):
+        for number, row in enumerate(rows):
             for name, array in out.items():
-                array[place, : len(row[name])] = row[name]
+                array[number, : len(row[name])] = row[name]
         return out
 
     def _range_problems(self, batch) -> list[str]:

@@ -1,4 +1,4 @@
-"""Numbers that add up exactly: (total, count) pairs, and the classification and regression metrics made of whole sets."""
+"""Numbers that add up exactly: (total, count) pairs, and metrics of whole evaluation sets."""
 
 from typing import NamedTuple
 

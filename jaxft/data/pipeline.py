@@ -106,8 +106,8 @@ class Batches:
 class EvalBatches:
     """Every example exactly once, one a row, sorted by length; `len` and access by number.
 
-    The last batch is filled with empty rows, so no shape occurs but (batch, one of the row lengths). Draws depend on the
-    seed and the example only: every evaluation sees the same. Arguments are those of Batches.
+    The last batch is filled with empty rows, so no shape occurs but (batch, one of the row lengths). Draws depend on
+    the seed and the example only: every evaluation sees the same. Arguments are those of Batches.
     """
 
     def __init__(self, encoded, rows, batch, seed, draw, slots, rows_multiple, max_len, pad_id, host=(0, 1)):

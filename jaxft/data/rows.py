@@ -1,7 +1,8 @@
 """How examples become the rows of a batch: padded, packed, or cut from running text.
 
-A row builder has four methods. `cut` is the most tokens that an example may keep (None: all); `prepare` may turn the encoded examples into others; `planner` looks at the data once
-and returns what plans the batches of a run; `lengths` names the row lengths that evaluation uses.
+A row builder has four methods. `cut` is the most tokens that an example may keep (None: all); `prepare` may turn the
+encoded examples into others; `planner` looks at the data once and returns what plans the batches of a run; `lengths`
+names the row lengths that evaluation uses.
 """
 
 import math
@@ -143,8 +144,8 @@ def check_lengths(lengths: np.ndarray, longest: int) -> None:
     over = int(np.sum(lengths > longest))
     if over:
         raise UserError(
-            f"{over} examples have more than {longest} tokens, the longest {lengths.max()}: set a larger row length, or "
-            "a smaller max_len to cut examples off"
+            f"{over} examples have more than {longest} tokens, the longest {lengths.max()}: set a larger row length, "
+            "or a smaller max_len to cut examples off"
         )
 
 

@@ -100,7 +100,9 @@ class Training:
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and placements, to restore a checkpoint into."""
         model, paths = self.built.model, self.built.trained
-        params = {path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(model).items() if path in paths}
+        params = {
+            path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(model).items() if path in paths
+        }
         number = jax.ShapeDtypeStruct((), jnp.int32)
         state = TrainState(number, number, params, jax.eval_shape(self.tx.init, params))
         return jax.tree.map(
@@ -213,8 +215,8 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
             problems += [f"{where}: {problem}" for problem in error.problems]
             continue
         problems += [
-            f"{where}: there is no column {column!r}.{suggest(column, rows.columns)} Columns: {', '.join(rows.columns)}."
-            f" Name the right one in config.task."
+            f"{where}: there is no column {column!r}.{suggest(column, rows.columns)} Columns: "
+            f"{', '.join(rows.columns)}. Name the right one in config.task."
             for column in cfg.task.columns()
             if column not in rows.columns
         ]
@@ -241,8 +243,8 @@ def label_problems(cfg: Config, task, pretrained: Pretrained, arch: Architecture
     if getattr(task, "labels", None) is None or list(task.labels) == pretrained.labels:
         return []
     return [
-        f"the checkpoint's head knows the classes {', '.join(pretrained.labels)}, the data has {', '.join(task.labels)}: "
-        "set config.init='backbone' to start with a new head"
+        f"the checkpoint's head knows the classes {', '.join(pretrained.labels)}, the data has {', '.join(task.labels)}"
+        ": set config.init='backbone' to start with a new head"
     ]
 
 

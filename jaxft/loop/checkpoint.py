@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from jaxft.config import Save
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-
 from jaxft.loop.build import Built
 from jaxft.loop.step import TrainState
 from jaxft.models.save import save_model

@@ -11,7 +11,7 @@ from jaxft.loop.build import Built, build, evaluation_step, training
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
-from jaxft.loop.fit import eval_batches, precision
+from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
 from jaxft.problems import UserError
 

@@ -101,5 +101,3 @@ def eval_step(params: Params, frozen: Params, batch, *, forward, task) -> tuple[
     out = forward({**params, **frozen}, batch, None)
     kept = task.collect(out, batch)
     return task.loss(out, batch), {**kept, "weights": batch["weights"]} if kept else {}
-
-

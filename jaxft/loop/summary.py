@@ -1,18 +1,13 @@
-"""What a run is, before its first step: what trains, how large, how many steps, what compiled in how long."""
+"""What a run is, before its first step: what trains, how large, how many steps, how fast the chips could be."""
 
-import logging
 import math
 import re
 import resource
-import time
-from collections.abc import Callable
 
 import jax
 
 from jaxft.models.model import Model
 from jaxft.models.params import shape, variables
-
-log = logging.getLogger("jaxft")
 
 # Dense bfloat16 peak of one chip, FLOP/s, from the makers' data sheets; by a part of JAX's `device_kind`.
 PEAK_FLOPS = {
@@ -29,32 +24,6 @@ PEAK_FLOPS = {
     "B200": 2250e12,
     "L4": 121e12,
 }
-
-
-class Compiled:
-    """A jitted step that notices each new shape: compiles it ahead, counts it, says how long it took."""
-
-    def __init__(self, step: Callable, what: str):
-        self.step, self.what = step, what
-        self.seconds: dict[tuple, float] = {}  # by the batch's shape
-        self.bytes = 0  # largest temporary memory of one device
-
-    def __call__(self, *args):
-        """`args[-1]` is the batch; everything else has the same shapes in every call."""
-        batch = args[-1]
-        key = tuple(sorted((name, value.shape) for name, value in batch.items()))
-        if key not in self.seconds:
-            self._compile(key, args)
-        return self.step(*args)
-
-    def _compile(self, key, args):
-        start = time.monotonic()
-        analysis = self.step.lower(*args).compile().memory_analysis()
-        self.seconds[key] = time.monotonic() - start
-        if analysis is not None:
-            self.bytes = max(self.bytes, analysis.temp_size_in_bytes)
-        rows, length = args[-1]["tokens"].shape
-        log.info("compiled the %s for %d rows of %d tokens in %.1f s", self.what, rows, length, self.seconds[key])
 
 
 def flops(model: Model, trained: set[str], batch: dict) -> float:

@@ -48,7 +48,9 @@ class JsonLines:
         self.file = open(path, "a")
 
     def write(self, step, split, numbers):
-        finite = {name: value if value == value and abs(value) != float("inf") else None for name, value in numbers.items()}
+        finite = {
+            name: value if value == value and abs(value) != float("inf") else None for name, value in numbers.items()
+        }
         self.file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
         self.file.flush()
 
@@ -97,7 +99,9 @@ class Lines:
         self.total, self.clock = total, Clock(total)
 
     def write(self, step, split, numbers):
-        print(describe(step, self.total, split, numbers, self.clock.remaining(step, split)), file=sys.stderr, flush=True)
+        print(
+            describe(step, self.total, split, numbers, self.clock.remaining(step, split)), file=sys.stderr, flush=True
+        )
 
     def close(self):
         pass

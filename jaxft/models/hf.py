@@ -62,10 +62,8 @@ class Renamed(_OneToOne):
     older: tuple[tuple[str, str], ...] = ()
 
     def tensors(self, theirs, ours):
-        older = {new: old for new, old in self.older}
-        return [
-            Entry(theirs + a, (ours + b,), self, (theirs + older[a],) if a in older else ()) for a, b in self.pairs
-        ]
+        older = dict(self.older)
+        return [Entry(theirs + a, (ours + b,), self, (theirs + older[a],) if a in older else ()) for a, b in self.pairs]
 
 
 @dataclass(frozen=True)

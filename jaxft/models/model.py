@@ -34,7 +34,7 @@ class Model(nnx.Module):
         self.spec, self.dtype = spec, jnp.dtype(dtype)
         self.embed = spec.embed.build(spec.width)
         trains = trains or [None] * len(spec.layers)
-        self.layers = Stack(spec.layers, spec.width, plan(list(zip(spec.layers, trains))), remat, unroll)
+        self.layers = Stack(spec.layers, spec.width, plan(list(zip(spec.layers, trains, strict=True))), remat, unroll)
         self.norm = spec.final_norm.build(spec.width) if spec.final_norm else nnx.data(None)
         self.head = head.build(spec.width, spec.embed.vocab) if head else nnx.data(None)
 

@@ -56,10 +56,12 @@ def shardings(model: Model, mesh) -> dict[str, jax.sharding.NamedSharding]:
 
 
 def initial(model: Model, path: str, seed: int, placement=None, dtype=jnp.float32) -> jax.Array:
-    """A newly initialised parameter; its values depend on (seed, name) only, not on stacking, mesh or other parameters."""
+    """A newly initialised parameter; its values depend on (seed, name) only, not on stacking or mesh."""
     variable = variables(model)[path]
     stacked = variable.get_metadata("axes")[0] == "layers"
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())) for name in names(model, path)])
+    keys = jnp.stack(
+        [jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())) for name in names(model, path)]
+    )
     make = partial(_values, variable.get_metadata("init"), model.spec.init_std, shape(variable), stacked, dtype)
     return jax.jit(make, out_shardings=placement)(keys)
 

@@ -4,7 +4,7 @@ Modules are built abstract: a parameter is a shape, the logical names of its axe
 put in later, from a checkpoint or from `initial` (models/params.py). Letters in names: b batch, t length, d width.
 """
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -189,22 +189,6 @@ class EmbedLayer(nnx.Module):
 
 
 @dataclass(frozen=True)
-class Llama3Scaling:
-    """Rotary frequencies stretched for long contexts (Llama 3.1: low ones divided, high ones kept, smooth between)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_positions: int
-
-    def __call__(self, frequencies):
-        turns = self.original_max_positions * frequencies / (2 * math.pi)  # full turns within the original context
-        smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
-        smooth = jnp.clip(smooth, 0.0, 1.0)
-        return (1 - smooth) * frequencies / self.factor + smooth * frequencies
-
-
-@dataclass(frozen=True)
 class LinearScaling:
     """Rotary positions divided by a factor (Chen et al. 2023, position interpolation)."""
 
@@ -220,7 +204,7 @@ class Rotary:
 
     dim: int
     theta: float
-    scaling: Llama3Scaling | LinearScaling | None = None
+    scaling: Callable[[jax.Array], jax.Array] | None = None  # frozen, hashable: stretches the frequencies
 
     def table(self, positions_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Cosine and sine, float32 (batch, length, 1, dim/2)."""

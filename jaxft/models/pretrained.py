@@ -1,7 +1,6 @@
 """A Hugging Face model directory, opened: its configuration, its family, its architecture with a given head."""
 
 import importlib
-import json
 import re
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -136,5 +135,3 @@ def _kind_of(pretrained: Pretrained) -> str:
             f"choose one: {', '.join(pretrained.family.ARCHITECTURES)}"
         ]
     )
-
-

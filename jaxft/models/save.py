@@ -38,7 +38,8 @@ def save_model(
     """Write `directory` anew (an existing one is replaced once the new one is complete).
 
     dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
-    byte-equal; otherwise float32, float16 or bfloat16. `files` are further texts by name. Every process of a pod must call; the first one writes.
+    byte-equal; otherwise float32, float16 or bfloat16. `files` are further texts by name. Every process of a pod must
+    call; the first one writes.
     """
     target = Path(directory)
     partial = target.with_name(target.name + ".partial")
@@ -132,7 +133,7 @@ def _write_tensors(directory: Path, writes: bool, tensors) -> None:
     for number, (file, _, keys) in enumerate(files):
         final = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
         os.replace(directory / file, directory / final)
-        index["weight_map"].update({key: final for key in keys})
+        index["weight_map"].update(dict.fromkeys(keys, final))
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 

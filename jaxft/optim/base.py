@@ -64,5 +64,3 @@ def _depth_factor(name: str, layers: int, decay: float | None) -> float:
 def _scaled(factors) -> optax.GradientTransformation:
     """Multiply each update by its factor. Last in the chain, so decay is scaled with the rate, as it should be."""
     return optax.stateless(lambda updates, _: {path: update * factors[path] for path, update in updates.items()})
-
-

@@ -44,13 +44,15 @@ class Constant:
 
 @config
 class InverseSqrt:
-    """Warm up, then fall with the square root of the updates (Vaswani et al. 2017, eq. 3, peak at the warm-up's end)."""
+    """Warm up, then fall with the square root of the updates (Vaswani et al. 2017, eq. 3)."""
 
     warmup: float = 0.1
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         warm = max(1, warmup_updates(self.warmup, total))
-        return _warmed(lr, self.warmup, total, lambda lr, rest: lambda t: lr * jnp.sqrt(warm / (warm + jnp.maximum(t, 0))))
+        return _warmed(
+            lr, self.warmup, total, lambda lr, rest: lambda t: lr * jnp.sqrt(warm / (warm + jnp.maximum(t, 0)))
+        )
 
 
 @config

@@ -1,6 +1,6 @@
 """Build the device mesh, and translate the logical axis names of arrays into placements on it.
 
-Mesh axes: `data` (replicas), `fsdp` (replicas that also split the weights), `tensor` (splits heads, MLP and vocabulary).
+Mesh axes: `data` (replicas), `fsdp` (replicas that also split the weights), `tensor` (splits heads, MLP, vocabulary).
 """
 
 import jax

@@ -120,7 +120,10 @@ class MultiLabel:
         targets = np.zeros((len(rows), 1, len(self.labels)), np.float32)
         for target, names in zip(targets, lists, strict=True):
             target[0, [numbers[name] for name in names]] = 1.0
-        return [example | {"targets": target} for example, target in zip(encode_pairs(self, rows, setting), targets)]
+        return [
+            example | {"targets": target}
+            for example, target in zip(encode_pairs(self, rows, setting), targets, strict=True)
+        ]
 
     def draw(self, example, rng, setting):
         return example

@@ -16,8 +16,8 @@ from jaxft.tasks.base import column
 class CausalLM:
     """Next-token prediction over whole texts, each ended by exactly one end-of-text token unless it was cut off.
 
-    The tokenizer's own begin-of-text token stands where the tokenizer puts it, once. A text of fewer than two tokens has
-    nothing to predict and is left out.
+    The tokenizer's own begin-of-text token stands where the tokenizer puts it, once. A text of fewer than two tokens
+    has nothing to predict and is left out.
     """
 
     text: str = "text"  # column

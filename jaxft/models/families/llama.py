@@ -1,9 +1,14 @@
-"""Llama (Touvron et al. 2023; Llama 3: Dubey et al. 2024): pre-norm RMS, rotary positions, grouped queries, gated MLP."""
+"""Llama (Touvron et al. 2023; Dubey et al. 2024): RMS pre-norm, rotary positions, grouped queries, gated MLP."""
+
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
 
 from jaxft.models.attention import Attention
 from jaxft.models.heads import Classifier, LanguageModel
 from jaxft.models.hf import Row, embedding, linear, norm
-from jaxft.models.parts import Embed, Gated, LinearScaling, Llama3Scaling, RMSNorm, Rotary
+from jaxft.models.parts import Embed, Gated, LinearScaling, RMSNorm, Rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 from jaxft.problems import raise_problems
 
@@ -53,6 +58,22 @@ def rotary(c, head_dim: int) -> Rotary:
     else:
         raise_problems([f"config.json: rope_type={kind!r} is not supported, only default, linear and llama3"])
     return Rotary(head_dim, rope["rope_theta"], scaling)
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Rotary frequencies stretched for long contexts (Llama 3.1: low ones divided, high ones kept, smooth between)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+    def __call__(self, frequencies):
+        turns = self.original_max_positions * frequencies / (2 * math.pi)  # full turns within the original context
+        smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        smooth = jnp.clip(smooth, 0.0, 1.0)
+        return (1 - smooth) * frequencies / self.factor + smooth * frequencies
 
 
 def rows(c) -> list[Row]:

@@ -1,0 +1,169 @@
+"""A run in progress: its data, weights, optimizer and checkpoints, brought to where an earlier process left them."""
+
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.config import save_config
+from jaxft.data.pipeline import Batches, EvalBatches, steps_per_epoch, train_iterator
+from jaxft.loop.build import Built, Training, evaluation_step, training
+from jaxft.loop.checkpoint import Checkpoints
+from jaxft.loop.pace import Pace
+from jaxft.loop.resume import changed_problems
+from jaxft.loop.step import StepMetrics, TrainState
+from jaxft.loop.summary import human
+from jaxft.loop.writer import Writer
+from jaxft.parallel.mesh import data_shards
+
+log = logging.getLogger("jaxft")
+
+
+@dataclass
+class Run:
+    """Everything that lives as long as the loop."""
+
+    built: Built
+    training: Training
+    workdir: Path
+    total: int  # steps
+    batches: Batches
+    evals: dict[str, EvalBatches]
+    checkpoints: Checkpoints
+    state: TrainState
+    frozen: dict[str, jax.Array]
+    first: int = 0  # steps that were done before this process
+    done: int = 0  # steps that are done
+    pending: list[dict] = field(default_factory=list)  # host metrics of steps since the last log point
+    results: dict[str, dict[str, float]] = field(default_factory=dict)  # latest metrics by evaluation set
+
+    def open(self) -> None:
+        """Start what runs beside the loop: data threads, writers, the clock."""
+        self.writer = Writer(self.workdir, self.first, self.total, self.built.cfg.wandb)
+        self.pace = Pace(self.built)
+        self.eval_step = evaluation_step(self.built)
+        self.iterator = train_iterator(self.batches, self.first)
+        self.on_device: list[StepMetrics] = []
+
+    def close(self) -> None:
+        if hasattr(self, "iterator"):
+            self.iterator.close()
+            self.writer.close()
+        self.checkpoints.close()
+
+    def next_batch(self) -> dict[str, jax.Array]:
+        """The next batch, on its way to the devices."""
+        return self.built.put(next(self.iterator))
+
+    def fetch(self) -> None:
+        """Bring the metrics of the latest steps to the host; waits for these steps."""
+        self.pending += [_on_host(metrics) for metrics in jax.device_get(self.on_device)]
+        self.on_device.clear()
+
+
+def start(built: Built, workdir: Path) -> Run:
+    """Encode the data, load the weights, and take up the newest checkpoint if the work directory has one."""
+    cfg = built.cfg
+    workdir.mkdir(parents=True, exist_ok=True)
+    changed_problems(cfg, workdir)
+    batches = train_batches(built)
+    evals = {name: eval_batches(built, name) for name in cfg.evals}
+    total = cfg.steps or max(1, round(cfg.epochs * len(batches.encoded) / cfg.batch))
+    plan = training(built, total)
+    trained, frozen, report = built.load()
+    checkpoints = Checkpoints(workdir, cfg.save)
+    run = Run(built, plan, workdir, total, batches, evals, checkpoints, plan.initial_state(trained), frozen)
+    del trained
+    log.info("weights: %s", report)
+    # Order: this work directory's newest readable checkpoint, else what `load` gave (pretrained or random).
+    found = checkpoints.restore_latest(plan.abstract_state())
+    if found is not None:
+        run.first, run.state, saved = found
+        run.done = run.first
+        run.pending, run.results = saved["pending"], saved["results"]
+        log.info("resumed from the checkpoint of step %d", run.first)
+    if jax.process_index() == 0:
+        save_config(cfg, workdir / "config.json")
+    describe(run)
+    return run
+
+
+def train_batches(built: Built) -> Batches:
+    cfg = built.cfg
+    multiple = data_shards(built.mesh) * cfg.micro_batches
+    batches = Batches(built.encode("train"), cfg.rows, cfg.batch, **_common(built, multiple))
+    log.info("train: %s", data_report(batches.encoded.report))
+    return batches
+
+
+def eval_batches(built: Built, name: str) -> EvalBatches:
+    cfg = built.cfg
+    shards = data_shards(built.mesh)
+    batch = -(-cfg.eval_batch(name) // shards) * shards
+    batches = EvalBatches(built.encode(name), cfg.rows, batch, **_common(built, shards))
+    log.info("%s: %s", name, data_report(batches.encoded.report))
+    return batches
+
+
+def data_report(report: dict) -> str:
+    """What became of the rows, in a sentence."""
+    parts = [f"{report['kept']:,} of {report['rows']:,} rows", f"{report['tokens']:,} tokens"]
+    parts += [f"{count:,} left out: {reason}" for reason, count in report["dropped"].items()]
+    parts += [f"{report['truncated']:,} cut off at config.max_len"] if report["truncated"] else []
+    if "chunks" in report:
+        parts.append(f"{report['chunks']:,} chunks, {report['left']:,} tokens left over")
+    return ", ".join(parts)
+
+
+def describe(run: Run) -> None:
+    """The summary before the first step."""
+    cfg, built = run.built.cfg, run.built
+    trained, frozen = built.sizes()
+    shape = " x ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items())
+    state = sum(x.nbytes for x in jax.tree.leaves(run.state)) + sum(x.nbytes for x in run.frozen.values())
+    steps = min(run.total, steps_per_epoch(len(run.batches.encoded), cfg.batch), 100)
+    log.info("parameters: %s train, %s frozen, %s compute", human(trained), human(frozen), built.model.dtype)
+    log.info("memory: %.2f GiB of weights and optimizer over %d devices (%s)", state / 2**30, built.mesh.size, shape)
+    log.info(
+        "batch: %d examples in %d micro-batches, %.1f%% of the tokens useful, shapes %s",
+        cfg.batch,
+        cfg.micro_batches,
+        100 * run.batches.fill(steps),
+        ", ".join(f"{rows} x {length}" for rows, length in sorted(run.batches.shapes(steps))),
+    )
+    log.info("steps: %d, of which %d are done", run.total, run.first)
+
+
+def precision(built: Built):
+    """float32 means float32: accelerators would otherwise multiply in fewer bits."""
+    if built.model.dtype == jnp.float32 and jax.default_backend() != "cpu":
+        return jax.default_matmul_precision("highest")
+    return contextlib.nullcontext()
+
+
+def _common(built: Built, multiple: int) -> dict:
+    pad = built.setting.tokenizer.pad_token_id
+    return {
+        "seed": built.cfg.seed,
+        "draw": built.draw,
+        "slots": built.task.slots,
+        "rows_multiple": multiple,
+        "max_len": built.setting.max_len or built.cfg.max_len,
+        "pad_id": pad if pad is not None else built.setting.tokenizer.eos_token_id,
+        "host": (jax.process_index(), jax.process_count()),
+    }
+
+
+def _on_host(metrics: StepMetrics) -> dict:
+    """One step's metrics as JSON values, exact to the last bit."""
+    sums = {name: [float(mean.total), float(mean.count)] for name, mean in metrics.sums.items()}
+    return {
+        "sums": sums,
+        "grad_norm": float(metrics.grad_norm),
+        "tokens": int(metrics.tokens),
+        "learning_rate": float(metrics.learning_rate),
+        "finite": bool(metrics.finite),
+    }

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+#SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 --time=24:00:00
+# Train on several GPU nodes:  sbatch launch/slurm.sh --config=configs/x.py --workdir=/shared/runs/x
+# One process a node drives all its GPUs; JAX reads from Slurm who the others are.
+set -euo pipefail
+export JAXFT_DISTRIBUTED=1
+srun bash launch/gpu.sh "$@"

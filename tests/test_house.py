@@ -1,0 +1,144 @@
+"""The structure of the code: who may import whom, where a family's name may stand, how far it is to the gradient."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "jaxft"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FAMILIES = [file.stem for file in sorted((PACKAGE / "models" / "families").glob("*.py")) if file.stem != "__init__"]
+
+# What a part of the package may import of jaxft, the longest prefix counts. Nothing at the root is allowed unless named.
+LEAVES = {"problems", "configurable", "paths"}
+ALLOWED = {
+    "problems": set(),
+    "configurable": {"problems"},
+    "paths": {"problems"},
+    "metrics": set(),
+    "parallel": {"problems"},
+    "models": {"models", "parallel", "problems"},
+    "models.families": {"models.spec", "models.parts", "models.attention", "models.heads", "models.hf", "problems"},
+    "data": {"data", "configurable", "problems"},
+    "tasks": {"tasks.base", "models.model", "metrics", "configurable", "problems"},
+    "tune": LEAVES,
+    "optim": {"models.model", "models.params", *LEAVES},
+    "loop.step": {"metrics"},
+    "loop.evals": {"metrics"},
+    "loop": {"loop", "models", "data", "tasks.base", "optim.base", "parallel", "metrics", "config", *LEAVES},
+    "checks": {"config", *LEAVES},
+    "config": {"checks", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
+    "config_file": {"config", *LEAVES},
+    "overrides": {"config", *LEAVES},
+    "command": {"config", "config_file", "overrides", *LEAVES},
+}
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(file: Path) -> set[str]:
+    """Modules of jaxft that a file imports anywhere, without the leading `jaxft.`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "jaxft":
+            found |= {f"jaxft.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return {name.removeprefix("jaxft.") for name in found if name.startswith("jaxft.")}
+
+
+def under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_imports_follow_the_arrows(file):
+    module = module_of(file)
+    part = max((name for name in ALLOWED if under(module, name)), key=len, default=None)
+    if part is None:  # the commands, the Python interface: they may use everything but the step's inside
+        assert module in COMMANDS | {"__init__", "api", "answers", "assets", ""}, f"add {module} to ALLOWED"
+        return
+    bad = [name for name in imports(file) if not any(under(name, allowed) for allowed in ALLOWED[part])]
+    if part == "models.families":
+        others = [name for name in bad if under(name, "models.families")]
+        assert len(others) <= 1, "a family may borrow from one other"
+        bad = [name for name in bad if name not in others]
+    assert not bad, f"{module} imports {bad}"
+
+
+COMMANDS = {"train", "evaluate", "predict", "export"}
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if module_of(f) in COMMANDS], ids=module_of)
+def test_commands_are_thin(file):
+    functions = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert [function.name for function in functions] == ["main"]
+    assert functions[0].end_lineno - functions[0].lineno < 30
+
+
+def test_data_and_leaves_import_no_jax():
+    for file in FILES:
+        module = module_of(file)
+        if under(module, "data") or module in LEAVES | {"config", "checks", "command", "config_file", "overrides"}:
+            assert not re.search(r"^\s*(import jax\b|from jax\b|import flax|from flax)", file.read_text(), re.M), module
+
+
+def test_torch_is_for_tests_only():
+    for file in FILES:
+        assert not re.search(r"^\s*(import|from) torch\b", file.read_text(), re.M), module_of(file)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if "families" not in f.parts], ids=module_of)
+def test_a_familys_name_stands_in_its_own_file(file):
+    """In names and strings of code; comments and docstrings may cite a paper or a model."""
+    tree = ast.parse(file.read_text())
+    docstrings = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
+        if token.type not in (tokenize.NAME, tokenize.STRING):
+            continue
+        if token.type == tokenize.STRING and token.string.strip("\"'rbf") in {d.strip("\"'") for d in docstrings if d}:
+            continue
+        words = re.findall(r"[a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", token.string).lower())
+        assert not set(words) & set(FAMILIES), f"{file}:{token.start[0]}: {token.string}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_files_and_functions_are_short(file):
+    text = file.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is {node.end_lineno - node.lineno + 1} lines long"
+    assert ast.get_docstring(ast.parse(text)), "every file says in its first line what it is for"
+    assert file.stem not in ("utils", "util", "helpers", "common", "misc")
+
+
+def calls(file: str, function: str) -> set[str]:
+    """Names that a function calls, or hands to `partial`."""
+    tree = ast.parse((PACKAGE / file).read_text())
+    body = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function)
+    names = set()
+    for node in ast.walk(body):
+        if isinstance(node, ast.Call):
+            names |= {ast.unparse(node.func)} | {ast.unparse(argument) for argument in node.args}
+    return names
+
+
+def test_three_hops_from_command_to_gradient():
+    assert "fit" in calls("train.py", "main")
+    assert {"train_step", "run.training.step"} <= calls("loop/fit.py", "fit")
+    assert "train_step" in calls("loop/build.py", "step")  # what `training.step` jits
+    assert "accumulate" in calls("loop/step.py", "train_step")
+    assert "jax.grad" in calls("loop/step.py", "accumulate")
