@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -40,6 +41,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     Config, or None. Results belong on stdout; logging and messages go to stderr. A UserError, also one that `main`
     raises, is printed without its traceback.
     """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing is as it should be
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
     argv = sys.argv[1:]

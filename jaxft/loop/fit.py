@@ -65,7 +65,8 @@ def log_point(run: Run) -> None:
     numbers |= {"learning_rate": last["learning_rate"], "grad_norm": last["grad_norm"]}
     numbers["epoch"] = run.done * run.built.cfg.batch / len(run.batches.encoded)
     numbers["skipped"] = int(run.state.skipped)
-    numbers |= run.pace.numbers(sum(metrics["tokens"] for metrics in run.pending))
+    timed = run.pending[-run.pace.steps :]  # the others are of a process before this one
+    numbers |= run.pace.numbers(sum(metrics["tokens"] for metrics in timed))
     run.writer.write(run.done, "train", numbers)
     bad = [metrics for metrics in run.pending if not metrics["finite"]]
     run.pending.clear()
