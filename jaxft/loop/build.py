@@ -226,12 +226,14 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
 
 
 def length_problems(cfg: Config, arch: Architecture) -> list[str]:
-    longest, limit = cfg.rows.lengths(cfg.max_len)[-1], arch.spec.max_positions
+    """Positions begin anew in every example, so the examples' lengths count, not those of packed rows."""
+    longest = cfg.rows.cut(cfg.max_len) or cfg.rows.lengths(cfg.max_len)[-1]
+    limit = arch.spec.max_positions
     if limit is None or longest <= limit:
         return []
     return [
-        f"rows have up to {longest} tokens, but the model has {limit} positions: set config.max_len (or the length in "
-        f"config.rows) to {limit} or less"
+        f"examples have up to {longest} tokens, but the model has {limit} positions: set config.max_len (or the length "
+        f"in config.rows) to {limit} or less"
     ]
 
 

@@ -146,10 +146,12 @@ class Table(nnx.Module):
     """An embedding table: rows by number, and logits against every row."""
 
     def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None]):
+        self.axes = axes
         self.embedding = param((rows, width), axes)
 
     def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
-        return self.embedding[...].astype(dtype)[numbers]
+        # Gather the width first: a lookup in a table split both ways makes the compiler replicate its result.
+        return shard(self.embedding[...].astype(dtype), self.axes[0], None)[numbers]
 
     def attend(self, x_btd: jax.Array) -> jax.Array:
         return x_btd @ self.embedding[...].astype(x_btd.dtype).T
