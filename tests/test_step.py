@@ -341,13 +341,13 @@ def test_every_way_to_tune_has_a_gradient(tiny_bert, one_device, tune):
     assert all(not np.array_equal(state.params[path], trained[path]) for path in trained if "attn.k.bias" not in path)
 
 
-def test_half_precision_moves_weights_as_single_precision_does(tiny_bert, one_device):
+def test_half_precision_moves_weights_as_single_precision_does(tiny_llama, one_device):
     moved = {}
     batch = random_batch(4, 16, 120, True)
     for dtype in ("float32", "bfloat16"):
-        tune = Partial(freeze=("embed", r".*\.k\.bias"))
+        tune = Partial(train=("layers",))
         more = {"optim": AdamW(), "lr": 1e-5, "dtype": dtype, "tune": tune, "init": "pretrained"}
-        built = built_of(tiny_bert, MaskedLM(), **more)
+        built = built_of(tiny_llama, CausalLM(), **more)
         trained, frozen = random_params(built)
         start = jax.tree.map(np.array, trained)
         plan = training(built, 20)

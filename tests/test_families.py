@@ -1,0 +1,322 @@
+"""Every family against transformers in PyTorch: hidden states, logits, gradients, twenty steps, and the way back."""
+
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+import torch
+import transformers
+from conftest import bert_config, byte_bpe, gpt2_config, llama_config, save_perturbed, wordpiece
+from safetensors.numpy import load_file
+from test_house import FAMILIES
+
+import jaxft
+from jaxft.loop.step import TrainState, train_step
+from jaxft.metrics import Mean
+from jaxft.models.params import bind, variables
+from jaxft.models.save import save_model
+from jaxft.optim.adamw import AdamW
+from jaxft.optim.base import optimizer
+from jaxft.optim.schedule import Linear
+
+MAKE = {
+    "bert": (bert_config, wordpiece),
+    "gpt2": (gpt2_config, byte_bpe),
+    "llama": (llama_config, lambda: byte_bpe(bos="<s>", eos="</s>")),
+}
+CLASSES = {
+    ("bert", "none"): transformers.BertModel,
+    ("bert", "sequence-classification"): transformers.BertForSequenceClassification,
+    ("bert", "masked-lm"): transformers.BertForMaskedLM,
+    ("gpt2", "none"): transformers.GPT2Model,
+    ("gpt2", "sequence-classification"): transformers.GPT2ForSequenceClassification,
+    ("gpt2", "causal-lm"): transformers.GPT2LMHeadModel,
+    ("llama", "none"): transformers.LlamaModel,
+    ("llama", "sequence-classification"): transformers.LlamaForSequenceClassification,
+    ("llama", "causal-lm"): transformers.LlamaForCausalLM,
+}
+BASE = {"bert": "bert", "gpt2": "transformer", "llama": "model"}
+
+
+def test_every_family_and_head_is_here():
+    heads = set()
+    for family in FAMILIES:
+        module = __import__(f"jaxft.models.families.{family}", fromlist=["ARCHITECTURES"])
+        heads |= {(family, kind, name) for kind, name in module.ARCHITECTURES.items()}
+    assert heads == {(family, kind, cls.__name__) for (family, kind), cls in CLASSES.items()}
+
+
+@pytest.fixture(scope="module", params=CLASSES, ids="-".join)
+def twins(request, tmp_path_factory):
+    """(family, head, directory, PyTorch model, jaxft model) of the same perturbed random weights."""
+    family, kind = request.param
+    config, tokenizer = MAKE[family]
+    directory = tmp_path_factory.mktemp("twins")
+    options = {"num_labels": 5, "pad_token_id": 0, "attn_implementation": "eager"}
+    theirs = CLASSES[request.param](config(tokenizer(), **options)).eval()
+    save_perturbed(theirs, tokenizer(), directory)
+    return family, kind, directory, theirs, jaxft.load(str(directory))
+
+
+def inputs(vocabulary: int, rows=3, length=13, seed=0) -> dict[str, np.ndarray]:
+    """Rows without padding, with padding on the right, and on the left."""
+    rng = np.random.default_rng(seed)
+    mask = np.ones((rows, length), np.int32)
+    mask[1, 9:], mask[2, :4] = 0, 0
+    ids = rng.integers(5, vocabulary, (rows, length)) * mask
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def positions(mask):
+    return np.maximum(np.cumsum(mask, 1) - 1, 0)
+
+
+def run_theirs(theirs, batch, **more):
+    tensors = {name: torch.tensor(array).long() for name, array in batch.items()}
+    tensors["position_ids"] = torch.tensor(positions(batch["attention_mask"])).long()
+    return theirs(**tensors, output_hidden_states=True, **more)
+
+
+def test_hidden_states_and_logits(twins):
+    family, kind, _, theirs, ours = twins
+    batch = inputs(theirs.config.vocab_size)
+    if family == "bert":
+        batch["token_type_ids"] = np.arange(39).reshape(3, 13) % 2
+    real = batch["attention_mask"] > 0
+    with torch.no_grad():
+        expected = run_theirs(theirs, batch)
+    out = ours(**batch)
+    hidden = expected.last_hidden_state if kind == "none" else expected.hidden_states[-1]
+    np.testing.assert_allclose(np.asarray(out.hidden)[real], hidden.numpy()[real], rtol=0, atol=1e-5)
+    if kind == "none":
+        assert out.logits is None
+    elif kind == "sequence-classification":
+        # BERT's pooler in PyTorch reads position 0 even where that is padding; jaxft reads the first token.
+        rows = slice(0, 2) if family == "bert" else slice(None)
+        np.testing.assert_allclose(np.asarray(out.logits)[rows], expected.logits.numpy()[rows], rtol=0, atol=1e-5)
+    else:
+        np.testing.assert_allclose(np.asarray(out.logits)[real], expected.logits.numpy()[real], rtol=0, atol=1e-5)
+
+
+def targets_of(kind, batch, rng):
+    """(targets, weights) per head slot; for language models the tokens themselves, moved by the caller's choice."""
+    if kind == "sequence-classification":
+        return rng.integers(0, 5, len(batch["input_ids"])), np.ones(len(batch["input_ids"]))
+    weights = batch["attention_mask"] * (rng.random(batch["input_ids"].shape) < 0.7)
+    return rng.integers(0, 100, batch["input_ids"].shape), weights
+
+
+def their_loss(theirs, kind, batch, targets, weights):
+    logits = run_theirs(theirs, batch).logits
+    logits = logits.reshape(-1, logits.shape[-1])
+    errors = torch.nn.functional.cross_entropy(logits, torch.tensor(targets).reshape(-1), reduction="none")
+    weights = torch.tensor(weights).reshape(-1)
+    return (errors * weights).sum() / weights.sum()
+
+
+def our_batch(ours, kind, batch, targets, weights):
+    mask = batch["attention_mask"]
+    made = {"tokens": batch["input_ids"], "segments": mask, "positions": positions(mask), "targets": targets}
+    made["weights"] = weights.astype(np.float32)
+    if kind == "sequence-classification":
+        last = mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
+        made["at"] = (mask.argmax(1) if ours.arch.spec.reads == "first" else last)[:, None]
+        made |= {"targets": targets[:, None], "weights": made["weights"][:, None]}
+    return {name: np.asarray(array, np.float32 if name == "weights" else np.int32) for name, array in made.items()}
+
+
+def our_loss(ours):
+    def loss(params, batch, key):
+        out = bind(ours.model, params)(batch, key)
+        errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
+        return {"loss": Mean.of(errors, batch["weights"])}
+
+    return loss
+
+
+@pytest.mark.parametrize("twins", [pair for pair in CLASSES if pair[1] != "none"], ids="-".join, indirect=True)
+def test_gradients(twins, tmp_path):
+    family, kind, _, theirs, ours = twins
+    batch = inputs(theirs.config.vocab_size)
+    if family == "bert":
+        batch = {name: array[:2] for name, array in batch.items()}  # see above: padding on the left
+    targets, weights = targets_of(kind, batch, np.random.default_rng(1))
+    theirs.zero_grad()
+    their_loss(theirs, kind, batch, targets, weights).backward()
+    made = our_batch(ours, kind, batch, targets, weights)
+
+    def mean(params):
+        pair = our_loss(ours)(params, made, None)["loss"]
+        return pair.total / pair.count
+
+    gradients = jax.jit(jax.grad(mean))({path: jax.device_get(value) for path, value in ours.params.items()})
+    # Written like weights, the gradients get PyTorch's names and layouts.
+    save_model(tmp_path / "gradients", ours.model, gradients, ours.pretrained, ours.arch)
+    found = load_file(tmp_path / "gradients" / "model.safetensors")
+    parameters = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
+    assert parameters.keys() == found.keys()
+    # A key's bias shifts all scores of a query alike, so its gradient is 0: there only the noise can be compared.
+    noise = 1e-7 * max(np.abs(expected).max() for expected in parameters.values())
+    for name, expected in parameters.items():
+        tolerance = max(1e-4 * np.abs(expected).max(), noise)
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=tolerance, err_msg=name)
+
+
+STEPS = 20
+
+
+@pytest.mark.parametrize("family, kind", [("bert", "sequence-classification"), ("bert", "masked-lm"),
+                                          ("gpt2", "causal-lm"), ("llama", "causal-lm")])  # fmt: skip
+def test_twenty_adamw_steps(family, kind, tmp_path):
+    config, tokenizer = MAKE[family]
+    theirs = CLASSES[family, kind](
+        config(tokenizer(), num_labels=5, pad_token_id=0, attn_implementation="eager")
+    ).eval()
+    save_perturbed(theirs, tokenizer(), tmp_path)
+    ours = jaxft.load(str(tmp_path))
+    params = {path: jax.device_get(value) for path, value in ours.params.items()}
+    schedule = Linear(warmup=0.1).make(3e-3, STEPS)
+    tx = optimizer(AdamW(decay=0.01), schedule, ours.model, list(variables(ours.model)), 1.0, {})
+    zero = np.int32(0)
+    state = TrainState(zero, zero, params, tx.init(params))
+    step = jax.jit(
+        lambda state, batch: train_step(
+            state, {}, batch, loss=lambda p, b, k: our_loss(ours)(p, b, None), tx=tx, schedule=schedule, micro_batches=1, seed=0
+        )
+    )  # fmt: skip
+    vectors = [p for p in theirs.parameters() if p.ndim < 2]
+    matrices = [p for p in theirs.parameters() if p.ndim >= 2]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=3e-3, eps=1e-8)
+    falling = transformers.get_linear_schedule_with_warmup(adamw, 2, STEPS)
+    rng, worst = np.random.default_rng(2), 0.0
+    for number in range(STEPS):
+        batch = inputs(theirs.config.vocab_size, seed=number)
+        if family == "bert":
+            batch = {name: array[:2] for name, array in batch.items()}
+        targets, weights = targets_of(kind, batch, rng)
+        adamw.zero_grad()
+        expected = their_loss(theirs, kind, batch, targets, weights)
+        expected.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        adamw.step()
+        falling.step()
+        state, metrics = step(state, our_batch(ours, kind, batch, targets, weights))
+        worst = max(worst, abs(metrics.sums["loss"].value() - expected.item()))
+    assert worst < 1e-4
+
+
+def test_the_way_back(twins, tmp_path):
+    _, kind, directory, theirs, ours = twins
+    ours.save(tmp_path / "out")
+    before, after = load_file(directory / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        assert array.dtype == after[name].dtype and array.tobytes() == after[name].tobytes(), name
+    again, info = type(theirs).from_pretrained(tmp_path / "out", output_loading_info=True, attn_implementation="eager")
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    batch = {name: array[:2] for name, array in inputs(theirs.config.vocab_size).items()}
+    with torch.no_grad():
+        expected = run_theirs(again.eval(), batch)
+    hidden = expected.last_hidden_state if kind == "none" else expected.hidden_states[-1]
+    real = batch["attention_mask"] > 0
+    np.testing.assert_allclose(np.asarray(ours(**batch).hidden)[real], hidden.numpy()[real], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_checkpoints_come_back_byte_equal(dtype, tmp_path):
+    theirs = transformers.LlamaForCausalLM(llama_config(byte_bpe(bos="<s>"))).to(getattr(torch, dtype))
+    theirs.save_pretrained(tmp_path / "a")
+    byte_bpe(bos="<s>").save_pretrained(tmp_path / "a")
+    ours = jaxft.load(str(tmp_path / "a"))
+    assert all(value.dtype == np.float32 for value in ours.params.values())
+    ours.save(tmp_path / "b")
+    ours.save(tmp_path / "c", dtype="float32")
+    a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(a[name].tobytes() == b[name].tobytes() and a[name].dtype == b[name].dtype for name in a)
+    assert all(array.dtype == np.float32 for array in c.values())
+    dtypes = [json.loads((tmp_path / name / "config.json").read_text())["dtype"] for name in "abc"]
+    assert dtypes == [dtype, dtype, "float32"]
+
+
+LLAMAS = {
+    "tied": {"tie_word_embeddings": True},
+    "head_dim": {"head_dim": 10},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "rope default": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "rope linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}},
+    "no grouping": {"num_key_value_heads": 3},
+}
+
+
+@pytest.mark.parametrize("more", LLAMAS.values(), ids=LLAMAS)
+def test_llama_variants_at_all_positions(more, tmp_path):
+    config = llama_config(byte_bpe(bos="<s>"), attn_implementation="eager")
+    for name, value in more.items():
+        setattr(config, name, value)
+    theirs = save_perturbed(transformers.LlamaForCausalLM(config).eval(), byte_bpe(bos="<s>"), tmp_path)
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    ids = np.random.default_rng(0).integers(0, 100, (2, 128))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(ids)).logits.numpy()
+    found = np.asarray(jaxft.load(str(tmp_path))(ids).logits)
+    np.testing.assert_allclose(found[:, [0, 1, 100, 127]], expected[:, [0, 1, 100, 127]], rtol=0, atol=1e-5)
+    assert jaxft.load(str(tmp_path)).model.layers.parts[0].attn.head_dim == more.get("head_dim", 8)
+
+
+def test_packed_texts_do_not_see_each_other(families):
+    for directory in families.values():
+        ours = jaxft.load(str(directory))
+        rng = np.random.default_rng(0)
+        a, b = rng.integers(5, 100, 5), rng.integers(5, 100, 7)
+        pad = np.zeros(3, int)
+        row = {
+            "tokens": np.concatenate([a, b, a, pad]),
+            "segments": np.repeat([1, 2, 3, 0], [5, 7, 5, 3]),
+            "positions": np.concatenate([np.arange(5), np.arange(7), np.arange(5), pad]),
+        }
+        row = {name: np.asarray(array, np.int32)[None] for name, array in row.items()}
+        other = {**row, "tokens": row["tokens"].copy()}
+        other["tokens"][0, :5] = rng.integers(5, 100, 5)
+        forward = jax.jit(lambda batch, ours=ours: bind(ours.model, ours.params)(batch).logits[0])
+        packed, changed = np.asarray(forward(row)), np.asarray(forward(other))
+        for piece, text in ((slice(0, 5), a), (slice(5, 12), b), (slice(12, 17), a)):
+            alone = np.asarray(ours(text[None]).logits[0])
+            np.testing.assert_allclose(packed[piece], alone, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(packed[5:17], changed[5:17])
+        assert np.abs(packed[:5] - changed[:5]).max() > 1e-2
+
+
+TOLERANCE = {"float32": 1e-6, "bfloat16": 2**-8}  # of the largest value; one rounding in bfloat16
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_empty_rows_change_nothing(families, dtype):
+    for directory in families.values():
+        ours = jaxft.load(str(directory), dtype=dtype)
+        batch = inputs(100)
+        targets, weights = targets_of("lm", batch, np.random.default_rng(3))
+        real = our_batch(ours, "lm", batch, targets, weights)
+        full = {name: np.concatenate([array, np.zeros((5, 13), array.dtype)]) for name, array in real.items()}
+        loss = lambda params, batch, ours=ours: our_loss(ours)(params, batch, None)["loss"].total  # noqa: E731
+        params = {path: jax.device_get(value) for path, value in ours.params.items()}
+        few, many = (jax.jit(jax.value_and_grad(loss))(params, b) for b in (real, full))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(many))
+        for a, b in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * max(1.0, np.abs(a).max()))
+
+
+@pytest.mark.slow
+def test_real_weights(minilm):
+    """MiniLM's hidden states of real sentences, padded together."""
+    theirs = transformers.BertModel.from_pretrained(minilm, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    texts = ["A man is eating food.", "The stock market crashed today, and nobody knew why.", "Hello"]
+    batch = {name: np.array(rows) for name, rows in tokenizer(texts, padding=True).items()}
+    with torch.no_grad():
+        expected = theirs(**{name: torch.tensor(array) for name, array in batch.items()}).last_hidden_state.numpy()
+    found = np.asarray(jaxft.load(str(minilm))(**batch).hidden)
+    real = batch["attention_mask"] > 0
+    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-5)
