@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +95,7 @@ def _fill(parts, shape, placement, dtype):
     return stacked
 
 
+@cache
 def _row_setter(placement):
     return jax.jit(lambda stacked, part, row: stacked.at[row].set(part), donate_argnums=0, out_shardings=placement)
 
