@@ -1,7 +1,7 @@
 """Ask a model about every row of a file: python -m jaxft.predict --model=DIR --input=FILE --output=FILE.jsonl
 
-Writes one JSON line for each input row, in the same order: the row's own fields, then the answer. The text is in
-column --text, a second text in column --pair where the model reads pairs.
+Writes one JSON line for each input row, in the same order: the row's own fields, then the answer (a field that the row
+has already is called predicted_NAME). The text is in column --text, a second one in column --pair.
 """
 
 import json
@@ -33,6 +33,8 @@ def main(flags):
             some = rows[start : start + CHUNK]
             texts = [tuple("" if row[name] is None else str(row[name]) for name in columns) for row in some]
             for row, answer in zip(some, model.predict(texts, flags.batch), strict=True):
+                # The input's fields are kept: an answer of the same name is called predicted_NAME.
+                answer = {f"predicted_{name}" if name in row else name: value for name, value in answer.items()}
                 file.write(json.dumps({**row, **answer}, ensure_ascii=False, default=str) + "\n")
     os.replace(partial, flags.output)
     print(json.dumps({"rows": len(rows), "output": flags.output}))

@@ -48,7 +48,7 @@ def wordpiece(texts=TEXTS, vocabulary=120) -> transformers.PreTrainedTokenizerFa
 
 
 def byte_bpe(bos=None, eos="<|endoftext|>", texts=TEXTS, vocabulary=125) -> transformers.PreTrainedTokenizerFast:
-    """Byte-level BPE of ASCII. With `bos` the tokenizer puts it at the front of every text; there is no padding token."""
+    """Byte-level BPE of ASCII, without a padding token. `bos` is put at the front of every text."""
     special = [token for token in (bos, eos) if token is not None]
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

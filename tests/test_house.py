@@ -13,7 +13,7 @@ PACKAGE = ROOT / "jaxft"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FAMILIES = [file.stem for file in sorted((PACKAGE / "models" / "families").glob("*.py")) if file.stem != "__init__"]
 
-# What a part of the package may import of jaxft, the longest prefix counts. Nothing at the root is allowed unless named.
+# What a part of the package may import of jaxft; the longest prefix counts.
 LEAVES = {"problems", "configurable", "paths"}
 ALLOWED = {
     "problems": set(),

@@ -1,0 +1,83 @@
+"""Every command of the README, as it stands there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
+COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").strip().splitlines()]
+# Shorter, so that the test takes seconds; everything else is as written.
+SHORT = (
+    " --config.epochs=None --config.steps=4 --config.batch=8 --config.data.limit=64 --config.evals.test.data.limit=32"
+)
+
+
+def test_the_readme_has_these_commands():
+    assert len(COMMANDS) == 6
+    assert COMMANDS[0].startswith(
+        "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
+    )
+    assert COMMANDS[1] == "make test"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A folder with what the commands need: the configurations, and a user's two files."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("configs", "jaxft"):
+        (folder / name).symlink_to(ROOT / name)
+    for name, source in (("mine.csv", "train.csv"), ("mine-test.csv", "test.csv")):
+        text = (ROOT / "jaxft/assets/brown-genres" / source).read_text()
+        (folder / name).write_text(text.replace("text,label", "sentence,topic", 1))
+    return folder
+
+
+def run(command: str, folder: Path) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
+    command = command.replace("python -m", f"{sys.executable} -m")
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_quick_start_and_what_follows(checkout):
+    train = COMMANDS[0].rpartition("&& .venv/bin/")[2]
+    scores = json.loads(run(train + SHORT, checkout))
+    assert scores["split"] == "test" and 0 <= scores["accuracy"] <= 1
+    assert {"config.json", "metrics.jsonl", "checkpoints", "model"} <= set(os.listdir(checkout / "runs/quickstart"))
+    _, _, _, evaluate, predict, export = COMMANDS
+    assert json.loads(run(evaluate, checkout)) == scores
+    assert json.loads(run(predict, checkout))["rows"] == 372
+    answers = [json.loads(line) for line in (checkout / "runs/answers.jsonl").read_text().splitlines()]
+    assert answers[0].keys() == {"text", "label", "predicted_label", "score"} and len(answers) == 372
+    run(export, checkout)
+    exported, model = (checkout / "runs" / name / "model.safetensors" for name in ("exported", "quickstart/model"))
+    assert exported.read_bytes() == model.read_bytes()
+    python = re.search(r"```python\nimport jaxft\n.*?```", TEXT, re.S)[0].strip("`").removeprefix("python")
+    (checkout / "block.py").write_text(python)
+    run("python -m block", checkout)
+
+
+@pytest.mark.slow
+def test_own_data(checkout):
+    scores = json.loads(run(COMMANDS[2] + SHORT, checkout))
+    assert scores["split"] == "test"
+    config = json.loads((checkout / "runs/mine/config.json").read_text())
+    assert config["data"]["path"] == "mine.csv" and config["task"]["label"] == "topic"
+
+
+def test_the_configuration_that_the_readme_shows(tmp_path):
+    from jaxft.command import CONFIG, parse
+
+    block = next(block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "get_config" in block)
+    (tmp_path / "shown.py").write_text(block)
+    cfg = parse([f"--config={tmp_path / 'shown.py'}"], CONFIG).config
+    assert cfg.tune.last_layers == 4 and cfg.rows.length == 512
