@@ -181,11 +181,9 @@ def test_twenty_adamw_steps(family, kind, tmp_path):
     tx = optimizer(AdamW(decay=0.01), schedule, ours.model, list(variables(ours.model)), 1.0, {})
     zero = np.int32(0)
     state = TrainState(zero, zero, params, tx.init(params))
-    step = jax.jit(
-        lambda state, batch: train_step(
-            state, {}, batch, loss=lambda p, b, k: our_loss(ours)(p, b, None), tx=tx, schedule=schedule, micro_batches=1, seed=0
-        )
-    )  # fmt: skip
+    options = {"tx": tx, "schedule": schedule, "micro_batches": 1, "seed": 0}
+    loss = lambda params, batch, key: our_loss(ours)(params, batch, None)  # noqa: E731
+    step = jax.jit(lambda state, batch: train_step(state, {}, batch, loss=loss, **options))
     vectors = [p for p in theirs.parameters() if p.ndim < 2]
     matrices = [p for p in theirs.parameters() if p.ndim >= 2]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]

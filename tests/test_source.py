@@ -16,7 +16,8 @@ from jaxft.problems import UserError
 ROWS = [{"text": "null", "label": "NA"}, {"text": "two\nlines", "label": "01"}, {"text": "", "label": "None"}]
 CSV = (
     b"\xef\xbb\xbftext,label\r\n"
-    b'null,NA\r\nnan,None\r\n,01\r\n"a, ""b""\r\nc",1.0\r\n\r\n"""",NULL\r\n  x  ,true\r\nInfinity,-0\r\n\xc3\xa9,2020-01-01'
+    b'null,NA\r\nnan,None\r\n,01\r\n"a, ""b""\r\nc",1.0\r\n\r\n"""",NULL\r\n  x  ,true\r\nInfinity,-0\r\n'
+    b"\xc3\xa9,2020-01-01"
 )
 CELLS = [
     ("null", "NA"),

@@ -1,0 +1,211 @@
+"""Stopped and run again is the same run; checkpoints are whole or not taken."""
+
+import gc
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from test_same_numbers import write_rows
+
+from jaxft.config import Config, Eval, Mesh, Save, save_config
+from jaxft.data import Data, Pad
+from jaxft.loop import fit as module
+from jaxft.loop.checkpoint import KeepBestAndLast
+from jaxft.loop.fit import fit
+from jaxft.problems import UserError
+from jaxft.tasks.classify import Classify
+from jaxft.tune.partial import Partial
+
+CLOCKED = ("tokens_per_second", "steps_per_second", "memory_bytes")  # what no run can repeat
+
+
+@pytest.fixture
+def make(tiny_bert, tmp_path, one_device):
+    """Config of 23 rows, batches of 4, 3 epochs (17 steps), with dropout and accumulation; saves at 2, 4, 6, ..."""
+    train = write_rows(tmp_path / "train.csv", 23)
+
+    def config(**more) -> Config:
+        options = {"save": Save(every=2, keep=3), "evals": {"val": Eval(data=Data(path=train), every=6)}} | more
+        return Config(
+            model=str(tiny_bert), task=Classify(), data=Data(path=train), lr=3e-3, batch=4, micro_batches=2, epochs=3,
+            max_len=32, dropout=0.1, log_every=3, rows=Pad(buckets=(32,), window=2), **options,
+        )  # fmt: skip
+
+    return config
+
+
+class Killed(Exception):
+    pass
+
+
+def run_until(step, cfg, workdir, monkeypatch):
+    """The run, killed right after `step` steps."""
+    with monkeypatch.context() as patch:
+        plain = module.after_step
+
+        def after_step(run):
+            if run.done == step:
+                run.checkpoints.wait()
+                raise Killed
+            plain(run)
+
+        patch.setattr(module, "after_step", after_step)
+        with pytest.raises(Killed):
+            fit(cfg, str(workdir))
+
+
+def numbers(workdir) -> list[dict]:
+    lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in CLOCKED} for line in lines]
+
+
+@pytest.fixture
+def whole(make, tmp_path):
+    fit(make(), str(tmp_path / "whole"))
+    return tmp_path / "whole"
+
+
+def test_a_run_that_was_killed_and_run_again_is_the_unbroken_run(make, whole, tmp_path, monkeypatch):
+    for step in (3, 7, 14):
+        workdir = tmp_path / f"killed-{step}"
+        run_until(step, make(), workdir, monkeypatch)
+        fit(make(), str(workdir))
+        assert numbers(workdir) == numbers(whole)
+        weights = [folder / "model" / "model.safetensors" for folder in (workdir, whole)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_killed_twice_and_before_the_first_save(make, whole, tmp_path, monkeypatch):
+    workdir = tmp_path / "killed"
+    for step in (1, 5, 6):
+        run_until(step, make(), workdir, monkeypatch)
+    fit(make(), str(workdir))
+    assert numbers(workdir) == numbers(whole)
+
+
+def test_a_finished_run_is_left_alone(make, whole):
+    before = {
+        file: file.read_bytes() for file in whole.rglob("*") if file.is_file() and "checkpoints" not in file.parts
+    }
+    results = fit(make(), str(whole))
+    after = {file: file.read_bytes() for file in whole.rglob("*") if file.is_file() and "checkpoints" not in file.parts}
+    assert before == after
+    assert results["val"]["loss"] == numbers(whole)[-1]["loss"]
+
+
+def test_another_process_another_day(make, tmp_path, monkeypatch):
+    """The second half runs in a new process, by the command."""
+    cfg = make()
+    fit(cfg, str(tmp_path / "whole"))
+    run_until(9, cfg, tmp_path / "killed", monkeypatch)
+    save_config(cfg, tmp_path / "cfg.json")
+    again = (
+        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(tmp_path / 'cfg.json')!r})\n"
+    )
+    (tmp_path / "again.py").write_text(again)
+    flags = [f"--config={tmp_path / 'again.py'}", f"--workdir={tmp_path / 'killed'}"]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "jaxft.train", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "resumed from the checkpoint of step 8" in done.stderr
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def test_another_run_in_the_same_directory_is_refused(make, whole):
+    with pytest.raises(UserError) as caught:
+        fit(make(seed=1, layer_decay=0.9), str(whole))
+    assert len(caught.value.problems) == 2
+    assert "config.seed is 1" in caught.value.problems[0] and "another --workdir" in caught.value.problems[0]
+    fit(make(save=Save(every=5), mesh=Mesh(data=1)), str(whole))  # these may change
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax drops coroutines at an error
+def test_damaged_checkpoints_are_set_aside(make, whole, tmp_path, caplog):
+    """Truncated, without metadata, empty: the newest one that can be read is taken, and the run ends as it did."""
+    steps = whole / "checkpoints"
+    kept = sorted(int(folder.name) for folder in steps.iterdir())
+    assert kept == [14, 16, 17]
+    shutil.rmtree(whole / "model")
+    largest = max((file for file in (steps / "17").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    for file in (steps / "16").rglob("_*METADATA"):
+        file.unlink()
+    (steps / "16" / "run" / "metadata").unlink(missing_ok=True)
+    (steps / "1000").mkdir()
+    (steps / "1001.tmp").mkdir()
+    with caplog.at_level(logging.INFO, "jaxft"):
+        fit(make(), str(whole))
+    assert "checkpoint 1000 cannot be read" in caplog.text and "checkpoint 17 cannot be read" in caplog.text
+    assert numbers(whole) == numbers(tmp_path / "whole")
+    gc.collect()  # now, where such warnings are expected
+    assert {"17.unreadable", "1000.unreadable", "1001.tmp", "17"} <= {folder.name for folder in steps.iterdir()}
+
+
+def test_only_what_trains_is_saved(tiny_bert, tmp_path, one_device):
+    train = write_rows(tmp_path / "train.csv", 8)
+    cfg = Config(
+        model=str(tiny_bert), task=Classify(), data=Data(path=train), lr=1e-3, batch=4, steps=1, max_len=32,
+        tune=Partial(train=("head",)),
+    )  # fmt: skip
+    fit(cfg, str(tmp_path / "run"))
+    saved = (tmp_path / "run" / "checkpoints" / "1" / "state" / "_METADATA").read_text()
+    assert "head.out.kernel" in saved
+    assert "layers." not in saved and "embed." not in saved
+
+
+def test_which_checkpoints_stay():
+    """CASES P41, and the best one by a metric that should fall."""
+    scores = [0.5, 0.9, 0.7, 0.6, 0.8]
+    policy = KeepBestAndLast(Save(keep=2, best="val/accuracy"))
+    falling = KeepBestAndLast(Save(keep=2, best="val/loss"))
+    single = KeepBestAndLast(Save(keep=1, best="val/accuracy"))
+    assert folders(policy, scores) == [{1}, {1, 2}, {2, 3}, {2, 4}, {2, 5}]
+    assert folders(falling, scores, "val/loss") == [{1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}]
+    assert folders(single, scores) == [{1}, {2}, {2, 3}, {2, 4}, {2, 5}]
+    assert folders(KeepBestAndLast(Save(keep=2)), scores) == [{1}, {1, 2}, {2, 3}, {3, 4}, {4, 5}]
+
+
+def folders(policy, scores, name="val/accuracy") -> list[set[int]]:
+    kept, history = [], []
+    for step, score in enumerate(scores, 1):
+        kept.append(SimpleNamespace(step=step, metrics={name: score}))
+        stays = policy.should_preserve(kept)
+        kept = [info for info, stay in zip(kept, stays, strict=True) if stay]
+        history.append({info.step for info in kept})
+    return history
+
+
+def test_the_best_checkpoint_stays_and_is_exported(make, tmp_path):
+    """On disk, with Orbax, in numeric order; `model/` is the best one and so are the returned metrics."""
+    cfg = make(save=Save(every=3, keep=2, best="val/accuracy"), evals={"val": Eval(data=make().data, every=3)})
+    results = fit(cfg, str(tmp_path / "run"))
+    lines = [line for line in numbers(tmp_path / "run") if line["split"] == "val"]
+    best = max(lines, key=lambda line: line["accuracy"])
+    assert results["val"]["accuracy"] == best["accuracy"]
+    kept = {int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept == {best["step"], 17} if best["step"] != 17 else {15, 17}
+    assert f"{best['accuracy']:.4f}" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_exported_weights_are_the_trained_ones(make, whole):
+    import torch
+    import transformers
+
+    import jaxft
+
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(whole / "model").eval()
+    assert theirs.config.id2label == {0: "neg", 1: "neu", 2: "pos"}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(whole / "model")
+    batch = tokenizer(["the cat sat", "a good film with a dog"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**batch).logits.numpy()
+    found = jaxft.load(str(whole / "model"))(**{name: tensor.numpy() for name, tensor in batch.items()}).logits
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
