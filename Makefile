@@ -2,7 +2,9 @@ VENV ?= .venv
 
 .PHONY: test
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/ruff check -q .
+	$(VENV)/bin/ruff format -q --check .
+	$(VENV)/bin/python -m pytest -q --durations=10
 
 $(VENV)/installed: pyproject.toml
 	python -m venv $(VENV)
