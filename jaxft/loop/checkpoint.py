@@ -5,7 +5,9 @@ metrics since the last log point, the latest evaluation). The order of the data 
 step is its whole position.
 """
 
+import functools
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +73,13 @@ class Checkpoints:
 
     def restore_latest(self, abstract: Any) -> tuple[int, Any, dict] | None:
         """The newest checkpoint that can be read; unreadable ones are set aside, and said so."""
+        _ignore_unfinished_reads()
         for step in sorted(self.steps(), reverse=True):
             try:
                 return step, *self.restore(step, abstract)
             except Exception as error:  # whatever a damaged file provokes, an older checkpoint is the answer
-                aside = self.directory / f"{step}.unreadable"
-                log.warning("checkpoint %d cannot be read and was moved to %s: %s", step, aside, _first_line(error))
-                self._set_aside(step, aside)
+                reason = _first_line(error)
+            self._set_aside(step, reason)
         return None
 
     def steps(self) -> list[int]:
@@ -97,15 +99,33 @@ class Checkpoints:
     def close(self) -> None:
         self.manager.close()
 
-    def _set_aside(self, step: int, aside: Path) -> None:
-        if jax.process_index() == 0:
-            number = 0
-            while aside.exists():
-                number += 1
-                aside = aside.with_suffix(f".unreadable{number}")
-            (self.directory / str(step)).rename(aside)
+    def _set_aside(self, step: int, reason: str) -> None:
+        aside, number = self.directory / f"{step}.unreadable", 0
+        while aside.exists():
+            number += 1
+            aside = aside.with_suffix(f".unreadable{number}")
+        log.warning("checkpoint %d cannot be read and was moved to %s: %s", step, aside, reason)
         self.manager.close()
+        if jax.process_index() == 0:
+            (self.directory / str(step)).rename(aside)
         self._open()
+
+
+@functools.cache  # once for the process
+def _ignore_unfinished_reads() -> None:
+    """Print no traceback for each read that Orbax leaves waiting when another read of the same checkpoint fails.
+
+    They end after the event loop is gone, or never: dozens of "exception ignored" that tell nobody anything.
+    """
+    hook = sys.unraisablehook
+
+    def filtered(unraisable):
+        read = getattr(unraisable.object, "__name__", "") == "_read_array_index_and_device_put"
+        ended = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
+        if not (read or ended):
+            hook(unraisable)
+
+    sys.unraisablehook = filtered
 
 
 def _first_line(error: Exception) -> str:
