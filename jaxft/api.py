@@ -131,8 +131,12 @@ class LoadedModel:
         embed, problems = self.arch.spec.embed, []
         limits = {"tokens": embed.vocab, "positions": self.arch.spec.max_positions, "types": embed.types}
         for name, limit in limits.items():
-            if name in batch and limit is not None and (batch[name].max() >= limit or batch[name].min() < 0):
-                problems.append(f"{name} reach {batch[name].max()}, but the model has {limit} of them (from 0)")
+            if name not in batch or limit is None or not batch[name].size:
+                continue
+            least, most = batch[name].min(), batch[name].max()
+            if least < 0 or most >= limit:
+                reached = least if least < 0 else most
+                problems.append(f"{name} reach {reached}, but the model has {limit} of them (from 0)")
         return problems
 
 

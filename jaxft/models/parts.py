@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.parallel.mesh import shard
+from jaxft.problems import raise_problems
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -23,6 +24,13 @@ ACTIVATIONS = {
     "swish": jax.nn.silu,
     "tanh": jnp.tanh,
 }
+
+
+def known_activation(name: str) -> str:
+    """The name itself; raises UserError for one that ACTIVATIONS lacks."""
+    if name not in ACTIVATIONS:
+        raise_problems([f"config.json: the activation {name!r} is not supported, only {', '.join(ACTIVATIONS)}"])
+    return name
 
 
 def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init: str = "normal") -> nnx.Param:
@@ -111,7 +119,7 @@ class Dense:
 
 class DenseLayer(nnx.Module):
     def __init__(self, part: Dense, width: int):
-        self.act = part.act
+        self.act = known_activation(part.act)
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
@@ -133,7 +141,7 @@ class Gated:
 
 class GatedLayer(nnx.Module):
     def __init__(self, part: Gated, width: int):
-        self.act = part.act
+        self.act = known_activation(part.act)
         self.gate = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from jaxft.models.heads import KINDS
 from jaxft.models.hf import Entry
-from jaxft.models.reader import ConfigReader, read_config
+from jaxft.models.reader import ConfigReader, read_config, read_raw
 from jaxft.models.spec import Spec
 from jaxft.problems import raise_problems, suggest
 
@@ -49,11 +49,12 @@ def open_pretrained(model: str) -> Pretrained:
     directory = _directory(model)
     if not (directory / "config.json").exists():
         raise_problems([f"{directory} has no config.json: not a Hugging Face model directory"])
-    raw, reader = read_config(directory)
+    raw = read_raw(directory)
     name = raw["model_type"].replace("-", "_")
     known = sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
     if name not in known:
         raise_problems([f"{directory}: model_type {name!r} is not supported, only {', '.join(known)}"])
+    reader = read_config(directory, raw)
     return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}"))
 
 

@@ -1,5 +1,8 @@
 """Read config.json so that nothing in it is overlooked: a setting that no code asked for is an error."""
 
+import json
+from pathlib import Path
+
 from jaxft.problems import raise_problems
 
 # Settings that say nothing about the numbers of a forward pass: bookkeeping, generation, training options of others.
@@ -52,7 +55,9 @@ class ConfigReader:
         unread = [
             name
             for name, value in self._values.items()
-            if name not in self._read | IGNORED and value not in (None, False, self._defaults.get(name, None))
+            if name not in self._read | IGNORED
+            and value not in (None, self._defaults.get(name))
+            and (value is not False or self._defaults.get(name))  # off by default and off: nothing is lost
         ]
         raise_problems(
             [
@@ -63,15 +68,25 @@ class ConfigReader:
         )
 
 
-def read_config(directory) -> tuple[dict, ConfigReader]:
-    """The raw config.json of a Hugging Face directory, and a reader of its canonical form."""
-    import json
-    from pathlib import Path
+def read_raw(directory) -> dict:
+    """The config.json of a Hugging Face directory as it stands."""
+    file = Path(directory) / "config.json"
+    try:
+        raw = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise_problems([f"{file} is no JSON: {error}"])
+    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
+        raise_problems([f"{file} has no model_type: not a Hugging Face model directory?"])
+    return raw
 
+
+def read_config(directory, raw: dict) -> ConfigReader:
+    """A reader of the canonical form of `raw`, the config.json in `directory`."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    raw = json.loads((Path(directory) / "config.json").read_text())
-    if "model_type" not in raw:
-        raise_problems([f"{directory}/config.json has no model_type: not a Hugging Face model directory?"])
-    values = AutoConfig.from_pretrained(str(directory)).to_dict()
-    return raw, ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict())
+    try:
+        values = AutoConfig.from_pretrained(str(directory)).to_dict()
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise_problems([f"{directory}/config.json is refused by transformers: {error}"])
+    return ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict())

@@ -44,7 +44,8 @@ def _files(directory: Path) -> list[Path]:
     if not index.exists():
         pickled = " (a pickled .bin is not read: save it anew as safetensors)" if list(directory.glob("*.bin")) else ""
         raise_problems([f"{directory} has neither model.safetensors nor model.safetensors.index.json{pickled}"])
-    files = [directory / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    names = _json(index.read_bytes(), index).get("weight_map", {}).values()
+    files = [directory / name for name in sorted(set(names))]
     raise_problems([f"{index} lists {file.name}, which is not there" for file in files if not file.exists()])
     return files
 
@@ -56,7 +57,7 @@ def _views(file: Path) -> dict[str, np.ndarray]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else math.inf
         if length > file.stat().st_size - 8:
             raise_problems([f"{file} is not a whole safetensors file: its header is cut off; copy it anew"])
-        header = json.loads(stream.read(length))
+        header = _json(stream.read(length), file)
     header.pop("__metadata__", None)
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if end > file.stat().st_size:
@@ -65,6 +66,13 @@ def _views(file: Path) -> dict[str, np.ndarray]:
     raise_problems([f"{file} holds tensors of type {name}, which jaxft does not read" for name in strange])
     data = np.memmap(file, np.uint8, "r", offset=8 + length) if end > 8 + length else np.zeros(0, np.uint8)
     return {name: _view(data, entry) for name, entry in header.items()}
+
+
+def _json(text: bytes, file: Path) -> dict:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise_problems([f"{file} is damaged: there is no JSON where there should be; copy it anew"])
 
 
 def _view(data, entry) -> np.ndarray:

@@ -56,6 +56,7 @@ def rows(c) -> list[Row]:
 
 def head(c, kind: str, classes: int):
     """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
+    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
         return Pooler("tanh"), [Row(PREFIX + "pooler.dense", "head.dense", linear)], {}
     if kind == "sequence-classification":
@@ -70,7 +71,6 @@ def head(c, kind: str, classes: int):
         Row(top + "bias", "head.bias", tensor),
         Row(top + "decoder", "head.table", embedding),
     ]
-    tied = c.get("tie_word_embeddings", True)
     repeats = {top + "decoder.bias": top + "bias"}
     if tied:
         repeats[top + "decoder.weight"] = PREFIX + "embeddings.word_embeddings.weight"

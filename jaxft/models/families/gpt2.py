@@ -51,10 +51,10 @@ def rows(c) -> list[Row]:
 
 def head(c, kind: str, classes: int):
     """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
+    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
         return None, [], {}
     if kind == "sequence-classification":
         return Classifier(classes, None, False, 0.0), [Row("score", "head.out", linear)], {}
-    tied = c.get("tie_word_embeddings", True)
     repeats = {"lm_head.weight": PREFIX + "wte.weight"} if tied else {}
     return LanguageModel(tied, False), [Row("lm_head", "head.table", embedding)], repeats
