@@ -8,14 +8,14 @@ import optax
 import pytest
 import torch
 import transformers
-from conftest import bert_config, byte_bpe, gpt2_config, llama_config, save_perturbed, wordpiece
+from conftest import bert_config, byte_bpe, gpt2_config, llama_config, model_of, random_like, save_perturbed, wordpiece
 from safetensors.numpy import load_file
 from test_house import FAMILIES
 
 import jaxft
 from jaxft.loop.step import TrainState, train_step
 from jaxft.metrics import Mean
-from jaxft.models.params import bind, variables
+from jaxft.models.params import bind, shape, variables
 from jaxft.models.save import save_model
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.base import optimizer
@@ -48,6 +48,14 @@ def test_every_family_and_head_is_here():
     assert heads == {(family, kind, cls.__name__) for (family, kind), cls in CLASSES.items()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def single():
+    """Load onto one device: smaller programs, quicker to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "device_count", lambda *backend: 1)
+        yield
+
+
 @pytest.fixture(scope="module", params=CLASSES, ids="-".join)
 def twins(request, tmp_path_factory):
     """(family, head, directory, PyTorch model, jaxft model) of the same perturbed random weights."""
@@ -73,10 +81,33 @@ def positions(mask):
     return np.maximum(np.cumsum(mask, 1) - 1, 0)
 
 
-def run_theirs(theirs, batch, **more):
+def run_theirs(theirs, batch):
+    """(hidden states after the last layer, logits or None) of a PyTorch model."""
     tensors = {name: torch.tensor(array).long() for name, array in batch.items()}
     tensors["position_ids"] = torch.tensor(positions(batch["attention_mask"])).long()
-    return theirs(**tensors, output_hidden_states=True, **more)
+    out = theirs(**tensors, output_hidden_states=True)
+    if "logits" not in out:
+        return out.last_hidden_state, None
+    hidden = out.hidden_states[-1]
+    if not isinstance(theirs, transformers.BertForSequenceClassification):
+        return hidden, out.logits
+    # BERT's pooler in PyTorch reads position 0 even where that is padding; jaxft reads the first token.
+    first = hidden[torch.arange(len(hidden)), batch["attention_mask"].argmax(1)]
+    return hidden, theirs.classifier(theirs.bert.pooler(first[:, None]))
+
+
+def check_outputs(theirs, kind, batch, out):
+    """Hidden states and logits, wherever there is a token."""
+    with torch.no_grad():
+        hidden, logits = run_theirs(theirs, batch)
+    real = batch["attention_mask"] > 0
+    np.testing.assert_allclose(np.asarray(out.hidden)[real], hidden.numpy()[real], rtol=0, atol=1e-5)
+    if kind == "none":
+        assert out.logits is None and logits is None
+        return
+    of_texts = slice(None) if kind == "sequence-classification" else real
+    assert out.logits.shape == logits.shape
+    np.testing.assert_allclose(np.asarray(out.logits)[of_texts], logits.numpy()[of_texts], rtol=0, atol=1e-5)
 
 
 def test_hidden_states_and_logits(twins):
@@ -84,20 +115,7 @@ def test_hidden_states_and_logits(twins):
     batch = inputs(theirs.config.vocab_size)
     if family == "bert":
         batch["token_type_ids"] = np.arange(39).reshape(3, 13) % 2
-    real = batch["attention_mask"] > 0
-    with torch.no_grad():
-        expected = run_theirs(theirs, batch)
-    out = ours(**batch)
-    hidden = expected.last_hidden_state if kind == "none" else expected.hidden_states[-1]
-    np.testing.assert_allclose(np.asarray(out.hidden)[real], hidden.numpy()[real], rtol=0, atol=1e-5)
-    if kind == "none":
-        assert out.logits is None
-    elif kind == "sequence-classification":
-        # BERT's pooler in PyTorch reads position 0 even where that is padding; jaxft reads the first token.
-        rows = slice(0, 2) if family == "bert" else slice(None)
-        np.testing.assert_allclose(np.asarray(out.logits)[rows], expected.logits.numpy()[rows], rtol=0, atol=1e-5)
-    else:
-        np.testing.assert_allclose(np.asarray(out.logits)[real], expected.logits.numpy()[real], rtol=0, atol=1e-5)
+    check_outputs(theirs, kind, batch, ours(**batch))
 
 
 def targets_of(kind, batch, rng):
@@ -109,27 +127,32 @@ def targets_of(kind, batch, rng):
 
 
 def their_loss(theirs, kind, batch, targets, weights):
-    logits = run_theirs(theirs, batch).logits
+    _, logits = run_theirs(theirs, batch)
     logits = logits.reshape(-1, logits.shape[-1])
     errors = torch.nn.functional.cross_entropy(logits, torch.tensor(targets).reshape(-1), reduction="none")
     weights = torch.tensor(weights).reshape(-1)
     return (errors * weights).sum() / weights.sum()
 
 
-def our_batch(ours, kind, batch, targets, weights):
+def our_batch(model, kind, batch, targets, weights):
     mask = batch["attention_mask"]
     made = {"tokens": batch["input_ids"], "segments": mask, "positions": positions(mask), "targets": targets}
     made["weights"] = weights.astype(np.float32)
     if kind == "sequence-classification":
         last = mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
-        made["at"] = (mask.argmax(1) if ours.arch.spec.reads == "first" else last)[:, None]
+        made["at"] = (mask.argmax(1) if model.spec.reads == "first" else last)[:, None]
         made |= {"targets": targets[:, None], "weights": made["weights"][:, None]}
     return {name: np.asarray(array, np.float32 if name == "weights" else np.int32) for name, array in made.items()}
 
 
-def our_loss(ours):
+def with_empty_rows(batch, rows=5):
+    """The batch with rows of nothing but padding below it, such as fill a static batch."""
+    return {name: np.pad(array, [(0, rows), *[(0, 0)] * (array.ndim - 1)]) for name, array in batch.items()}
+
+
+def our_loss(model):
     def loss(params, batch, key):
-        out = bind(ours.model, params)(batch, key)
+        out = bind(model, params)(batch, key)
         errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
         return {"loss": Mean.of(errors, batch["weights"])}
 
@@ -138,20 +161,21 @@ def our_loss(ours):
 
 @pytest.mark.parametrize("twins", [pair for pair in CLASSES if pair[1] != "none"], ids="-".join, indirect=True)
 def test_gradients(twins, tmp_path):
+    """Of every parameter; rows of nothing but padding below the real ones change nothing."""
     family, kind, _, theirs, ours = twins
     batch = inputs(theirs.config.vocab_size)
-    if family == "bert":
-        batch = {name: array[:2] for name, array in batch.items()}  # see above: padding on the left
     targets, weights = targets_of(kind, batch, np.random.default_rng(1))
     theirs.zero_grad()
-    their_loss(theirs, kind, batch, targets, weights).backward()
-    made = our_batch(ours, kind, batch, targets, weights)
+    loss = their_loss(theirs, kind, batch, targets, weights)
+    loss.backward()
+    made = with_empty_rows(our_batch(ours.model, kind, batch, targets, weights))
 
     def mean(params):
-        pair = our_loss(ours)(params, made, None)["loss"]
+        pair = our_loss(ours.model)(params, made, None)["loss"]
         return pair.total / pair.count
 
-    gradients = jax.jit(jax.grad(mean))({path: jax.device_get(value) for path, value in ours.params.items()})
+    value, gradients = jax.jit(jax.value_and_grad(mean))(ours.params)
+    assert abs(value - loss.item()) < 1e-5
     # Written like weights, the gradients get PyTorch's names and layouts.
     save_model(tmp_path / "gradients", ours.model, gradients, ours.pretrained, ours.arch)
     found = load_file(tmp_path / "gradients" / "model.safetensors")
@@ -176,13 +200,12 @@ def test_twenty_adamw_steps(family, kind, tmp_path):
     ).eval()
     save_perturbed(theirs, tokenizer(), tmp_path)
     ours = jaxft.load(str(tmp_path))
-    params = {path: jax.device_get(value) for path, value in ours.params.items()}
     schedule = Linear(warmup=0.1).make(3e-3, STEPS)
     tx = optimizer(AdamW(decay=0.01), schedule, ours.model, list(variables(ours.model)), 1.0, {})
-    zero = np.int32(0)
+    zero, params = np.int32(0), jax.device_get(ours.params)  # placed alike, so that one program serves every step
     state = TrainState(zero, zero, params, tx.init(params))
     options = {"tx": tx, "schedule": schedule, "micro_batches": 1, "seed": 0}
-    loss = lambda params, batch, key: our_loss(ours)(params, batch, None)  # noqa: E731
+    loss = lambda params, batch, key: our_loss(ours.model)(params, batch, None)  # noqa: E731
     step = jax.jit(lambda state, batch: train_step(state, {}, batch, loss=loss, **options))
     vectors = [p for p in theirs.parameters() if p.ndim < 2]
     matrices = [p for p in theirs.parameters() if p.ndim >= 2]
@@ -192,8 +215,6 @@ def test_twenty_adamw_steps(family, kind, tmp_path):
     rng, worst = np.random.default_rng(2), 0.0
     for number in range(STEPS):
         batch = inputs(theirs.config.vocab_size, seed=number)
-        if family == "bert":
-            batch = {name: array[:2] for name, array in batch.items()}
         targets, weights = targets_of(kind, batch, rng)
         adamw.zero_grad()
         expected = their_loss(theirs, kind, batch, targets, weights)
@@ -201,7 +222,7 @@ def test_twenty_adamw_steps(family, kind, tmp_path):
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
         adamw.step()
         falling.step()
-        state, metrics = step(state, our_batch(ours, kind, batch, targets, weights))
+        state, metrics = step(state, our_batch(ours.model, kind, batch, targets, weights))
         worst = max(worst, abs(metrics.sums["loss"].value() - expected.item()))
     assert worst < 1e-4
 
@@ -215,12 +236,8 @@ def test_the_way_back(twins, tmp_path):
         assert array.dtype == after[name].dtype and array.tobytes() == after[name].tobytes(), name
     again, info = type(theirs).from_pretrained(tmp_path / "out", output_loading_info=True, attn_implementation="eager")
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    batch = {name: array[:2] for name, array in inputs(theirs.config.vocab_size).items()}
-    with torch.no_grad():
-        expected = run_theirs(again.eval(), batch)
-    hidden = expected.last_hidden_state if kind == "none" else expected.hidden_states[-1]
-    real = batch["attention_mask"] > 0
-    np.testing.assert_allclose(np.asarray(ours(**batch).hidden)[real], hidden.numpy()[real], rtol=0, atol=1e-5)
+    batch = inputs(theirs.config.vocab_size)
+    check_outputs(again.eval(), kind, batch, ours(**batch))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -240,6 +257,7 @@ def test_half_precision_checkpoints_come_back_byte_equal(dtype, tmp_path):
 
 
 LLAMAS = {
+    "rope llama3": {},
     "tied": {"tie_word_embeddings": True},
     "head_dim": {"head_dim": 10},
     "biases": {"attention_bias": True, "mlp_bias": True},
@@ -254,56 +272,72 @@ def test_llama_variants_at_all_positions(more, tmp_path):
     config = llama_config(byte_bpe(bos="<s>"), attn_implementation="eager")
     for name, value in more.items():
         setattr(config, name, value)
-    theirs = save_perturbed(transformers.LlamaForCausalLM(config).eval(), byte_bpe(bos="<s>"), tmp_path)
-    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    save_perturbed(theirs, byte_bpe(bos="<s>"), tmp_path / "a")
     ids = np.random.default_rng(0).integers(0, 100, (2, 128))
     with torch.no_grad():
         expected = theirs(torch.tensor(ids)).logits.numpy()
-    found = np.asarray(jaxft.load(str(tmp_path))(ids).logits)
+    ours = jaxft.load(str(tmp_path / "a"))
+    found = np.asarray(ours(ids).logits)
     np.testing.assert_allclose(found[:, [0, 1, 100, 127]], expected[:, [0, 1, 100, 127]], rtol=0, atol=1e-5)
-    assert jaxft.load(str(tmp_path)).model.layers.parts[0].attn.head_dim == more.get("head_dim", 8)
+    assert ours.model.layers.parts[0].attn.head_dim == more.get("head_dim", 8)
+    ours.save(tmp_path / "b")
+    before, after = load_file(tmp_path / "a" / "model.safetensors"), load_file(tmp_path / "b" / "model.safetensors")
+    assert before.keys() == after.keys() and all(
+        after[name].tobytes() == array.tobytes() for name, array in before.items()
+    )
+    assert ("lm_head.weight" in after) == (not more.get("tie_word_embeddings", False))
+    again, info = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "b", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert again.config.tie_word_embeddings == more.get("tie_word_embeddings", False)
 
 
-def test_packed_texts_do_not_see_each_other(families):
-    for directory in families.values():
-        ours = jaxft.load(str(directory))
-        rng = np.random.default_rng(0)
-        a, b = rng.integers(5, 100, 5), rng.integers(5, 100, 7)
-        pad = np.zeros(3, int)
-        row = {
-            "tokens": np.concatenate([a, b, a, pad]),
-            "segments": np.repeat([1, 2, 3, 0], [5, 7, 5, 3]),
-            "positions": np.concatenate([np.arange(5), np.arange(7), np.arange(5), pad]),
-        }
-        row = {name: np.asarray(array, np.int32)[None] for name, array in row.items()}
-        other = {**row, "tokens": row["tokens"].copy()}
-        other["tokens"][0, :5] = rng.integers(5, 100, 5)
-        forward = jax.jit(lambda batch, ours=ours: bind(ours.model, ours.params)(batch).logits[0])
-        packed, changed = np.asarray(forward(row)), np.asarray(forward(other))
-        for piece, text in ((slice(0, 5), a), (slice(5, 12), b), (slice(12, 17), a)):
-            alone = np.asarray(ours(text[None]).logits[0])
-            np.testing.assert_allclose(packed[piece], alone, rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(packed[5:17], changed[5:17])
-        assert np.abs(packed[:5] - changed[:5]).max() > 1e-2
+@pytest.mark.parametrize("family", BASE)
+def test_packed_texts_do_not_see_each_other(families, family):
+    ours = jaxft.load(str(families[family]))
+    rng = np.random.default_rng(0)
+    a, b, c = rng.integers(5, 100, 5), rng.integers(5, 100, 7), rng.integers(5, 100, 5)
+    rows = [row_of(a, b, a), row_of(c, b, a), row_of(a), row_of(b)]
+    rows = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    forward = jax.jit(lambda params, rows: bind(ours.model, params)(rows).logits)
+    packed, changed, alone_a, alone_b = np.asarray(forward(ours.params, rows))
+    for start, alone, length in ((0, alone_a, 5), (5, alone_b, 7), (12, alone_a, 5)):
+        np.testing.assert_allclose(packed[start : start + length], alone[:length], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(packed[5:17], changed[5:17])
+    assert np.abs(packed[:5] - changed[:5]).max() > 1e-2
 
 
-TOLERANCE = {"float32": 1e-6, "bfloat16": 2**-8}  # of the largest value; one rounding in bfloat16
+def row_of(*texts, length=20) -> dict[str, np.ndarray]:
+    """A row that holds these texts, one behind the other."""
+    pieces = {
+        "tokens": texts,
+        "segments": [np.full(len(text), number + 1) for number, text in enumerate(texts)],
+        "positions": [np.arange(len(text)) for text in texts],
+    }
+    joined = {name: np.concatenate(arrays) for name, arrays in pieces.items()}
+    return {name: np.pad(array, (0, length - len(array))).astype(np.int32) for name, array in joined.items()}
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_empty_rows_change_nothing(families, dtype):
-    for directory in families.values():
-        ours = jaxft.load(str(directory), dtype=dtype)
-        batch = inputs(100)
-        targets, weights = targets_of("lm", batch, np.random.default_rng(3))
-        real = our_batch(ours, "lm", batch, targets, weights)
-        full = {name: np.concatenate([array, np.zeros((5, 13), array.dtype)]) for name, array in real.items()}
-        loss = lambda params, batch, ours=ours: our_loss(ours)(params, batch, None)["loss"].total  # noqa: E731
-        params = {path: jax.device_get(value) for path, value in ours.params.items()}
-        few, many = (jax.jit(jax.value_and_grad(loss))(params, b) for b in (real, full))
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(many))
-        for a, b in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * max(1.0, np.abs(a).max()))
+@pytest.mark.parametrize("family", BASE)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_empty_rows_change_nothing(families, family, dtype):
+    """Of five more rows it does not matter whether they are padding or, with weight 0, text."""
+    model = model_of(families[family], dtype=dtype)
+    params = random_like({path: shape(variable) for path, variable in variables(model).items()}, scale=0.3)
+    batch = inputs(100, rows=8)
+    targets, weights = targets_of("lm", batch, np.random.default_rng(3))
+    weights[3:] = 0
+    text = our_batch(model, "lm", batch, targets, weights)
+    empty = with_empty_rows({name: array[:3] for name, array in text.items()})
+
+    def loss(params, batch):
+        return our_loss(model)(params, batch, None)["loss"].total
+
+    gradient = jax.jit(jax.value_and_grad(loss))
+    expected, found = gradient(params, text), gradient(params, empty)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_array_equal(b, a)  # one program ran both, and zeros were added
 
 
 @pytest.mark.slow
