@@ -3,8 +3,6 @@
 Prints one JSON line of metrics for each evaluation set of the run or the configuration.
 """
 
-import json
-
 from jaxft import command
 from jaxft.command import Flag
 from jaxft.problems import UserError
@@ -12,17 +10,19 @@ from jaxft.problems import UserError
 
 def main(flags):
     from jaxft.loop.saved import evaluate_model, evaluate_run
+    from jaxft.parallel.distributed import print_json, start
 
     if (flags.workdir is None) == (flags.model is None):
         raise UserError("give either --workdir=DIR, or --model=DIR with --config=FILE.py")
     if flags.model is not None and flags.config is None:
         raise UserError("--model=DIR needs --config=FILE.py: the configuration names the task and the evaluation sets")
+    start()
     if flags.model is not None:
         results = evaluate_model(flags.config, flags.model)
     else:
         results = evaluate_run(flags.workdir, flags.step)
     for name, numbers in results.items():
-        print(json.dumps({"split": name, **numbers}))
+        print_json({"split": name, **numbers})
 
 
 if __name__ == "__main__":

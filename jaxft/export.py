@@ -3,17 +3,17 @@
 The directory loads in transformers. Without --step it is the best checkpoint, or the newest where none was ranked.
 """
 
-import json
-
 from jaxft import command
 from jaxft.command import Flag
 
 
 def main(flags):
     from jaxft.loop.saved import export_run
+    from jaxft.parallel.distributed import print_json, start
 
+    start()
     step = export_run(flags.workdir, flags.output, flags.step, flags.format)
-    print(json.dumps({"step": step, "output": flags.output}))
+    print_json({"step": step, "output": flags.output})
 
 
 if __name__ == "__main__":

@@ -4,16 +4,16 @@ Run again with the same --workdir, it goes on where it stopped. Prints the final
 JSON object a line.
 """
 
-import json
-
 from jaxft import command
 
 
 def main(flags):
     from jaxft.loop.fit import fit
+    from jaxft.parallel.distributed import print_json, start
 
+    start()
     for name, numbers in fit(flags.config, flags.workdir).items():
-        print(json.dumps({"split": name, **numbers}))
+        print_json({"split": name, **numbers})
 
 
 if __name__ == "__main__":

@@ -4,4 +4,6 @@
 # One process a node drives all its GPUs; JAX reads from Slurm who the others are.
 set -euo pipefail
 export JAXFT_DISTRIBUTED=1
+# Under Slurm JAX gives each process one GPU unless it is told otherwise.
+export JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-8} - 1)))
 srun bash launch/gpu.sh "$@"

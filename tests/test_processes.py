@@ -1,0 +1,116 @@
+"""Two processes with four devices each are one machine with eight: training, resuming, evaluating, exporting."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_resume import numbers
+from test_same_numbers import write_rows
+
+from jaxft.config import Config, Eval, Mesh, Save, save_config
+from jaxft.data import Data, Pack
+from jaxft.loop.fit import fit
+from jaxft.parallel import distributed
+from jaxft.tasks.lm import CausalLM
+
+TOLERANCE = 1e-5
+
+
+def in_two_processes(*words) -> list[list[str]]:
+    """The records that each of them prints; Gloo, which carries the sums between CPUs, prints on stdout, too."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    started = []
+    for number in range(2):
+        environment = os.environ | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(number),
+        }
+        line = [sys.executable, "-m", *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(line, env=environment, **pipes))
+    outputs = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    return [[line for line in out.splitlines() if line.startswith("{")] for out, _ in outputs]
+
+
+def same(a, b) -> None:
+    """Lines of numbers, but for the order in which eight devices' sums are added."""
+    assert [line.keys() for line in a] == [line.keys() for line in b]
+    for one, other in zip(a, b, strict=True):
+        assert one["step"] == other["step"] and one["split"] == other["split"]
+        for name in one.keys() - {"split"}:
+            assert one[name] == pytest.approx(other[name], rel=TOLERANCE, abs=TOLERANCE), name
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_machine(tiny_llama, tmp_path):
+    """Weights that no process holds as a whole, packed rows, accumulation, dropout, a stop in the middle."""
+    data = Data(path=write_rows(tmp_path / "rows.csv", 61))
+    cfg = Config(
+        model=str(tiny_llama), task=CausalLM(), data=data, evals={"val": Eval(data=data, every=4)}, lr=3e-3, batch=32,
+        micro_batches=2, steps=8, dropout=0.1, rows=Pack(length=32), mesh=Mesh(data=1, fsdp=8), log_every=1,
+        save=Save(every=4, best="val/loss", keep=3),
+    )  # fmt: skip
+    fit(cfg, str(tmp_path / "one"))
+    save_config(cfg, tmp_path / "cfg.json")
+    file = tmp_path / "cfg.py"
+    file.write_text(
+        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(tmp_path / 'cfg.json')!r})\n"
+    )
+    two = tmp_path / "two"
+    (first, second) = in_two_processes("jaxft.train", f"--config={file}", f"--workdir={two}")
+    same(numbers(two), numbers(tmp_path / "one"))
+    assert json.loads(first[0])["split"] == "val" and second == []  # one process speaks
+    ours, expected = (load_file(folder / "model" / "model.safetensors") for folder in (two, tmp_path / "one"))
+    assert ours.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(ours[name], array, rtol=0, atol=TOLERANCE, err_msg=name)
+    # The same work directory, taken up at step 4, evaluated and exported.
+    whole = numbers(two)
+    for folder in (two / "checkpoints" / "8", two / "model"):
+        shutil.rmtree(folder)
+    in_two_processes("jaxft.train", f"--config={file}", f"--workdir={two}")
+    assert numbers(two) == whole
+    again = load_file(two / "model" / "model.safetensors")
+    assert all(again[name].tobytes() == array.tobytes() for name, array in ours.items())
+    (first, second) = in_two_processes("jaxft.evaluate", f"--workdir={two}", "--step=8")
+    assert json.loads(first[0])["loss"] == pytest.approx(whole[-1]["loss"], abs=1e-6) and second == []
+    in_two_processes("jaxft.export", f"--workdir={two}", f"--output={tmp_path / 'out'}", "--step=8")
+    exported = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(exported[name].tobytes() == array.tobytes() for name, array in ours.items())
+
+
+TOO_LITTLE = {
+    "JAXFT_DISTRIBUTED=1": "unset JAXFT_DISTRIBUTED",
+    "JAX_COORDINATOR_ADDRESS=localhost:1": "JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+    "JAX_COORDINATOR_ADDRESS=localhost:1 JAX_NUM_PROCESSES=two": "JAX_NUM_PROCESSES=two is no number",
+}
+
+
+@pytest.mark.slow
+def test_launchers_that_say_too_little(tmp_path):
+    for settings, words in TOO_LITTLE.items():
+        environment = os.environ | dict(setting.split("=") for setting in settings.split())
+        line = [sys.executable, "-m", "jaxft.export", f"--workdir={tmp_path}", f"--output={tmp_path / 'out'}"]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
+def test_alone(monkeypatch):
+    """Without a word from a launcher nothing is asked for, even where a cluster would answer."""
+    monkeypatch.setattr("jax.distributed.initialize", lambda *args: pytest.fail("asked"))
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    monkeypatch.delenv("JAXFT_DISTRIBUTED", raising=False)
+    distributed.start()
+    monkeypatch.setenv("JAXFT_DISTRIBUTED", "0")
+    distributed.start()
