@@ -403,6 +403,26 @@ def test_mixed_formats_and_the_older_name_of_the_setting(tiny_gpt2, tmp_path):
     assert score.dtype == ml_dtypes.bfloat16 and score.shape == (2, 24)
 
 
+# --- where a model is written ---
+
+
+def test_nothing_but_a_model_is_replaced(tiny_bert, tmp_path, one_device):
+    """A run's work directory has a config.json, too."""
+    ours = jaxft.load(str(tiny_bert))
+    for name in ("run", "home"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "empty").mkdir()
+    for name, words in {"run": "holds checkpoints", "home": "holds checkpoints", "file": "is a file"}.items():
+        with pytest.raises(UserError, match=words):
+            ours.save(tmp_path / name)
+    assert {path.name for path in tmp_path.rglob("*")} == {"run", "home", "checkpoints", "config.json", "file", "empty"}
+    ours.save(tmp_path / "empty")
+    ours.save(tmp_path / "empty")
+    assert {file.name for file in (tmp_path / "empty").iterdir()} == {file.name for file in tiny_bert.iterdir()}
+
+
 # --- config.json ---
 
 

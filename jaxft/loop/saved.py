@@ -13,7 +13,8 @@ from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
 from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
-from jaxft.problems import UserError
+from jaxft.models.save import output_problems
+from jaxft.problems import UserError, raise_problems
 
 
 def evaluate_run(workdir: str, step: int | None) -> dict[str, dict[str, float]]:
@@ -39,6 +40,7 @@ def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
     cfg = load_config(Path(workdir) / "config.json")
     if form == "adapter":
         raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
+    raise_problems(output_problems(Path(output).absolute()))
     built = build(cfg, [])
     with jax.set_mesh(built.mesh), precision(built):
         step, state, record = restore(built, workdir, step)

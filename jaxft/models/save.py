@@ -14,6 +14,7 @@ from jaxft.models.model import Model
 from jaxft.models.params import Params, names, variables
 from jaxft.models.pretrained import Architecture, Pretrained
 from jaxft.models.tensors import open_tensors
+from jaxft.problems import raise_problems
 
 FILE_BYTES = 5 * 10**9  # a checkpoint larger than this is split, as transformers does
 FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -21,6 +22,7 @@ COPIED = (
     "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt "
     "tokenizer.model spiece.model sentencepiece.bpe.model chat_template.jinja generation_config.json"
 ).split()
+WRITTEN = ("config.json", "model.safetensors.index.json", "README.md")
 
 
 def save_model(
@@ -35,13 +37,14 @@ def save_model(
     problem_type: str | None = None,
     files: dict[str, str] | None = None,
 ) -> None:
-    """Write `directory` anew (an existing one is replaced once the new one is complete).
+    """Write `directory` anew; a model that lies there is replaced once the new one is complete.
 
     dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
     byte-equal; otherwise float32, float16 or bfloat16. `files` are further texts by name. Every process of a pod must
-    call; the first one writes.
+    call; the first one writes. Raises UserError if the directory holds anything but a model, which would be lost.
     """
-    target = Path(directory)
+    target = Path(directory).absolute()
+    raise_problems(output_problems(target))
     partial = target.with_name(target.name + ".partial")
     writes = jax.process_index() == 0
     if writes:
@@ -59,6 +62,18 @@ def save_model(
         if target.exists():
             shutil.rmtree(target)
         os.replace(partial, target)
+
+
+def output_problems(directory: Path) -> list[str]:
+    """Why a model cannot be written there."""
+    if directory.exists() and not directory.is_dir():
+        return [f"{directory} is a file: a model is a directory"]
+    found = sorted(file.name for file in directory.iterdir()) if directory.exists() else []
+    others = [name for name in found if name not in (*COPIED, *WRITTEN) and not name.endswith(".safetensors")]
+    if not others:
+        return []
+    few = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    return [f"{directory} holds {few}, which would be lost: choose another directory for the model, or empty this one"]
 
 
 def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, problem_type) -> dict:
