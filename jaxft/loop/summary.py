@@ -9,7 +9,8 @@ import jax
 from jaxft.models.model import Model
 from jaxft.models.params import shape, variables
 
-# Dense bfloat16 peak of one chip, FLOP/s, from the makers' data sheets; by a part of JAX's `device_kind`.
+# Dense bfloat16 peak of one chip, FLOP/s, from the makers' data sheets; by words of JAX's `device_kind`. Of names that
+# begin alike the longer comes first.
 PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -19,9 +20,12 @@ PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
     "A100": 312e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "H200": 989e12,
     "B200": 2250e12,
+    "L40S": 362e12,
     "L4": 121e12,
 }
 
@@ -46,7 +50,9 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
             total += tied * 2 * size * slots * (2 + (path in trained))
             continue
         positions = slots if path.startswith("head.") else rows * length
-        total += 2 * size * positions * (1 + (_depth(path) > lowest) + (path in trained))
+        # Within the lowest segment that trains, the loop over its layers hands a gradient down from each.
+        inputs = _depth(path) > lowest or path.startswith("layers.") and _depth(path) == lowest
+        total += 2 * size * positions * (1 + inputs + (path in trained))
     for number, segment in enumerate(model.layers.plan):
         backward = 2 if number >= lowest else 0
         for place in range(segment.period):
@@ -63,14 +69,14 @@ def lowest_trained(trained: set[str]) -> float:
 def _depth(path: str) -> float:
     if path.startswith("embed."):
         return -1
-    number = re.match(r"layers\.(\d+)", path)
+    number = re.match(r"layers\.segments\.(\d+)", path)
     return int(number[1]) if number else math.inf
 
 
 def peak_flops() -> float | None:
     """Peak of all devices together; None where the chip is not in the table."""
     kind = jax.devices()[0].device_kind
-    known = [peak for name, peak in PEAK_FLOPS.items() if name in kind]
+    known = [peak for name, peak in PEAK_FLOPS.items() if re.search(rf"\b{name}\b", kind)]
     return known[0] * jax.device_count() if known else None
 
 
@@ -83,7 +89,7 @@ def memory_bytes() -> int:
 
 
 def human(number: float) -> str:
-    """1,234 or 22.7 M or 1.50 G."""
+    """1,234 or 22.7 M or 1.5 G."""
     for scale, unit in ((1e9, "G"), (1e6, "M")):
         if number >= scale:
             return f"{number / scale:.3g} {unit}"

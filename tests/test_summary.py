@@ -1,0 +1,97 @@
+"""What is said of a run before and during it: FLOPs, peaks, memory."""
+
+import math
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+from test_step import built_of, random_batch
+
+from jaxft.loop import summary
+from jaxft.models.params import shape, variables
+from jaxft.tasks.classify import Classify
+from jaxft.tasks.lm import CausalLM
+from jaxft.tasks.mlm import MaskedLM
+from jaxft.tune.full import Full
+from jaxft.tune.partial import Partial
+
+
+def products(jaxpr) -> int:
+    """FLOPs of all matrix products of a program, those of loops as often as they run."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
+        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += turns * sum(products(inner) for inner in jaxprs_in_params(equation.params))
+    return total
+
+
+TUNES = {
+    "all": Full(),
+    "head": Partial(train=("head",)),
+    "last layer": Partial(last_layers=1),
+    "two layers": Partial(last_layers=2),
+    "no embeddings": Partial(freeze=("embed",)),
+    "middle": Partial(train=("layers.1.mlp",)),
+}
+
+
+@pytest.mark.parametrize("scan", [0, 1])
+@pytest.mark.parametrize("tune", TUNES.values(), ids=TUNES)
+@pytest.mark.parametrize(
+    "family, task",
+    [("bert", MaskedLM()), ("bert", Classify()), ("gpt2", CausalLM()), ("llama", Classify()), ("llama", CausalLM())],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_flops_are_those_of_the_program(families, family, task, tune, scan, one_device):
+    """Loss and gradient as traced, with every product counted."""
+    if family == "gpt2" and tune is TUNES["head"]:
+        tune = Partial(train=("norm",))  # its head is the tied embedding table
+    built = built_of(families[family], task, tune=tune, scan=scan)
+    params = {path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(built.model).items()}
+    trained = {path: params.pop(path) for path in built.trained}
+
+    def loss(trained, frozen, batch):
+        return built.loss({**trained, **frozen}, batch, None)["loss"].total
+
+    batch = random_batch(4, 16, 100, isinstance(task, CausalLM))
+    program = jax.make_jaxpr(jax.value_and_grad(loss))(trained, params, batch).jaxpr
+    # Where a head alone trains, the gradients between its own layers are not counted; otherwise all is.
+    tolerance = 1e-3 if tune is TUNES["head"] else 0
+    found = summary.flops(built.model, set(built.trained), batch)
+    assert found == pytest.approx(products(program), rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    "kind, peak",
+    [
+        ("TPU v5 lite", 197e12), ("TPU v5p", 459e12), ("TPU v5", 459e12), ("TPU v6 lite", 918e12), ("TPU v4", 275e12),
+        ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12), ("NVIDIA L40S", 362e12), ("NVIDIA L40", None), ("cpu", None),
+    ],
+)  # fmt: skip
+def test_peaks(kind, peak, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)] * 4)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    assert summary.peak_flops() == (peak and 4 * peak)
+
+
+def test_memory(monkeypatch):
+    """The fullest device; where devices do not tell, as on CPU, this process."""
+    own = summary.memory_bytes()
+    assert 50e6 < own < 100e9
+    ballast = np.ones(200_000_000 // 8)
+    assert summary.memory_bytes() >= own and ballast.sum() > 0
+    devices = [SimpleNamespace(memory_stats=lambda used=used: {"peak_bytes_in_use": used}) for used in (5, 9, 7)]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    assert summary.memory_bytes() == 9
+
+
+def test_numbers_for_people():
+    assert [summary.human(n) for n in (0, 999, 1234, 22_713_216, 1.5e9)] == ["0", "999", "1,234", "22.7 M", "1.5 G"]
