@@ -9,7 +9,12 @@ from pathlib import Path
 
 import jax
 
-from jaxft.problems import raise_problems
+
+def sink_problems(wandb: str | None) -> list[str]:
+    """What is asked for but cannot be had."""
+    if wandb is None or importlib.util.find_spec("wandb"):
+        return []
+    return ["config.wandb is set but wandb is not installed: pip install 'jaxft[wandb]'"]
 
 
 class Writer:
@@ -78,8 +83,6 @@ class WandB:
     """A Weights & Biases run of the given project; the same work directory continues the same run."""
 
     def __init__(self, project: str, workdir):
-        if not importlib.util.find_spec("wandb"):
-            raise_problems(["config.wandb is set but wandb is not installed: pip install 'jaxft[wandb]'"])
         import wandb
 
         name = Path(workdir).absolute().name
