@@ -1,0 +1,61 @@
+"""What the loop costs beside its steps: waits for the devices, and what stays in memory."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_same_numbers import write_rows
+
+from jaxft.config import Config, Eval, Save
+from jaxft.data import Data, Pad
+from jaxft.loop import fit as module
+from jaxft.loop.fit import fit
+from jaxft.tasks.classify import Classify
+
+
+@pytest.fixture
+def cfg(tiny_bert, tmp_path, one_device):
+    data = Data(path=write_rows(tmp_path / "rows.csv", 23))
+    return Config(
+        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, every=20)}, lr=1e-3, batch=4,
+        steps=60, max_len=32, rows=Pad(buckets=(32,)), log_every=20, save=Save(every=20),
+    )  # fmt: skip
+
+
+def test_the_host_waits_at_log_points_only(cfg, tmp_path, monkeypatch):
+    """Whatever reads a device's array on the host waits for it: a float(), NumPy, a transfer asked for."""
+    array = type(jnp.zeros(()))
+    plain, before = array._value, module.Run.next_batch
+    reads, step = Counter(), [0]
+
+    def value(self):
+        reads[step[0]] += 1
+        return plain.fget(self)
+
+    def next_batch(run):
+        step[0] = run.done
+        return before(run)
+
+    monkeypatch.setattr(array, "_value", property(value))
+    monkeypatch.setattr(module.Run, "next_batch", next_batch)
+    fit(cfg, str(tmp_path / "run"))
+    # The next batch is asked for before a step's metrics are; after the last step there is none.
+    assert {number for number in reads if number} == {20, 40, 59}
+
+
+def test_nothing_piles_up(cfg, tmp_path, monkeypatch):
+    """Arrays on the devices: as many after 60 steps as after 20."""
+    arrays, plain = {}, module.after_step
+
+    def after_step(run):
+        plain(run)
+        run.checkpoints.wait()
+        arrays[run.done] = len(jax.live_arrays())
+
+    monkeypatch.setattr(module, "after_step", after_step)
+    fit(cfg, str(tmp_path / "run"))
+    assert arrays[20] == arrays[40] == arrays[60]
+    # Between log points each step leaves its few numbers behind.
+    assert [arrays[step + 1] - arrays[step] for step in range(41, 59)] == [arrays[2] - arrays[1]] * 18
+    assert arrays[2] - arrays[1] < 10
