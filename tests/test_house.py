@@ -24,7 +24,7 @@ ALLOWED = {
     "models": {"models", "parallel", "problems"},
     "models.families": {"models.spec", "models.parts", "models.attention", "models.heads", "models.hf", "problems"},
     "data": {"data", "configurable", "problems"},
-    "tasks": {"tasks.base", "models.model", "metrics", "configurable", "problems"},
+    "tasks": {"tasks.base", "tasks.tokens", "models.model", "metrics", "configurable", "problems"},
     "tune": LEAVES,
     "optim": {"models.model", "models.params", *LEAVES},
     "loop.step": {"metrics"},

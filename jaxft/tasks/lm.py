@@ -1,15 +1,11 @@
 """Causal language modelling: predict each token from those before it."""
 
-import math
-
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxft.configurable import config
-from jaxft.metrics import Mean
 from jaxft.problems import raise_problems
 from jaxft.tasks.base import column
+from jaxft.tasks.tokens import perplexity, token_sums
 
 
 @config
@@ -52,12 +48,10 @@ class CausalLM:
         return None
 
     def loss(self, out, batch):
-        errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
-        hits = jnp.argmax(out.logits, -1) == batch["targets"]
-        return {"loss": Mean.of(errors, batch["weights"]), "accuracy": Mean.of(hits, batch["weights"])}
+        return token_sums(out, batch)
 
     def collect(self, out, batch):
         return {}
 
     def summarise(self, sums, kept):
-        return {"perplexity": math.exp(min(sums["loss"].value(), 700.0))}
+        return perplexity(sums)

@@ -2,13 +2,11 @@
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxft.configurable import config
-from jaxft.metrics import Mean
 from jaxft.tasks.base import column
+from jaxft.tasks.tokens import perplexity, token_sums
 
 
 @config
@@ -54,15 +52,13 @@ class MaskedLM:
         return math.ceil(self.rate * length)
 
     def loss(self, out, batch):
-        errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
-        hits = jnp.argmax(out.logits, -1) == batch["targets"]
-        return {"loss": Mean.of(errors, batch["weights"]), "accuracy": Mean.of(hits, batch["weights"])}
+        return token_sums(out, batch)
 
     def collect(self, out, batch):
         return {}
 
     def summarise(self, sums, kept):
-        return {"perplexity": math.exp(min(sums["loss"].value(), 700.0))}
+        return perplexity(sums)
 
     def _choose(self, words, rng) -> np.ndarray:
         """Sorted positions to hide; `words` has each token's word number, -1 for special tokens."""
