@@ -42,7 +42,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     raises, is printed without its traceback.
     """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing is as it should be
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
     argv = sys.argv[1:]
     if {"--help", "-h", "-help"} & set(argv):
@@ -62,6 +62,18 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         print("interrupted", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what is stderr at that moment, so that messages stand above a live line instead of in it."""
+
+    @property
+    def stream(self):
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value):
+        pass
 
 
 def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:

@@ -1,5 +1,7 @@
 """Commands: every mistake on the command line or in the configuration file is one message with its fix."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -281,3 +283,11 @@ def test_exit_codes(tmp_path, argument, code, out, error):
     assert done.returncode == code
     assert out in done.stdout and bool(out) == bool(done.stdout)
     assert done.stderr.endswith(error) and ("Traceback" in done.stderr) == (argument == "--do=bug")
+
+
+def test_messages_go_to_what_stderr_is_then(monkeypatch):
+    """A live line at the bottom of the terminal puts itself in the place of stderr, so that messages stand above it."""
+    handler, screen = command._Stderr(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    handler.emit(logging.makeLogRecord({"msg": "a message"}))
+    assert screen.getvalue() == "a message\n"
