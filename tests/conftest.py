@@ -1,11 +1,17 @@
 """Tiny models and tokenizers that the tests share. Every parameter is perturbed, so that none is 0 or 1 by accident."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling is most of what the tests do
+# Compiling is most of what the tests do: it is done cheaply, and of equal programs once, also across processes.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxft-compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import numpy as np
@@ -27,6 +33,10 @@ TEXTS = [
     "it was raining when the unhappy sailors returned to the harbour",
     "numbers such as 10, 20 and 30 are even; 7 is not!",
 ]
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 def wordpiece(texts=TEXTS, vocabulary=120) -> transformers.PreTrainedTokenizerFast:

@@ -53,7 +53,7 @@ def losses(families, data, tmp_path_factory):
     def run(name="classify", **more) -> list[float]:
         family, task = TASKS[name]
         workdir = tmp_path_factory.mktemp("run")
-        options = {"rows": Pad(window=1), "dropout": 0.0, "steps": 10, "batch": 16} | more
+        options = {"rows": Pad(window=1), "dropout": 0.0, "steps": 10, "batch": 16, "save": Save(every=10)} | more
         cfg = Config(
             model=str(families[family]), task=task, data=Data(path=data), lr=3e-3, max_len=32, log_every=1, **options
         )
