@@ -1,7 +1,7 @@
 """Learning-rate schedules: the rate of update number 0, 1, ... of a run of `total` updates.
 
 `warmup` is a number of updates (1 or more) or a share of them (less than 1). The rate of update t is lr * t / warmup
-while t < warmup.
+while t < warmup. What falls to `end` times the peak gets there one update after the last, so that every update counts.
 """
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxft.configurable import config
 
 @config
 class Linear:
-    """Warm up, then fall in a line to `end` times the peak at the last update."""
+    """Warm up, then fall in a line to `end` times the peak."""
 
     warmup: float = 0.1
     end: float = 0.0
