@@ -168,6 +168,15 @@ def test_saved_directories(tmp_path):
     assert read(tmp_path / "one.parquet").classes == {"label": ["neg", "pos"]}
 
 
+def test_lists_of_numbered_classes(tmp_path):
+    features = datasets.Features({"labels": datasets.List(datasets.ClassLabel(names=["news", "arts"]))})
+    lists = [[1, 0], [], None, [-1, 1]]
+    datasets.Dataset.from_dict({"labels": lists}, features=features).save_to_disk(tmp_path / "several")
+    rows = read(tmp_path / "several")
+    assert rows.classes == {"labels": ["news", "arts"]} and [row["labels"] for row in rows] == lists
+    assert [row["labels"] for row in rows.named()] == [["arts", "news"], [], None, [None, "arts"]]
+
+
 def test_what_is_missing_or_empty_is_named(tmp_path, monkeypatch):
     (tmp_path / "train.csv").write_text("text\n")
     fails(tmp_path / "train.csv", "train.csv has no rows")

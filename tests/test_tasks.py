@@ -260,10 +260,12 @@ def test_numbers_are_regression_only_when_asked(setting, tiny_bert, one_device):
     assert made["problem_type"] == "regression" and len(made["id2label"]) == 1
 
 
-@pytest.mark.parametrize("value", ["good", None, "nan", float("inf"), "1_0"])
+@pytest.mark.parametrize("value", ["good", "", "nan", float("inf"), "1_0"])
 def test_no_number(setting, value):
     with pytest.raises(UserError, match="expected a number"):
         Regress().encode([{"text": "a", "label": value}], setting)
+    # A row without a number at all is left out, and counted.
+    assert Regress().encode([{"text": "a", "label": None}], setting) == ["no label"]
 
 
 def test_several_labels_from_lists_or_text(setting):
@@ -272,6 +274,7 @@ def test_several_labels_from_lists_or_text(setting):
     assert task.labels == ("a", "b", "c")
     targets = [e["targets"].tolist() for e in task.encode(rows, setting)]
     assert targets == [[[1, 1, 0]], [[1, 0, 1]], [[0, 0, 0]], [[0, 0, 0]], [[0, 0, 0]], [[0, 1, 0]]]
+    assert task.encode([{"text": "x", "labels": [None, "c"]}], setting)[0]["targets"].tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.parametrize("reads", ["first", "last"])

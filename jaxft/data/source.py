@@ -127,8 +127,7 @@ class Rows(Sequence):
         return Rows(self.name, self.columns, self.classes, self._count, read) if self.classes else self
 
     def _class_names(self, row: dict) -> dict:
-        numbers = {key: row[key] for key in self.classes if isinstance(row[key], int)}
-        return {key: self.classes[key][number] if number >= 0 else None for key, number in numbers.items()}
+        return {key: _named(row[key], names) for key, names in self.classes.items()}
 
     def __iter__(self):
         for start in range(0, self._count, 1000):
@@ -150,8 +149,18 @@ def as_rows(opened, name: str) -> Rows:
 
 
 def _table_rows(table: datasets.Dataset, name: str) -> Rows:
-    classes = {key: kind.names for key, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)}
+    kinds = {key: getattr(kind, "feature", kind) for key, kind in table.features.items()}  # of a list: its items'
+    classes = {key: kind.names for key, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
     return Rows(name, table.column_names, classes, len(table), lambda a, b: _transpose(table[a:b], b - a))
+
+
+def _named(value, names: list[str]):
+    """Class numbers as names, also in a list; -1 stands for no class."""
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    if isinstance(value, int):
+        return names[value] if value >= 0 else None
+    return value
 
 
 def _transpose(columns: dict[str, list], count: int) -> list[dict]:

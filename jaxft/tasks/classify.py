@@ -144,7 +144,7 @@ class MultiLabel:
     def _lists(self, rows) -> list[list[str]]:
         lists = [row[self.label] or [] for row in rows]
         lists = [value.split(self.separator) if isinstance(value, str) else value for value in lists]
-        return [[name for name in (str(name).strip() for name in names) if name] for names in lists]
+        return [[name for name in (str(n).strip() for n in names if n is not None) if name] for names in lists]
 
 
 @config
@@ -153,7 +153,7 @@ class Regress:
 
     text: str = "text"
     pair: str | None = None
-    label: str = "label"  # column of numbers
+    label: str = "label"  # column of numbers; a row without one is left out
 
     head = "sequence-classification"
     labels = ("LABEL_0",)
@@ -166,11 +166,12 @@ class Regress:
         return self
 
     def encode(self, rows, setting):
-        values = [_number(row[self.label]) for row in rows]
-        bad = [row[self.label] for row, value in zip(rows, values, strict=True) if value is None]
+        given = [row[self.label] for row in rows]
+        values = [_number(value) for value in given]
+        bad = [raw for raw, value in zip(given, values, strict=True) if value is None and raw is not None]
         raise_problems([f"column {self.label!r} holds {value!r}, expected a number" for value in bad[:SHOWN]])
         return [
-            example | {"targets": np.array([value], np.float32)}
+            "no label" if value is None else example | {"targets": np.array([value], np.float32)}
             for example, value in zip(encode_pairs(self, rows, setting), values, strict=True)
         ]
 
