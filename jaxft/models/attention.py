@@ -5,12 +5,13 @@ Letters: b batch, t query length, s key length, k key/value heads, g queries per
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.parts import Linear, Rotary, dropout, rotate, subkey
+from jaxft.models.parts import Linear, Rotary, kept, rotate, subkey
 from jaxft.parallel.mesh import shard
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
@@ -83,10 +84,61 @@ class AttentionLayer(nnx.Module):
 
 
 def attend(q, k, v, mask, rate: float, key: jax.Array | None) -> jax.Array:
-    """Softmax attention with float32 scores; q (b, t, heads, h), k and v (b, s, kv_heads, h) -> (b, t, heads, h)."""
+    """Softmax attention with float32 scores; q (b, t, heads, h), k and v (b, s, kv_heads, h) -> (b, t, heads, h).
+
+    The backward pass computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), so that no array of
+    length x length but dropout's bits outlives the layer.
+    """
     b, t, heads, h = q.shape
-    q = q.reshape(b, t, k.shape[2], heads // k.shape[2], h)
-    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32) / math.sqrt(h)
-    weights = jax.nn.softmax(jnp.where(mask, scores, MASKED), -1).astype(v.dtype)
-    mixed = jnp.einsum("bkgts,bskh->btkgh", dropout(weights, rate, key), v)
-    return mixed.reshape(b, t, heads, h)
+    # Heads before positions: every product is then one of matrices that lie whole in memory.
+    q = q.reshape(b, t, k.shape[2], heads // k.shape[2], h).transpose(0, 2, 3, 1, 4)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    keep = None if key is None or rate == 0.0 else kept(key, rate, (*q.shape[:4], k.shape[2]))
+    mixed = mix(q, k, v, mask, keep, rate)
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def mix(q_bkgth, k_bksh, v_bksh, mask, keep, rate: float):
+    """softmax(q k' / sqrt(h)) v, of which dropout leaves what `keep` (bool, b k g t s; None: all) says."""
+    return _mix_forward(q_bkgth, k_bksh, v_bksh, mask, keep, rate)[0]
+
+
+def _mix_forward(q, k, v, mask, keep, rate):
+    scores = _scores(q, k, mask)
+    top = jnp.max(scores, -1, keepdims=True)
+    powers = jnp.exp(scores - top)
+    total = jnp.sum(powers, -1, keepdims=True)
+    mixed = jnp.einsum("bkgts,bksh->bkgth", _drop(powers, keep, rate).astype(v.dtype), v) / total.astype(v.dtype)
+    return mixed, (q, k, v, mask, keep, top + jnp.log(total), mixed)
+
+
+def _mix_backward(rate, saved, grad):
+    q, k, v, mask, keep, log_total, mixed = saved
+    weights = jnp.exp(_scores(q, k, mask) - log_total)
+    grad_v = _columns(_drop(weights, keep, rate).astype(v.dtype), grad)
+    grad_weights = _drop(jnp.einsum("bkgth,bksh->bkgts", grad, v, preferred_element_type=jnp.float32), keep, rate)
+    # The softmax subtracts the mean gradient of a row, by its weights: what the row's output times its gradient is.
+    mean = jnp.sum(grad.astype(jnp.float32) * mixed.astype(jnp.float32), -1, keepdims=True)
+    grad_scores = (weights * (grad_weights - mean) / math.sqrt(q.shape[-1])).astype(q.dtype)
+    grad_q = jnp.einsum("bkgts,bksh->bkgth", grad_scores, k)
+    grad_k = _columns(grad_scores, q)
+    return grad_q, grad_k, grad_v, None, None
+
+
+mix.defvjp(_mix_forward, _mix_backward)
+
+
+def _columns(weights_bkgts, y_bkgth):
+    """Sum over queries, (b, k, s, h). Turning y, which is small, keeps XLA from turning the weights."""
+    turned = y_bkgth.transpose(0, 1, 4, 2, 3)
+    return jnp.einsum("bkhgt,bkgts->bkhs", turned, weights_bkgts).swapaxes(2, 3)
+
+
+def _scores(q, k, mask):
+    scores = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+    return jnp.where(mask, scores, MASKED)
+
+
+def _drop(x, keep, rate):
+    return x if keep is None else jnp.where(keep, x / (1.0 - rate), 0.0)

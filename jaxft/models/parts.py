@@ -4,6 +4,7 @@ Modules are built abstract: a parameter is a shape, the logical names of its axe
 put in later, from a checkpoint or from `initial` (models/params.py). Letters in names: b batch, t length, d width.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +15,18 @@ from flax import nnx
 from jaxft.parallel.mesh import shard
 from jaxft.problems import raise_problems
 
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution's share below x (Hendrycks and Gimpel 2016, section 2), in float32.
+
+    By erf, as in PyTorch; `jax.nn.gelu` goes by erfc, which is exact far below 0 but costs three times as much on CPU.
+    """
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
+
+
 ACTIVATIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "gelu_new": jax.nn.gelu,
     "gelu_pytorch_tanh": jax.nn.gelu,
     "gelu_fast": jax.nn.gelu,
@@ -42,8 +53,27 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Inverted dropout; `key=None` means evaluation and returns `x` itself."""
     if key is None or rate == 0.0:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+    return jnp.where(kept(key, rate, x.shape), x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def kept(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+    """Bool of `shape`, False with probability `rate`, to 1 in 131,072: half a random word for each.
+
+    The word serves two rows (of the last axis but one) instead of one number; that is twice as fast, and on CPU more.
+    """
+    *lead, rows, columns = shape
+    words = jax.random.bits(key, (*lead, -(-rows // 2), columns), jnp.uint32)
+    limit = round(rate * 2**16)
+    halves = jnp.concatenate([words & 0xFFFF, words >> 16], -2)[..., :rows, :]
+    return halves >= limit
+
+
+def recomputed(function):
+    """The function, of which the backward pass keeps the arguments only: cheap steps are done again, not stored.
+
+    Their products are not done again, since no gradient needs a product's own result.
+    """
+    return jax.checkpoint(function, prevent_cse=False)  # the loop over layers stands between the two passes
 
 
 def subkey(key: jax.Array | None, number: int) -> jax.Array | None:
@@ -99,7 +129,7 @@ class NormLayer(nnx.Module):
         self.bias = param((width,), (None,), "zeros") if bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.norm.normalise(x.astype(jnp.float32)) * self.scale[...].astype(jnp.float32)
+        y = recomputed(self.norm.normalise)(x.astype(jnp.float32)) * self.scale[...].astype(jnp.float32)
         if self.bias is not None:
             y = y + self.bias[...].astype(jnp.float32)
         return y.astype(x.dtype)
@@ -124,7 +154,10 @@ class DenseLayer(nnx.Module):
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
     def __call__(self, x_btd):
-        return self.down(shard(ACTIVATIONS[self.act](self.up(x_btd)), "batch", None, "mlp"))
+        def rest(up):
+            return self.down(shard(ACTIVATIONS[self.act](up), "batch", None, "mlp"))
+
+        return recomputed(rest)(self.up(x_btd))
 
 
 @dataclass(frozen=True)
@@ -147,7 +180,10 @@ class GatedLayer(nnx.Module):
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
     def __call__(self, x_btd):
-        return self.down(shard(ACTIVATIONS[self.act](self.gate(x_btd)) * self.up(x_btd), "batch", None, "mlp"))
+        def rest(gate, up):
+            return self.down(shard(ACTIVATIONS[self.act](gate) * up, "batch", None, "mlp"))
+
+        return recomputed(rest)(self.gate(x_btd), self.up(x_btd))
 
 
 class Table(nnx.Module):

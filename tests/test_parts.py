@@ -1,0 +1,106 @@
+"""Parts with gradients or random bits of their own, against plain computations."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxft.models.attention import MASKED, attend, mix, visible
+from jaxft.models.parts import gelu, kept
+
+B, T, S, HEADS, KV, H = 2, 9, 9, 6, 3, 5
+RATE = 0.25
+
+
+def inputs(dtype=np.float32):
+    rng = np.random.default_rng(0)
+    shapes = ((B, T, HEADS, H), (B, S, KV, H), (B, S, KV, H), (B, T, HEADS, H))
+    q, k, v, g = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    segments = np.array([[1] * 5 + [2] * 4, [1] * 6 + [0] * 3])
+    return q, k, v, g, segments
+
+
+def plain(q, k, v, mask, keep):
+    """Vaswani et al. 2017, eq. 1, head by head; dropout on the weights."""
+    rows = []
+    for head in range(HEADS):
+        key_head = head // (HEADS // KV)
+        scores = q[:, :, head] @ k[:, :, key_head].swapaxes(1, 2) / math.sqrt(H)
+        weights = jax.nn.softmax(jnp.where(mask[:, 0, 0], scores, MASKED), -1)
+        if keep is not None:
+            weights = weights * keep[:, key_head, head % (HEADS // KV)] / (1 - RATE)
+        rows.append(weights @ v[:, :, key_head])
+    return jnp.stack(rows, 2)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("drops", [False, True])
+def test_attention_and_its_gradients(causal, drops):
+    q, k, v, g, segments = inputs()
+    mask = visible(segments, causal)
+    key = jax.random.key(3) if drops else None
+    keep = kept(key, RATE, (B, KV, HEADS // KV, T, S)) if drops else None
+    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, RATE, key), q, k, v)
+    expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, keep), q, k, v)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    for one, other in zip(back(g), back_plain(g), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+def test_attention_in_half_precision():
+    """Of inputs that bfloat16 holds exactly: the error is that of rounding weights and results, of 8 bits."""
+    q, k, v, g, segments = inputs()
+    q, k, v, g = (np.asarray(jnp.asarray(x, jnp.bfloat16)) for x in (q, k, v, g))
+    mask = visible(segments, True)
+    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, 0.0, None), q, k, v)
+    wide = [x.astype(np.float32) for x in (q, k, v)]
+    expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, None), *wide)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), expected, rtol=0, atol=0.02)
+    for one, other in zip(back(g), back_plain(g.astype(np.float32)), strict=True):
+        assert one.dtype == jnp.bfloat16
+        np.testing.assert_allclose(one.astype(np.float32), other, rtol=0, atol=0.02 * np.abs(other).max())
+
+
+def test_nothing_of_length_times_length_is_kept():
+    q, k, v, _, segments = inputs()
+    mask = visible(segments, False)
+    q, k, v = q.reshape(B, T, KV, -1, H).transpose(0, 2, 3, 1, 4), k.swapaxes(1, 2), v.swapaxes(1, 2)
+    _, back = jax.vjp(lambda q, k, v: mix(q, k, v, mask, None, 0.0), q, k, v)
+    stored = [x.shape for x in jax.tree.leaves(back) if hasattr(x, "shape")]
+    assert stored and not [shape for shape in stored if shape[-2:] == (T, S) and len(shape) == 5 and shape[1] == KV]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gelu_is_that_of_pytorch(dtype):
+    x = np.concatenate([np.linspace(-12, 12, 4001), [-0.0, 1e-8, -1e-8, 100, -100]]).astype(np.float32)
+    theirs = torch.tensor(x).to(getattr(torch, dtype)).requires_grad_()
+    expected = torch.nn.functional.gelu(theirs)
+    expected.sum().backward()
+    ours = jnp.asarray(x, dtype)
+    found, slope = gelu(ours), jax.vmap(jax.grad(lambda x: gelu(x).astype(jnp.float32)))(ours)
+    tolerance = 1e-6 if dtype == "float32" else 2**-7  # one unit of the last place
+    for one, other in ((found, expected), (slope, theirs.grad)):
+        other = other.detach().float().numpy()
+        assert one.dtype == dtype
+        np.testing.assert_allclose(np.float32(one), other, rtol=tolerance, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 64, 65), (7, 13, 33), (1000, 1, 24), (999, 7)])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_as_many_are_dropped_as_asked(shape, rate):
+    keep = np.asarray(kept(jax.random.key(1), rate, shape))
+    assert keep.shape == shape and keep.dtype == bool
+    deviation = math.sqrt(rate * (1 - rate) / keep.size)
+    assert abs((1 - keep.mean()) - rate) <= 4 * deviation
+    # Neighbours, and the two rows that share a word, know nothing of each other.
+    half = -(-shape[-2] // 2)
+    pairs = [(keep[..., 1:], keep[..., :-1])]
+    pairs += [(keep[..., half:, :], keep[..., : shape[-2] - half, :])] if shape[-2] > 1 else []
+    for one, other in pairs:
+        both = (~one & ~other).mean()
+        assert abs(both - rate**2) <= 5 * math.sqrt(max(rate**2 * (1 - rate**2), 0) / one.size)
+    assert rate in (0.0,) or not np.array_equal(keep, kept(jax.random.key(2), rate, shape))
