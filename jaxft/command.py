@@ -34,7 +34,8 @@ JSON = Flag("json", "print JSON", bool)
 
 
 def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoReturn:
-    """Parses the command line, calls `main(args)` and exits: 0 done, 2 the user's input is at fault, 1 anything else.
+    """Parses the command line, calls `main(args)` and exits: 0 done, 2 the user's input is at fault, 75
+    interrupted, to be run again, 1 anything else.
 
     A command is a function `main`, and `command.run(main, __doc__, command.CONFIG, command.WORKDIR)` under
     `if __name__ == "__main__"`. `args` has an attribute for each flag ("-" becomes "_"); `args.config` is the checked
@@ -57,7 +58,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     except RunStopped as stopped:
         sys.stdout.flush()
         print(f"stopped: {stopped}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(1)

@@ -20,6 +20,14 @@ class UserError(Exception):
 class RunStopped(Exception):
     """A run cannot go on; the message says why and what to try. A command prints it and exits with 1."""
 
+    exit_code = 1
+
+
+class RunInterrupted(RunStopped):
+    """A run was asked to stop, and the same command would go on with it. A command exits with 75 (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
 
 def raise_problems(problems: Iterable[str]) -> None:
     """Raises one UserError that lists all of `problems`; does nothing when there are none."""

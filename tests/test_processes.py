@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,13 +19,13 @@ from jaxft.config import Config, Eval, Mesh, Save, save_config
 from jaxft.data import Data, Pack
 from jaxft.loop.fit import fit
 from jaxft.parallel import distributed
+from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 
 TOLERANCE = 1e-5
 
 
-def in_two_processes(*words) -> list[list[str]]:
-    """The records that each of them prints; Gloo, which carries the sums between CPUs, prints on stdout, too."""
+def two_processes(*words) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -38,9 +40,24 @@ def in_two_processes(*words) -> list[list[str]]:
         line = [sys.executable, "-m", *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(line, env=environment, **pipes))
+    return started
+
+
+def in_two_processes(*words) -> list[list[str]]:
+    """The records that each of them prints; Gloo, which carries the sums between CPUs, prints on stdout, too."""
+    started = two_processes(*words)
     outputs = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0, 0], outputs
     return [[line for line in out.splitlines() if line.startswith("{")] for out, _ in outputs]
+
+
+def config_file(cfg, folder):
+    save_config(cfg, folder / "cfg.json")
+    file = folder / "cfg.py"
+    file.write_text(
+        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(folder / 'cfg.json')!r})\n"
+    )
+    return file
 
 
 def same(a, b) -> None:
@@ -62,12 +79,7 @@ def test_two_processes_are_one_machine(tiny_llama, tmp_path):
         save=Save(every=4, best="val/loss", keep=3),
     )  # fmt: skip
     fit(cfg, str(tmp_path / "one"))
-    save_config(cfg, tmp_path / "cfg.json")
-    file = tmp_path / "cfg.py"
-    file.write_text(
-        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(tmp_path / 'cfg.json')!r})\n"
-    )
-    two = tmp_path / "two"
+    file, two = config_file(cfg, tmp_path), tmp_path / "two"
     (first, second) = in_two_processes("jaxft.train", f"--config={file}", f"--workdir={two}")
     same(numbers(two), numbers(tmp_path / "one"))
     assert json.loads(first[0])["split"] == "val" and second == []  # one process speaks
@@ -88,6 +100,28 @@ def test_two_processes_are_one_machine(tiny_llama, tmp_path):
     in_two_processes("jaxft.export", f"--workdir={two}", f"--output={tmp_path / 'out'}", "--step=8")
     exported = load_file(tmp_path / "out" / "model.safetensors")
     assert all(exported[name].tobytes() == array.tobytes() for name, array in ours.items())
+
+
+@pytest.mark.slow
+def test_one_process_is_asked_to_end_and_both_do(tiny_bert, tmp_path):
+    data = Data(path=write_rows(tmp_path / "rows.csv", 61))
+    cfg = Config(
+        model=str(tiny_bert), task=Classify(), data=data, lr=1e-3, batch=8, steps=100_000, max_len=32, log_every=1,
+        save=Save(every=50_000),
+    )  # fmt: skip
+    file, workdir = config_file(cfg, tmp_path), tmp_path / "run"
+    started = two_processes("jaxft.train", f"--config={file}", f"--workdir={workdir}")
+    give_up = time.monotonic() + 120
+    while not (workdir / "metrics.jsonl").exists() or len(numbers(workdir)) < 3:
+        assert time.monotonic() < give_up and started[0].poll() is None
+        time.sleep(0.2)
+    started[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [75, 75], outputs
+    (step,) = (int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+    for _, error in outputs:
+        assert f"step {step} is saved: the same command goes on" in error
+    assert numbers(workdir)[-1]["step"] == step
 
 
 TOO_LITTLE = {

@@ -1,10 +1,12 @@
 """Stopped and run again is the same run; checkpoints are whole or not taken."""
 
+import errno
 import gc
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +20,9 @@ from jaxft.config import Config, Eval, Mesh, Save, save_config
 from jaxft.data import Data, Pad
 from jaxft.loop import fit as module
 from jaxft.loop.checkpoint import KeepBestAndLast
+from jaxft.loop.claim import claim
 from jaxft.loop.fit import fit
-from jaxft.problems import UserError
+from jaxft.problems import RunInterrupted, UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tune.partial import Partial
 
@@ -90,6 +93,26 @@ def test_killed_twice_and_before_the_first_save(make, whole, tmp_path, monkeypat
     assert numbers(workdir) == numbers(whole)
 
 
+@pytest.mark.parametrize("step", [5, 6])  # a step that is saved only now, and one that is saved anyway
+def test_a_run_that_is_asked_to_end(make, whole, tmp_path, monkeypatch, step):
+    workdir, plain, former = tmp_path / "asked", module.after_step, signal.getsignal(signal.SIGTERM)
+
+    def after_step(run):
+        if run.done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        plain(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "after_step", after_step)
+        with pytest.raises(RunInterrupted, match=f"step {step} is saved: the same command goes on"):
+            fit(make(), str(workdir))
+    assert signal.getsignal(signal.SIGTERM) == former and (workdir / "checkpoints" / str(step)).is_dir()
+    fit(make(), str(workdir))
+    assert numbers(workdir) == numbers(whole)
+    weights = [folder / "model" / "model.safetensors" for folder in (workdir, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 def test_a_finished_run_is_left_alone(make, whole):
     before = {
         file: file.read_bytes() for file in whole.rglob("*") if file.is_file() and "checkpoints" not in file.parts
@@ -125,6 +148,32 @@ def test_another_run_in_the_same_directory_is_refused(make, whole):
     assert len(caught.value.problems) == 2
     assert "config.seed is 1" in caught.value.problems[0] and "another --workdir" in caught.value.problems[0]
     fit(make(save=Save(every=5), mesh=Mesh(data=1)), str(whole))  # these may change
+
+
+def test_two_runs_in_one_directory(make, tmp_path, monkeypatch):
+    """The second is refused as long as the first one runs, and leaves it alone."""
+    workdir, plain = tmp_path / "run", module.after_step
+
+    def after_step(run):
+        if run.done == 3:
+            with pytest.raises(UserError, match="is in use by another run"), claim(workdir):
+                pass
+        plain(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "after_step", after_step)
+        fit(make(), str(workdir))
+    with claim(workdir):
+        pass
+
+
+def test_a_directory_without_locks(tmp_path, monkeypatch, caplog):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with claim(tmp_path):
+        assert "cannot be locked" in caplog.text
 
 
 def test_damaged_checkpoints_are_set_aside(make, whole, tmp_path, caplog):

@@ -9,10 +9,12 @@ import jax
 from jaxft.config import Config
 from jaxft.configurable import to_json
 from jaxft.loop.build import build
+from jaxft.loop.claim import claim
 from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
 from jaxft.loop.run import Run, precision, start
-from jaxft.problems import RunStopped
+from jaxft.loop.stop import Stop
+from jaxft.problems import RunInterrupted, RunStopped
 
 log = logging.getLogger("jaxft")
 
@@ -20,7 +22,13 @@ log = logging.getLogger("jaxft")
 def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
     """Train, or go on where an earlier run in `workdir` stopped. Returns the last metrics of each evaluation set."""
     built = build(cfg)
-    with jax.set_mesh(built.mesh), precision(built), contextlib.closing(start(built, Path(workdir))) as run:
+    with (
+        jax.set_mesh(built.mesh),
+        precision(built),
+        claim(Path(workdir)),
+        contextlib.closing(start(built, Path(workdir))) as run,
+        Stop() as stop,
+    ):
         if run.done < run.total:
             run.open()
             train_step, batch = run.training.step(), run.next_batch()
@@ -32,6 +40,8 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
             if run.done < run.total:
                 batch = run.next_batch()  # while the devices are busy with the step
             after_step(run)
+            if run.done < run.total and stop.due(run.done):
+                interrupt(run)
         finish(run)
     return run.results
 
@@ -92,6 +102,16 @@ def save(run: Run, evaluated: list[str]) -> None:
     metrics = {f"{name}/{key}": value for name in evaluated for key, value in run.results[name].items()}
     record = {"config": to_json(run.built.cfg), "pending": run.pending, "results": run.results}
     run.checkpoints.save(run.done, run.state, record, metrics)
+    run.saved = run.done
+
+
+def interrupt(run: Run) -> None:
+    """Save, if this step is not, and end the process."""
+    if run.saved != run.done:
+        run.fetch()
+        save(run, [])
+    run.checkpoints.wait()
+    raise RunInterrupted(f"asked to end (SIGTERM), step {run.done} is saved: the same command goes on from there")
 
 
 def finish(run: Run) -> None:
