@@ -14,13 +14,15 @@ from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
 from jaxft.loop.run import Run, precision, start
 from jaxft.loop.stop import Stop
-from jaxft.problems import RunInterrupted, RunStopped
+from jaxft.loop.writer import sink_problems
+from jaxft.problems import RunInterrupted, RunStopped, raise_problems
 
 log = logging.getLogger("jaxft")
 
 
 def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
     """Train, or go on where an earlier run in `workdir` stopped. Returns the last metrics of each evaluation set."""
+    raise_problems(sink_problems(cfg.wandb))
     built = build(cfg)
     with (
         jax.set_mesh(built.mesh),

@@ -16,9 +16,8 @@ from jaxft.loop.pace import Pace
 from jaxft.loop.resume import changed_problems
 from jaxft.loop.step import StepMetrics, TrainState
 from jaxft.loop.summary import human
-from jaxft.loop.writer import Writer, sink_problems
+from jaxft.loop.writer import Writer
 from jaxft.parallel.mesh import data_shards
-from jaxft.problems import raise_problems
 
 log = logging.getLogger("jaxft")
 
@@ -69,7 +68,6 @@ class Run:
 def start(built: Built, workdir: Path) -> Run:
     """Encode the data, load the weights, and take up the newest checkpoint if the work directory has one."""
     cfg = built.cfg
-    raise_problems(sink_problems(cfg.wandb))
     workdir.mkdir(parents=True, exist_ok=True)
     changed_problems(cfg, workdir)
     batches = train_batches(built)

@@ -109,7 +109,9 @@ def _mix_forward(q, k, v, mask, keep, rate):
     top = jnp.max(scores, -1, keepdims=True)
     powers = jnp.exp(scores - top)
     total = jnp.sum(powers, -1, keepdims=True)
-    mixed = jnp.einsum("bkgts,bksh->bkgth", _drop(powers, keep, rate).astype(v.dtype), v) / total.astype(v.dtype)
+    dropped = _drop(powers, keep, rate).astype(v.dtype)
+    mixed = jnp.einsum("bkgts,bksh->bkgth", dropped, v, preferred_element_type=jnp.float32) / total
+    mixed = mixed.astype(v.dtype)
     return mixed, (q, k, v, mask, keep, top + jnp.log(total), mixed)
 
 
