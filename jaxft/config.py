@@ -159,7 +159,9 @@ def load_config(path: str | os.PathLike) -> Config:
     try:
         cfg = from_json(json.loads(Path(path).read_text()))
     except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+        raise UserError(
+            f"cannot read the configuration {path} ({error.strerror}): is that the directory of a run?"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     except UserError as error:

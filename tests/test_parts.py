@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from jaxft.models.attention import MASKED, attend, mix, visible
-from jaxft.models.parts import gelu, kept
+from jaxft.models.attention import MASKED, attend, dot_product_attention, visible
+from jaxft.models.parts import gelu, keep_mask
 
 B, T, S, HEADS, KV, H = 2, 9, 9, 6, 3, 5
 RATE = 0.25
@@ -42,7 +42,7 @@ def test_attention_and_its_gradients(causal, drops):
     q, k, v, g, segments = inputs()
     mask = visible(segments, causal)
     key = jax.random.key(3) if drops else None
-    keep = kept(key, RATE, (B, KV, HEADS // KV, T, S)) if drops else None
+    keep = keep_mask(key, RATE, (B, KV, HEADS // KV, T, S)) if drops else None
     found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, RATE, key), q, k, v)
     expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, keep), q, k, v)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -65,11 +65,11 @@ def test_attention_in_half_precision():
         np.testing.assert_allclose(one.astype(np.float32), other, rtol=0, atol=0.02 * np.abs(other).max())
 
 
-def test_nothing_of_length_times_length_is_kept():
+def test_nothing_of_length_times_length_is_keep_mask():
     q, k, v, _, segments = inputs()
     mask = visible(segments, False)
     q, k, v = q.reshape(B, T, KV, -1, H).transpose(0, 2, 3, 1, 4), k.swapaxes(1, 2), v.swapaxes(1, 2)
-    _, back = jax.vjp(lambda q, k, v: mix(q, k, v, mask, None, 0.0), q, k, v)
+    _, back = jax.vjp(lambda q, k, v: dot_product_attention(q, k, v, mask, None, 0.0), q, k, v)
     stored = [x.shape for x in jax.tree.leaves(back) if hasattr(x, "shape")]
     assert stored and not [shape for shape in stored if shape[-2:] == (T, S) and len(shape) == 5 and shape[1] == KV]
 
@@ -92,7 +92,7 @@ def test_gelu_is_that_of_pytorch(dtype):
 @pytest.mark.parametrize("shape", [(4, 3, 64, 65), (7, 13, 33), (1000, 1, 24), (999, 7)])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
 def test_as_many_are_dropped_as_asked(shape, rate):
-    keep = np.asarray(kept(jax.random.key(1), rate, shape))
+    keep = np.asarray(keep_mask(jax.random.key(1), rate, shape))
     assert keep.shape == shape and keep.dtype == bool
     deviation = math.sqrt(rate * (1 - rate) / keep.size)
     assert abs((1 - keep.mean()) - rate) <= 4 * deviation
@@ -103,4 +103,4 @@ def test_as_many_are_dropped_as_asked(shape, rate):
     for one, other in pairs:
         both = (~one & ~other).mean()
         assert abs(both - rate**2) <= 5 * math.sqrt(max(rate**2 * (1 - rate**2), 0) / one.size)
-    assert rate in (0.0,) or not np.array_equal(keep, kept(jax.random.key(2), rate, shape))
+    assert rate in (0.0,) or not np.array_equal(keep, keep_mask(jax.random.key(2), rate, shape))

@@ -16,13 +16,17 @@ log = logging.getLogger("jaxft")
 def claim(workdir: Path):
     """Hold the work directory while inside; the claim ends with the process, however it ends.
 
-    Raises UserError if another run holds it.
+    Raises UserError if another run holds it, or if it cannot be written.
     """
     if jax.process_index() != 0:
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / ".running", "w") as file:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / ".running", "w")
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be a work directory ({error.strerror}): choose another --workdir") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

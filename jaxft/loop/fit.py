@@ -15,6 +15,7 @@ from jaxft.loop.export import export_state
 from jaxft.loop.run import Run, precision, start
 from jaxft.loop.stop import Stop
 from jaxft.loop.writer import sink_problems
+from jaxft.models.save import output_problems
 from jaxft.problems import RunInterrupted, RunStopped, raise_problems
 
 log = logging.getLogger("jaxft")
@@ -22,7 +23,8 @@ log = logging.getLogger("jaxft")
 
 def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
     """Train, or go on where an earlier run in `workdir` stopped. Returns the last metrics of each evaluation set."""
-    raise_problems(sink_problems(cfg.wandb))
+    # What would only fail at the end of the run fails now.
+    raise_problems(sink_problems(cfg.wandb) + output_problems(Path(workdir).absolute() / "model"))
     built = build(cfg)
     with (
         jax.set_mesh(built.mesh),
@@ -104,12 +106,11 @@ def save(run: Run, evaluated: list[str]) -> None:
     metrics = {f"{name}/{key}": value for name in evaluated for key, value in run.results[name].items()}
     record = {"config": to_json(run.built.cfg), "pending": run.pending, "results": run.results}
     run.checkpoints.save(run.done, run.state, record, metrics)
-    run.saved = run.done
 
 
 def interrupt(run: Run) -> None:
     """Save, if this step is not, and end the process."""
-    if run.saved != run.done:
+    if run.done not in run.checkpoints.steps():
         run.fetch()
         save(run, [])
     run.checkpoints.wait()

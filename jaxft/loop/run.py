@@ -37,7 +37,6 @@ class Run:
     frozen: dict[str, jax.Array]
     first: int = 0  # steps that were done before this process
     done: int = 0  # steps that are done
-    saved: int = 0  # the step of the newest checkpoint
     pending: list[dict] = field(default_factory=list)  # host metrics of steps since the last log point
     results: dict[str, dict[str, float]] = field(default_factory=dict)  # latest metrics by evaluation set
 
@@ -83,7 +82,7 @@ def start(built: Built, workdir: Path) -> Run:
     found = checkpoints.restore_latest(plan.abstract_state())
     if found is not None:
         run.first, run.state, saved = found
-        run.done = run.saved = run.first
+        run.done = run.first
         run.pending, run.results = saved["pending"], saved["results"]
         log.info("resumed from the checkpoint of step %d", run.first)
     if jax.process_index() == 0:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.parts import Linear, Rotary, kept, rotate, subkey
+from jaxft.models.parts import Linear, Rotary, keep_mask, rotate, subkey
 from jaxft.parallel.mesh import shard
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
@@ -93,18 +93,18 @@ def attend(q, k, v, mask, rate: float, key: jax.Array | None) -> jax.Array:
     # Heads before positions: every product is then one of matrices that lie whole in memory.
     q = q.reshape(b, t, k.shape[2], heads // k.shape[2], h).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    keep = None if key is None or rate == 0.0 else kept(key, rate, (*q.shape[:4], k.shape[2]))
-    mixed = mix(q, k, v, mask, keep, rate)
+    keep = None if key is None or rate == 0.0 else keep_mask(key, rate, (*q.shape[:4], k.shape[2]))
+    mixed = dot_product_attention(q, k, v, mask, keep, rate)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
-def mix(q_bkgth, k_bksh, v_bksh, mask, keep, rate: float):
+def dot_product_attention(q_bkgth, k_bksh, v_bksh, mask, keep, rate: float):
     """softmax(q k' / sqrt(h)) v, of which dropout leaves what `keep` (bool, b k g t s; None: all) says."""
-    return _mix_forward(q_bkgth, k_bksh, v_bksh, mask, keep, rate)[0]
+    return _forward(q_bkgth, k_bksh, v_bksh, mask, keep, rate)[0]
 
 
-def _mix_forward(q, k, v, mask, keep, rate):
+def _forward(q, k, v, mask, keep, rate):
     scores = _scores(q, k, mask)
     top = jnp.max(scores, -1, keepdims=True)
     powers = jnp.exp(scores - top)
@@ -115,7 +115,7 @@ def _mix_forward(q, k, v, mask, keep, rate):
     return mixed, (q, k, v, mask, keep, top + jnp.log(total), mixed)
 
 
-def _mix_backward(rate, saved, grad):
+def _backward(rate, saved, grad):
     q, k, v, mask, keep, log_total, mixed = saved
     weights = jnp.exp(_scores(q, k, mask) - log_total)
     grad_v = _columns(_drop(weights, keep, rate).astype(v.dtype), grad)
@@ -128,7 +128,7 @@ def _mix_backward(rate, saved, grad):
     return grad_q, grad_k, grad_v, None, None
 
 
-mix.defvjp(_mix_forward, _mix_backward)
+dot_product_attention.defvjp(_forward, _backward)
 
 
 def _columns(weights_bkgts, y_bkgth):

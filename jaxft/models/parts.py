@@ -53,10 +53,10 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Inverted dropout; `key=None` means evaluation and returns `x` itself."""
     if key is None or rate == 0.0:
         return x
-    return jnp.where(kept(key, rate, x.shape), x / (1.0 - rate), jnp.zeros_like(x))
+    return jnp.where(keep_mask(key, rate, x.shape), x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def kept(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     """Bool of `shape`, False with probability `rate`, to 1 in 131,072: half a random word for each.
 
     The word serves two rows (of the last axis but one) instead of one number; that is twice as fast, and on CPU more.
