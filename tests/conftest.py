@@ -1,5 +1,6 @@
 """Tiny models and tokenizers that the tests share. Every parameter is perturbed, so that none is 0 or 1 by accident."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import decoders as decoding
 
@@ -219,6 +221,18 @@ def model_of(directory, kind=None, classes=3, **options) -> Model:
 def rows_of(rows: list[dict], classes: dict[str, list[str]] | None = None) -> Rows:
     """Rows as a source gives them; `classes` names the classes of columns that hold class numbers."""
     return Rows("rows", list(rows[0]), classes or {}, len(rows), lambda start, stop: rows[start:stop])
+
+
+def variant(directory, target, rename=lambda name: name, config=None, **tensors):
+    """A copy of a model directory: tensors renamed (None: left out) or added, settings of config.json changed."""
+    shutil.copytree(directory, target)
+    file = target / "model.safetensors"
+    kept = {rename(name): array for name, array in load_file(file).items()}
+    kept.pop(None, None)
+    save_file(kept | tensors, file, {"format": "pt"})
+    settings = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(settings | (config or {})))
+    return target
 
 
 def random_like(shapes: dict, seed=0, scale=1.0) -> dict[str, np.ndarray]:

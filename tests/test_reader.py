@@ -1,0 +1,72 @@
+"""config.json: a setting that nothing reads is refused; every spelling of one that is read means the same."""
+
+import json
+import shutil
+
+import pytest
+from conftest import variant
+
+import jaxft
+from jaxft.models.pretrained import architecture, open_pretrained
+from jaxft.models.reader import ConfigReader
+from jaxft.problems import UserError
+
+REFUSED = {
+    ("bert", "position_embedding_type"): "relative_key",
+    ("bert", "is_decoder"): True,
+    ("gpt2", "scale_attn_by_inverse_layer_idx"): True,
+    ("gpt2", "scale_attn_weights"): False,
+    ("bert", "rotary_value"): True,
+    ("gpt2", "alibi_slopes"): 8,
+    ("llama", "sliding_window"): 16,
+    ("llama", "embedding_multiplier"): 12.0,
+    ("llama", "qk_norm"): "rms",
+}
+
+
+@pytest.mark.parametrize("family, setting", REFUSED, ids=".".join)
+def test_settings_that_nothing_reads(families, family, setting, tmp_path):
+    directory = tmp_path / "a"
+    variant(families[family], directory, config={setting: REFUSED[family, setting]})
+    with pytest.raises(UserError, match=f"config.json: {setting}={REFUSED[family, setting]!r}"):
+        jaxft.load(str(directory))
+
+
+def with_rope(directory, target, **settings):
+    shutil.copytree(directory, target)
+    config = json.loads((target / "config.json").read_text())
+    del config["rope_parameters"]
+    (target / "config.json").write_text(json.dumps(config | settings))
+    return architecture(open_pretrained(str(target))).spec.layers[0].attn.rotary
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "yarn", "longrope"])
+def test_unsupported_rotary_types(tiny_llama, kind, tmp_path):
+    rope = {"rope_type": kind, "rope_theta": 500.0, "factor": 2.0, "original_max_position_embeddings": 32}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4} if kind == "longrope" else {}
+    with pytest.raises(UserError, match=f"rope_type={kind!r} is not supported"):
+        with_rope(tiny_llama, tmp_path / "a", rope_parameters=rope)
+
+
+def test_rotary_settings_of_transformers_4(tiny_llama, tmp_path):
+    """There they were `rope_theta` and `rope_scaling`, the latter with `type` or `rope_type`."""
+    scaling = {"factor": 3.0}
+    new = with_rope(tiny_llama, tmp_path / "a", rope_parameters={"rope_type": "linear", "rope_theta": 5e2, **scaling})
+    for number, key in enumerate(("type", "rope_type")):
+        old = with_rope(tiny_llama, tmp_path / str(number), rope_theta=5e2, rope_scaling={key: "linear", **scaling})
+        assert old == new and old.theta == 500.0 and old.scaling.factor == 3.0
+    plain = with_rope(tiny_llama, tmp_path / "b", rope_theta=500.0, rope_scaling=None)
+    assert plain.theta == 500.0 and plain.scaling is None
+    assert with_rope(tiny_llama, tmp_path / "c").theta == 10000.0
+
+
+def test_settings_that_are_on_by_default_may_not_be_off_unread():
+    with pytest.raises(UserError, match="config.json: scaled=False is not read"):
+        ConfigReader({"scaled": False}, {"scaled": True}).check()
+    ConfigReader({"a": False, "b": None, "c": 3, "d": True}, {"c": 3, "d": True}).check()
+
+
+def test_unknown_activations(families, tmp_path):
+    for family, setting in {"bert": "hidden_act", "gpt2": "activation_function", "llama": "hidden_act"}.items():
+        with pytest.raises(UserError, match="the activation 'mish' is not supported, only gelu"):
+            jaxft.load(str(variant(families[family], tmp_path / family, config={setting: "mish"})))
