@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 import torch
 from conftest import byte_bpe, rows_of
 from sklearn.utils.class_weight import compute_class_weight
@@ -17,6 +18,7 @@ from jaxft.config import Config, Mesh
 from jaxft.configurable import config
 from jaxft.data.encoded import encode_all
 from jaxft.loop.build import build
+from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
 from jaxft.models.save import exported_config
 from jaxft.problems import UserError
@@ -24,6 +26,7 @@ from jaxft.tasks.base import Setting
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
+from jaxft.tasks.tokens import perplexity, token_sums
 
 NAMES = ("neg", "neu", "pos")
 
@@ -442,3 +445,20 @@ def test_too_short_and_no_end(gpt2_tokenizer):
     assert tokens_of(gpt2_tokenizer, "a b", longest=1) == ["fewer than two tokens"]
     with pytest.raises(UserError, match="no end-of-text token"):
         CausalLM().prepare([], Setting(byte_bpe(eos=None), 8))
+
+
+def test_accuracy_and_perplexity_of_tokens():
+    """By hand: of the slots that count, the share that is right, and exp of the mean loss."""
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((3, 7, 11)).astype(np.float32), rng.integers(0, 11, (3, 7))
+    targets[:, :4] = logits[:, :4].argmax(-1)  # some are right
+    weights = (rng.random((3, 7)) < 0.6).astype(np.float32)
+    sums = token_sums(Outputs(None, jnp.array(logits)), {"targets": targets, "weights": weights})
+    counted = weights > 0
+    right = logits.argmax(-1) == targets
+    assert 0 < right[counted].mean() < 1
+    assert sums["accuracy"].value() == pytest.approx(right[counted].mean(), abs=1e-6)
+    chances = np.take_along_axis(scipy.special.softmax(logits, -1), targets[..., None], -1)[..., 0]
+    assert sums["loss"].value() == pytest.approx(-np.log(chances[counted]).mean(), abs=1e-5)
+    assert perplexity(sums) == {"perplexity": pytest.approx(np.exp(-np.log(chances[counted]).mean()), rel=1e-5)}
+    assert perplexity({"loss": Mean(1e9, 1.0)})["perplexity"] < np.inf
