@@ -10,17 +10,17 @@ from jaxft.problems import UserError
 
 def main(flags):
     from jaxft.loop.saved import evaluate_model, evaluate_run
-    from jaxft.parallel.distributed import print_json, start
+    from jaxft.parallel.distributed import joined, print_json
 
     if (flags.workdir is None) == (flags.model is None):
         raise UserError("give either --workdir=DIR, or --model=DIR with --config=FILE.py")
     if flags.model is not None and flags.config is None:
         raise UserError("--model=DIR needs --config=FILE.py: the configuration names the task and the evaluation sets")
-    start()
-    if flags.model is not None:
-        results = evaluate_model(flags.config, flags.model)
-    else:
-        results = evaluate_run(flags.workdir, flags.step)
+    with joined():
+        if flags.model is not None:
+            results = evaluate_model(flags.config, flags.model)
+        else:
+            results = evaluate_run(flags.workdir, flags.step)
     for name, numbers in results.items():
         print_json({"split": name, **numbers})
 

@@ -9,10 +9,10 @@ from jaxft.command import Flag
 
 def main(flags):
     from jaxft.loop.saved import export_run
-    from jaxft.parallel.distributed import print_json, start
+    from jaxft.parallel.distributed import joined, print_json
 
-    start()
-    step = export_run(flags.workdir, flags.output, flags.step, flags.format)
+    with joined():
+        step = export_run(flags.workdir, flags.output, flags.step, flags.format)
     print_json({"step": step, "output": flags.output})
 
 

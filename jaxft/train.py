@@ -9,10 +9,11 @@ from jaxft import command
 
 def main(flags):
     from jaxft.loop.fit import fit
-    from jaxft.parallel.distributed import print_json, start
+    from jaxft.parallel.distributed import joined, print_json
 
-    start()
-    for name, numbers in fit(flags.config, flags.workdir).items():
+    with joined(flags.workdir):
+        results = fit(flags.config, flags.workdir)
+    for name, numbers in results.items():
         print_json({"split": name, **numbers})
 
 

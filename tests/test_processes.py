@@ -25,16 +25,17 @@ from jaxft.tasks.lm import CausalLM
 TOLERANCE = 1e-5
 
 
-def two_processes(*words) -> list[subprocess.Popen]:
+def start_processes(count, *words) -> list[subprocess.Popen]:
+    """A command in `count` processes which have eight devices together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     started = []
-    for number in range(2):
+    for number in range(count):
         environment = os.environ | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}",
             "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": "2",
+            "JAX_NUM_PROCESSES": str(count),
             "JAX_PROCESS_ID": str(number),
         }
         line = [sys.executable, "-m", *map(str, words)]
@@ -43,11 +44,11 @@ def two_processes(*words) -> list[subprocess.Popen]:
     return started
 
 
-def in_two_processes(*words) -> list[list[str]]:
+def in_processes(count, *words) -> list[list[str]]:
     """The records that each of them prints; Gloo, which carries the sums between CPUs, prints on stdout, too."""
-    started = two_processes(*words)
+    started = start_processes(count, *words)
     outputs = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
+    assert [process.returncode for process in started] == [0] * count, outputs
     return [[line for line in out.splitlines() if line.startswith("{")] for out, _ in outputs]
 
 
@@ -80,7 +81,7 @@ def test_two_processes_are_one_machine(tiny_llama, tmp_path):
     )  # fmt: skip
     fit(cfg, str(tmp_path / "one"))
     file, two = config_file(cfg, tmp_path), tmp_path / "two"
-    (first, second) = in_two_processes("jaxft.train", f"--config={file}", f"--workdir={two}")
+    (first, second) = in_processes(2, "jaxft.train", f"--config={file}", f"--workdir={two}")
     same(numbers(two), numbers(tmp_path / "one"))
     assert json.loads(first[0])["split"] == "val" and second == []  # one process speaks
     ours, expected = (load_file(folder / "model" / "model.safetensors") for folder in (two, tmp_path / "one"))
@@ -91,13 +92,13 @@ def test_two_processes_are_one_machine(tiny_llama, tmp_path):
     whole = numbers(two)
     for folder in (two / "checkpoints" / "8", two / "model"):
         shutil.rmtree(folder)
-    in_two_processes("jaxft.train", f"--config={file}", f"--workdir={two}")
+    in_processes(2, "jaxft.train", f"--config={file}", f"--workdir={two}")
     assert numbers(two) == whole
     again = load_file(two / "model" / "model.safetensors")
     assert all(again[name].tobytes() == array.tobytes() for name, array in ours.items())
-    (first, second) = in_two_processes("jaxft.evaluate", f"--workdir={two}", "--step=8")
+    (first, second) = in_processes(2, "jaxft.evaluate", f"--workdir={two}", "--step=8")
     assert json.loads(first[0])["loss"] == pytest.approx(whole[-1]["loss"], abs=1e-6) and second == []
-    in_two_processes("jaxft.export", f"--workdir={two}", f"--output={tmp_path / 'out'}", "--step=8")
+    in_processes(2, "jaxft.export", f"--workdir={two}", f"--output={tmp_path / 'out'}", "--step=8")
     exported = load_file(tmp_path / "out" / "model.safetensors")
     assert all(exported[name].tobytes() == array.tobytes() for name, array in ours.items())
 
@@ -110,7 +111,7 @@ def test_one_process_is_asked_to_end_and_both_do(tiny_bert, tmp_path):
         save=Save(every=50_000),
     )  # fmt: skip
     file, workdir = config_file(cfg, tmp_path), tmp_path / "run"
-    started = two_processes("jaxft.train", f"--config={file}", f"--workdir={workdir}")
+    started = start_processes(2, "jaxft.train", f"--config={file}", f"--workdir={workdir}")
     give_up = time.monotonic() + 120
     while not (workdir / "metrics.jsonl").exists() or len(numbers(workdir)) < 3:
         assert time.monotonic() < give_up and started[0].poll() is None

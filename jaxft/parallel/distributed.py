@@ -1,14 +1,39 @@
 """Join the processes of a run that spans several machines."""
 
+import atexit
+import contextlib
 import json
 import logging
 import os
+import sys
+from pathlib import Path
 
 import jax
 
-from jaxft.problems import UserError, raise_problems
+from jaxft.parallel.peers import ORDERLY, Peers, after_aborts
+from jaxft.problems import RunStopped, UserError, raise_problems
 
 NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+KEY = "jaxft/peers"
+log = logging.getLogger("jaxft")
+
+
+@contextlib.contextmanager
+def joined(workdir: str | None = None):
+    """Be one of the run's processes while inside: none of them outlives the others. See `start` and `Peers`.
+
+    What a process says when another one has died names the step at which `workdir` is taken up again.
+    """
+    start()
+    peers = _meet(workdir) if jax.distributed.is_initialized() else None
+    try:
+        yield
+    except BaseException as error:
+        if peers is not None:
+            _leave(peers, error)
+        raise
+    if peers is not None:
+        peers.leave(0)
 
 
 def start() -> None:
@@ -31,6 +56,52 @@ def start() -> None:
         ) from error
     if jax.process_index() != 0:
         logging.getLogger("jaxft").setLevel(logging.WARNING)  # the first process says it for all
+
+
+def _meet(workdir: str | None) -> Peers | None:
+    from jax._src.distributed import global_state as cluster  # there is no public way to its keys
+
+    number, count, client = jax.process_index(), jax.process_count(), cluster.client
+    host = cluster.coordinator_address.rpartition(":")[0].strip("[]")
+
+    def publish(port):
+        client.key_value_set(KEY, port)
+
+    def find():
+        return client.blocking_key_value_get(KEY, 60_000)
+
+    try:
+        peers = Peers(number, count, host, publish, find, lambda: advice(workdir))
+    except OSError as error:
+        log.warning("the processes cannot watch each other (%s): one that dies is noticed after 100 s", error)
+        return None
+    peers.handler = after_aborts(peers.wait)
+    return peers
+
+
+def _leave(peers: Peers, error: BaseException) -> None:
+    code = 2 if isinstance(error, UserError) else getattr(error, "exit_code", 1)
+    if not isinstance(error, UserError | RunStopped):
+        peers.wait()  # where another process died, that is the reason: this one ends in here, saying so
+    peers.leave(code)
+    if code not in ORDERLY:
+        # JAX would wait for the others before the process may end.
+        atexit.register(_end, code)
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def advice(workdir: str | None) -> str:
+    """What to do after a process has died."""
+    again = "run the same command again"
+    if workdir is None:
+        return again
+    steps = [int(folder.name) for folder in Path(workdir, "checkpoints").glob("*") if folder.name.isdecimal()]
+    return f"{again}: it goes on from step {max(steps)}" if steps else f"{again}: it begins anew, no step was saved"
 
 
 def _numbers() -> list[int | None]:
