@@ -5,5 +5,6 @@
 set -euo pipefail
 export JAXFT_DISTRIBUTED=1
 # Under Slurm JAX gives each process one GPU unless it is told otherwise.
-export JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-8} - 1)))
-srun bash launch/gpu.sh "$@"
+JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-8} - 1)))
+export JAX_LOCAL_DEVICE_IDS
+srun bash launch/local.sh -- "$@"
