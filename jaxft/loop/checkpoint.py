@@ -55,8 +55,12 @@ class Checkpoints:
         self._open()
 
     def _open(self):
+        best = self.save_config.best
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=KeepBestAndLast(self.save_config), cleanup_tmp_directories=True
+            preservation_policy=KeepBestAndLast(self.save_config),
+            # The policy chooses; but without a function here Orbax does not write the metrics.
+            best_fn=None if best is None else lambda metrics: metrics.get(best),
+            cleanup_tmp_directories=True,
         )
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "run"))
 
