@@ -52,7 +52,9 @@ def test_quick_start_and_what_follows(checkout):
     train = COMMANDS[0].rpartition("&& .venv/bin/")[2]
     scores = json.loads(run(train + SHORT, checkout))
     assert scores["split"] == "test" and 0 <= scores["accuracy"] <= 1
-    assert {"config.json", "metrics.jsonl", "checkpoints", "model"} <= set(os.listdir(checkout / "runs/quickstart"))
+    assert {"config.json", "metrics.jsonl", "report.html", "checkpoints", "model"} <= set(
+        os.listdir(checkout / "runs/quickstart")
+    )
     _, _, _, evaluate, predict, export = COMMANDS
     assert json.loads(run(evaluate, checkout)) == scores
     assert json.loads(run(predict, checkout))["rows"] == 372

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from jaxft.loop import fit as module
 from jaxft.loop.checkpoint import KeepBestAndLast
 from jaxft.loop.claim import claim
 from jaxft.loop.fit import fit
+from jaxft.loop.report import write
 from jaxft.problems import RunInterrupted, UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tune.partial import Partial
@@ -35,7 +37,7 @@ def make(tiny_bert, tmp_path, one_device):
     train = write_rows(tmp_path / "train.csv", 23)
 
     def config(**more) -> Config:
-        options = {"save": Save(every=2, keep=3), "evals": {"val": Eval(data=Data(path=train), every=6)}} | more
+        options = {"save": Save(every=2, keep=3), "evals": {"val": Eval(data=Data(path=train), every=5)}} | more
         return Config(
             model=str(tiny_bert), task=Classify(), data=Data(path=train), lr=3e-3, batch=4, micro_batches=2, epochs=3,
             max_len=32, dropout=0.1, log_every=3, rows=Pad(buckets=(32,), window=2), **options,
@@ -64,6 +66,18 @@ def run_until(step, cfg, workdir, monkeypatch):
             fit(cfg, str(workdir))
 
 
+def page(workdir) -> str:
+    """The report, made anew without what no run can repeat."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "run"
+        copy.mkdir()
+        for name in ("config.json", "summary.json", "pictures.jsonl"):
+            shutil.copy(Path(workdir) / name, copy)
+        (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in numbers(workdir)))
+        write(copy)
+        return (copy / "report.html").read_text()
+
+
 def numbers(workdir) -> list[dict]:
     lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in CLOCKED} for line in lines]
@@ -76,11 +90,15 @@ def whole(make, tmp_path):
 
 
 def test_a_run_that_was_killed_and_run_again_is_the_unbroken_run(make, whole, tmp_path, monkeypatch):
-    for step in (3, 7, 14):
+    # The second time after an evaluation that no checkpoint has seen.
+    for step, written in ((3, None), (6, 5), (14, 12)):
         workdir = tmp_path / f"killed-{step}"
         run_until(step, make(), workdir, monkeypatch)
+        assert written is None or f"Ended at step {written} of 17: Killed" in (workdir / "report.html").read_text()
         fit(make(), str(workdir))
         assert numbers(workdir) == numbers(whole)
+        assert page(workdir) == page(whole) and "Confusion matrix" in page(whole)
+        assert (workdir / "pictures.jsonl").read_text() == (whole / "pictures.jsonl").read_text()
         weights = [folder / "model" / "model.safetensors" for folder in (workdir, whole)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -107,8 +125,9 @@ def test_a_run_that_is_asked_to_end(make, whole, tmp_path, monkeypatch, step):
         with pytest.raises(RunInterrupted, match=f"step {step} is saved: the same command goes on"):
             fit(make(), str(workdir))
     assert signal.getsignal(signal.SIGTERM) == former and (workdir / "checkpoints" / str(step)).is_dir()
+    assert "asked to end (SIGTERM)" in (workdir / "report.html").read_text()
     fit(make(), str(workdir))
-    assert numbers(workdir) == numbers(whole)
+    assert numbers(workdir) == numbers(whole) and page(workdir) == page(whole)
     weights = [folder / "model" / "model.safetensors" for folder in (workdir, whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -243,7 +262,7 @@ def folders(policy, scores, name="val/accuracy") -> list[set[int]]:
 
 
 def test_the_best_checkpoint_stays_and_is_exported(make, tmp_path, monkeypatch):
-    """On disk, with Orbax, in numeric order, also across a restart; `model/` and the returned metrics are the best's."""
+    """On disk, with Orbax, in numeric order, across a restart; `model/` and the returned metrics are the best's."""
     save = Save(every=3, keep=2, best="val/loss", mode="max")  # the largest, which is not the last one's
     cfg = make(save=save, evals={"val": Eval(data=make().data, every=3)})
     run_until(10, cfg, tmp_path / "run", monkeypatch)

@@ -1,6 +1,7 @@
 """Evaluation: every example exactly once, on any number of devices; metrics of the whole set, not means of batches."""
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -8,8 +9,15 @@ import numpy as np
 from jaxft.metrics import Mean
 
 
-def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task) -> dict[str, float]:
-    """Metrics of one evaluation set.
+class Evaluation(NamedTuple):
+    """What an evaluation set gives."""
+
+    numbers: dict[str, float]
+    figures: list[dict]  # jaxft/pictures.py; none for a task that has no picture
+
+
+def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task) -> Evaluation:
+    """Metrics of one evaluation set, and the task's picture of it.
 
     `step(batch)` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
     Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
@@ -24,7 +32,8 @@ def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task) -> di
         pending = results
     _take(pending, sums, kept)
     whole = {name: np.concatenate(parts) for name, parts in kept.items()}
-    return {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, whole)}
+    numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, whole)}
+    return Evaluation(numbers, task.picture(whole) if hasattr(task, "picture") else [])
 
 
 def _take(results, sums, kept) -> None:

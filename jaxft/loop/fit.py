@@ -31,6 +31,7 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
         precision(built),
         claim(Path(workdir)),
         contextlib.closing(start(built, Path(workdir))) as run,
+        run.report.at_the_end(),
         Stop() as stop,
     ):
         if run.done < run.total:
@@ -62,10 +63,11 @@ def after_step(run: Run) -> None:
     with run.pace.paused():
         due = [name for name in run.evals if last or run.done % cfg.eval_interval(name, run.total) == 0]
         for name in due:
-            run.results[name] = run_eval(run, name)
-            run.writer.write(run.done, name, run.results[name])
+            run_eval(run, name)
         if saves:
             save(run, due)
+        if logs or due:
+            run.report.refresh()
 
 
 def log_point(run: Run) -> None:
@@ -92,13 +94,15 @@ def log_point(run: Run) -> None:
         )
 
 
-def run_eval(run: Run, name: str) -> dict[str, float]:
-    """Metrics of one evaluation set, by the current weights."""
+def run_eval(run: Run, name: str) -> None:
+    """Evaluate one set by the current weights, and write what was found."""
 
     def step(batch):
         return run.eval_step(run.state.params, run.frozen, batch)
 
-    return evaluate(step, run.evals[name], run.built.put, run.built.task)
+    run.results[name], figures = evaluate(step, run.evals[name], run.built.put, run.built.task)
+    run.report.draw(run.done, name, figures)
+    run.writer.write(run.done, name, run.results[name])
 
 
 def save(run: Run, evaluated: list[str]) -> None:
@@ -123,6 +127,7 @@ def finish(run: Run) -> None:
     target = run.workdir / "model"
     step = run.checkpoints.best()
     if run.first == run.total and target.exists():
+        run.report.facts["model_step"] = step
         log.info("the run is complete: %d steps", run.total)
         return
     state = run.state
@@ -131,4 +136,5 @@ def finish(run: Run) -> None:
         run.results = saved["results"]
         log.info("step %d was best by %s", step, run.built.cfg.save.best)
     export_state(run.built, state, run.frozen, target, step, run.results)
+    run.report.facts["model_step"] = step
     log.info("model written to %s", target)

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.config import save_config
-from jaxft.data.pipeline import Batches, EvalBatches, steps_per_epoch, train_iterator
+from jaxft.data.pipeline import Batches, EvalBatches, train_iterator
 from jaxft.loop.build import Built, Training, evaluation_step, training
 from jaxft.loop.checkpoint import Checkpoints
+from jaxft.loop.facts import gather
 from jaxft.loop.pace import Pace
+from jaxft.loop.report import Report
 from jaxft.loop.resume import changed_problems
 from jaxft.loop.step import StepMetrics, TrainState
 from jaxft.loop.summary import human
@@ -39,10 +41,12 @@ class Run:
     done: int = 0  # steps that are done
     pending: list[dict] = field(default_factory=list)  # host metrics of steps since the last log point
     results: dict[str, dict[str, float]] = field(default_factory=dict)  # latest metrics by evaluation set
+    report: Report | None = None  # from `start` on
 
     def open(self) -> None:
         """Start what runs beside the loop: data threads, writers, the clock."""
         self.writer = Writer(self.workdir, self.first, self.total, self.built.cfg.wandb)
+        self.report.open(self.first)
         self.pace = Pace(self.built)
         self.eval_step = evaluation_step(self.built)
         self.iterator = train_iterator(self.batches, self.first)
@@ -52,6 +56,7 @@ class Run:
         if hasattr(self, "iterator"):
             self.iterator.close()
             self.writer.close()
+            self.report.close()
         self.checkpoints.close()
 
     def next_batch(self) -> dict[str, jax.Array]:
@@ -87,6 +92,7 @@ def start(built: Built, workdir: Path) -> Run:
         log.info("resumed from the checkpoint of step %d", run.first)
     if jax.process_index() == 0:
         save_config(cfg, workdir / "config.json")
+    run.report = Report(workdir, gather(run))
     describe(run)
     return run
 
@@ -120,19 +126,23 @@ def data_report(report: dict) -> str:
 
 def describe(run: Run) -> None:
     """The summary before the first step."""
-    cfg, built = run.built.cfg, run.built
-    trained, frozen = built.sizes()
-    shape = " x ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items())
-    state = sum(x.nbytes for x in jax.tree.leaves(run.state)) + sum(x.nbytes for x in run.frozen.values())
-    steps = min(run.total, steps_per_epoch(len(run.batches.encoded), cfg.batch), 100)
-    log.info("parameters: %s train, %s frozen, %s compute", human(trained), human(frozen), built.model.dtype)
-    log.info("memory: %.2f GiB of weights and optimizer over %d devices (%s)", state / 2**30, built.mesh.size, shape)
+    cfg, facts = run.built.cfg, run.report.facts
+    parameters, devices, batches = facts["parameters"], facts["devices"], facts["batches"]
+    shape = " x ".join(f"{axis} {size}" for axis, size in devices["mesh"].items())
+    log.info(
+        "parameters: %s train, %s frozen, %s compute",
+        human(parameters["trained"]),
+        human(parameters["frozen"]),
+        facts["dtype"],
+    )
+    gigabytes = parameters["bytes"] / 2**30
+    log.info("memory: %.2f GiB of weights and optimizer over %d devices (%s)", gigabytes, devices["count"], shape)
     log.info(
         "batch: %d examples in %d micro-batches, %.1f%% of the tokens useful, shapes %s",
         cfg.batch,
         cfg.micro_batches,
-        100 * run.batches.fill(steps),
-        ", ".join(f"{rows} x {length}" for rows, length in sorted(run.batches.shapes(steps))),
+        100 * batches["useful"],
+        ", ".join(f"{rows} x {length}" for rows, length in batches["shapes"]),
     )
     log.info("steps: %d, of which %d are done", run.total, run.first)
 

@@ -68,7 +68,9 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
 
 def evaluate_all(built: Built, trained, frozen) -> dict[str, dict[str, float]]:
     step = evaluation_step(built)
-    return {
-        name: evaluate(lambda batch: step(trained, frozen, batch), eval_batches(built, name), built.put, built.task)
-        for name in built.cfg.evals
-    }
+
+    def measure(name):
+        batches = eval_batches(built, name)
+        return evaluate(lambda batch: step(trained, frozen, batch), batches, built.put, built.task).numbers
+
+    return {name: measure(name) for name in built.cfg.evals}

@@ -56,7 +56,11 @@ class JsonLines:
         finite = {
             name: value if value == value and abs(value) != float("inf") else None for name, value in numbers.items()
         }
-        self.file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        self.append({"step": step, "split": split, **finite})
+
+    def append(self, record: dict):
+        """One line, which is there at once for whoever reads along; it must have a `step`."""
+        self.file.write(json.dumps(record) + "\n")
         self.file.flush()
 
     def close(self):

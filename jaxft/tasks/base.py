@@ -55,6 +55,10 @@ class Task(Protocol):
 
     `head` is the name of the head it trains. A task with classes also has `labels`, their names by number, and
     `problem_type` as config.json has it; `prepare` fills in what the user left open.
+
+    For the report a task may have two more methods. `picture(kept)`, with the kept slots of a whole set as `summarise`
+    gets them, returns figures (jaxft/pictures.py). `tally(targets)`, with all targets of a set as `encode` made them,
+    returns what they look like, name to number: how many examples each class has.
     """
 
     head: str

@@ -11,6 +11,7 @@ import optax
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
+from jaxft.pictures import class_figures, label_figures, value_figures
 from jaxft.problems import raise_problems, suggest
 from jaxft.tasks.base import Setting, column, encode_texts
 
@@ -91,6 +92,12 @@ class Classify:
     def summarise(self, sums, kept):
         return classification_metrics(kept["targets"], kept["logits"].argmax(-1), len(self.labels))
 
+    def picture(self, kept):
+        return class_figures(kept["targets"], kept["logits"].argmax(-1), self.labels)
+
+    def tally(self, targets):
+        return dict(zip(self.labels, np.bincount(targets, minlength=len(self.labels)).tolist(), strict=True))
+
 
 @config
 class MultiLabel:
@@ -141,6 +148,12 @@ class MultiLabel:
     def summarise(self, sums, kept):
         return multilabel_metrics(kept["targets"].astype(int), (kept["logits"] > 0).astype(int))
 
+    def picture(self, kept):
+        return label_figures(kept["targets"].astype(int), (kept["logits"] > 0).astype(int), self.labels)
+
+    def tally(self, targets):
+        return dict(zip(self.labels, targets.sum(0, dtype=int).tolist(), strict=True))
+
     def _lists(self, rows) -> list[list[str]]:
         lists = [row[self.label] or [] for row in rows]
         lists = [value.split(self.separator) if isinstance(value, str) else value for value in lists]
@@ -189,6 +202,12 @@ class Regress:
 
     def summarise(self, sums, kept):
         return regression_metrics(kept["targets"], kept["logits"][:, 0])
+
+    def picture(self, kept):
+        return value_figures(kept["targets"], kept["logits"][:, 0])
+
+    def tally(self, targets):
+        return {"smallest": float(targets.min()), "mean": float(targets.mean()), "largest": float(targets.max())}
 
 
 def encode_pairs(task, rows, setting: Setting):
