@@ -1,10 +1,13 @@
 VENV ?= .venv
 
-.PHONY: test
-test: $(VENV)/installed
+.PHONY: test browser
+test: $(VENV)/installed browser
 	$(VENV)/bin/ruff check -q .
 	$(VENV)/bin/ruff format -q --check .
 	$(VENV)/bin/python -m pytest -q --durations=10
+
+browser: $(VENV)/installed  # found, or installed, or asked for
+	$(VENV)/bin/python tests/browser.py
 
 $(VENV)/installed: pyproject.toml
 	python -m venv $(VENV)
