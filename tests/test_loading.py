@@ -1,5 +1,7 @@
 """A checkpoint into a model: names of every style, all that may be missing or too much, ties, placement on devices."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from jaxft.models.load import find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import initial, names, shardings, variables
 from jaxft.models.pretrained import architecture, open_pretrained
+from jaxft.models.tensors import release
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 
@@ -266,18 +269,14 @@ class Watched:
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
-def test_each_device_reads_its_own_part(families, family, monkeypatch):
+def test_each_device_reads_its_own_part(families, family):
     pretrained = open_pretrained(str(families[family]))
     arch = architecture(pretrained)
     model = Model(arch.spec, arch.head)
     views, _ = find_weights(model, pretrained, arch, "pretrained")
     watched = {name: Watched(view) for name, view in views.items()}
     placements = shardings(model, make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
-    sizes, put = [], loading._put
-    monkeypatch.setattr(loading, "_put", lambda view, *rest: sizes.append(view.array.size) or put(view, *rest))
     params = place(model, watched, placements, dict.fromkeys(placements, np.float32), seed=0)
-    # One tensor of one layer at a time: as many calls as the checkpoint has tensors, none larger than the largest.
-    assert sorted(sizes) == sorted(view.size for view in views.values())
     for path, value in params.items():
         assert value.sharding.is_equivalent_to(placements[path], value.ndim)
         rows = value if path.startswith("layers.") else value[None]
@@ -293,6 +292,35 @@ def test_each_device_reads_its_own_part(families, family, monkeypatch):
     split = [path for path in params if path.endswith(("attn.q.kernel", "mlp.down.kernel"))]
     assert len(split) == 2
     assert all(params[path].addressable_shards[0].data.size * 4 == params[path].size for path in split)
+
+
+def test_the_host_holds_no_second_copy(tiny_bert, monkeypatch):
+    """On one CPU device each parameter is read once, into memory that its array then keeps."""
+    pretrained = open_pretrained(str(tiny_bert))
+    arch = architecture(pretrained)
+    model = Model(arch.spec, arch.head)
+    views, _ = find_weights(model, pretrained, arch, "pretrained")
+    read, aligned, released = [], loading._aligned, []
+    monkeypatch.setattr(loading, "_aligned", lambda *args: read.append(aligned(*args)) or read[-1])
+    monkeypatch.setattr(loading, "release", released.append)
+    placements = shardings(model, make_mesh({"data": 1}, jax.devices()[:1]))
+    params = place(model, views, placements, dict.fromkeys(placements, np.float32), seed=0)
+    kept = sorted(value.unsafe_buffer_pointer() for value in params.values())
+    assert sorted(memory.ctypes.data for memory in read) == kept
+    assert {id(view) for view in views.values()} == {id(view) for view in released}
+
+
+def test_read_pages_of_a_file_are_given_back(tmp_path):
+    np.full(2**22, 7, np.uint8).tofile(tmp_path / "bytes")
+    view = np.memmap(tmp_path / "bytes", np.uint8, "r")[100:].reshape(-1, 4).T
+
+    def mapped():
+        maps = (Path("/proc/self/smaps").read_text().split("bytes\n", 1)[1]).splitlines()
+        return next(int(line.split()[1]) for line in maps if line.startswith("Rss:")) * 1024
+
+    assert view.sum() > 0 and mapped() >= 2**22
+    release(view)
+    assert mapped() == 0 and view[0, 0] == 7
 
 
 def test_initial_values_depend_on_seed_and_name_alone(tiny_bert):

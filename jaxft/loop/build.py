@@ -110,6 +110,9 @@ class Training:
         )
 
     def initial_state(self, params: Params) -> TrainState:
+        """Takes the parameters out of `params`: into memory of their own, which a step can reuse. Memory that was
+        filled by the host (models/load.py) cannot be, and the first step would hold everything twice."""
+        params = {path: jnp.copy(params.pop(path)) for path in list(params)}
         opt = jax.jit(self.tx.init, out_shardings=self.placements.opt)(params)
         zero = jax.device_put(jnp.int32(0), self.built.replicated)
         return TrainState(zero, jnp.copy(zero), params, opt)

@@ -1,8 +1,9 @@
 """Bring a checkpoint's tensors into a model's parameters, each straight into its shards, and say what happened."""
 
+import math
 import re
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 from jaxft.models.model import Model
 from jaxft.models.params import Params, initial, names, shape, variables
 from jaxft.models.pretrained import Architecture, Pretrained
-from jaxft.models.tensors import open_tensors
+from jaxft.models.tensors import open_tensors, release
 from jaxft.problems import raise_problems
 
 Views = dict[str, np.ndarray]
@@ -70,8 +71,8 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
 def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dtype], seed: int) -> Params:
     """Path -> sharded parameter: from `views` where the checkpoint has it, newly initialised otherwise.
 
-    A process reads only the bytes that its devices keep, one layer's tensor at a time: a stacked array is made on the
-    devices and filled row by row, so the host never holds a second copy of it.
+    A process reads only the bytes that its devices keep, one parameter at a time; on CPU they are read to where they
+    stay, so that the host never holds a second copy.
     """
     params = {}
     for path, variable in variables(model).items():
@@ -79,30 +80,35 @@ def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dt
         dtype, placement = dtypes[path], placements[path]
         if any(part is None for part in parts):
             params[path] = initial(model, path, seed, placement, dtype)
-        elif _lead(variable):
-            params[path] = _fill(parts, shape(variable), placement, dtype)
-        else:
-            params[path] = _put(parts[0], placement, dtype)
+            continue
+        read = partial(_read_layers if _lead(variable) else _read, parts, dtype)
+        params[path] = jax.make_array_from_callback(shape(variable), placement, read)
+        for part in parts:
+            release(part)
     return params
 
 
-def _fill(parts, shape, placement, dtype):
-    row_placement = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec(*placement.spec[1:]))
-    stacked = jax.jit(partial(jnp.zeros, shape, dtype), out_shardings=placement)()
-    set_row = _row_setter(placement)
-    for row, part in enumerate(parts):
-        stacked = set_row(stacked, _put(part, row_placement, dtype), row)
-    return stacked
+def _read(parts, dtype, index):
+    piece = parts[0][index]
+    out = _aligned(piece.shape, dtype)
+    out[...] = piece
+    return out
 
 
-@cache
-def _row_setter(placement):
-    return jax.jit(lambda stacked, part, row: stacked.at[row].set(part), donate_argnums=0, out_shardings=placement)
+def _read_layers(parts, dtype, index):
+    pieces = [part[index[1:]] for part in parts[index[0]]]
+    out = _aligned((len(pieces), *pieces[0].shape), dtype)
+    for row, piece in zip(out, pieces, strict=True):
+        row[...] = piece
+    return out
 
 
-def _put(view, placement, dtype):
-    # np.array copies: a device buffer must not alias the memory map of a file that may be replaced later.
-    return jax.make_array_from_callback(view.shape, placement, lambda index: np.array(view[index], dtype))
+def _aligned(shape, dtype) -> np.ndarray:
+    """An empty array whose memory begins at a multiple of 64 bytes: JAX on CPU takes it as it is, without a copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 class _Finder:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import mmap
 import struct
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def open_tensors(directory) -> dict[str, np.ndarray]:
     for file in _files(directory):
         tensors.update(_views(file))
     return tensors
+
+
+def release(view: np.ndarray) -> None:
+    """Give back the memory that reading a view's file has taken; what is looked at again is read again."""
+    if getattr(view, "_mmap", None) is not None:
+        view._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def _files(directory: Path) -> list[Path]:
