@@ -1,6 +1,7 @@
 """What all commands share: flags, the configuration with its overrides, exit codes."""
 
 import dataclasses
+import importlib
 import logging
 import os
 import sys
@@ -42,7 +43,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     Config, or None. Results belong on stdout; logging and messages go to stderr. A UserError, also one that `main`
     raises, is printed without its traceback.
     """
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing is as it should be
+    _set_environment()
     logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
     argv = sys.argv[1:]
@@ -50,7 +51,9 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         print(usage(_program(), doc, flags))
         sys.exit(0)
     try:
-        main(parse(argv, *flags))
+        args = parse(argv, *flags)
+        _import_transformers()
+        main(args)
     except UserError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
@@ -63,6 +66,28 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         print("interrupted", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _set_environment() -> None:
+    """What JAX and transformers read when they are imported; what the user has set stays."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for name, value in {
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # that PyTorch is missing is as it should be
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache, "jaxft", "compiled"),  # a second start need not compile
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _import_transformers() -> None:
+    """Import it as if PyTorch were not there, which it would import: a second and 140 MB, for nothing."""
+    if "torch" in sys.modules:  # by the configuration, which may need it
+        return
+    sys.modules["torch"] = None
+    try:
+        importlib.import_module("transformers.configuration_utils")
+    finally:
+        del sys.modules["torch"]
 
 
 class _Stderr(logging.StreamHandler):

@@ -1,0 +1,39 @@
+"""Measure training, evaluation and loading: python -m jaxft.bench --config=FILE.py [--against=transformers] [--json]
+
+Every measurement is a process of its own. With --against=transformers its Trainer does the same work with the same
+model, rows and batch; the two take turns, and ratios are medians over the rounds. Needs an otherwise idle machine.
+"""
+
+from jaxft import command
+from jaxft.command import Flag
+
+
+def main(flags):
+    import json
+
+    from jaxft.benchmark.rounds import bench
+    from jaxft.benchmark.table import table
+
+    rows = (flags.only,) if flags.only else ("train", "evaluate", "load")
+    report = bench(flags.config, flags.against, flags.padding, rows, flags.rounds, flags.steps)
+    print(json.dumps(report) if flags.json else table(report))
+
+
+if __name__ == "__main__":
+    command.run(
+        main,
+        __doc__,
+        command.CONFIG,
+        Flag("against", "whom to compare with", choices=("transformers",), value="NAME"),
+        Flag(
+            "padding",
+            "how the other side makes batches: dynamic, as it comes; grouped by length; fixed, both to max_len",
+            default="dynamic",
+            choices=("dynamic", "grouped", "fixed"),
+            value="HOW",
+        ),
+        Flag("only", "one measurement", choices=("train", "evaluate", "load"), value="WHICH"),
+        Flag("rounds", "times that everything is measured", type=int, default=3, value="N"),
+        Flag("steps", "training steps that are timed in each round", type=int, default=20, value="N"),
+        command.JSON,
+    )

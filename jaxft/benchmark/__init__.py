@@ -1,0 +1,1 @@
+"""What `python -m jaxft.bench` measures, in child processes that take turns."""

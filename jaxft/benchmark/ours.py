@@ -1,0 +1,138 @@
+"""jaxft's side of a comparison: one measurement of one row, printed as JSON."""
+
+import contextlib
+import json
+import logging
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+from jaxft import command
+from jaxft.api import load
+from jaxft.benchmark.job import WARM, peak_bytes, read_job
+from jaxft.command import Flag
+from jaxft.config import Save, load_config
+from jaxft.loop.build import build, evaluation_step
+from jaxft.loop.evals import evaluate
+from jaxft.loop.fit import log_point, save
+from jaxft.loop.run import Run, eval_batches, precision, start
+
+
+def measure_load(folder: Path) -> dict:
+    """Seconds until a model can compute, the first time in a process and again."""
+    job = read_job(folder)
+    jax.devices()
+
+    def once() -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(load(job.model, job.head).params)
+        return time.perf_counter() - begin
+
+    return {"seconds": once(), "peak_bytes": peak_bytes(), "again_seconds": once()}
+
+
+def measure_train(folder: Path) -> dict:
+    """The loop's own step, data, log point and checkpoint."""
+    job = read_job(folder)
+    built = build(replace(load_config(folder / "config.json"), evals={}, save=Save()))
+    with (
+        tempfile.TemporaryDirectory() as workdir,
+        jax.set_mesh(built.mesh),
+        precision(built),
+        contextlib.closing(start(built, Path(workdir))) as run,
+    ):
+        run.open()
+        numbers = timed_steps(run, job.steps)
+        begin = time.perf_counter()
+        run.fetch()
+        log_point(run)
+        numbers["log_seconds"] = time.perf_counter() - begin
+        numbers["peak_bytes"] = peak_bytes()
+        begin = time.perf_counter()
+        save(run, [])
+        numbers["save_seconds"] = time.perf_counter() - begin
+        run.checkpoints.wait()
+        numbers["write_seconds"] = time.perf_counter() - begin
+    return numbers
+
+
+def timed_steps(run: Run, steps: int) -> dict:
+    """A step's time runs from the end of the step before it, so it holds all waiting for data."""
+    step, batch = run.training.step(), run.next_batch()
+    seconds, waits, useful, padded, compiling = [], [], 0, 0, 0.0
+    for number in range(WARM + steps):
+        begin = time.perf_counter()
+        run.pace.before(step, run.state, run.frozen, batch)
+        compiling += time.perf_counter() - begin  # next to nothing for a shape that was there before
+        rows, length = batch["tokens"].shape
+        begin = time.perf_counter()
+        run.state, metrics = step(run.state, run.frozen, batch)
+        run.on_device.append(metrics)
+        run.done += 1
+        waiting = time.perf_counter()
+        batch = run.next_batch()
+        waited = time.perf_counter() - waiting
+        jax.block_until_ready((metrics, run.state))
+        if number >= WARM:
+            seconds.append(time.perf_counter() - begin)
+            waits.append(waited)
+            useful, padded = useful + int(metrics.tokens), padded + rows * length
+    return {
+        "step_seconds": statistics.median(seconds),
+        "steps": seconds,
+        "useful_tokens_per_second": useful / sum(seconds),
+        "padded_tokens_per_second": padded / sum(seconds),
+        "useful_share": useful / padded,
+        "data_seconds": statistics.median(waits),
+        "compile_seconds": compiling,
+    }
+
+
+def measure_evaluate(folder: Path) -> dict:
+    """The first evaluation set, whole; its shapes are compiled before."""
+    cfg = load_config(folder / "config.json")
+    name = next(iter(cfg.evals))
+    built = build(cfg, ["train", name])  # the training rows settle the task
+    with jax.set_mesh(built.mesh), precision(built):
+        batches = eval_batches(built, name)
+        trained, frozen, _ = built.load()
+        step = evaluation_step(built)
+        begin = time.perf_counter()
+        shapes = {batch["tokens"].shape: batch for batch in batches}
+        for batch in shapes.values():
+            jax.block_until_ready(step(trained, frozen, built.put(batch)))
+        compiling = time.perf_counter() - begin
+        begin = time.perf_counter()
+        evaluate(lambda batch: step(trained, frozen, batch), batches, built.put, built.task)
+        seconds = time.perf_counter() - begin
+    useful = int(batches.encoded.lengths.sum())
+    padded = sum(batch["tokens"].size for batch in batches)
+    return {
+        "seconds": seconds,
+        "useful_tokens_per_second": useful / seconds,
+        "padded_tokens_per_second": padded / seconds,
+        "useful_share": useful / padded,
+        "compile_seconds": compiling,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+MEASURES = {"load": measure_load, "train": measure_train, "evaluate": measure_evaluate}
+
+
+def main(flags):
+    logging.getLogger("jaxft").setLevel(logging.WARNING)
+    print(json.dumps(MEASURES[flags.row](Path(flags.folder))))
+
+
+if __name__ == "__main__":
+    command.run(
+        main,
+        __doc__,
+        Flag("row", "what to measure", required=True, choices=tuple(MEASURES)),
+        Flag("folder", "the job (job.py)", required=True, value="DIR"),
+    )

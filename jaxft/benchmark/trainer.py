@@ -1,0 +1,167 @@
+"""The Trainer of transformers doing the same work, measured: the one file that uses PyTorch. Imports no JAX."""
+
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from jaxft.benchmark.job import WARM, Job, peak_bytes, read_examples, read_job
+
+CLASSES = {
+    "none": transformers.AutoModel,
+    "sequence-classification": transformers.AutoModelForSequenceClassification,
+    "masked-lm": transformers.AutoModelForMaskedLM,
+    "causal-lm": transformers.AutoModelForCausalLM,
+}
+
+
+def measure_load(job: Job, folder: Path) -> dict:
+    def once() -> float:
+        begin = time.perf_counter()
+        CLASSES[job.head].from_pretrained(job.model)
+        return time.perf_counter() - begin
+
+    return {"seconds": once(), "peak_bytes": peak_bytes(), "again_seconds": once()}
+
+
+def measure_train(job: Job, folder: Path) -> dict:
+    clock = Clock()
+    collator = Collator(job)
+    trainer = trainer_of(job, collator, callbacks=[clock], train_dataset=examples_of(job, folder / "train.npz"))
+    trainer.train()
+    seconds = np.diff(clock.ends)[WARM - 1 :]
+    # Batches are made in the order in which they are used, some of them before their time.
+    size = job.micro_batches
+    made = collator.made[WARM * size : (WARM + job.steps) * size]
+    useful, padded = np.sum(made, 0).tolist()
+    return {
+        "step_seconds": statistics.median(seconds),
+        "steps": seconds.tolist(),
+        "useful_tokens_per_second": useful / sum(seconds),
+        "padded_tokens_per_second": padded / sum(seconds),
+        "useful_share": useful / padded,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def measure_evaluate(job: Job, folder: Path) -> dict:
+    examples = examples_of(job, folder / "evaluate.npz")
+    collator = Collator(job)
+    trainer = trainer_of(job, collator, compute_metrics=accuracy if job.head == "sequence-classification" else None)
+    trainer.evaluate(examples[: 2 * job.eval_batch])
+    collator.made.clear()
+    begin = time.perf_counter()
+    trainer.evaluate(examples)
+    seconds = time.perf_counter() - begin
+    useful, padded = np.sum(collator.made, 0).tolist()
+    return {
+        "seconds": seconds,
+        "useful_tokens_per_second": useful / seconds,
+        "padded_tokens_per_second": padded / seconds,
+        "useful_share": useful / padded,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def trainer_of(job: Job, collator: "Collator", compute_metrics=None, **more) -> transformers.Trainer:
+    arguments = transformers.TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        max_steps=WARM + job.steps,
+        per_device_train_batch_size=job.batch // job.micro_batches,
+        gradient_accumulation_steps=job.micro_batches,
+        per_device_eval_batch_size=job.eval_batch,
+        learning_rate=job.lr,
+        weight_decay=job.optim["decay"],
+        adam_beta1=job.optim["b1"],
+        adam_beta2=job.optim["b2"],
+        adam_epsilon=job.optim["eps"],
+        max_grad_norm=job.clip or 0.0,
+        bf16=job.dtype == "bfloat16",
+        seed=job.seed,
+        logging_steps=job.log_every,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        train_sampling_strategy="group_by_length" if job.padding == "grouped" else "random",
+        use_cpu=not torch.cuda.is_available(),
+    )
+    return transformers.Trainer(model_of(job), arguments, collator, compute_metrics=compute_metrics, **more)
+
+
+def model_of(job: Job) -> torch.nn.Module:
+    config = transformers.AutoConfig.from_pretrained(job.model)
+    if job.labels or job.problem_type:
+        config.num_labels, config.problem_type = len(job.labels or "1"), job.problem_type
+    if job.dropout is not None:
+        for name in [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "_pdrop"))]:
+            setattr(config, name, job.dropout)
+    make = CLASSES[job.head]
+    if job.random:
+        model = make.from_config(config)
+    else:
+        model = make.from_pretrained(job.model, config=config, ignore_mismatched_sizes=True, dtype=torch.float32)
+    parameters = dict(model.named_parameters())
+    trained = set(job.trained) & parameters.keys()
+    assert trained, f"{job.trained[:3]} ... are not among the model's parameters"
+    for name, parameter in parameters.items():
+        parameter.requires_grad = name in trained
+    return model
+
+
+def examples_of(job: Job, file: Path) -> list[dict]:
+    names = {"tokens": "input_ids", "types": "token_type_ids", "targets": "labels"}
+    return [{names[key]: value.tolist() for key, value in example.items()} for example in read_examples(file)]
+
+
+def accuracy(prediction) -> dict:
+    logits, labels = prediction
+    return {"accuracy": float((logits.argmax(-1) == labels).mean())} if labels.ndim == 1 else {}
+
+
+class Collator:
+    """transformers' own collators, which note how large the batches are that they make."""
+
+    def __init__(self, job: Job):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(job.model)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        if job.head == "sequence-classification":
+            how = {"padding": "max_length", "max_length": job.max_len} if job.padding == "fixed" else {}
+            self.collate = transformers.DataCollatorWithPadding(tokenizer, **how)
+        else:
+            masked = job.head == "masked-lm"
+            multiple = job.max_len if job.padding == "fixed" else None
+            self.collate = transformers.DataCollatorForLanguageModeling(
+                tokenizer, mlm=masked, mlm_probability=job.mask_rate if masked else None, pad_to_multiple_of=multiple
+            )
+        self.made: list[tuple[int, int]] = []  # useful and padded tokens
+
+    def __call__(self, examples):
+        batch = self.collate(examples)
+        self.made.append((int(batch["attention_mask"].sum()), batch["input_ids"].numel()))
+        return batch
+
+
+class Clock(transformers.TrainerCallback):
+    """When each step ended."""
+
+    def __init__(self):
+        self.ends: list[float] = []
+
+    def on_step_end(self, *args, **more):
+        self.ends.append(time.perf_counter())
+
+
+MEASURES = {"load": measure_load, "train": measure_train, "evaluate": measure_evaluate}
+
+
+if __name__ == "__main__":
+    row, folder = (word.partition("=")[2] for word in sys.argv[1:])
+    logging.disable(logging.WARNING)
+    print(json.dumps(MEASURES[row](read_job(Path(folder)), Path(folder))))
