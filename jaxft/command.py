@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from jaxft import config_file, overrides
 from jaxft.config import Config
+from jaxft.host_memory import use_huge_pages
 from jaxft.problems import RunStopped, UserError, near, raise_problems, suggest
 
 
@@ -43,6 +44,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     Config, or None. Results belong on stdout; logging and messages go to stderr. A UserError, also one that `main`
     raises, is printed without its traceback.
     """
+    use_huge_pages()
     _set_environment()
     logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)

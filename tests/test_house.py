@@ -21,6 +21,7 @@ ALLOWED = {
     "paths": {"problems"},
     "metrics": set(),
     "pictures": {"metrics"},
+    "host_memory": set(),
     "parallel": {"problems"},
     "models": {"models", "parallel", "problems"},
     "models.families": {"models.spec", "models.parts", "models.attention", "models.heads", "models.hf", "problems"},
@@ -30,12 +31,30 @@ ALLOWED = {
     "optim": {"models.model", "models.params", *LEAVES},
     "loop.step": {"metrics"},
     "loop.evals": {"metrics"},
-    "loop": {"loop", "models", "data", "tasks.base", "optim.base", "parallel", "metrics", "config", "assets", *LEAVES},
+    "loop": {
+        *("loop", "models", "data", "tasks.base", "optim.base", "parallel", "metrics", "config", "assets", "host_memory"),
+        *LEAVES,
+    },
+    # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.
+    "benchmark.trainer": {"benchmark.job", "host_memory"},
+    "benchmark.job": set(),
+    "benchmark": {
+        "benchmark",
+        "loop",
+        "models",
+        "data",
+        "optim.adamw",
+        "config",
+        "command",
+        "api",
+        "host_memory",
+        *LEAVES,
+    },
     "checks": {"config", *LEAVES},
     "config": {"checks", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
     "config_file": {"config", *LEAVES},
     "overrides": {"config", *LEAVES},
-    "command": {"config", "config_file", "overrides", *LEAVES},
+    "command": {"config", "config_file", "overrides", "host_memory", *LEAVES},
 }
 
 
@@ -75,7 +94,7 @@ def test_imports_follow_the_arrows(file):
     assert not bad, f"{module} imports {bad}"
 
 
-COMMANDS = {"train", "evaluate", "predict", "export"}
+COMMANDS = {"train", "evaluate", "predict", "export", "bench"}
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if module_of(f) in COMMANDS], ids=module_of)
@@ -93,7 +112,8 @@ def test_data_and_leaves_import_no_jax():
 
 
 def test_torch_is_for_tests_only():
-    for file in FILES:
+    """And for the Trainer, whose speed `bench` measures."""
+    for file in (f for f in FILES if module_of(f) != "benchmark.trainer"):
         assert not re.search(r"^\s*(import|from) torch\b", file.read_text(), re.M), module_of(file)
 
 

@@ -65,9 +65,3 @@ def read_examples(file: Path) -> list[dict]:
     for example, target in zip(examples, targets if targets is not None else [], strict=False):
         example["targets"] = target
     return examples
-
-
-def peak_bytes() -> int:
-    """Most memory that this process ever held. Not getrusage's, which begins with that of the parent."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024

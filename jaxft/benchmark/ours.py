@@ -13,9 +13,10 @@ import jax
 
 from jaxft import command
 from jaxft.api import load
-from jaxft.benchmark.job import WARM, peak_bytes, read_job
+from jaxft.benchmark.job import WARM, read_job
 from jaxft.command import Flag
 from jaxft.config import Save, load_config
+from jaxft.host_memory import peak_bytes
 from jaxft.loop.build import build, evaluation_step
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import log_point, save

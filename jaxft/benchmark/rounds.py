@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from jaxft.optim.adamw import AdamW
 from jaxft.problems import RunStopped, raise_problems
 
 SIDES = {"jaxft": "jaxft.benchmark.ours", "transformers": "jaxft.benchmark.trainer"}
+
+# Compiling is measured, so nothing may be found compiled; and a child chooses its own pages (host_memory.py).
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+ENVIRONMENT["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 
 def bench(cfg: Config, against: str | None, padding: str, rows: tuple[str, ...], rounds: int, steps: int) -> dict:
@@ -95,7 +100,7 @@ def job_of(built: Built, padding: str, steps: int) -> Job:
 def child(module: str, row: str, folder: str) -> dict:
     """The numbers of one measurement, the last line that its process prints."""
     command = [sys.executable, "-m", module, f"--row={row}", f"--folder={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode:
         raise RunStopped(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

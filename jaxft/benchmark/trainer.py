@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import transformers
 
-from jaxft.benchmark.job import WARM, Job, peak_bytes, read_examples, read_job
+from jaxft.benchmark.job import WARM, Job, read_examples, read_job
+from jaxft.host_memory import peak_bytes
 
 CLASSES = {
     "none": transformers.AutoModel,

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from jaxft.host_memory import give_back
 from jaxft.loop.build import Built
 from jaxft.loop.summary import flops, memory_bytes, peak_flops
 
@@ -28,6 +29,7 @@ class Pace:
             with self.paused():
                 start = time.monotonic()
                 step.lower(*args).compile()  # the call that follows finds it
+                give_back()
                 rows, length = batch["tokens"].shape
                 seconds = time.monotonic() - start
                 log.info("compiled the training step for %d rows of %d tokens in %.1f s", rows, length, seconds)

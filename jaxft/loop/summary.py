@@ -2,10 +2,10 @@
 
 import math
 import re
-import resource
 
 import jax
 
+from jaxft.host_memory import peak_bytes
 from jaxft.models.model import Model
 from jaxft.models.params import shape, variables
 
@@ -85,7 +85,7 @@ def memory_bytes() -> int:
     stats = [device.memory_stats() for device in jax.local_devices()]
     if all(stats):
         return max(stat["peak_bytes_in_use"] for stat in stats)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    return peak_bytes()
 
 
 def human(number: float) -> str:

@@ -129,10 +129,13 @@ class NormLayer(nnx.Module):
         self.bias = param((width,), (None,), "zeros") if bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = recomputed(self.norm.normalise)(x.astype(jnp.float32)) * self.scale[...].astype(jnp.float32)
-        if self.bias is not None:
-            y = y + self.bias[...].astype(jnp.float32)
-        return y.astype(x.dtype)
+        def normed(x):
+            y = self.norm.normalise(x.astype(jnp.float32)) * self.scale[...].astype(jnp.float32)
+            if self.bias is not None:
+                y = y + self.bias[...].astype(jnp.float32)
+            return y.astype(x.dtype)
+
+        return recomputed(normed)(x)
 
 
 @dataclass(frozen=True)
