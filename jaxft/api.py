@@ -44,7 +44,7 @@ class LoadedModel:
     def __init__(self, pretrained: Pretrained, arch: Architecture, model: Model, mesh, params, report: LoadReport):
         self.pretrained, self.arch, self.model, self.mesh, self.params = pretrained, arch, model, mesh, params
         self.report = report  # what was loaded, newly initialised, left unused
-        self._forward = jax.jit(lambda params, batch: bind(model, params)(batch))
+        self._forward = jax.jit(lambda params, batch: _arrays(bind(model, params)(batch)))
 
     @property
     def tokenizer(self):
@@ -78,7 +78,7 @@ class LoadedModel:
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch)
         logits = None if self.arch.kind == "none" else out.logits[:, 0] if classifies else out.logits
-        return Outputs(out.hidden.astype(jnp.float32), logits)
+        return Outputs(out.hidden, logits)
 
     def predict(self, texts: list, batch: int = 32) -> list[dict]:
         """What the head says of each text; a pair of texts is a tuple.
@@ -138,6 +138,10 @@ class LoadedModel:
                 reached = least if least < 0 else most
                 problems.append(f"{name} reach {reached}, but the model has {limit} of them (from 0)")
         return problems
+
+
+def _arrays(out: Outputs) -> Outputs:
+    return Outputs(out.hidden.astype(jnp.float32), out.logits)
 
 
 def read_positions(mask: np.ndarray, reads: str) -> np.ndarray:

@@ -15,11 +15,13 @@ from test_house import FAMILIES
 import jaxft
 from jaxft.loop.step import TrainState, train_step
 from jaxft.metrics import Mean
-from jaxft.models.params import bind, shape, variables
+from jaxft.models.params import bind, names, shape, variables
 from jaxft.models.save import save_model
+from jaxft.models.vocabulary import Vocabulary
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.base import optimizer
 from jaxft.optim.schedule import Linear
+from jaxft.tasks.tokens import token_sums
 
 MAKE = {
     "bert": (bert_config, wordpiece),
@@ -153,6 +155,8 @@ def with_empty_rows(batch, rows=5):
 def our_loss(model):
     def loss(params, batch, key):
         out = bind(model, params)(batch, key)
+        if isinstance(out.scores, Vocabulary):
+            return token_sums(out, batch)
         errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
         return {"loss": Mean.of(errors, batch["weights"])}
 
@@ -316,6 +320,48 @@ def row_of(*texts, length=20) -> dict[str, np.ndarray]:
     }
     joined = {name: np.concatenate(arrays) for name, arrays in pieces.items()}
     return {name: np.pad(array, (0, length - len(array))).astype(np.int32) for name, array in joined.items()}
+
+
+@pytest.mark.parametrize("family", BASE)
+@pytest.mark.parametrize("kind", ["sequence-classification", "lm"])
+def test_the_last_layer_only_where_the_head_reads(families, family, kind):
+    """Loss and gradients are those of the model that computes its last layer everywhere."""
+    kind = kind if kind != "lm" else "masked-lm" if family == "bert" else "causal-lm"
+    rng = np.random.default_rng(4)
+    lengths = [[5, 7], [4, 4, 5]]
+    rows = [row_of(*(rng.integers(5, 100, length) for length in row), length=13) for row in lengths]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    batch["at"] = np.array([[4, 11, 0, 7], [12, 2, 9, 9]], np.int32)
+    batch["targets"], batch["weights"] = rng.integers(0, 3, (2, 4)), np.array([[1, 1, 0, 1], [1, 2, 1, 1]], np.float32)
+    models = [model_of(families[family], kind, hidden=hidden) for hidden in ("all", "read")]
+    assert [len(model.layers.plan) for model in models] == [1, 2]
+    values = random_like(shapes_by_name(models[0]), scale=0.3)
+    results = []
+    for model in models:
+        stacked = {
+            path: np.stack([values[name] for name in names(model, path)])
+            if path.startswith("layers.")
+            else values[path]
+            for path in variables(model)
+        }
+        loss, grads = jax.jit(jax.value_and_grad(lambda p, m=model: our_loss(m)(p, batch, None)["loss"].total))(stacked)
+        by_name = {}
+        for path, grad in grads.items():
+            rows = grad if path.startswith("layers.") else grad[None]
+            by_name |= dict(zip(names(model, path), np.asarray(rows), strict=True))
+        results.append((loss, by_name))
+    (loss_all, all_), (loss_read, read) = results
+    assert float(loss_read) == pytest.approx(float(loss_all), rel=1e-6) and all_.keys() == read.keys()
+    for name, grad in all_.items():
+        np.testing.assert_allclose(read[name], grad, rtol=0, atol=1e-5 * max(1, np.abs(grad).max()), err_msg=name)
+
+
+def shapes_by_name(model) -> dict[str, tuple[int, ...]]:
+    return {
+        name: shape(variable)[1:] if path.startswith("layers.") else shape(variable)
+        for path, variable in variables(model).items()
+        for name in names(model, path)
+    }
 
 
 @pytest.mark.parametrize("family", BASE)

@@ -1,13 +1,16 @@
 """Parts with gradients or random bits of their own, against plain computations."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 
+from jaxft.models import vocabulary
 from jaxft.models.attention import MASKED, attend, dot_product_attention, visible
 from jaxft.models.parts import gelu, keep_mask
 
@@ -104,3 +107,39 @@ def test_as_many_are_dropped_as_asked(shape, rate):
         both = (~one & ~other).mean()
         assert abs(both - rate**2) <= 5 * math.sqrt(max(rate**2 * (1 - rate**2), 0) / one.size)
     assert rate in (0.0,) or not np.array_equal(keep, keep_mask(jax.random.key(2), rate, shape))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+@pytest.mark.parametrize("biased", [False, True])
+def test_cross_entropy_in_pieces(chunk, biased, monkeypatch):
+    """Sum, hits and gradients are those of all scores at once, and no array holds all of them."""
+    rng = np.random.default_rng(0)
+    b, k, d, v = 3, 7, 5, 23
+    hidden, table, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((b, k, d), (v, d), (v,)))
+    targets, weights = rng.integers(0, v, (b, k)), rng.integers(0, 3, (b, k)).astype(np.float32)
+    hidden[0, 0], weights[0, 0] = 1e38, 0.0  # what does not count may be beyond all numbers
+    monkeypatch.setattr(vocabulary, "CHUNK", chunk * b * v)
+
+    def ours(hidden, table, bias):
+        total, hits = vocabulary.Vocabulary(hidden, table, bias).cross_entropy(targets, weights)
+        return 2 * total, hits
+
+    def whole(hidden, table, bias):
+        scores = hidden @ table.T + (0 if bias is None else bias)
+        errors = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
+        return 2 * jnp.sum(jnp.where(weights > 0, errors * weights, 0)), jnp.argmax(scores, -1) == targets
+
+    args = [hidden, table, bias if biased else None]
+    trained = (0, 1, 2) if biased else (0, 1)
+    gradient = jax.jit(jax.value_and_grad(ours, trained, has_aux=True))
+    (found, hits), grads = gradient(*args)
+    args[0][0, 0] = 1.0
+    (wanted, wanted_hits), wanted_grads = jax.value_and_grad(whole, trained, has_aux=True)(*args)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    assert float(jax.jit(ours)(*args)[0]) == pytest.approx(float(wanted), rel=1e-6)
+    np.testing.assert_array_equal(np.asarray(hits)[weights > 0], np.asarray(wanted_hits)[weights > 0])
+    for one, other in zip(grads, wanted_grads, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
+    program = gradient.lower(*args).compile().as_text()
+    sizes = {math.prod(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", program)}
+    assert (b * k * v in sizes) == (chunk == 7) and max(sizes) <= max(chunk * b * v, b * 8 * d, v * d)

@@ -21,6 +21,7 @@ from jaxft.loop.build import build
 from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
 from jaxft.models.save import exported_config
+from jaxft.models.vocabulary import Vocabulary
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
@@ -453,7 +454,8 @@ def test_accuracy_and_perplexity_of_tokens():
     logits, targets = rng.standard_normal((3, 7, 11)).astype(np.float32), rng.integers(0, 11, (3, 7))
     targets[:, :4] = logits[:, :4].argmax(-1)  # some are right
     weights = (rng.random((3, 7)) < 0.6).astype(np.float32)
-    sums = token_sums(Outputs(None, jnp.array(logits)), {"targets": targets, "weights": weights})
+    scores = Vocabulary(jnp.array(logits), jnp.eye(11), None)
+    sums = token_sums(Outputs(None, scores), {"targets": targets, "weights": weights})
     counted = weights > 0
     right = logits.argmax(-1) == targets
     assert 0 < right[counted].mean() < 1

@@ -154,7 +154,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     labels = getattr(task, "labels", None)
     arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
-    model, trained = lay_out(cfg, arch)
+    model, trained = lay_out(cfg, arch, "all" if task.slots(1) is None else "read")
     return Built(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
 
 
@@ -182,7 +182,7 @@ def training(built: Built, total: int) -> Training:
     return Training(built, schedule, tx, placements)
 
 
-def lay_out(cfg: Config, arch: Architecture) -> tuple[Model, list[str]]:
+def lay_out(cfg: Config, arch: Architecture, hidden: str = "all") -> tuple[Model, list[str]]:
     """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
     options = {"dtype": compute_dtype(cfg), "remat": cfg.remat, "unroll": cfg.scan}
     uncut = all_names(Model(arch.spec, arch.head))
@@ -193,7 +193,7 @@ def lay_out(cfg: Config, arch: Architecture) -> tuple[Model, list[str]]:
         frozenset(name.removeprefix(f"layers.{i}.") for name in chosen if name.startswith(f"layers.{i}."))
         for i in range(len(arch.spec.layers))
     ]
-    model = Model(arch.spec, arch.head, trains=trains, **options)
+    model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
     return model, [path for path in variables(model) if names(model, path)[0] in chosen]
 
 

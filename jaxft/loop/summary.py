@@ -39,7 +39,7 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
     """
     rows, length = batch["tokens"].shape
     slots = math.prod(batch.get("at", batch["tokens"]).shape)
-    lowest = lowest_trained(trained)
+    lowest = min((_depth(model, path) for path in trained), default=math.inf)
     total = 0.0
     for path, variable in variables(model).items():
         if not path.endswith((".kernel", ".embedding")):
@@ -49,28 +49,57 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
             tied = path == "embed.tokens.embedding" and getattr(model.head, "table", 0) is None
             total += tied * 2 * size * slots * (2 + (path in trained))
             continue
-        positions = slots if path.startswith("head.") else rows * length
-        # Within the lowest segment that trains, the loop over its layers hands a gradient down from each.
-        inputs = _depth(path) > lowest or path.startswith("layers.") and _depth(path) == lowest
+        positions = slots if path.startswith("head.") or _at_slots(model, path) else rows * length
+        # In a loop over layers each of them hands a gradient down, the lowest too.
+        depth = _depth(model, path)
+        inputs = depth > lowest or depth == lowest and _loops(model, path)
         total += 2 * size * positions * (1 + inputs + (path in trained))
     for number, segment in enumerate(model.layers.plan):
-        backward = 2 if number >= lowest else 0
+        query = f"layers.segments.{number}.0.attn.q.kernel"
+        backward = 2 if _depth(model, query) >= lowest else 0
+        queries = slots if _at_slots(model, query) else rows * length
         for place in range(segment.period):
             part = model.spec.layers[segment.start + place].attn
-            total += segment.repeats * (1 + backward) * 4 * rows * length**2 * part.heads * part.head_dim
+            total += segment.repeats * (1 + backward) * 4 * queries * length * part.heads * part.head_dim
     return total
 
 
-def lowest_trained(trained: set[str]) -> float:
-    """Depth of the lowest thing that trains: -1 embeddings, then segments of the stack, infinity above."""
-    return min(map(_depth, trained), default=math.inf)
+def _at_slots(model: Model, path: str) -> bool:
+    """Whether a parameter of the last layer is used only where the head reads: all but keys and values."""
+    last = f"layers.segments.{len(model.layers.plan) - 1}."
+    return model.hidden == "read" and path.startswith(last) and ".attn.k." not in path and ".attn.v." not in path
 
 
-def _depth(path: str) -> float:
+# Parts of a layer from its input up, by the number of their row: what trains in one needs gradients from those above.
+ORDER = (
+    ("norms.attn_in",),
+    ("attn.q", "attn.k", "attn.v"),
+    ("attn.o",),
+    ("norms.attn_out", "norms.attn_res", "norms.mlp_in"),
+    ("mlp.gate", "mlp.up"),
+    ("mlp.down",),
+    ("norms.mlp_out", "norms.mlp_res"),
+)
+
+
+def _depth(model: Model, path: str) -> float:
+    """-1 embeddings, then segments of the stack and, where a segment is one layer, tenths for its parts; infinity."""
     if path.startswith("embed."):
         return -1
-    number = re.match(r"layers\.segments\.(\d+)", path)
-    return int(number[1]) if number else math.inf
+    if not path.startswith("layers."):
+        return math.inf
+    number = _segment(path)
+    if _loops(model, path):
+        return number
+    return number + next(row for row, names in enumerate(ORDER) if any(f".{name}." in path for name in names)) / 10
+
+
+def _loops(model: Model, path: str) -> bool:
+    return path.startswith("layers.") and model.layers.plan[_segment(path)].repeats > 1
+
+
+def _segment(path: str) -> int:
+    return int(re.match(r"layers\.segments\.(\d+)", path)[1])
 
 
 def peak_flops() -> float | None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.parts import Linear, Rotary, keep_mask, rotate, subkey
+from jaxft.models.parts import Linear, Rotary, keep_mask, read, rotate, subkey
 from jaxft.parallel.mesh import shard
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
@@ -48,6 +48,16 @@ class Context:
         if part.rotary is not None and part.rotary not in self.tables:
             self.tables[part.rotary] = part.rotary.table(self.positions)
 
+    def mask(self, part: Attention, at_bk: jax.Array | None) -> jax.Array:
+        """Bool (batch, 1, 1, t or slots, s): what the queries may see, those at `at` or all."""
+        mask = self.masks[part.causal]
+        return mask if at_bk is None else jnp.take_along_axis(mask, at_bk[:, None, None, :, None], 3)
+
+    def table(self, part: Attention, at_bk: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Rotary cosine and sine of the positions, those at `at` or all."""
+        whole = self.tables[part.rotary]
+        return whole if at_bk is None else tuple(jnp.take_along_axis(x, at_bk[..., None, None], 1) for x in whole)
+
 
 def visible(segments_bt: jax.Array, causal: bool) -> jax.Array:
     """Bool (batch, 1, 1, t, s): may query t see key s?
@@ -70,17 +80,17 @@ class AttentionLayer(nnx.Module):
         self.v = Linear(width, inner_kv, ("embed", "heads"), "v" in part.bias)
         self.o = Linear(inner, width, ("heads", "embed"), "o" in part.bias)
 
-    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> jax.Array:
-        part, (b, t, _) = self.part, x_btd.shape
-        q = self.q(x_btd).reshape(b, t, part.heads, part.head_dim)
-        k = self.k(x_btd).reshape(b, t, part.kv_heads, part.head_dim)
-        v = self.v(x_btd).reshape(b, t, part.kv_heads, part.head_dim)
+    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None, at_bk=None) -> jax.Array:
+        """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
+        part, y_btd = self.part, read(x_btd, at_bk)
+        q = self.q(y_btd).reshape(*y_btd.shape[:2], part.heads, part.head_dim)
+        k = self.k(x_btd).reshape(*x_btd.shape[:2], part.kv_heads, part.head_dim)
+        v = self.v(x_btd).reshape(*x_btd.shape[:2], part.kv_heads, part.head_dim)
         if part.rotary is not None:
-            table = context.tables[part.rotary]
-            q, k = rotate(q, table), rotate(k, table)
+            q, k = rotate(q, context.table(part, at_bk)), rotate(k, context.table(part, None))
         q, k, v = (shard(y, "batch", None, "heads", None) for y in (q, k, v))
-        mixed = attend(q, k, v, context.masks[part.causal], part.dropout, subkey(key, 0))
-        return self.o(mixed.reshape(b, t, part.heads * part.head_dim))
+        mixed = attend(q, k, v, context.mask(part, at_bk), part.dropout, subkey(key, 0))
+        return self.o(mixed.reshape(*y_btd.shape[:2], part.heads * part.head_dim))
 
 
 def attend(q, k, v, mask, rate: float, key: jax.Array | None) -> jax.Array:

@@ -5,11 +5,11 @@ A head reads the hidden states at the positions `at` (batch, slots); without `at
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, dropout, param, subkey
+from jaxft.models.vocabulary import Vocabulary
 
 # The names of CONTRACT.md for the heads that exist so far.
 KINDS = ("none", "sequence-classification", "masked-lm", "causal-lm")
@@ -56,7 +56,7 @@ class ClassifierLayer(nnx.Module):
     def __call__(self, hidden, tokens: Table, key):
         if self.pooler is not None:
             hidden = self.pooler(hidden, tokens, key)
-        return self.out(dropout(hidden, self.rate, subkey(key, 0)))
+        return self.out(dropout(hidden, self.rate, subkey(key, 0))).astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,5 @@ class LanguageModelLayer(nnx.Module):
     def __call__(self, hidden, tokens: Table, key):
         if self.transform:
             hidden = self.norm(ACTIVATIONS[self.transform.act](self.dense(hidden)))
-        logits = (tokens if self.table is None else self.table).attend(hidden)
-        return logits if self.bias is None else logits + self.bias[...].astype(logits.dtype)
-
-
-def read(hidden_btd: jax.Array, at_bk: jax.Array | None) -> jax.Array:
-    """The hidden states at `at`: (batch, slots, width); all of them where `at` is None."""
-    return hidden_btd if at_bk is None else jnp.take_along_axis(hidden_btd, at_bk[..., None], axis=1)
+        table = tokens if self.table is None else self.table
+        return Vocabulary(hidden, table.embedding[...], None if self.bias is None else self.bias[...])

@@ -76,6 +76,11 @@ def recomputed(function):
     return jax.checkpoint(function, prevent_cse=False)  # the loop over layers stands between the two passes
 
 
+def read(x_btd: jax.Array, at_bk: jax.Array | None) -> jax.Array:
+    """What stands at the positions `at`: (batch, slots, width); everything where `at` is None."""
+    return x_btd if at_bk is None else jnp.take_along_axis(x_btd, at_bk[..., None], axis=1)
+
+
 def subkey(key: jax.Array | None, number: int) -> jax.Array | None:
     """The `number`-th key under `key`; None stays None."""
     return None if key is None else jax.random.fold_in(key, number)
@@ -190,7 +195,7 @@ class GatedLayer(nnx.Module):
 
 
 class Table(nnx.Module):
-    """An embedding table: rows by number, and logits against every row."""
+    """An embedding table: rows by number."""
 
     def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None]):
         self.axes = axes
@@ -199,9 +204,6 @@ class Table(nnx.Module):
     def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
         # Gather the width first: a lookup in a table split both ways makes the compiler replicate its result.
         return shard(self.embedding[...].astype(dtype), self.axes[0], None)[numbers]
-
-    def attend(self, x_btd: jax.Array) -> jax.Array:
-        return x_btd @ self.embedding[...].astype(x_btd.dtype).T
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.attention import Context
-from jaxft.models.parts import dropout, subkey
+from jaxft.models.parts import dropout, read, subkey
 from jaxft.models.spec import Layer
 from jaxft.parallel.mesh import shard
 
@@ -68,9 +68,10 @@ class Block(nnx.Module):
         self.mlp = layer.mlp.build(width)
         self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
 
-    def __call__(self, x, context: Context, key):
-        y = self.attn(self.norm("attn_in", x), context, subkey(key, 0))
-        x = self.norm("attn_res", x + dropout(self.norm("attn_out", y), self.rate, subkey(key, 1)))
+    def __call__(self, x, context: Context, key, at=None):
+        """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
+        y = self.attn(self.norm("attn_in", x), context, subkey(key, 0), at)
+        x = self.norm("attn_res", read(x, at) + dropout(self.norm("attn_out", y), self.rate, subkey(key, 1)))
         y = self.mlp(self.norm("mlp_in", x))
         x = self.norm("mlp_res", x + dropout(self.norm("mlp_out", y), self.rate, subkey(key, 2)))
         return shard(x, "batch", None, None)
@@ -89,23 +90,27 @@ class Stack(nnx.Module):
             for s in segments
         )
 
-    def __call__(self, x, context: Context, key):
+    def __call__(self, x, context: Context, key, at=None):
+        """With `at` (batch, slots), which needs a last layer of its own, the results at these positions only."""
         for part in self.parts:
             context.prepare(part.attn)
         for segment, blocks in zip(self.plan, self.segments, strict=True):
-            x = self._run(x, segment, blocks, context, key)
+            last = segment.start + segment.period * segment.repeats == len(self.parts)
+            x = self._run(x, segment, blocks, context, key, at if last else None)
         return x
 
-    def _run(self, x, segment: Segment, blocks, context: Context, key):
+    def _run(self, x, segment: Segment, blocks, context: Context, key, at):
         def body(x, row):
             first, blocks = row
             for place, block in enumerate(blocks):
                 # The key depends on the layer's number alone: cut elsewhere, the stack draws the same masks.
-                x = block(x, context, None if key is None else subkey(key, first + place))
+                x = block(x, context, None if key is None else subkey(key, first + place), at)
             return x, None
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=POLICIES[self.remat])
+        if segment.repeats == 1:  # no loop, which could not change the shape of x either
+            return body(x, (segment.start, jax.tree.map(lambda stacked: stacked[0], blocks)))[0]
         numbers = segment.start + segment.period * jnp.arange(segment.repeats)
         return jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)[0]
 

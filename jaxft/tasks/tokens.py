@@ -3,17 +3,16 @@
 import math
 
 import jax.numpy as jnp
-import optax
 
 from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
 
 
 def token_sums(out: Outputs, batch) -> dict[str, Mean]:
-    """Cross entropy (nats) and accuracy of `logits` (batch, slots, vocabulary), by the slots' weights."""
-    errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
-    hits = jnp.argmax(out.logits, -1) == batch["targets"]
-    return {"loss": Mean.of(errors, batch["weights"]), "accuracy": Mean.of(hits, batch["weights"])}
+    """Cross entropy (nats) and accuracy over the vocabulary, by the slots' weights."""
+    total, hits = out.scores.cross_entropy(batch["targets"], batch["weights"])
+    count = jnp.sum(batch["weights"])
+    return {"loss": Mean(total, count), "accuracy": Mean.of(hits, batch["weights"])}
 
 
 def perplexity(sums: dict[str, Mean]) -> dict[str, float]:
