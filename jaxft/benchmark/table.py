@@ -17,7 +17,7 @@ SHOWN = {
     "save_seconds": ("a checkpoint holds up the loop", "{:,.0f} ms", 1e3),
     "write_seconds": ("a checkpoint until it is on disk", "{:,.0f} ms", 1e3),
 }
-WIDTH = (34, 26, 26, 8)
+WIDTH = (34, 28, 28, 8)
 
 
 def table(report: dict) -> str:

@@ -1,0 +1,140 @@
+"""Measurements: both sides do the same work, and a ratio says who is better."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_same_numbers import write_rows
+
+from jaxft.benchmark import ours, trainer
+from jaxft.benchmark.job import read_examples, read_job
+from jaxft.benchmark.rounds import bench, prepare, summary
+from jaxft.benchmark.table import table
+from jaxft.config import Config, Eval
+from jaxft.data import Data, Pad
+from jaxft.optim.lion import Lion
+from jaxft.problems import UserError
+from jaxft.tasks.classify import Classify
+from jaxft.tasks.mlm import MaskedLM
+from jaxft.tune.partial import Partial
+
+
+@pytest.fixture
+def cfg(tiny_bert, tmp_path, one_device):
+    data = Data(path=write_rows(tmp_path / "rows.csv", 23))
+    return Config(
+        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data)}, lr=1e-3, batch=4, steps=60,
+        max_len=32, rows=Pad(buckets=(8, 32)), log_every=2,
+    )  # fmt: skip
+
+
+def test_both_sides_do_the_same_work(cfg, tmp_path):
+    prepare(cfg, "fixed", 2, tmp_path, compared=True)
+    job = read_job(tmp_path)
+    results = {
+        row: (ours.MEASURES[row](tmp_path), trainer.MEASURES[row](job, tmp_path)) for row in ("train", "evaluate")
+    }
+    for one, other in results.values():
+        for numbers in (one, other):
+            assert 0 < numbers["useful_share"] <= 1 and numbers["peak_bytes"] > 50e6
+            assert numbers["useful_tokens_per_second"] < numbers["padded_tokens_per_second"]
+    one, other = results["train"]
+    assert len(one["steps"]) == len(other["steps"]) == 2
+    assert {"data_seconds", "log_seconds", "save_seconds", "write_seconds", "compile_seconds"} <= one.keys()
+    # Of the Trainer every row is as long as max_len says, and there are 4 of them a step.
+    padded = other["padded_tokens_per_second"] * sum(other["steps"])
+    assert padded == pytest.approx(2 * 4 * 32)
+    useful = sum(len(example["tokens"]) for example in read_examples(tmp_path / "evaluate.npz"))
+    for numbers in results["evaluate"]:
+        assert numbers["useful_tokens_per_second"] * numbers["seconds"] == pytest.approx(useful)
+
+
+def test_the_trainer_trains_what_jaxft_trains(cfg, tmp_path):
+    cfg = dataclasses.replace(cfg, tune=Partial(last_layers=1), dropout=0.25, init="random")
+    prepare(cfg, "dynamic", 2, tmp_path, compared=True)
+    model = trainer.model_of(read_job(tmp_path))
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith(("bert.encoder.layer.2.", "bert.pooler.", "classifier."))
+    }
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.25} and model.config.num_labels == 3
+
+
+def test_masked_words_for_the_trainer(cfg, tmp_path):
+    cfg = dataclasses.replace(cfg, task=MaskedLM(rate=0.3), evals={})
+    prepare(cfg, "dynamic", 2, tmp_path, compared=True)
+    job = read_job(tmp_path)
+    collator = trainer.Collator(job)
+    batch = collator(trainer.examples_of(job, tmp_path / "train.npz"))
+    assert 0.1 < float((batch["labels"] != -100).float().mean()) < 0.4
+    assert collator.made == [(int(batch["attention_mask"].sum()), batch["input_ids"].numel())]
+
+
+def test_what_cannot_be_compared_is_said(cfg):
+    with pytest.raises(UserError, match="--rounds is 0") as caught:
+        bench(cfg, None, "dynamic", ("train",), 0, -1)
+    assert "--steps is -1" in str(caught.value)
+    with pytest.raises(UserError, match="set config.optim"):
+        bench(dataclasses.replace(cfg, optim=Lion()), "transformers", "dynamic", ("train",), 1, 1)
+
+
+def test_ratios_are_above_one_where_jaxft_is_better():
+    def run(seconds, rate, memory, steps):
+        return {"step_seconds": seconds, "useful_tokens_per_second": rate, "peak_bytes": memory, "steps": steps}
+
+    measured = {
+        "jaxft": [run(1.0, 300, 2**20, [1, 1]), run(2.0, 200, 2**20, [2, 2]), run(1.0, 100, 2**20, [3, 3])],
+        "transformers": [run(2.0, 100, 2**21, [9]), run(2.0, 100, 2**21, [9]), run(3.0, 100, 2**21, [9])],
+    }
+    result = summary(measured, ["jaxft", "transformers"])
+    assert result["jaxft"]["step_seconds"] == 1.0 and result["jaxft"]["steps"] == [1, 1, 2, 2, 3, 3]
+    # Of the rounds' own ratios: 2, 1, 3 and 3, 2, 1.
+    assert result["ratio"] == {"step_seconds": 2.0, "useful_tokens_per_second": 2.0, "peak_bytes": 2.0}
+    lines = table({"model": "m", "device": "cpu", "rounds": 3, "train": result}).splitlines()
+    assert lines[0] == "m on cpu, medians of 3 rounds"
+    assert lines[3].split() == [
+        "step",
+        "1,000",
+        "ms",
+        "(1,000",
+        "to",
+        "3,000)",
+        "2,000",
+        "ms",
+        "(9,000",
+        "to",
+        "9,000)",
+        "2.00",
+    ]
+    assert lines[4].split() == ["useful", "tokens/s", "200", "100", "2.00"]
+    assert lines[5].split() == ["peak", "memory", "1", "MiB", "2", "MiB", "2.00"]
+
+
+CONFIG = """
+from jaxft.config import Config
+from jaxft.data import Data
+from jaxft.tasks.classify import Classify
+
+
+def get_config():
+    return Config(model={model!r}, task=Classify(), data=Data(path={data!r}), lr=1e-3, batch=4, steps=9, max_len=32)
+"""
+
+
+def test_the_command(tiny_bert, tmp_path):
+    rows = write_rows(tmp_path / "rows.csv", 23)
+    (tmp_path / "run.py").write_text(CONFIG.format(model=str(tiny_bert), data=rows))
+    command = [sys.executable, "-m", "jaxft.bench", f"--config={tmp_path}/run.py", "--against=transformers", "--json"]
+    one_device = os.environ | {"XLA_FLAGS": ""}
+    done = subprocess.run([*command, "--only=load", "--rounds=1"], capture_output=True, text=True, env=one_device)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["load"]["jaxft"]["seconds"] > 0 and report["load"]["transformers"]["seconds"] > 0
+    assert report["load"]["ratio"].keys() == {"seconds", "again_seconds", "peak_bytes"} and "train" not in report
