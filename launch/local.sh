@@ -47,8 +47,6 @@ fi
 
 # What every process gets, as words of `env`.
 settings=(
-  # Compiled programs are kept, so that the next start is quick.
-  "JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/jaxft/compiled}"
   # JAX takes this share of a GPU's memory at once instead of in pieces, which would scatter it.
   "XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
 )
