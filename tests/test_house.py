@@ -22,7 +22,7 @@ ALLOWED = {
     "metrics": set(),
     "pictures": {"metrics"},
     "host_memory": set(),
-    "parallel": {"parallel", "problems"},
+    "parallel": {"parallel.peers", "problems"},
     "models": {"models", "parallel", "problems"},
     "models.families": {"models.spec", "models.parts", "models.attention", "models.heads", "models.hf", "problems"},
     "data": {"data", "configurable", "problems"},

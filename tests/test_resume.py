@@ -288,3 +288,37 @@ def test_exported_weights_are_the_trained_ones(make, whole):
         expected = theirs(**batch).logits.numpy()
     found = jaxft.load(str(whole / "model"))(**{name: tensor.numpy() for name, tensor in batch.items()}).logits
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 4])  # in the first and in the second set, of three batches each
+@pytest.mark.parametrize("last", [False, True])
+def test_a_run_that_is_asked_to_end_while_it_evaluates(make, tmp_path, monkeypatch, batch, last):
+    """It does not wait for the evaluation's end; the next run makes up for it, the ranking of checkpoints included."""
+    val = Eval(data=make().data, every=6, batch=8)
+    cfg = make(evals={"val": val, "test": val}, save=Save(every=6, keep=3, best="test/loss"))
+    fit(cfg, str(tmp_path / "whole"))
+    workdir, plain = tmp_path / "asked", module.run_eval
+
+    def run_eval(run, name):
+        if run.done == (17 if last else 6):
+            between, calls = type(run.stop).between, []
+
+            def asked(batches):
+                for one in between(run.stop, batches):
+                    calls.append(one)
+                    if len(calls) == (batch - 1) % 3 + 1 and name == ("val" if batch <= 3 else "test"):
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    yield one
+
+            run.stop.between = asked
+        return plain(run, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "run_eval", run_eval)
+        with pytest.raises(RunInterrupted, match=f"step {17 if last else 6} is saved"):
+            fit(cfg, str(workdir))
+    assert len(numbers(workdir)) < len(numbers(tmp_path / "whole"))
+    results = fit(cfg, str(workdir))
+    assert numbers(workdir) == numbers(tmp_path / "whole")
+    card = [(folder / "model" / "README.md").read_text() for folder in (workdir, tmp_path / "whole")]
+    assert card[0] == card[1] and results.keys() == {"val", "test"}

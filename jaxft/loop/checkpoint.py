@@ -66,6 +66,8 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, run: dict, metrics: dict[str, float]) -> None:
         """Begin to write; returns once the device arrays are copied. `metrics` rank the checkpoint."""
+        if step in self.steps():  # of a run that ended before its evaluation, whose metrics are here now
+            self.manager.delete(step)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
         self.manager.save(step, args=items, metrics=metrics or None, force=True)
 

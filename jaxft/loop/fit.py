@@ -13,7 +13,8 @@ from jaxft.loop.claim import claim
 from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
 from jaxft.loop.run import Run, precision, start
-from jaxft.loop.stop import Stop
+from jaxft.loop.space import told_when_full
+from jaxft.loop.stop import Asked, Stop
 from jaxft.loop.writer import sink_problems
 from jaxft.models.save import output_problems
 from jaxft.problems import RunInterrupted, RunStopped, raise_problems
@@ -29,45 +30,67 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
     with (
         jax.set_mesh(built.mesh),
         precision(built),
+        told_when_full(Path(workdir)),
         claim(Path(workdir)),
         contextlib.closing(start(built, Path(workdir))) as run,
         run.report.at_the_end(),
         Stop() as stop,
     ):
-        if run.done < run.total:
-            run.open()
-            train_step, batch = run.training.step(), run.next_batch()
-        while run.done < run.total:
-            run.pace.before(train_step, run.state, run.frozen, batch)
-            run.state, metrics = train_step(run.state, run.frozen, batch)
-            run.on_device.append(metrics)
-            run.done += 1
+        if run.done < run.total or run.due:
+            run.open(stop)
+        try:
+            if run.due:
+                measure(run, due(run))  # an earlier process did not end it
             if run.done < run.total:
-                batch = run.next_batch()  # while the devices are busy with the step
-            after_step(run)
-            if run.done < run.total and stop.due(run.done):
-                interrupt(run)
+                train_step, batch = run.training.step(), run.next_batch()
+            while run.done < run.total:
+                run.pace.before(train_step, run.state, run.frozen, batch)
+                run.state, metrics = train_step(run.state, run.frozen, batch)
+                run.on_device.append(metrics)
+                run.done += 1
+                if run.done < run.total:
+                    batch = run.next_batch()  # while the devices are busy with the step
+                after_step(run)
+                if run.done < run.total and stop.due():
+                    raise Asked
+        except Asked:
+            interrupt(run)
         finish(run)
     return run.results
 
 
 def after_step(run: Run) -> None:
     """Log, evaluate and save, each where it is due."""
-    cfg, last = run.built.cfg, run.done == run.total
-    saves = last or run.done % cfg.save_interval(run.total) == 0
-    logs = last or run.done % cfg.log_every == 0
-    if saves or logs:
+    logs = run.done == run.total or run.done % run.built.cfg.log_every == 0
+    if logs or saves(run):
         run.fetch()
     if logs:
         log_point(run)
     with run.pace.paused():
-        due = [name for name in run.evals if last or run.done % cfg.eval_interval(name, run.total) == 0]
-        for name in due:
-            run_eval(run, name)
-        if saves:
-            save(run, due)
-        if logs or due:
+        names = due(run)
+        measure(run, names)
+        if logs or names:
             run.report.refresh()
+
+
+def saves(run: Run) -> bool:
+    return run.done == run.total or run.done % run.built.cfg.save_interval(run.total) == 0
+
+
+def due(run: Run) -> list[str]:
+    """The sets to be evaluated at this step."""
+    cfg, last = run.built.cfg, run.done == run.total
+    return [name for name in run.evals if last or run.done % cfg.eval_interval(name, run.total) == 0]
+
+
+def measure(run: Run, names: list[str]) -> None:
+    """Evaluate the sets, of which `run.due` are left where that was begun before, and save where it is due."""
+    run.due = run.due or list(names)
+    while run.due:
+        run_eval(run, run.due[0])
+        run.due.pop(0)
+    if saves(run):
+        save(run, names)
 
 
 def log_point(run: Run) -> None:
@@ -100,7 +123,8 @@ def run_eval(run: Run, name: str) -> None:
     def step(batch):
         return run.eval_step(run.state.params, run.frozen, batch)
 
-    run.results[name], figures = evaluate(step, run.evals[name], run.built.put, run.built.task)
+    batches = run.stop.between(run.evals[name])
+    run.results[name], figures = evaluate(step, batches, run.built.put, run.built.task)
     run.report.draw(run.done, name, figures)
     run.writer.write(run.done, name, run.results[name])
 
@@ -108,7 +132,7 @@ def run_eval(run: Run, name: str) -> None:
 def save(run: Run, evaluated: list[str]) -> None:
     """Begin an asynchronous checkpoint, ranked by the metrics that were measured at this very step."""
     metrics = {f"{name}/{key}": value for name in evaluated for key, value in run.results[name].items()}
-    record = {"config": to_json(run.built.cfg), "pending": run.pending, "results": run.results}
+    record = {"config": to_json(run.built.cfg), "pending": run.pending, "results": run.results, "due": run.due}
     run.checkpoints.save(run.done, run.state, record, metrics)
 
 

@@ -16,7 +16,9 @@ from jaxft.loop.facts import gather
 from jaxft.loop.pace import Pace
 from jaxft.loop.report import Report
 from jaxft.loop.resume import changed_problems
+from jaxft.loop.space import check_space
 from jaxft.loop.step import StepMetrics, TrainState
+from jaxft.loop.stop import Stop
 from jaxft.loop.summary import human
 from jaxft.loop.writer import Writer
 from jaxft.parallel.mesh import data_shards
@@ -41,11 +43,13 @@ class Run:
     done: int = 0  # steps that are done
     pending: list[dict] = field(default_factory=list)  # host metrics of steps since the last log point
     results: dict[str, dict[str, float]] = field(default_factory=dict)  # latest metrics by evaluation set
+    due: list[str] = field(default_factory=list)  # sets whose evaluation at this step is not done yet
     report: Report | None = None  # from `start` on
 
-    def open(self) -> None:
+    def open(self, stop: Stop) -> None:
         """Start what runs beside the loop: data threads, writers, the clock."""
-        self.writer = Writer(self.workdir, self.first, self.total, self.built.cfg.wandb)
+        self.stop = stop
+        self.writer = Writer(self.workdir, self.first, self.total, self.built.cfg.wandb, self.due)
         self.report.open(self.first)
         self.pace = Pace(self.built)
         self.eval_step = evaluation_step(self.built)
@@ -89,12 +93,23 @@ def start(built: Built, workdir: Path) -> Run:
         run.first, run.state, saved = found
         run.done = run.first
         run.pending, run.results = saved["pending"], saved["results"]
+        run.due = [name for name in saved.get("due", []) if name in evals]
         log.info("resumed from the checkpoint of step %d", run.first)
+    if run.done < total:
+        check_space(workdir, *sizes(run))
     if jax.process_index() == 0:
         save_config(cfg, workdir / "config.json")
     run.report = Report(workdir, gather(run))
     describe(run)
     return run
+
+
+def sizes(run: Run) -> tuple[int, int, int]:
+    """(bytes of a checkpoint, how many are kept, bytes of the exported model), before any compression."""
+    cfg = run.built.cfg
+    width = {"float16": 2, "bfloat16": 2}.get(cfg.export_dtype, 4)
+    weights = sum(x.size for x in jax.tree.leaves((run.state.params, run.frozen)))
+    return sum(x.nbytes for x in jax.tree.leaves(run.state)), cfg.save.keep, width * weights
 
 
 def train_batches(built: Built) -> Batches:

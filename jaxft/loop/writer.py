@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -20,12 +21,15 @@ def sink_problems(wandb: str | None) -> list[str]:
 class Writer:
     """Takes (step, split, numbers) and hands them to every sink. Only the first process of a pod writes."""
 
-    def __init__(self, workdir, start: int, total: int, wandb: str | None = None):
-        """Lines of metrics.jsonl after step `start`, of a part of the run that was lost, are cut off."""
+    def __init__(self, workdir, start: int, total: int, wandb: str | None = None, due: Sequence[str] = ()):
+        """Lines of metrics.jsonl after step `start`, of a part of the run that was lost, are cut off.
+
+        So are those of step `start` itself for the splits of `due`, which are to be evaluated again.
+        """
         self.sinks = []
         if jax.process_index() != 0:
             return
-        self.sinks.append(JsonLines(Path(workdir) / "metrics.jsonl", start))
+        self.sinks.append(JsonLines(Path(workdir) / "metrics.jsonl", start, due))
         if importlib.util.find_spec("tensorboardX"):
             self.sinks.append(TensorBoard(Path(workdir) / "tensorboard", start))
         if wandb is not None:
@@ -44,9 +48,13 @@ class Writer:
 class JsonLines:
     """One object a line. A number that JSON cannot hold (NaN, infinity) becomes null."""
 
-    def __init__(self, path: Path, start: int):
+    def __init__(self, path: Path, start: int, due: Sequence[str] = ()):
+        def stays(line):
+            record = json.loads(line)
+            return record["step"] < start or record["step"] == start and record["split"] not in due
+
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
+        kept = [line for line in lines if line.endswith("\n") and stays(line)]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(kept))
         os.replace(partial, path)

@@ -46,6 +46,8 @@ def start() -> None:
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address is None and os.environ.get("JAXFT_DISTRIBUTED", "0") != "1":
         return
+    # Of two CPU programs in flight each process may start another one first, and then the sums of both fail or hang.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         # Where a cluster is known its own numbers fill what is None.
         jax.distributed.initialize(address, *_numbers())
