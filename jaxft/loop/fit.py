@@ -31,10 +31,10 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
         jax.set_mesh(built.mesh),
         precision(built),
         told_when_full(Path(workdir)),
+        Stop() as stop,
         claim(Path(workdir)),
         contextlib.closing(start(built, Path(workdir))) as run,
         run.report.at_the_end(),
-        Stop() as stop,
     ):
         if run.done < run.total or run.due:
             run.open(stop)
