@@ -56,7 +56,7 @@ def await_moment(workdir: Path, started, chance: random.Random, saving: bool, be
 
 
 def interrupt(config, workdir, count, sent, chance, log) -> tuple[int, list[int]]:
-    """(the newest step after it, exit codes) of a run that gets a signal at a random moment; 0s where it was done."""
+    """(the newest step after it, exit codes) of a run that gets a signal at a random moment."""
     before = newest(workdir)
     started = start(config, workdir, count, log)
     await_moment(workdir, started, chance, sent == signal.SIGKILL and chance.random() < 0.5, before)
@@ -75,6 +75,9 @@ def series(config: Path, folder: Path, count: int, kills: int, terms: int, seed:
             assert not any(codes), f"the unbroken run failed: {folder / 'log'}"
         for number, sent in enumerate(signals, 1):
             step, codes = interrupt(config, folder / "broken", count, sent, chance, log)
+            if not any(codes):
+                problems.append(f"the run was done before signal {number}: give it more --steps")
+                break
             print(f"{number}/{len(signals)} {sent.name}: exit codes {codes}, step {step} is saved", flush=True)
             expected = {75, -signal.SIGKILL} if sent == signal.SIGKILL else {75}
             if not set(codes) <= expected:
