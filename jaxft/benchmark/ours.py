@@ -21,6 +21,7 @@ from jaxft.loop.build import build, evaluation_step
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import log_point, save
 from jaxft.loop.run import Run, eval_batches, precision, start
+from jaxft.loop.stop import Stop
 
 
 def measure_load(folder: Path) -> dict:
@@ -46,7 +47,7 @@ def measure_train(folder: Path) -> dict:
         precision(built),
         contextlib.closing(start(built, Path(workdir))) as run,
     ):
-        run.open()
+        run.open(Stop())
         numbers = timed_steps(run, job.steps)
         begin = time.perf_counter()
         run.fetch()

@@ -56,6 +56,10 @@ def start() -> None:
             f"the other processes of this run cannot be found ({error}): set JAX_COORDINATOR_ADDRESS=HOST:PORT, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or unset JAXFT_DISTRIBUTED to train on this machine alone"
         ) from error
+    if jax.default_backend() == "cpu":
+        # A program that one process found compiled adds up in another order than one that another has just compiled,
+        # and a process whose sums meet those of another order is aborted.
+        jax.config.update("jax_enable_compilation_cache", False)
     if jax.process_index() != 0:
         logging.getLogger("jaxft").setLevel(logging.WARNING)  # the first process says it for all
 
