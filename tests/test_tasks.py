@@ -36,13 +36,18 @@ def close(ours, theirs, tolerance=1e-6):
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=tolerance, atol=tolerance)
 
 
-def scored(task, logits, targets, weights=None):
+def of_vocabulary(logits):
+    """As a language model's head gives them: the product with a table, here with the identity."""
+    return Vocabulary(jnp.asarray(logits), jnp.eye(logits.shape[-1]), None)
+
+
+def scored(task, logits, targets, weights=None, head=jnp.asarray):
     """Value of the loss and its gradient with respect to the logits, mean over what counts."""
     weights = np.ones(targets.shape[:2], np.float32) if weights is None else weights
     batch = {"targets": jnp.array(targets), "weights": jnp.array(weights)}
 
     def mean(logits):
-        pair = task.loss(Outputs(None, logits), batch)["loss"]
+        pair = task.loss(Outputs(None, head(logits)), batch)["loss"]
         return pair.total / pair.count
 
     return jax.value_and_grad(mean)(jnp.array(logits))
@@ -121,9 +126,9 @@ def test_language_model_losses_leave_out_padding():
     labels = torch.tensor(np.where(weights > 0, targets, -100), dtype=torch.long)
     theirs = by_torch(lambda x: functional.cross_entropy(x.flatten(0, 1), labels.flatten()), logits)
     for task in (CausalLM(), MaskedLM()):
-        for ours, wanted in zip(scored(task, logits, targets, weights), theirs, strict=True):
+        for ours, wanted in zip(scored(task, logits, targets, weights, of_vocabulary), theirs, strict=True):
             close(ours, wanted)
-        pairs = task.loss(Outputs(None, jnp.array(logits)), {"targets": targets, "weights": jnp.array(weights)})
+        pairs = task.loss(Outputs(None, of_vocabulary(logits)), {"targets": targets, "weights": jnp.array(weights)})
         right = (logits.argmax(-1) == targets)[weights > 0]
         assert (float(pairs["accuracy"].total), float(pairs["accuracy"].count)) == (right.sum(), 5)
         assert task.summarise(pairs, {})["perplexity"] == pytest.approx(float(theirs[0].exp()), rel=1e-6)
@@ -454,7 +459,7 @@ def test_accuracy_and_perplexity_of_tokens():
     logits, targets = rng.standard_normal((3, 7, 11)).astype(np.float32), rng.integers(0, 11, (3, 7))
     targets[:, :4] = logits[:, :4].argmax(-1)  # some are right
     weights = (rng.random((3, 7)) < 0.6).astype(np.float32)
-    scores = Vocabulary(jnp.array(logits), jnp.eye(11), None)
+    scores = of_vocabulary(logits)
     sums = token_sums(Outputs(None, scores), {"targets": targets, "weights": weights})
     counted = weights > 0
     right = logits.argmax(-1) == targets

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -66,7 +67,9 @@ def prepare(cfg: Config, padding: str, steps: int, folder: Path, compared: bool)
 
 def comparison_problems(cfg: Config) -> list[str]:
     problems = [] if isinstance(cfg.optim, AdamW) else ["--against=transformers compares with AdamW: set config.optim"]
-    return problems + (["--against=transformers needs steps of one device"] if jax.device_count() > 1 else [])
+    problems += ["--against=transformers needs steps of one device"] if jax.device_count() > 1 else []
+    absent = [name for name in ("torch", "accelerate") if find_spec(name) is None]
+    return problems + ([f"--against=transformers needs pip install {' '.join(absent)}"] if absent else [])
 
 
 def job_of(built: Built, padding: str, steps: int) -> Job:
