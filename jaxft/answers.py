@@ -1,6 +1,14 @@
 """What each head's output means to a person, one row at a time: for `model.predict` and the predict command."""
 
+import json
+import os
+
 import numpy as np
+
+from jaxft.problems import UserError, located
+from jaxft.tasks.base import column
+
+CHUNK = 1024  # rows held at a time
 
 
 def _classes(model, row, out, place) -> dict:
@@ -49,3 +57,26 @@ def label_names(pretrained, classes: int) -> list[str]:
     """Class names as config.json has them, LABEL_0, LABEL_1, ... if it has none."""
     table = pretrained.raw.get("id2label")
     return [table[key] for key in sorted(table, key=int)] if table else [f"LABEL_{i}" for i in range(classes)]
+
+
+def write_answers(model, rows, columns: list[str], batch: int, output: str) -> None:
+    """One JSON line a row, its fields and the answer to its texts; `output` is there when all of it is.
+
+    Raises UserError with the numbers of rows that have no text.
+    """
+
+    def predict(some):
+        return model.predict(list(zip(*(column(some, name) for name in columns), strict=True)), batch)
+
+    with open(output + ".partial", "w") as file:
+        for start in range(0, len(rows), CHUNK):
+            some = rows[start : start + CHUNK]
+            try:
+                answers = predict(some)
+            except UserError as error:
+                raise located(error, some, start + 1, rows.name, predict) from None
+            for row, answer in zip(some, answers, strict=True):
+                # The input's fields are kept: an answer of the same name is called predicted_NAME.
+                answer = {f"predicted_{name}" if name in row else name: value for name, value in answer.items()}
+                file.write(json.dumps({**row, **answer}, ensure_ascii=False, default=str) + "\n")
+    os.replace(output + ".partial", output)

@@ -49,7 +49,7 @@ class LoadedModel:
     @property
     def tokenizer(self):
         if not hasattr(self, "_tokenizer"):
-            self._tokenizer = tokenizer_of(self.pretrained.directory)
+            self._tokenizer = tokenizer_of(self.pretrained.directory, self.arch.spec.embed.vocab)
         return self._tokenizer
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None) -> Outputs:
@@ -85,11 +85,16 @@ class LoadedModel:
 
         Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
         {"tokens"}, the likeliest token for each mask in the text. No head: {"embedding"}, the mean of the hidden
-        states. Causal LM: {"perplexity"} of the text.
+        states. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
         """
         encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
         answer = ANSWERS[self.arch.kind]
         lengths = [len(encode(*as_pair(text))["input_ids"]) for text in texts]
+        raise_problems(
+            f"text {number} is empty: the tokenizer makes no token of it, so that there is nothing to read"
+            for number, length in enumerate(lengths, 1)
+            if length == 0
+        )
         order = np.argsort(lengths, kind="stable")
         answers: list = [None] * len(texts)
         for start in range(0, len(texts), batch):

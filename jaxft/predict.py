@@ -5,16 +5,14 @@ has already is called predicted_NAME). The text is in column --text, a second on
 """
 
 import json
-import os
 
 from jaxft import command
 from jaxft.command import Flag
 from jaxft.problems import raise_problems, suggest
 
-CHUNK = 1024  # rows held at a time
-
 
 def main(flags):
+    from jaxft.answers import write_answers
     from jaxft.api import load
     from jaxft.data.source import Data
 
@@ -26,17 +24,7 @@ def main(flags):
         for name in columns
         if name not in rows.columns
     )
-    model = load(flags.model)
-    partial = flags.output + ".partial"
-    with open(partial, "w") as file:
-        for start in range(0, len(rows), CHUNK):
-            some = rows[start : start + CHUNK]
-            texts = [tuple("" if row[name] is None else str(row[name]) for name in columns) for row in some]
-            for row, answer in zip(some, model.predict(texts, flags.batch), strict=True):
-                # The input's fields are kept: an answer of the same name is called predicted_NAME.
-                answer = {f"predicted_{name}" if name in row else name: value for name, value in answer.items()}
-                file.write(json.dumps({**row, **answer}, ensure_ascii=False, default=str) + "\n")
-    os.replace(partial, flags.output)
+    write_answers(load(flags.model), rows, columns, flags.batch, flags.output)
     print(json.dumps({"rows": len(rows), "output": flags.output}))
 
 

@@ -1,7 +1,9 @@
 """Errors that are the user's to fix: every problem at once, each with its fix."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+SHOWN = 10  # bad rows that one message lists
 
 
 class UserError(Exception):
@@ -34,6 +36,22 @@ def raise_problems(problems: Iterable[str]) -> None:
     problems = list(problems)
     if problems:
         raise UserError(problems)
+
+
+def located(error: UserError, rows: list, first: int, name: str, read: Callable[[list], object]) -> UserError:
+    """`error`, which `read(rows)` raised, with row numbers: what each bad row of `name` alone raises.
+
+    `first` is the number of the first row, from 1. At most SHOWN problems.
+    """
+    problems = []
+    for number, row in enumerate(rows, first):
+        try:
+            read([row])
+        except UserError as single:
+            problems += [f"{name}, row {number}: {problem}" for problem in single.problems]
+        if len(problems) >= SHOWN:
+            break
+    return UserError(problems or error.problems)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -50,9 +50,9 @@ def test_a_killed_process_ends_the_others(endless, tmp_path, victim):
     started[victim].communicate()
     assert started[1 - victim].returncode == 75, error
     saved = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdecimal())
-    last = error.strip().splitlines()[-1]
     words = f"process {victim} of 2 has died: run the same command again: it goes on from step {saved}"
-    assert last == f"stopped: {words}" and error.count("stopped:") == 1
+    # JAX's own log may have lines before and after it.
+    assert f"stopped: {words}" in error.splitlines() and error.count("stopped:") == 1
     assert "Traceback" not in error
 
 

@@ -132,9 +132,11 @@ def test_malformed_json_names_the_line(tmp_path):
     path.write_text('{"a": 1}\n[1]\n')
     fails(path, "a.jsonl, line 2", "object")
     path.write_text('{"a": 1}\n{"a": "x"}\n')
-    fails(path, "a.jsonl, rows 1 to 2", "'a'", "one kind")
+    fails(path, "a.jsonl, row 2", "'x' in column 'a'", "not of the kind")
     path.write_text('{"a": 1}\n' * 10_001 + '{"a": "x"}\n')
-    fails(path, "a.jsonl, rows 10001 to 10002", "'a'")
+    fails(path, "a.jsonl, row 10002", "'x' in column 'a'")
+    path.write_text('{"a": 1}\n' * 10_000 + '{"a": "x"}\n')
+    fails(path, "a.jsonl, rows 10001 to 10001", "Field a has incompatible types")
 
 
 def test_txt_skips_empty_lines(tmp_path):

@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxft.problems import UserError
+from jaxft.problems import UserError, located
 
 Example = dict[str, np.ndarray]
-SHOWN = 10  # bad rows that one message lists
 
 
 class Encoded:
@@ -17,7 +16,8 @@ class Encoded:
     lengths  int32 (n,)  tokens of each example
     counts   int32 (n,)  head slots of each example; its length if it has no `at`
     source   int32 (n,)  source row of each example
-    report   rows, kept, dropped (reason to number), tokens, truncated (examples that lost tokens)
+    report   rows, kept, dropped (reason to number), tokens, truncated (examples that lost tokens), empty (examples of
+             empty texts)
     """
 
     def __init__(self, flat: Example, offsets: dict[str, np.ndarray], source: np.ndarray, report: dict):
@@ -37,7 +37,8 @@ class Encoded:
 def encode_all(rows, encode: Callable[[list[dict]], list[Example | str]], chunk: int = 1000) -> Encoded:
     """Encodes every row. A string from `encode` drops the row, for that reason; a UserError gets the row number added.
 
-    An example may have the scalar `cut`, the number of tokens that it lost, which is counted and removed.
+    An example may have the scalars `cut` and `empty`, whether it lost tokens and whether its text is empty, which are
+    counted and removed.
     Raises UserError if no example is left.
     """
     builder = _Builder()
@@ -46,7 +47,7 @@ def encode_all(rows, encode: Callable[[list[dict]], list[Example | str]], chunk:
         try:
             examples = encode(piece)
         except UserError as error:
-            raise _locate(error, piece, start, rows, encode) from None
+            raise located(error, piece, start + 1, getattr(rows, "name", "the data"), encode) from None
         builder.add(examples, start)
     return builder.finish(len(rows), getattr(rows, "name", "the data"))
 
@@ -57,7 +58,7 @@ class _Builder:
         self.sizes: list[Example] = []
         self.source: list[int] = []
         self.dropped: Counter[str] = Counter()
-        self.truncated = 0
+        self.truncated = self.empty = 0
 
     def add(self, examples: list[Example | str], start: int):
         kept = []
@@ -65,8 +66,9 @@ class _Builder:
             if isinstance(example, str):
                 self.dropped[example] += 1
                 continue
-            self.truncated += bool(example.get("cut", 0))
-            kept.append({key: value for key, value in example.items() if key != "cut"})
+            self.truncated += bool(example.get("cut", False))
+            self.empty += bool(example.get("empty", False))
+            kept.append({key: value for key, value in example.items() if key not in ("cut", "empty")})
             self.source.append(number)
         if not kept:
             return
@@ -90,6 +92,7 @@ class _Builder:
             "dropped": dict(self.dropped),
             "tokens": len(flat["tokens"]),
             "truncated": self.truncated,
+            "empty": self.empty,
         }
         return Encoded(flat, offsets, np.array(self.source, np.int32), report)
 
@@ -97,16 +100,3 @@ class _Builder:
 def starts(sizes: np.ndarray) -> np.ndarray:
     """Offsets int64 (n + 1,) of pieces that follow each other."""
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-
-
-def _locate(error: UserError, piece: list[dict], start: int, rows, encode) -> UserError:
-    """The same problems with row numbers (from 1), found by encoding row by row."""
-    problems = []
-    for number, row in enumerate(piece, start + 1):
-        try:
-            encode([row])
-        except UserError as single:
-            problems += [f"{getattr(rows, 'name', 'the data')}, row {number}: {problem}" for problem in single.problems]
-        if len(problems) >= SHOWN:
-            break
-    return UserError(problems or error.problems)

@@ -1,17 +1,19 @@
 """Read one file of any supported kind into a table, without changing a value."""
 
+import contextlib
 import csv
 import gzip
 import io
-import json
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet
 
+from jaxft import strict_json
 from jaxft.data.tables import table_of, wrap
 from jaxft.problems import UserError
 
@@ -21,12 +23,26 @@ def read_file(path: str, quote: str = '"') -> datasets.Dataset:
     try:
         table = READERS[suffix(path)](path, quote)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): convert it") from None
-    except (gzip.BadGzipFile, EOFError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not whole ({error}): copy it anew") from None
+    except (pa.ArrowException, OSError) as error:  # OSError: also what gzip and Parquet say of damaged files
+        raise UserError(f"{path} cannot be read: {str(error).strip()}") from None
     if len(table) == 0:
         raise UserError(f"{path} has no rows")
     return table
+
+
+def _bad_line(path: str) -> str:
+    """Where the first bytes stand that are not UTF-8."""
+    opened = gzip.open if path.lower().endswith(".gz") else open
+    with contextlib.suppress(OSError, EOFError, zlib.error), opened(path, "rb") as file:  # damaged further on as well
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return f", line {number}, byte {error.start + 1} of the line,"
+    return ""
 
 
 def suffix(path: str) -> str:
@@ -93,17 +109,30 @@ def _json(path: str, quote) -> datasets.Dataset:
     with _text(path) as file:
         text = file.read()
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
+        value = strict_json.parse(text)
+    except ValueError as error:
+        first, _, rest = text.lstrip().partition("\n")
+        if not rest.strip() or not _is_object(first):
+            raise UserError(f"{path}: not JSON ({error})") from None
+        return table_of(_objects(path, io.StringIO(text)), path)
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         value = value["data"]
     if not isinstance(value, list):
-        return table_of(_objects(path, io.StringIO(text)), path)
+        raise UserError(
+            f"{path}: expected a list of objects, an object with a list `data`, or one object a line; found "
+            f"{_kind(value)}"
+        )
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
-            raise UserError(f"{path}, row {number}: expected an object, found {type(row).__name__}")
+            raise UserError(f"{path}, row {number}: expected an object, found {_kind(row)}")
     return table_of(iter(value), path)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(strict_json.parse(line), dict)
+    except ValueError:
+        return False
 
 
 def _objects(path: str, lines) -> Iterator[dict]:
@@ -111,25 +140,44 @@ def _objects(path: str, lines) -> Iterator[dict]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = strict_json.parse(line)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
+            raise UserError(f"{path}, line {number}: expected an object, found {_kind(row)}")
         yield row
 
 
+def _kind(value) -> str:
+    """What JSON calls it."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
 def _parquet(path: str, quote) -> datasets.Dataset:
-    return wrap(pa.parquet.read_table(_buffer(path)))
+    return _whole(pa.parquet.read_table(_buffer(path), page_checksum_verification=True), path)
 
 
 def _arrow(path: str, quote) -> datasets.Dataset:
     """Either of the two formats that have this suffix: with a footer, or the stream that `datasets` writes."""
     buffer = _buffer(path)
     try:
-        return wrap(pa.ipc.open_file(buffer).read_all())
+        table = pa.ipc.open_file(buffer).read_all()
     except pa.ArrowInvalid:
-        return wrap(pa.ipc.open_stream(buffer).read_all())
+        table = pa.ipc.open_stream(buffer).read_all()
+    return _whole(table, path)
+
+
+def _whole(table: pa.Table, path: str) -> datasets.Dataset:
+    """Nothing in these files says by itself that it is damaged: offsets may point anywhere, texts be no UTF-8."""
+    table.validate(full=True)
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path} has the column {', '.join(map(repr, twice))} more than once")
+    try:
+        return wrap(table)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: a column has a type that is not read ({error})") from None
 
 
 def _text(path: str):

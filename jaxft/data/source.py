@@ -3,7 +3,7 @@
 import glob
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import datasets
 
@@ -144,8 +144,25 @@ def as_rows(opened, name: str) -> Rows:
         return _table_rows(opened, name)
     columns = list(getattr(opened, "columns", None) or opened[0])
     return Rows(
-        name, columns, getattr(opened, "classes", {}), len(opened), lambda a, b: [opened[i] for i in range(a, b)]
+        name, columns, getattr(opened, "classes", {}), len(opened), lambda a, b: _own_rows(opened, name, columns, a, b)
     )
+
+
+def _own_rows(opened, name: str, columns: list[str], start: int, stop: int) -> list[dict]:
+    """Rows of a recipe's own source; an error that it raises is passed on with the row's number."""
+    rows = []
+    for number in range(start, stop):
+        try:
+            row = opened[number]
+        except Exception as error:
+            error.add_note(f"raised by {name} when asked for row {number + 1} of {len(opened)}")
+            raise
+        if not isinstance(row, Mapping) or not row.keys() >= set(columns):
+            raise UserError(
+                f"{name}, row {number + 1}: expected a dict with the keys {', '.join(columns)}, found {row!r}"
+            )
+        rows.append(dict(row))
+    return rows
 
 
 def _table_rows(table: datasets.Dataset, name: str) -> Rows:
@@ -158,9 +175,11 @@ def _named(value, names: list[str]):
     """Class numbers as names, also in a list; -1 stands for no class."""
     if isinstance(value, list):
         return [_named(item, names) for item in value]
-    if isinstance(value, int):
-        return names[value] if value >= 0 else None
-    return value
+    if not isinstance(value, int):
+        return value
+    if value >= len(names):
+        raise UserError(f"there is a class number {value}, but only {len(names)} class names: {', '.join(names)}")
+    return names[value] if value >= 0 else None
 
 
 def _transpose(columns: dict[str, list], count: int) -> list[dict]:

@@ -1,6 +1,8 @@
 """Build Arrow tables from python rows, and join those of several files."""
 
+import bisect
 import itertools
+import re
 from collections.abc import Iterator
 
 import datasets
@@ -17,10 +19,14 @@ def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | No
     first = 1
     while piece := list(itertools.islice(rows, PIECE)):
         names = list(types or dict.fromkeys(key for row in piece for key in row))
+        if bad := [name for name in names if not re.fullmatch("[^\\0\ud800-\udfff]*", name)]:
+            raise UserError(f"{path}: the column name {bad[0]!r} holds characters that are no text: rename it")
         columns = {name: _column([row.get(name) for row in piece], name, path, types, first) for name in names}
         pieces.append(pa.table(columns))
         first += len(piece)
-    return wrap(_concat(pieces, path) if pieces else pa.table({}))
+    return wrap(
+        _concat(pieces, [f"{path}, rows {i * PIECE + 1} to {i * PIECE + len(t)}" for i, t in enumerate(pieces)])
+    )
 
 
 def join(tables: list[datasets.Dataset], paths: list[str]) -> datasets.Dataset:
@@ -37,7 +43,7 @@ def join(tables: list[datasets.Dataset], paths: list[str]) -> datasets.Dataset:
         known = ", ".join(tables[0].column_names)
         raise UserError([f"{problem}, {paths[0]} has {known}: name files of one kind" for problem in problems])
     names = tables[0].column_names
-    return wrap(_concat([table.data.table.select(names) for table in tables], " and ".join(paths[:2])))
+    return wrap(_concat([table.data.table.select(names) for table in tables], paths))
 
 
 def wrap(table: pa.Table) -> datasets.Dataset:
@@ -49,18 +55,48 @@ def _classes(table: datasets.Dataset) -> dict[str, list[str]]:
     return {key: kind.names for key, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)}
 
 
-def _concat(tables: list[pa.Table], path: str) -> pa.Table:
+def _concat(tables: list[pa.Table], names: list[str]) -> pa.Table:
+    """All rows; `names` say where those of each table are from."""
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(f"{path}: rows disagree about the kind of a column: {error}") from None
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    except pa.ArrowException:
+        schema = tables[0].schema
+    for table, name in zip(tables, names, strict=True):
+        try:
+            schema = pa.unify_schemas([schema, table.schema], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise UserError(f"{name}: a column is not of the kind that it has before ({error})") from None
+    raise AssertionError("columns that fit one by one fit together")
 
 
 def _column(values: list, name: str, path: str, types, first: int) -> pa.Array:
+    kind = types and types[name]
+    if (wrong := _wrong(values, kind)) is None:
+        return pa.array(values, type=kind)
+    # The values up to a row are of one kind, those with it are not: found by halves.
+    row = bisect.bisect_left(
+        range(1, len(values) + 1), True, key=lambda count: _wrong(values[:count], kind) is not None
+    )
+    wrong = _wrong(values[: row + 1], kind) or wrong
+    if isinstance(wrong, UnicodeEncodeError):
+        fix = "half of a character (a surrogate) that has no other half: write the character anew"
+        raise UserError(f"{path}, row {first + row}: column {name!r} holds {fix}")
+    raise UserError(
+        f"{path}, row {first + row}: {_shown(values[row])} in column {name!r} is not of the kind of the values before "
+        f"it ({str(wrong).rstrip('.')}): write all of them as text, or all as numbers"
+    )
+
+
+def _wrong(values: list, kind) -> Exception | None:
     try:
-        return pa.array(values, type=types and types[name])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError) as error:
-        raise UserError(
-            f"{path}, rows {first} to {first + len(values) - 1}: the values of column {name!r} are not of one kind "
-            f"({str(error).rstrip('.')}): write all of them as text, or all as numbers"
-        ) from None
+        made = pa.array(values, type=kind)
+        if pa.types.is_floating(made.type) and any(isinstance(value, bool) for value in values):
+            raise ValueError("a truth value among numbers")  # which would become 0 or 1
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        return error
+    return None
+
+
+def _shown(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

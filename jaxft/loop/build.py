@@ -147,8 +147,9 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     mesh = make_mesh(cfg.mesh.sizes(jax.device_count()))
     pretrained = open_pretrained(cfg.model)
     sources = open_sources(cfg, splits)
-    reads = pretrained.family.spec(pretrained.reader).reads
-    setting = Setting(tokenizer_of(pretrained.directory), cfg.rows.cut(cfg.max_len), reads, pretrained.labels)
+    spec = pretrained.family.spec(pretrained.reader)
+    tokenizer = tokenizer_of(pretrained.directory, spec.embed.vocab)
+    setting = Setting(tokenizer, cfg.rows.cut(cfg.max_len), spec.reads, pretrained.labels)
     task = settled_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)
     labels = getattr(task, "labels", None)

@@ -200,8 +200,8 @@ def data_rows(reports: dict[str, dict]) -> list[list]:
     sets = list(reports.values())
     reasons = dict.fromkeys(reason for report in sets for reason in report["dropped"])
     words = {
-        "rows": "rows read", "kept": "examples", "tokens": "tokens", "truncated": "examples cut off at config.max_len",
-        "chunks": "chunks", "left": "tokens left over",
+        "rows": "rows read", "kept": "examples", "empty": "examples without text", "tokens": "tokens",
+        "truncated": "examples cut off at config.max_len", "chunks": "chunks", "left": "tokens left over",
     }  # fmt: skip
     given = {key for report in sets for key in report}
     facts = [[word, *(report.get(key) for report in sets)] for key, word in words.items() if key in given]

@@ -133,6 +133,7 @@ def data_report(report: dict) -> str:
     """What became of the rows, in a sentence."""
     parts = [f"{report['kept']:,} of {report['rows']:,} rows", f"{report['tokens']:,} tokens"]
     parts += [f"{count:,} left out: {reason}" for reason, count in report["dropped"].items()]
+    parts += [f"{report['empty']:,} without text"] if report["empty"] else []
     parts += [f"{report['truncated']:,} cut off at config.max_len"] if report["truncated"] else []
     if "chunks" in report:
         parts.append(f"{report['chunks']:,} chunks, {report['left']:,} tokens left over")

@@ -101,11 +101,28 @@ def with_dropout(part, rate: float):
     return replace(part, **changes)
 
 
-def tokenizer_of(directory):
-    """The directory's tokenizer (transformers, fast)."""
+def tokenizer_of(directory, vocabulary: int):
+    """The directory's tokenizer (transformers, fast), for a model that has embeddings of `vocabulary` tokens."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(directory))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+    except Exception as error:  # Whatever a wrong file leads to, in three packages.
+        raise_problems([f"the tokenizer in {directory} cannot be read ({_first_line(error)}): copy its files anew"])
+    if not tokenizer.is_fast:
+        raise_problems([f"{directory} has no tokenizer.json: save the tokenizer anew with transformers"])
+    largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
+    if largest[1] >= vocabulary:
+        raise_problems(
+            [
+                f"the tokenizer in {directory} has the token {largest[0]!r} with number {largest[1]}, the model's "
+                f"embeddings end at {vocabulary - 1}: take the tokenizer that belongs to the model, or resize the "
+                "model's embeddings with transformers (resize_token_embeddings)"
+            ]
+        )
+    if largest[1] < 0:
+        raise_problems([f"the tokenizer in {directory} has no tokens"])
+    return tokenizer
 
 
 def _directory(model: str) -> Path:
@@ -118,8 +135,7 @@ def _directory(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except (OSError, HFValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise_problems([f"model {model!r} is no directory here, and the hub did not give it: {reason}"])
+        raise_problems([f"model {model!r} is no directory here, and the hub did not give it: {_first_line(error)}"])
 
 
 def _kind_of(pretrained: Pretrained) -> str:
@@ -136,3 +152,7 @@ def _kind_of(pretrained: Pretrained) -> str:
             f"choose one: {', '.join(pretrained.family.ARCHITECTURES)}"
         ]
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

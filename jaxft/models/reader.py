@@ -1,8 +1,9 @@
 """Read config.json so that nothing in it is overlooked: a setting that no code asked for is an error."""
 
-import json
+import math
 from pathlib import Path
 
+from jaxft import strict_json
 from jaxft.problems import raise_problems
 
 # Settings that say nothing about the numbers of a forward pass: bookkeeping, generation, training options of others.
@@ -16,10 +17,15 @@ IGNORED = frozenset(
 )
 
 
+MOST = 2**31 - 1  # of any whole number: sizes are int32 on the device
+MOST_LAYERS = 10_000
+
+
 class ConfigReader:
     """config.json as attributes; remembers what was read.
 
     `values` are the settings under transformers' canonical names, `defaults` those of an empty config of the same type.
+    A setting that is read must be of its default's kind; one that is wrong is a UserError.
     """
 
     def __init__(self, values: dict, defaults: dict):
@@ -30,15 +36,34 @@ class ConfigReader:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._values:
-            raise AttributeError(f"config.json has no {name!r}")
+            raise_problems([f"config.json has no {name!r}"])
         self._read.add(name)
-        return self._values[name]
+        return self._checked(name, self._values[name], self._defaults.get(name))
 
     def get(self, name: str, default=None):
         """The setting, or `default` where it is absent or null."""
         self._read.add(name)
         value = self._values.get(name)
-        return default if value is None else value
+        return default if value is None else self._checked(name, value, default)
+
+    def section(self, name: str, defaults: dict) -> "ConfigReader":
+        """A setting that is an object of settings; `defaults` are of the kind that they must have."""
+        value = getattr(self, name)
+        if not isinstance(value, dict):
+            raise_problems([f"config.json: {name}={value!r}, expected an object"])
+        return ConfigReader(value, defaults)
+
+    def quotient(self, name: str, divisor: str) -> int:
+        """One whole number by another, which must divide it."""
+        a, b = getattr(self, name), getattr(self, divisor)
+        if a % b:
+            raise_problems([f"config.json: {name}={a} is no multiple of {divisor}={b}"])
+        return a // b
+
+    def _checked(self, name: str, value, like):
+        if wrong := _wrong(name, value, like):
+            raise_problems([f"config.json: {name}={value!r}, expected {wrong}"])
+        return value
 
     def expect(self, name: str, value, why: str) -> None:
         """Refuse any other value of a setting which the family does not implement."""
@@ -72,21 +97,61 @@ def read_raw(directory) -> dict:
     """The config.json of a Hugging Face directory as it stands."""
     file = Path(directory) / "config.json"
     try:
-        raw = json.loads(file.read_bytes())
+        raw = strict_json.parse(file.read_bytes())
     except ValueError as error:
         raise_problems([f"{file} is no JSON: {error}"])
     if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
         raise_problems([f"{file} has no model_type: not a Hugging Face model directory?"])
+    raise_problems(
+        f"{file}: {name}={raw[name]!r}, expected {what}"
+        for name, (good, what) in BOOKKEEPING.items()
+        if raw.get(name) is not None and not good(raw[name])
+    )
     return raw
+
+
+def _names_by_number(table) -> bool:
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+        return False
+    return sorted(table, key=lambda key: (len(key), key)) == [str(number) for number in range(len(table))]
+
+
+def _texts(values) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+# What jaxft reads of the settings that say nothing about a forward pass: whether they are right, and what is.
+BOOKKEEPING = {
+    "architectures": (_texts, "a list of names"),
+    "id2label": (_names_by_number, 'an object of names, {"0": "first", "1": "second", ...}'),
+    "num_labels": (lambda value: type(value) is int and value > 0, "a whole number, 1 or more"),
+    "dtype": (lambda value: isinstance(value, str), "a name"),
+    "torch_dtype": (lambda value: isinstance(value, str), "a name"),
+}
 
 
 def read_config(directory, raw: dict) -> ConfigReader:
     """A reader of the canonical form of `raw`, the config.json in `directory`."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
-        values = AutoConfig.from_pretrained(str(directory)).to_dict()
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        values = AutoConfig.from_pretrained(str(directory), trust_remote_code=False).to_dict()
+    except Exception as error:  # Its checks raise whatever the wrong value leads to.
         raise_problems([f"{directory}/config.json is refused by transformers: {error}"])
     return ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict())
+
+
+def _wrong(name: str, value, like) -> str | None:
+    """What a setting should have been, judged by another value of it; None if it is all right."""
+    if isinstance(like, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(like, int | float) and type(value) not in (int, float):
+        return "a number"
+    if isinstance(like, int):
+        least, most = min(like, 1), MOST_LAYERS if "layer" in name else MOST
+        return None if least <= value <= most and value == int(value) else f"a whole number, {least} to {most}"
+    if isinstance(like, float):
+        share = "drop" in name or "eps" in name
+        good = 0 <= value < (1 if share else math.inf)
+        return None if good else f"a number of 0 or more{' and less than 1' if share else ''}"
+    return None if not isinstance(like, str) or isinstance(value, str) else "a text"

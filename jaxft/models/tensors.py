@@ -1,15 +1,16 @@
 """The tensors of a checkpoint directory as memory-mapped views: nothing is read before somebody looks at it."""
 
-import json
 import math
 import mmap
 import struct
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from jaxft.problems import raise_problems
+from jaxft import strict_json
+from jaxft.problems import UserError, raise_problems
 
 # safetensors' names of number formats (its README, "Format").
 DTYPES = {
@@ -26,16 +27,23 @@ DTYPES = {
 }
 
 
+INDEX = "model.safetensors.index.json"
+
+
 def open_tensors(directory) -> dict[str, np.ndarray]:
     """Name -> read-only view, from model.safetensors or from the shards which its index lists.
 
-    Raises UserError if there are no weights, or if a file is missing, truncated or of an unknown number format.
+    Raises UserError that lists what is wrong with all of the files: missing, truncated, damaged, of an unknown number
+    format, outside of the directory, or other than the index says.
     """
     directory = Path(directory)
-    tensors = {}
-    for file in _files(directory):
-        tensors.update(_views(file))
-    return tensors
+    single, index = directory / "model.safetensors", directory / INDEX
+    if single.exists():
+        return _views(single)
+    if not index.exists():
+        pickled = " (a pickled .bin is not read: save it anew as safetensors)" if list(directory.glob("*.bin")) else ""
+        raise_problems([f"{directory} has neither model.safetensors nor {INDEX}{pickled}"])
+    return _shards(index)
 
 
 def release(view: np.ndarray) -> None:
@@ -44,42 +52,79 @@ def release(view: np.ndarray) -> None:
         view._mmap.madvise(mmap.MADV_DONTNEED)
 
 
-def _files(directory: Path) -> list[Path]:
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.exists():
-        return [single]
-    if not index.exists():
-        pickled = " (a pickled .bin is not read: save it anew as safetensors)" if list(directory.glob("*.bin")) else ""
-        raise_problems([f"{directory} has neither model.safetensors nor model.safetensors.index.json{pickled}"])
-    names = _json(index.read_bytes(), index).get("weight_map", {}).values()
-    files = [directory / name for name in sorted(set(names))]
-    raise_problems([f"{index} lists {file.name}, which is not there" for file in files if not file.exists()])
-    return files
+def _shards(index: Path) -> dict[str, np.ndarray]:
+    """The tensors of all shards. Index and shards must agree: else it is not known which values are the model's."""
+    weight_map = _weight_map(index)
+    listed, tensors, problems = sorted(set(weight_map.values())), {}, []
+    for name in listed:
+        try:
+            views = _views(index.parent / name)
+        except UserError as error:
+            problems += error.problems
+            continue
+        wanted = {tensor for tensor, file in weight_map.items() if file == name}
+        problems += [
+            f"{index} says that {tensor} is in {name}, which lacks it" for tensor in sorted(wanted - views.keys())
+        ]
+        problems += [
+            f"{name} holds {tensor}, which {index} does not list there" for tensor in sorted(views.keys() - wanted)
+        ]
+        tensors |= views
+    spare = {file.name for file in index.parent.glob("model-*.safetensors")} - set(listed)
+    problems += [f"{index} does not list {name}, which lies beside it: remove one of them" for name in sorted(spare)]
+    raise_problems(problems)
+    return tensors
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file name, of an index whose files lie in its own directory."""
+    content = _json(index.read_bytes(), index)
+    table = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()) or not table:
+        raise_problems([f"{index} has no weight_map of tensor names to file names; copy it anew"])
+    names = sorted(set(table.values()))
+    outside = [name for name in names if PurePosixPath(name).name != name or not name.endswith(".safetensors")]
+    problems = [f"{index} lists {name!r}, which is no safetensors file of its own directory" for name in outside]
+    raise_problems(
+        problems
+        or [f"{index} lists {name}, which is not there" for name in names if not (index.parent / name).is_file()]
+    )
+    return table
 
 
 def _views(file: Path) -> dict[str, np.ndarray]:
     """One safetensors file: 8 bytes of header length, a JSON header, then the tensors at the offsets it gives."""
+    size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else math.inf
-        if length > file.stat().st_size - 8:
+        if length > size - 8:
             raise_problems([f"{file} is not a whole safetensors file: its header is cut off; copy it anew"])
+        _check(file, size)
         header = _json(stream.read(length), file)
     header.pop("__metadata__", None)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if end > file.stat().st_size:
-        raise_problems([f"{file} is truncated: {file.stat().st_size} bytes of {end}; copy it anew"])
     strange = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
     raise_problems([f"{file} holds tensors of type {name}, which jaxft does not read" for name in strange])
-    data = np.memmap(file, np.uint8, "r", offset=8 + length) if end > 8 + length else np.zeros(0, np.uint8)
+    data = np.memmap(file, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
     return {name: _view(data, entry) for name, entry in header.items()}
 
 
-def _json(text: bytes, file: Path) -> dict:
+def _check(file: Path, size: int) -> None:
+    """The format's own library decides whether header and length of the file are right."""
     try:
-        return json.loads(text)
-    except ValueError:
-        raise_problems([f"{file} is damaged: there is no JSON where there should be; copy it anew"])
+        with safe_open(file, "numpy"):
+            pass
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while deserializing header: ")
+        what = "is truncated, or has bytes that no tensor owns" if "not fully covered" in reason else "is damaged"
+        raise_problems([f"{file} {what} ({size} bytes; {reason}): copy it anew"])
+
+
+def _json(text: bytes, file: Path):
+    try:
+        return strict_json.parse(text)
+    except ValueError as error:
+        raise_problems([f"{file} is damaged: there is no JSON where there should be ({error}); copy it anew"])
 
 
 def _view(data, entry) -> np.ndarray:

@@ -7,6 +7,7 @@ An example (host, numpy), made by `encode`:
     targets  int32 or float32 (k,) or (k, classes)
     weights  float32 (k,)           0 where there is nothing to learn
     cut      bool                   whether tokens were cut off; counted for the report, then dropped
+    empty    bool                   whether there is nothing but special tokens; likewise
 
 A batch has rows of one length, each holding one example (padded) or several (packed):
     tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
@@ -24,6 +25,7 @@ import numpy as np
 
 from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
+from jaxft.problems import raise_problems
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]
@@ -89,15 +91,33 @@ class Task(Protocol):
 
 
 def column(rows: list[dict], name: str) -> list[str]:
-    """The texts of a column; a missing value is an empty text."""
-    return ["" if row[name] is None else str(row[name]) for row in rows]
+    """The texts of a column; a missing value is an empty text. Raises UserError for what is no text."""
+    return ["" if row[name] is None else text_of(row[name], name) for row in rows]
+
+
+def text_of(value, name: str) -> str:
+    """A cell of column `name` as text: a text as it is, numbers and truth values as they print."""
+    if not isinstance(value, str | int | float) or value != value:  # the last: not a number
+        raise_problems([f"column {name!r} holds {shown(value)}, expected a text"])
+    return str(value)
+
+
+def shown(value) -> str:
+    """A value for a message, not too long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) -> list[Example]:
     """Tokens, and types where the tokenizer gives them, of single texts or of pairs."""
     out = setting.tokenizer(texts, pairs, **setting.truncation())
     examples = [
-        {"tokens": np.array(encoding.ids, np.int32), "cut": len(encoding.overflowing) > 0} for encoding in out.encodings
+        {
+            "tokens": np.array(encoding.ids, np.int32),
+            "cut": len(encoding.overflowing) > 0,
+            "empty": all(encoding.special_tokens_mask),
+        }
+        for encoding in out.encodings
     ]
     for example, types in zip(examples, out.get("token_type_ids", []), strict=False):
         example["types"] = np.array(types, np.int32)

@@ -12,10 +12,8 @@ import optax
 from jaxft.configurable import config
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
 from jaxft.pictures import class_figures, label_figures, value_figures
-from jaxft.problems import raise_problems, suggest
-from jaxft.tasks.base import Setting, column, encode_texts
-
-SHOWN = 10  # bad rows that one message lists
+from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
+from jaxft.tasks.base import Setting, column, encode_texts, shown, text_of
 
 
 @config
@@ -25,6 +23,7 @@ class Classify:
     text: str = "text"  # column
     pair: str | None = None  # column of a second text
     label: str = "label"  # column: class names, or class numbers
+    drop_empty: bool = False  # leave out rows without text; otherwise they count like all others
     labels: tuple[str, ...] | None = None  # class names by number; None: those of the training data, sorted
     class_weights: tuple[float, ...] | str | None = None  # one a class, or "balanced": rows / (classes * rows of class)
     label_smoothing: float = 0.0  # share of the target spread evenly over all classes
@@ -59,13 +58,10 @@ class Classify:
 
     def encode(self, rows, setting):
         numbers = {name: number for number, name in enumerate(self.labels)}
-        examples = encode_pairs(self, rows, setting)
         names = _names(rows, self.label)
         raise_problems(_unknown(names, numbers))
-        return [
-            "no label" if name is None else example | {"targets": np.array([numbers[name]], np.int32)}
-            for example, name in zip(examples, names, strict=True)
-        ]
+        targets = [None if name is None else np.array([numbers[name]], np.int32) for name in names]
+        return labelled(self, rows, setting, targets)
 
     def draw(self, example, rng, setting):
         return example
@@ -106,6 +102,7 @@ class MultiLabel:
     text: str = "text"
     pair: str | None = None
     label: str = "labels"
+    drop_empty: bool = False  # as of Classify
     separator: str = "|"
     labels: tuple[str, ...] | None = None
 
@@ -116,7 +113,7 @@ class MultiLabel:
         return [name for name in (self.text, self.pair, self.label) if name is not None]
 
     def prepare(self, rows, setting):
-        values = [name for names in self._lists(rows[:]) for name in names]
+        values = [name for names in checked(rows, self._lists) for name in names]
         labels = self.labels or known_labels(rows, self.label, values, setting.labels)
         return replace(self, labels=tuple(labels))
 
@@ -127,10 +124,7 @@ class MultiLabel:
         targets = np.zeros((len(rows), 1, len(self.labels)), np.float32)
         for target, names in zip(targets, lists, strict=True):
             target[0, [numbers[name] for name in names]] = 1.0
-        return [
-            example | {"targets": target}
-            for example, target in zip(encode_pairs(self, rows, setting), targets, strict=True)
-        ]
+        return labelled(self, rows, setting, targets)
 
     def draw(self, example, rng, setting):
         return example
@@ -155,9 +149,14 @@ class MultiLabel:
         return dict(zip(self.labels, targets.sum(0, dtype=int).tolist(), strict=True))
 
     def _lists(self, rows) -> list[list[str]]:
-        lists = [row[self.label] or [] for row in rows]
-        lists = [value.split(self.separator) if isinstance(value, str) else value for value in lists]
-        return [[name for name in (str(n).strip() for n in names if n is not None) if name] for names in lists]
+        return [self._list(row[self.label]) for row in rows]
+
+    def _list(self, value) -> list[str]:
+        items = value.split(self.separator) if isinstance(value, str) else [] if value is None else value
+        if not isinstance(items, list):
+            raise_problems([f"column {self.label!r} holds {shown(value)}, expected a list of names, or a text"])
+        names = [text_of(item, self.label).strip() for item in items if item is not None]
+        return [name for name in names if name]
 
 
 @config
@@ -167,6 +166,7 @@ class Regress:
     text: str = "text"
     pair: str | None = None
     label: str = "label"  # column of numbers; a row without one is left out
+    drop_empty: bool = False  # as of Classify
 
     head = "sequence-classification"
     labels = ("LABEL_0",)
@@ -182,11 +182,9 @@ class Regress:
         given = [row[self.label] for row in rows]
         values = [_number(value) for value in given]
         bad = [raw for raw, value in zip(given, values, strict=True) if value is None and raw is not None]
-        raise_problems([f"column {self.label!r} holds {value!r}, expected a number" for value in bad[:SHOWN]])
-        return [
-            "no label" if value is None else example | {"targets": np.array([value], np.float32)}
-            for example, value in zip(encode_pairs(self, rows, setting), values, strict=True)
-        ]
+        raise_problems(f"column {self.label!r} holds {shown(value)}, expected a number" for value in bad[:SHOWN])
+        targets = [None if value is None else np.array([value], np.float32) for value in values]
+        return labelled(self, rows, setting, targets)
 
     def draw(self, example, rng, setting):
         return example
@@ -210,20 +208,35 @@ class Regress:
         return {"smallest": float(targets.min()), "mean": float(targets.mean()), "largest": float(targets.max())}
 
 
-def encode_pairs(task, rows, setting: Setting):
-    """Examples with the one position that the head reads; targets are still to come."""
+def labelled(task, rows, setting: Setting, targets) -> list[dict | str]:
+    """Examples with the one position that the head reads; a target None is none."""
     texts = column(rows, task.text)
-    examples = encode_texts(setting, texts, column(rows, task.pair) if task.pair else None)
-    for example in examples:
-        last = len(example["tokens"]) - 1
-        example["at"] = np.array([0 if setting.reads == "first" else last], np.int32)
-        example["weights"] = np.ones(1, np.float32)
+    examples = []
+    encoded = encode_texts(setting, texts, column(rows, task.pair) if task.pair else None)
+    for example, target in zip(encoded, targets, strict=True):
+        if target is None:
+            examples.append("no label")
+        elif not len(example["tokens"]) or (task.drop_empty and example["empty"]):
+            examples.append("no text")  # without any token, not even a special one, there is nothing to read
+        else:
+            last = len(example["tokens"]) - 1
+            at = np.array([0 if setting.reads == "first" else last], np.int32)
+            examples.append(example | {"at": at, "weights": np.ones(1, np.float32), "targets": target})
     return examples
 
 
 def labels_of(rows, name: str) -> list[str]:
     """The class name of every labelled row, as text."""
-    return [value for value in _names(rows.named()[:], name) if value is not None]
+    return [value for value in checked(rows.named(), lambda piece: _names(piece, name)) if value is not None]
+
+
+def checked(rows, read):
+    """What `read` gives for all rows; if it finds something wrong, with the numbers of the rows."""
+    piece = rows[:]
+    try:
+        return read(piece)
+    except UserError as error:
+        raise located(error, piece, 1, rows.name, read) from None
 
 
 def known_labels(rows, name: str, values: list[str], checkpoint: list[str] | None) -> list[str]:
@@ -249,7 +262,7 @@ def known_labels(rows, name: str, values: list[str], checkpoint: list[str] | Non
 
 def _names(rows, name: str) -> list[str | None]:
     """Class names as text; None for a row without label."""
-    return [None if row[name] is None else str(row[name]) for row in rows]
+    return [None if row[name] is None else text_of(row[name], name) for row in rows]
 
 
 def _unknown(names, numbers) -> list[str]:

@@ -24,7 +24,13 @@ def spec(c) -> Spec:
     heads = c.num_attention_heads
     ln = LayerNorm(c.layer_norm_eps)
     layer = Layer(
-        Attention(heads, heads, c.hidden_size // heads, causal=False, dropout=c.attention_probs_dropout_prob),
+        Attention(
+            heads,
+            heads,
+            c.quotient("hidden_size", "num_attention_heads"),
+            causal=False,
+            dropout=c.attention_probs_dropout_prob,
+        ),
         Dense(c.intermediate_size, c.hidden_act),
         ln,
         POST_NORM,

@@ -25,7 +25,7 @@ def spec(c) -> Spec:
     c.ignore("summary_proj_to_labels", "summary_first_dropout")  # of the double-heads model only
     ln = LayerNorm(c.layer_norm_epsilon)
     layer = Layer(
-        Attention(c.n_head, c.n_head, c.n_embd // c.n_head, causal=True, dropout=c.attn_pdrop),
+        Attention(c.n_head, c.n_head, c.quotient("n_embd", "n_head"), causal=True, dropout=c.attn_pdrop),
         Dense(c.get("n_inner", 4 * c.n_embd), c.activation_function),
         ln,
         PRE_NORM,

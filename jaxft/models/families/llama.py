@@ -22,12 +22,21 @@ BUFFERS = (r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",)
 OTHER_HEADS = (r"lm_head\..*", r"score\..*", r"qa_outputs\..*")
 
 
+ROPE = {
+    "rope_theta": 1e4,
+    "factor": 1.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
 def spec(c) -> Spec:
     c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
     head_dim = c.get("head_dim", c.hidden_size // c.num_attention_heads)
     attention = Attention(
         c.num_attention_heads,
-        c.get("num_key_value_heads", c.num_attention_heads),
+        c.num_attention_heads // c.quotient("num_attention_heads", "num_key_value_heads"),
         head_dim,
         causal=True,
         rotary=rotary(c, head_dim),
@@ -42,22 +51,24 @@ def spec(c) -> Spec:
 
 def rotary(c, head_dim: int) -> Rotary:
     """The rotary part: `rope_parameters` (transformers 5) holds the base and the scaling."""
-    rope = c.rope_parameters
+    rope = c.section("rope_parameters", ROPE)
     kind = rope.get("rope_type", "default")
+    if head_dim % 2:
+        raise_problems([f"config.json: head_dim={head_dim}, rotary positions need an even one"])
     if kind == "default":
         scaling = None
     elif kind == "linear":
-        scaling = LinearScaling(rope["factor"])
+        scaling = LinearScaling(rope.factor)
     elif kind == "llama3":
         scaling = Llama3Scaling(
-            rope["factor"],
-            rope["low_freq_factor"],
-            rope["high_freq_factor"],
-            rope["original_max_position_embeddings"],
+            rope.factor,
+            rope.low_freq_factor,
+            rope.high_freq_factor,
+            rope.original_max_position_embeddings,
         )
     else:
         raise_problems([f"config.json: rope_type={kind!r} is not supported, only default, linear and llama3"])
-    return Rotary(head_dim, rope["rope_theta"], scaling)
+    return Rotary(head_dim, rope.rope_theta, scaling)
 
 
 @dataclass(frozen=True)

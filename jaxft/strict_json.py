@@ -1,0 +1,36 @@
+"""JSON as its standard has it (RFC 8259): what Python's own reader lets pass in silence is an error here."""
+
+import json
+import math
+
+
+def parse(text: str | bytes):
+    """The value of a document. Raises ValueError with the reason.
+
+    Beside what is no JSON at all, an object with a key that stands twice, NaN, Infinity, numbers beyond float64,
+    bytes that are not UTF-8 and a nesting that no honest file has are refused.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _object(pairs: list[tuple]) -> dict:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return made
+
+
+def _refuse(name: str):
+    raise ValueError(f"{name} is no JSON value: write null, or a number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
