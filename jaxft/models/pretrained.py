@@ -109,8 +109,10 @@ def tokenizer_of(directory, vocabulary: int):
         tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
     except Exception as error:  # Whatever a wrong file leads to, in three packages.
         raise_problems([f"the tokenizer in {directory} cannot be read ({_first_line(error)}): copy its files anew"])
-    if not tokenizer.is_fast:
-        raise_problems([f"{directory} has no tokenizer.json: save the tokenizer anew with transformers"])
+    files = sorted({"tokenizer.json", *tokenizer.vocab_files_names.values()})
+    if not tokenizer.is_fast or not any((Path(directory) / name).exists() for name in files):
+        # Without any of them transformers makes a tokenizer that knows no word.
+        raise_problems([f"{directory} has no tokenizer ({' or '.join(files)}): copy the files of the model's own"])
     largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
     if largest[1] >= vocabulary:
         raise_problems(

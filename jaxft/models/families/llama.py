@@ -53,8 +53,6 @@ def rotary(c, head_dim: int) -> Rotary:
     """The rotary part: `rope_parameters` (transformers 5) holds the base and the scaling."""
     rope = c.section("rope_parameters", ROPE)
     kind = rope.get("rope_type", "default")
-    if head_dim % 2:
-        raise_problems([f"config.json: head_dim={head_dim}, rotary positions need an even one"])
     if kind == "default":
         scaling = None
     elif kind == "linear":

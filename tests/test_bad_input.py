@@ -1,0 +1,430 @@
+"""What users and their tools leave in model directories and data files, by name: refused with file, row and fix."""
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import transformers
+from conftest import TEXTS, bert_config, rows_of, save_perturbed, variant, wordpiece
+from safetensors.numpy import load_file, save_file
+from test_same_numbers import write_rows
+
+import jaxft
+from jaxft.config import Config, Eval
+from jaxft.data import Data
+from jaxft.data.encoded import encode_all
+from jaxft.data.source import as_rows
+from jaxft.loop.build import build
+from jaxft.loop.fit import fit
+from jaxft.models.pretrained import open_pretrained, tokenizer_of
+from jaxft.models.tensors import INDEX, open_tensors
+from jaxft.problems import UserError
+from jaxft.tasks.base import Setting
+from jaxft.tasks.classify import Classify, MultiLabel, Regress
+
+
+def message(call, *arguments, **named) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments, **named)
+    return str(caught.value)
+
+
+# --- weights ---
+
+F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+HEADERS = {
+    "a header longer than the file": (b"{}", 2**40, b"", "its header is cut off"),
+    "a header of a gigabyte": (b" " * 10, 2**30, b"", "its header is cut off"),
+    "a header that is no object": (b"[1, 2]", None, b"", "is damaged"),
+    "a header in another alphabet": (b'{"\xff": 1}', None, b"", "is damaged"),
+    "a header without an end": (b'{"a": ' + b"[" * 10_000, None, b"", "is damaged"),
+    "fewer bytes than the shape needs": ({"a": F32 | {"shape": [2]}}, None, b"\0" * 4, "is damaged"),
+    "a shape beyond all memory": ({"a": F32 | {"shape": [2**40, 2**40]}}, None, b"\0" * 4, "is damaged"),
+    "a negative offset": ({"a": F32 | {"data_offsets": [-4, 0]}}, None, b"\0" * 4, "is damaged"),
+    "two tensors in one place": ({"a": F32, "b": F32}, None, b"\0" * 4, "is damaged"),
+    "a hole": ({"a": F32 | {"data_offsets": [4, 8]}}, None, b"\0" * 8, "is damaged"),
+    "bytes at the end": ({"a": F32}, None, b"\0" * 9, "bytes that no tensor owns"),
+    "a type of another world": ({"a": F32 | {"dtype": "F8_E4M3", "shape": [4]}}, None, b"\0" * 4, "type F8_E4M3"),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_headers_of_safetensors(tmp_path, case):
+    header, length, data, words = HEADERS[case]
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    said = message(open_tensors, tmp_path)
+    assert str(file) in said and words in said
+
+
+@pytest.fixture
+def shards(tiny_llama, tmp_path):
+    directory = tmp_path / "shards"
+    transformers.LlamaForCausalLM.from_pretrained(tiny_llama).save_pretrained(directory, max_shard_size="20KB")
+    return directory
+
+
+def test_shards_and_their_index_agree(shards):
+    index = json.loads((shards / INDEX).read_text())
+    names = sorted(set(index["weight_map"].values()))
+    first = load_file(shards / names[0])
+    moved = next(iter(first))
+    # A tensor twice, once by mistake; a shard of an older save; a tensor that is nowhere.
+    save_file(load_file(shards / names[1]) | {moved: first[moved] + 1}, shards / names[1])
+    save_file({"old": np.zeros(3, np.float32)}, shards / "model-00099-of-00099.safetensors")
+    index["weight_map"]["ghost.weight"] = names[2]
+    (shards / INDEX).write_text(json.dumps(index))
+    said = message(jaxft.load, str(shards))
+    assert f"{names[1]} holds {moved}, which" in said
+    assert "does not list model-00099-of-00099.safetensors" in said
+    assert f"says that ghost.weight is in {names[2]}, which lacks it" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["../elsewhere.safetensors", "/etc/passwd", "sub/model.safetensors", "..", "x.bin", ""]
+)
+def test_shards_stay_in_their_directory(shards, name):
+    index = json.loads((shards / INDEX).read_text())
+    index["weight_map"]["model.norm.weight"] = name
+    (shards / INDEX).write_text(json.dumps(index))
+    assert f"lists {name!r}, which is no safetensors file of its own directory" in message(jaxft.load, str(shards))
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {}}']
+)
+def test_an_index_of_another_kind(shards, content):
+    (shards / INDEX).write_text(content)
+    assert "has no weight_map" in message(jaxft.load, str(shards))
+
+
+class Bomb:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_pickled_weights_are_not_opened(tiny_bert, tmp_path):
+    directory = shutil.copytree(tiny_bert, tmp_path / "pickled")
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    assert "a pickled .bin is not read: save it anew as safetensors" in message(jaxft.load, str(directory))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_code_in_a_model_directory_is_not_run(tiny_bert, tmp_path):
+    """transformers would ask whether to run it."""
+    directory = shutil.copytree(tiny_bert, tmp_path / "code")
+    marker = tmp_path / "executed"
+    (directory / "own.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    for name, key in {"config.json": "AutoConfig", "tokenizer_config.json": "AutoTokenizer"}.items():
+        settings = json.loads((directory / name).read_text())
+        reference = "own.Thing" if key == "AutoConfig" else ["own.Thing", "own.Thing"]
+        (directory / name).write_text(json.dumps(settings | {"auto_map": {key: reference}}))
+    jaxft.load(str(directory)).predict(["a [MASK]"])
+    assert not marker.exists()
+
+
+# --- configuration and tokenizer ---
+
+SETTINGS = {
+    ("bert", "num_attention_heads"): (5, "hidden_size=24 is no multiple of num_attention_heads=5"),
+    ("bert", "hidden_dropout_prob"): (1.5, "hidden_dropout_prob=1.5, expected a number of 0 or more and less than 1"),
+    ("bert", "vocab_size"): (-3, "vocab_size=-3, expected a whole number"),
+    ("bert", "num_hidden_layers"): (10**9, "num_hidden_layers=1000000000, expected a whole number, 1 to 10000"),
+    ("bert", "id2label"): ({"0": "a", "2": "b"}, "id2label={'0': 'a', '2': 'b'}, expected an object of names"),
+    ("bert", "architectures"): ("BertModel", "architectures='BertModel', expected a list of names"),
+    ("bert", "dtype"): (16, "dtype=16, expected a name"),
+    ("gpt2", "n_head"): (0, "n_head=0, expected a whole number"),
+    ("gpt2", "n_embd"): (25, "n_embd=25 is no multiple of n_head=3"),
+    ("gpt2", "layer_norm_epsilon"): ("1e-5", "layer_norm_epsilon"),
+    ("llama", "num_key_value_heads"): (2, "num_attention_heads=3 is no multiple of num_key_value_heads=2"),
+    ("llama", "head_dim"): (7, "even rotary dimension"),
+    ("llama", "rope_parameters"): ({"rope_type": "linear", "rope_theta": 1e4}, "factor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family, setting", SETTINGS)
+def test_settings(families, family, setting, tmp_path):
+    value, words = SETTINGS[family, setting]
+    directory = variant(families[family], tmp_path / "a", config={setting: value})
+    said = message(jaxft.load, str(directory))
+    assert "config.json" in said and words in said
+
+
+def test_a_configuration_that_is_no_json(tiny_bert, tmp_path):
+    directory = shutil.copytree(tiny_bert, tmp_path / "a")
+    for text, words in {
+        "": "no JSON",
+        "[]": "no model_type",
+        '{"model_type": "bert", "model_type": "gpt2"}': "twice",
+    }.items():
+        (directory / "config.json").write_text(text)
+        said = message(jaxft.load, str(directory))
+        assert "config.json" in said and words in said
+
+
+def test_a_tokenizer_larger_than_the_embeddings(bert_tokenizer, tmp_path, one_device):
+    larger = wordpiece(vocabulary=200)
+    theirs = transformers.BertForMaskedLM(bert_config(bert_tokenizer))
+    save_perturbed(theirs, larger, tmp_path / "model")
+    size = len(bert_tokenizer)
+    data = write_rows(tmp_path / "rows.csv", 9)
+    cfg = Config(
+        model=str(tmp_path / "model"), task=Classify(), data=Data(path=data), lr=1e-3, batch=4, steps=1, max_len=32
+    )
+    for said in (message(build, cfg), message(lambda: jaxft.load(str(tmp_path / "model")).tokenizer)):
+        assert f"with number {len(larger) - 1}" in said and f"embeddings end at {size - 1}" in said
+        assert "resize_token_embeddings" in said
+
+
+def test_tokenizers_that_cannot_be_read(tiny_bert, tmp_path):
+    directory = shutil.copytree(tiny_bert, tmp_path / "a")
+    vocabulary = open_pretrained(str(directory)).reader.vocab_size
+    whole = (directory / "tokenizer.json").read_text()
+    for text in (whole[:1000], "{}", "[]", ""):
+        (directory / "tokenizer.json").write_text(text)
+        said = message(tokenizer_of, directory, vocabulary)
+        assert f"the tokenizer in {directory} cannot be read" in said and "copy its files anew" in said
+    for file in directory.glob("tokenizer*"):
+        file.unlink()
+    assert f"{directory} has no tokenizer (tokenizer.json" in message(tokenizer_of, directory, vocabulary)
+
+
+# --- rows ---
+
+
+def rows_of_file(path, text) -> list[dict]:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Data(path=str(path)).open()
+
+
+BAD_FILES = {
+    "bad.jsonl": {
+        '{"text": "a"}\n{"text": NaN}\n': "bad.jsonl, line 2: not JSON (NaN is no JSON value",
+        '{"text": "a"}\n{"text": 1e400}\n': "bad.jsonl, line 2: not JSON (1e400 is no JSON value",
+        '{"text": "a", "text": "b"}\n': "bad.jsonl, line 1: not JSON (the key 'text' stands twice in one object)",
+        '{"text": "a"}\n{"text": \n': "bad.jsonl, line 2: not JSON",
+        '{"text": "a"}\n{"text": "\\ud83d"}\n': "bad.jsonl, row 2: column 'text' holds half of a character",
+        '{"n": 1}\n{"n": 18446744073709551616}\n': "bad.jsonl, row 2: 18446744073709551616 in column 'n'",
+        '{"n": 1.5}\n{"n": true}\n': "bad.jsonl, row 2: True in column 'n' is not of the kind",
+        '{"n": {"a": null}}\n{"n": [1]}\n': "bad.jsonl, row 2: [1] in column 'n' is not of the kind",
+        '{"a\\u0000": 1}\n': "bad.jsonl: the column name 'a\\x00' holds characters that are no text",
+        "[" * 100_000: "bad.jsonl, line 1: not JSON (nested too deeply)",
+        b'{"text": "a"}\n{"text": "\xff"}\n': "bad.jsonl, line 2, byte 11 of the line, is not UTF-8",
+        '{"text": "a"}\n'.encode("utf-16"): "bad.jsonl, line 1, byte 1 of the line, is not UTF-8",
+    },
+    "bad.json": {
+        '{"text": ["a", "b"]}': "bad.json: expected a list of objects",
+        '[{"text": "a"},\n{"text": ]': "bad.json: not JSON",
+        '[{"text": "a"}, 7]': "bad.json, row 2: expected an object, found a number",
+    },
+    "bad.csv": {
+        "text,label\na\n": "bad.csv, row 1 (line 2): 1 cells where the header has 2",
+        'text,label\n"a\nb",1\n"c",2,3\n': "bad.csv, row 2 (line 4): 3 cells",
+        'text,label\n"a"b,1\n': "bad.csv, line 2",
+        "text,text\na,b\n": "'text' more than once",
+        b"text\nok\n\xe9t\xe9\n": "bad.csv, line 3, byte 1 of the line, is not UTF-8",
+    },
+    "bad.csv.gz": {b"text\n": "bad.csv.gz cannot be read", b"\x1f\x8b\x08\0\0\0\0\0": "bad.csv.gz is not whole"},
+    "bad.parquet": {b"PAR1": "bad.parquet cannot be read", b"": "bad.parquet cannot be read"},
+    "bad.arrow": {b"ARROW1\0\0": "bad.arrow cannot be read", b"x" * 99: "bad.arrow cannot be read"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, number", [(name, i) for name, cases in BAD_FILES.items() for i in range(len(cases))])
+def test_files(tmp_path, name, number):
+    text, words = list(BAD_FILES[name].items())[number]
+    assert words in message(rows_of_file, tmp_path / name, text)
+
+
+def test_good_files_that_look_odd(tmp_path):
+    rows = rows_of_file(tmp_path / "a.csv", '\ufefftext,label\r"a, ""b""\n",1\r')  # BOM, quotes, old line ends
+    assert rows[:] == [{"text": 'a, "b"\n', "label": "1"}]
+    rows = rows_of_file(tmp_path / "b.jsonl", '{"m": {"x": null}}\n{"m": {"x": [null, {"y": 1}]}}\n{"m": null}\n{}\n')
+    assert [row["m"] for row in rows] == [{"x": None}, {"x": [None, {"y": 1}]}, None, None]
+
+
+# --- what is in the rows ---
+
+
+@pytest.fixture
+def setting(bert_tokenizer):
+    return Setting(bert_tokenizer, 32)
+
+
+def encoded(task, rows, setting):
+    source = as_rows(rows, "rows.jsonl")
+    prepared = task.prepare(source, setting)
+    return encode_all(source, lambda piece: prepared.encode(piece, setting))
+
+
+TEXTLESS = ["a cat", "", None, " \t\n ", "\u200b\ufeff\0", "a dog"]
+
+
+def test_rows_without_text(setting):
+    """Empty, missing, or nothing left of them when the tokenizer has cleaned them: kept and counted, or left out."""
+    rows = [{"text": text, "label": "yn"[i % 2]} for i, text in enumerate(TEXTLESS)]
+    report = encoded(Classify(), rows, setting).report
+    assert (report["kept"], report["empty"], report["dropped"]) == (6, 4, {})
+    kept = encoded(Classify(drop_empty=True), rows, setting)
+    assert (kept.report["empty"], kept.report["dropped"]) == (0, {"no text": 4}) and kept.source.tolist() == [0, 5]
+    said = message(encoded, Classify(drop_empty=True), rows[1:5], setting)
+    assert "rows.jsonl: no example is left of 4 rows" in said and "no text (4)" in said
+
+
+def test_texts_without_a_token(gpt2_tokenizer, tiny_gpt2):
+    """This tokenizer adds nothing to a text: of an empty one there is nothing that a classifier could read."""
+    rows = [{"text": text, "label": "yn"[i % 2]} for i, text in enumerate(["a cat", "", None, "a dog"])]
+    kept = encoded(Classify(), rows, Setting(gpt2_tokenizer, 32, "last"))
+    assert kept.report["dropped"] == {"no text": 2} and (kept.flat["at"] >= 0).all()
+    assert "text 2 is empty" in message(jaxft.load(str(tiny_gpt2)).predict, ["a cat", ""])
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"a": 1}, float("nan"), b"bytes"])
+def test_texts_that_are_no_text(setting, value):
+    rows = [{"text": "a cat", "label": "y"}, {"text": value, "label": "n"}, {"text": "a dog", "label": "n"}]
+    said = message(encoded, Classify(), rows, setting)
+    assert said == f"rows.jsonl, row 2: column 'text' holds {value!r}, expected a text"
+    rows = [{"text": "a cat", "label": "y"}, {"text": "a dog", "label": "n"}, {"text": "the log", "label": value}]
+    said = message(encoded, Classify(), rows, setting)
+    assert said == f"rows.jsonl, row 3: column 'label' holds {value!r}, expected a text"
+
+
+SEVERAL = MultiLabel(label="label")
+LABELS = {
+    "not in training": (Classify(labels=("y", "n")), ["y", "maybe"], "row 2: label 'maybe' is not among"),
+    "out of range": (Classify(labels=("0", "1")), [0, 2], "row 2: label '2' is not among the training labels: 0, 1"),
+    "decimals": (Classify(), [0.5, 1.5], "holds decimals such as 0.5: for regression use the task Regress"),
+    "none": (Classify(), [None, None], "column 'label' holds no label at all"),
+    "texts for numbers": (Regress(), ["1.5", "high"], "row 2: column 'label' holds 'high', expected a number"),
+    "no number": (Regress(), [1.5, float("nan")], "row 2: column 'label' holds nan, expected a number"),
+    "a list in a list": (SEVERAL, [["a"], [["b"]]], "row 2: column 'label' holds ['b'], expected a text"),
+    "a number for a list": (SEVERAL, [["a"], 3], "row 2: column 'label' holds 3, expected a list of names"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_labels(setting, case):
+    task, labels, words = LABELS[case]
+    assert words in message(encoded, task, [{"text": "a cat", "label": label} for label in labels], setting)
+
+
+def test_class_numbers_beyond_the_names(setting):
+    source = rows_of([{"text": "a", "label": 0}, {"text": "b", "label": 7}], {"label": ["neg", "pos"]})
+    assert "class number 7, but only 2 class names: neg, pos" in message(Classify().prepare, source, setting)
+
+
+def test_a_label_that_training_has_not(tiny_bert, tmp_path, one_device):
+    """Found before the first step, with file and row."""
+    train, other = write_rows(tmp_path / "train.csv", 9), tmp_path / "val.csv"
+    other.write_text("text,label\na cat,pos\na dog,unheard\n")
+    evals = {"val": Eval(data=Data(path=str(other)))}
+    cfg = Config(
+        model=str(tiny_bert), task=Classify(), data=Data(path=train), evals=evals, lr=1e-3, batch=4, steps=1, max_len=32
+    )
+    said = message(fit, cfg, str(tmp_path / "run"))
+    assert "val.csv, row 2: label 'unheard' is not among the training labels: neg, neu, pos" in said
+
+
+@pytest.mark.parametrize("word", ["a", "the cat sat on "])
+def test_texts_of_ten_megabytes(bert_tokenizer, word, tmp_path):
+    """Cut off at max_len and counted, in seconds."""
+    text = word * (10_000_000 // len(word))
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in [(text, "y"), ("a cat", "n")]))
+    started = time.monotonic()
+    source = Data(path=str(file)).open()
+    kept = encode_all(source, lambda rows: Classify(labels=("y", "n")).encode(rows, Setting(bert_tokenizer, 32)))
+    assert time.monotonic() - started < 60
+    assert kept.lengths.max() <= 32 and kept.report["truncated"] == (1 if " " in word else 0)
+    assert source[0]["text"] == text
+
+
+def test_texts_longer_than_the_models_positions(tiny_bert, tmp_path, one_device, caplog):
+    """The table has 64: more cannot be asked for, and what is longer is cut off and counted."""
+    file = tmp_path / "long.csv"
+    file.write_text("text,label\n" + f"{'cat ' * 100},pos\na dog,neg\n" * 4)
+    cfg = Config(
+        model=str(tiny_bert), task=Classify(), data=Data(path=str(file)), lr=1e-3, batch=4, steps=1, max_len=65
+    )
+    assert "up to 65 tokens, but the model has 64 positions" in message(fit, cfg, str(tmp_path / "run"))
+    cfg = dataclasses.replace(cfg, max_len=64)
+    with caplog.at_level("INFO", "jaxft"):
+        fit(cfg, str(tmp_path / "run"))
+    assert "4 cut off at config.max_len" in caplog.text
+
+
+class Failing:
+    """Somebody's own source."""
+
+    def __init__(self, row):
+        self.row = row
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, number):
+        if number == 4:
+            return self.row() if callable(self.row) else self.row
+        return {"text": TEXTS[number % 5], "label": "yn"[number % 2]}
+
+
+def test_a_source_that_fails_at_a_row(setting):
+    """Its own error is passed on with the row; a row of another form is the user's to mend."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        encoded(Classify(), Failing(lambda: 1 // 0), setting)
+    assert caught.value.__notes__[0] == "raised by rows.jsonl when asked for row 5 of 9"
+    for row in ({"text": "a"}, "a", None):
+        said = message(encoded, Classify(), Failing(row), setting)
+        assert f"rows.jsonl, row 5: expected a dict with the keys text, label, found {row!r}" in said
+
+
+# --- the same by the commands ---
+
+
+@pytest.mark.slow
+def test_commands_end_with_2_and_one_message(tiny_bert, tmp_path):
+    broken = shutil.copytree(tiny_bert, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:-1])
+    (tmp_path / "good.jsonl").write_text('{"text": "a cat", "label": "y"}\n{"text": "a dog", "label": "n"}\n')
+    (tmp_path / "bad.jsonl").write_text('{"text": "a cat", "label": "y"}\n{"text": ["a"], "label": "n"}\n')
+    config = (
+        "from jaxft.config import Config\nfrom jaxft.data import Data\nfrom jaxft.tasks.classify import Classify\n"
+        "def get_config():\n"
+        "    return Config(model={!r}, task=Classify(), data=Data(path={!r}), lr=1e-3, batch=1, steps=1, max_len=32)\n"
+    )
+    (tmp_path / "model.py").write_text(config.format(str(broken), "good.jsonl"))
+    (tmp_path / "data.py").write_text(config.format(str(tiny_bert), "bad.jsonl"))
+    cases = {
+        "train --config=model.py --workdir=run": ("model.safetensors is truncated", "copy it anew"),
+        "train --config=data.py --workdir=run": ("config.data: bad.jsonl, row 2", "'text' is not of the kind"),
+        f"predict --model={broken} --input=good.jsonl --output=out": ("model.safetensors is truncated", "copy it anew"),
+        f"predict --model={tiny_bert} --input=bad.jsonl --output=out": (
+            "bad.jsonl, row 2",
+            "write all of them as text",
+        ),
+    }
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.getcwd()}
+    for line, words in cases.items():
+        done = subprocess.run(
+            [sys.executable, "-m", *("jaxft." + line).split()],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert all(word in done.stderr for word in words) and done.stderr.count("error:") == 1, done.stderr
+        assert not (tmp_path / "out").exists()
