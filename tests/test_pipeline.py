@@ -42,15 +42,12 @@ def drawn(batch):
     return set(zip(batch["index"][used].tolist(), batch["targets"][used].tolist(), at[used].tolist(), strict=True))
 
 
-@pytest.mark.parametrize("rows", [Pad(window=1), Pad(window=3), Pack(length=16)])
+@pytest.mark.parametrize("rows", [Pad(window=1), Pad(window=3), Pack(length=16)])  # no window crosses an epoch here
 def test_every_epoch_is_a_permutation(rows):
     def orders(seed):
         made = make(rows, batch=COUNT, seed=seed)
         return [made.examples(step).tolist() for step in range(6)]
 
-    if rows == Pad(window=3):  # A window of three steps is three epochs here.
-        assert np.bincount(np.concatenate(orders(5)[:3])).tolist() == [3] * COUNT
-        return
     for order in orders(5):
         assert sorted(order) == list(range(COUNT))
     assert len({tuple(order) for seed in (5, 6) for order in orders(seed)}) == 12
@@ -115,10 +112,8 @@ def test_draw_depends_on_seed_and_place_only():
     padded, packed, multiple = make(Pad(window=1)), make(Pack(length=16)), make(Pack(length=16), multiple=4)
     for step in range(12):
         assert drawn(padded[step]) == drawn(packed[step]) == drawn(multiple[step])
-    window = make(Pad(window=COUNT))
-    assert set().union(*(drawn(window[s]) for s in range(COUNT))) == set().union(
-        *(drawn(padded[s]) for s in range(COUNT))
-    )
+    window = make(Pad(window=6))
+    assert set().union(*(drawn(window[s]) for s in range(6))) == set().union(*(drawn(padded[s]) for s in range(6)))
     epochs = make(Pad(window=1), batch=COUNT)
     assert drawn(epochs[0]).isdisjoint(drawn(epochs[1]))
     assert drawn(padded[0]).isdisjoint(drawn(make(Pad(window=1), seed=6)[0]))
@@ -131,7 +126,7 @@ def test_evaluation_sees_each_example_once(rows, count):
     got = list(made)
     assert len(got) == len(made) == -(-count // 4)
     for batch in got:
-        assert batch["tokens"].shape == (4, 16)
+        assert batch["tokens"].shape == (4, 8 if count < 6 else 16)
         assert np.array_equal(batch["index"] >= 0, batch["weights"] > 0)
     owners = np.concatenate([batch["index"].max(1) for batch in got])
     assert sorted(owners[owners >= 0]) == list(range(count))

@@ -1,12 +1,14 @@
 """Encoding and row builders: nothing is lost, nothing overlaps, and shapes are few."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
-from jaxft.data.rows import best_fit
+from jaxft.data.rows import best_fit, least_padding
 from jaxft.problems import UserError
 
 
@@ -70,27 +72,60 @@ def test_bad_rows_are_named():
     assert caught.value.problems == ["the data, row 6: unknown label", "the data, row 8: unknown label"]
 
 
-def test_default_buckets():
-    assert Pad().lengths(128) == (32, 48, 64, 96, 128)
-    assert Pad().lengths(100) == (32, 48, 64, 96, 100)
-    assert Pad().lengths(20) == (20,)
-    assert Pad().lengths(4096) == (768, 1024, 1536, 2048, 3072, 4096)
-    assert Pad(buckets=(16, 48)).lengths(128) == (16, 48)
-    assert Pad(buckets=(48, 16)).problems() and Pad(window=0).problems() and not Pad().problems()
+def test_lengths_are_those_that_need_the_least_padding():
+    """Against every choice of multiples of 8 (or the longest that may be) that holds all batches."""
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        longest = rng.integers(1, 90, rng.integers(1, 30))
+        most, max_len = int(rng.integers(1, 5)), int(max(longest.max(), rng.integers(80, 100)))
+        needed = np.minimum(-(-longest // 8) * 8, max_len)
+
+        def padded(lengths, needed=needed):
+            return np.array(lengths)[np.searchsorted(lengths, needed)].sum()
+
+        known = sorted(set(needed.tolist()))
+        choices = [
+            lengths
+            for count in range(1, most + 1)
+            for lengths in itertools.combinations(known, count)
+            if lengths[-1] == known[-1]
+        ]
+        found = least_padding(longest, most, max_len)
+        assert len(found) <= most and padded(found) == min(map(padded, choices))
+
+
+def test_default_lengths():
+    longest = np.arange(1, 129)
+    assert len(Pad().lengths(longest, 10_000, 128)) == 10 and Pad().lengths(longest, 10_000, 128)[-1] == 128
+    assert len(Pad().lengths(longest, 33, 128)) == 5 and len(Pad().lengths(longest, 1, 128)) == 1
+    assert Pad(shapes=2).lengths(longest, 10_000, 128) == (64, 128)
+    assert Pad().lengths(np.array([3, 97]), 100, 100) == (8, 100)
+    assert Pad(buckets=(16, 48)).lengths(longest, 1, 128) == (16, 48)
+    for wrong in (Pad(buckets=(48, 16)), Pad(window=0), Pad(shapes=0)):
+        assert len(wrong.problems()) == 1
+    assert not Pad().problems()
 
 
 def test_padding_has_few_shapes_and_little_waste():
-    data = make(random_lengths(2000))
-    powers = batches(data, Pad(), 16)
-    assert set(powers.shapes(100)) == {(16, 32), (16, 48), (16, 64), (16, 96), (16, 128)}
+    data = make(random_lengths(4000))
+    chosen = batches(data, Pad(), 16)
+    lengths = sorted(length for _, length in chosen.shapes(500))
+    assert len(lengths) <= 10 and all(rows == 16 for rows, _ in chosen.shapes(500))
+    assert chosen.fill(250) > 0.9
     eighths = batches(data, Pad(buckets=tuple(range(16, 129, 16))), 16)
-    assert len(eighths.shapes(100)) <= 8
-    assert eighths.fill(100) >= 0.85
-    assert batches(data, Pad(window=1), 16).fill(100) < powers.fill(100)
+    assert len(eighths.shapes(100)) <= 8 and 0.85 < eighths.fill(250) < chosen.fill(250)
+    assert batches(data, Pad(window=1), 16).fill(250) < 0.6
     for step in range(20):
-        made = powers[step]
+        made = chosen[step]
         longest = (made["segments"] > 0).sum(1).max()
-        assert made["tokens"].shape[1] == min(b for b in (32, 48, 64, 96, 128) if b >= longest)
+        assert made["tokens"].shape[1] == min(length for length in lengths if length >= longest)
+
+
+def test_windows_are_no_longer_than_an_epoch():
+    """And of about equal size: 13 batches an epoch are two windows of 7, no window of 10."""
+    for count, window, wanted in ((13, 10, 7), (5, 50, 5), (100, 50, 50), (101, 50, 34)):
+        made = batches(make(random_lengths(count * 4)), Pad(window=window), 4)
+        assert made._planner.window == wanted
 
 
 def test_padded_batch():

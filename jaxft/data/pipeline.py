@@ -16,7 +16,7 @@ from jaxft.data.rows import Demand, check_lengths, one_per_row
 from jaxft.problems import UserError
 
 EPOCHS, DRAWS, WINDOWS, EVALUATIONS = range(4)  # independent random streams of one seed
-SAMPLE = 64  # steps that a planner may look at
+SAMPLE = 64  # places of a run that a planner may look at
 
 
 class Batches:
@@ -46,7 +46,7 @@ class Batches:
         self._filler = Filler(self.encoded, draw, pad_id, host)
         demand = _demand(self._filler, slots, batch, rows_multiple, max_len)
         self._epoch = functools.lru_cache(maxsize=4)(self._shuffle)
-        self._planner = rows.planner(demand, [self._stream(step * batch, batch) for step in self._spread()])
+        self._planner = rows.planner(demand, self._sample)
         # Grain's threads ask for neighbouring steps, hence for the same few windows.
         self._window = functools.lru_cache(maxsize=8)(self._plan_window)
 
@@ -98,9 +98,10 @@ class Batches:
         # Not Grain's shuffle: it needs 10 us an example, and more the fewer there are: 1.5 ms with 23, 7 ms with 3.
         return _random(EPOCHS, self.seed, epoch).permutation(len(self.encoded))
 
-    def _spread(self) -> list[int]:
+    def _sample(self, batches: int) -> list[np.ndarray]:
         last = max(steps_per_epoch(len(self.encoded), self.batch), SAMPLE) - 1
-        return np.linspace(0, last, SAMPLE).astype(int).tolist()
+        starts = np.linspace(0, last, SAMPLE).astype(int).tolist()
+        return [self._stream(step * self.batch, batches * self.batch) for step in starts]
 
 
 class EvalBatches:
@@ -116,9 +117,10 @@ class EvalBatches:
         self._demand = _demand(self._filler, slots, batch, rows_multiple, max_len)
         if batch % rows_multiple:
             raise UserError(f"evaluation batch {batch} is not a multiple of {rows_multiple} (the devices)")
-        self._buckets = rows.lengths(max_len)
-        check_lengths(self.encoded.lengths, self._buckets[-1])
         self._order = np.argsort(self.encoded.lengths, kind="stable")
+        longest = np.append(self.encoded.lengths[self._order[batch - 1 :: batch]], self.encoded.lengths.max())
+        self._buckets = rows.lengths(longest, len(self), max_len)
+        check_lengths(self.encoded.lengths, self._buckets[-1])
 
     def __len__(self) -> int:
         return math.ceil(len(self.encoded) / self.batch)

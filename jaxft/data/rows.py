@@ -2,7 +2,7 @@
 
 A row builder has four methods. `cut` is the most tokens that an example may keep (None: all); `prepare` may turn the
 encoded examples into others; `planner` looks at the data once and returns what plans the batches of a run; `lengths`
-names the row lengths that evaluation uses.
+chooses the row lengths of batches whose longest examples are known, as those of an evaluation are.
 """
 
 import math
@@ -18,6 +18,8 @@ from jaxft.data.encoded import Encoded
 from jaxft.problems import UserError
 
 SHAPES = 4  # numbers of rows that Pack aims at; steps outside of its sample may add one
+UNIT = 8  # chosen row lengths are multiples of it, the sublanes of a TPU's vector register
+WORTH = 8  # batches that a further row length must serve, on average, to be worth compiling for
 
 
 @dataclass
@@ -31,6 +33,14 @@ class Demand:
     multiple: int  # a batch's rows must divide by it
     max_len: int  # tokens of the longest example that may occur
 
+    @property
+    def epoch(self) -> int:
+        """Batches until every example was seen once."""
+        return math.ceil(len(self.lengths) / self.batch)
+
+
+Sample = Callable[[int], list[np.ndarray]]  # numbers of the examples in so many batches, from places all over the run
+
 
 class Planner(Protocol):
     window: int  # batches that are planned together
@@ -43,15 +53,18 @@ class Planner(Protocol):
 class Pad:
     """One example a row, as long as the smallest bucket that holds the batch's longest example.
 
-    `window` batches' worth of consecutive examples are sorted by length before they are cut into batches, and the
-    batches are shuffled; 1: no sorting. `buckets` (): 32, 48, 64, 96, 128, 192, ... up to max_len, the six largest.
+    About `window` batches' worth of consecutive examples, at most an epoch, are sorted by length before they are cut
+    into batches, and the batches are shuffled; 1: no sorting. `buckets` () are chosen for the data, so that the least
+    padding is needed: at most `shapes` of them, each of which is compiled for, and fewer for fewer than 80 batches.
     """
 
     buckets: tuple[int, ...] = ()
-    window: int = 16
+    shapes: int = 10
+    window: int = 50
 
     def problems(self) -> list[str]:
-        found = [f"window is {self.window}, expected 1 or more"] if self.window < 1 else []
+        numbers = {"window": self.window, "shapes": self.shapes}
+        found = [f"{name} is {value}, expected 1 or more" for name, value in numbers.items() if value < 1]
         if list(self.buckets) != sorted(set(self.buckets)) or min(self.buckets, default=1) < 1:
             found.append(f"buckets are {self.buckets}, expected lengths that increase")
         return found
@@ -62,12 +75,15 @@ class Pad:
     def prepare(self, encoded: Encoded) -> Encoded:
         return encoded
 
-    def lengths(self, max_len: int) -> tuple[int, ...]:
-        steps = (size for i in range(5, 31) for size in (2**i, 3 * 2 ** (i - 1)) if size < max_len)
-        return self.buckets or (*steps, max_len)[-6:]
+    def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
+        return self.buckets or least_padding(longest, min(self.shapes, math.ceil(batches / WORTH)), max_len)
 
-    def planner(self, demand: Demand, sample: list[np.ndarray]) -> Planner:
-        return _Sorted(demand, self.lengths(demand.max_len), self.window)
+    def planner(self, demand: Demand, sample: Sample) -> Planner:
+        window = math.ceil(demand.epoch / math.ceil(demand.epoch / self.window))
+        sorted_lengths = [np.sort(demand.lengths[numbers]) for numbers in sample(window)]
+        longest = np.concatenate([x.reshape(window, demand.batch).max(1) for x in sorted_lengths])
+        longest = np.append(longest, demand.lengths.max())  # whatever the sample has missed
+        return _Sorted(demand, self.lengths(longest, demand.epoch, demand.max_len), window)
 
 
 @config
@@ -89,12 +105,12 @@ class Pack:
     def prepare(self, encoded: Encoded) -> Encoded:
         return encoded
 
-    def lengths(self, max_len: int) -> tuple[int, ...]:
-        return Pad().lengths(self.length)
+    def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
+        return Pad().lengths(longest, batches, max_len)
 
-    def planner(self, demand: Demand, sample: list[np.ndarray]) -> Planner:
+    def planner(self, demand: Demand, sample: Sample) -> Planner:
         check_lengths(demand.lengths, self.length)
-        return _Packed(demand, self.length, sample)
+        return _Packed(demand, self.length, sample(1))
 
 
 @config
@@ -125,11 +141,35 @@ class Chunk:
         report = encoded.report | {"chunks": count, "left": total - count * self.length}
         return Encoded(flat, dict.fromkeys(flat, cuts), np.arange(count, dtype=np.int32), report)
 
-    def lengths(self, max_len: int) -> tuple[int, ...]:
+    def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
         return (self.length,)
 
-    def planner(self, demand: Demand, sample: list[np.ndarray]) -> Planner:
+    def planner(self, demand: Demand, sample: Sample) -> Planner:
         return _Sorted(demand, (self.length,), 1)
+
+
+def least_padding(longest: np.ndarray, most: int, max_len: int) -> tuple[int, ...]:
+    """At most `most` row lengths with which batches, whose longest examples are given, need the least padding.
+
+    Multiples of UNIT, or `max_len`. By dynamic programming over the distinct lengths: the best choice of k + 1 lengths,
+    the largest of them known, is the best choice of k lengths below it.
+    """
+    needed = np.minimum(-(-longest // UNIT) * UNIT, max(max_len, longest.max()))
+    sizes, counts = np.unique(needed, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(counts)])
+    # cost[j]: tokens a batch row of the batches that need at most sizes[j - 1], with the lengths chosen so far.
+    cost = np.where(below > 0, np.inf, 0.0)
+    choices = []
+    for _ in range(min(most, len(sizes))):
+        options = cost[:-1, None] + sizes * (below[1:] - below[:-1, None])  # [i, j]: the next length serves i + 1 .. j
+        options[np.tril_indices(len(sizes), -1)] = np.inf
+        choices.append(options.argmin(0))
+        cost = np.concatenate([[0.0], options.min(0)])
+    chosen, j = [], len(sizes)
+    while j > 0:
+        chosen.append(int(sizes[j - 1]))
+        j = int(choices.pop()[j - 1])
+    return tuple(chosen[::-1])
 
 
 def one_per_row(members: np.ndarray, lengths: np.ndarray, buckets: tuple[int, ...], rows: int, slots: Callable) -> Plan:

@@ -231,7 +231,7 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
 
 def length_problems(cfg: Config, arch: Architecture) -> list[str]:
     """Positions begin anew in every example, so the examples' lengths count, not those of packed rows."""
-    longest = cfg.rows.cut(cfg.max_len) or cfg.rows.lengths(cfg.max_len)[-1]
+    longest = cfg.rows.cut(cfg.max_len) or cfg.rows.length
     limit = arch.spec.max_positions
     if limit is None or longest <= limit:
         return []
