@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy
 import transformers
 from conftest import bert_config, gpt2_config, llama_config, model_of, variant
 from safetensors.numpy import load_file
@@ -13,7 +14,7 @@ import jaxft
 from jaxft.models import load as loading
 from jaxft.models.load import find_weights, place
 from jaxft.models.model import Model
-from jaxft.models.params import initial, names, shardings, variables
+from jaxft.models.params import names, shardings, variables
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.models.tensors import release
 from jaxft.parallel.mesh import make_mesh
@@ -329,18 +330,24 @@ def test_initial_values_depend_on_seed_and_name_alone(tiny_bert):
     assert len(plain.layers.plan) == 1 and len(cut.layers.plan) == 2
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
 
-    def values(model, seed, placements=None):
-        chosen = [path for path in variables(model) if path.endswith(("q.kernel", "tokens.embedding", "out.kernel"))]
-        made = {path: initial(model, path, seed, placements and placements[path]) for path in chosen}
+    def values(model, seed, mesh):
+        made = place(model, {}, shardings(model, mesh), dict.fromkeys(variables(model), np.float32), seed)
         named = {}
         for path, value in made.items():
+            if path.endswith(("bias", "scale")):
+                assert np.all(np.asarray(value) == float(path.endswith("scale")))
+            if not path.endswith(("q.kernel", "tokens.embedding", "out.kernel")):
+                continue
             rows = np.asarray(value) if path.startswith("layers.") else np.asarray(value)[None]
             named |= dict(zip(names(model, path), rows, strict=True))
         return named
 
-    one = values(plain, 0)
+    alone = make_mesh({"data": 8})
+    one = values(plain, 0, alone)
     assert len(one) == 5 and len({array.tobytes() for array in one.values()}) == 5
-    for other in (values(cut, 0), values(plain, 0, shardings(plain, mesh)), values(cut, 0, shardings(cut, mesh))):
+    for other in (values(cut, 0, alone), values(plain, 0, mesh), values(cut, 0, mesh)):
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one)
-    assert not any(np.array_equal(one[name], array) for name, array in values(plain, 1).items())
+    assert not any(np.array_equal(one[name], array) for name, array in values(plain, 1, alone).items())
+    drawn = one["embed.tokens.embedding"] / plain.spec.init_std
+    assert scipy.stats.kstest(drawn.ravel(), "norm").pvalue > 0.01

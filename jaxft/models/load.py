@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.models.model import Model
-from jaxft.models.params import Params, initial, names, shape, variables
+from jaxft.models.params import Params, initial, lead, names, shape, variables
 from jaxft.models.pretrained import Architecture, Pretrained
 from jaxft.models.tensors import open_tensors, release
 from jaxft.problems import raise_problems
@@ -41,7 +41,7 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
     init: "pretrained" takes all, "backbone" leaves the head new, "random" takes nothing. Raises UserError that lists
     every missing, misshapen and unexpected tensor; only a head may be missing.
     """
-    wanted = {name: shape(variable)[_lead(variable) :] for name, variable in _by_name(model)}
+    wanted = {name: shape(variable)[lead(variable) :] for name, variable in _by_name(model)}
     if init == "random":
         return {}, LoadReport(new=sorted(wanted))
     tensors = open_tensors(pretrained.directory)
@@ -77,12 +77,10 @@ def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dt
     params = {}
     for path, variable in variables(model).items():
         parts = [views.get(name) for name in names(model, path)]
-        dtype, placement = dtypes[path], placements[path]
         if any(part is None for part in parts):
-            params[path] = initial(model, path, seed, placement, dtype)
-            continue
-        read = partial(_read_layers if _lead(variable) else _read, parts, dtype)
-        params[path] = jax.make_array_from_callback(shape(variable), placement, read)
+            parts = initial(model, path, seed)
+        read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path])
+        params[path] = jax.make_array_from_callback(shape(variable), placements[path], read)
         for part in parts:
             release(part)
     return params
@@ -152,11 +150,6 @@ class _Finder:
 
 def _by_name(model):
     return [(name, variable) for path, variable in variables(model).items() for name in names(model, path)]
-
-
-def _lead(variable) -> int:
-    """1 if the parameter has a leading axis of layers."""
-    return int(variable.get_metadata("axes")[0] == "layers")
 
 
 def _is_head(name: str) -> bool:
