@@ -1,6 +1,7 @@
 """What is said of a run before and during it: FLOPs, peaks, memory."""
 
 import math
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from depth import deep, lowered
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 from test_step import built_of, random_batch
@@ -115,3 +117,10 @@ def test_memory(monkeypatch):
 
 def test_numbers_for_people():
     assert [summary.human(n) for n in (0, 999, 1234, 22_713_216, 1.5e9)] == ["0", "999", "1,234", "22.7 M", "1.5 G"]
+
+
+def test_a_deeper_model_is_no_longer_a_program(tmp_path, one_device):
+    """What XLA compiles has the same operations for 6 and for 48 layers: they are a loop."""
+    shallow, deeper = (lowered(deep(layers, tmp_path / str(layers))).as_text() for layers in (6, 48))
+    operations = [re.findall(r"= \"?([\w.]+)", text) for text in (shallow, deeper)]
+    assert operations[0] == operations[1] and len(operations[0]) > 1000

@@ -1,0 +1,46 @@
+"""The quick start's task on as many rows as one likes: --config=configs/many_rows.py:ROWS
+
+To see what more rows cost.
+"""
+
+from jaxft.assets import path
+from jaxft.config import Config, Save
+from jaxft.configurable import config
+from jaxft.data import Data
+from jaxft.data.source import Rows, as_rows
+from jaxft.tasks.classify import Classify
+
+
+@config
+class Repeated:
+    """The rows of a file again and again, `count` in all."""
+
+    path: str
+    count: int
+
+    def open(self) -> Rows:
+        rows = Data(path=self.path).open()[:]
+        return as_rows(Cycle(rows, self.count), f"{self.count} rows of {self.path}")
+
+
+class Cycle:
+    def __init__(self, rows: list[dict], count: int):
+        self.rows, self.count = rows, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number: int) -> dict:
+        return self.rows[number % len(self.rows)]
+
+
+def get_config(rows="1000"):
+    return Config(
+        model=path("tiny-encoder"),
+        task=Classify(),
+        data=Repeated(path=path("brown-genres/train.csv"), count=int(rows)),
+        lr=5e-4,
+        batch=32,
+        epochs=1,
+        save=Save(every=1000),
+    )
