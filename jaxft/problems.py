@@ -54,6 +54,12 @@ def located(error: UserError, rows: list, first: int, name: str, read: Callable[
     return UserError(problems or error.problems)
 
 
+def shown(value) -> str:
+    """A value for a message, not too long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?" with the known name closest to `name`, or "" if none is close."""
     close = near(name, known, 1)

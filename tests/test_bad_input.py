@@ -6,8 +6,6 @@ import os
 import pickle
 import shutil
 import struct
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import transformers
 from conftest import TEXTS, bert_config, rows_of, save_perturbed, variant, wordpiece
 from safetensors.numpy import load_file, save_file
+from test_messages import command
 from test_same_numbers import write_rows
 
 import jaxft
@@ -416,15 +415,8 @@ def test_commands_end_with_2_and_one_message(tiny_bert, tmp_path):
             "write all of them as text",
         ),
     }
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.getcwd()}
     for line, words in cases.items():
-        done = subprocess.run(
-            [sys.executable, "-m", *("jaxft." + line).split()],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=tmp_path,
-        )
+        done = command(*line.split(), cwd=tmp_path)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         assert all(word in done.stderr for word in words) and done.stderr.count("error:") == 1, done.stderr
         assert not (tmp_path / "out").exists()

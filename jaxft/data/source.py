@@ -10,7 +10,7 @@ import datasets
 from jaxft.configurable import config
 from jaxft.data.files import READERS, read_file, suffix
 from jaxft.data.tables import join
-from jaxft.problems import UserError, suggest
+from jaxft.problems import UserError, shown, suggest
 
 
 @config
@@ -159,7 +159,7 @@ def _own_rows(opened, name: str, columns: list[str], start: int, stop: int) -> l
             raise
         if not isinstance(row, Mapping) or not row.keys() >= set(columns):
             raise UserError(
-                f"{name}, row {number + 1}: expected a dict with the keys {', '.join(columns)}, found {row!r}"
+                f"{name}, row {number + 1}: expected a dict with the keys {', '.join(columns)}, found {shown(row)}"
             )
         rows.append(dict(row))
     return rows

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import datasets
 import pyarrow as pa
 
-from jaxft.problems import UserError
+from jaxft.problems import UserError, shown
 
 PIECE = 10_000  # rows that are python objects at a time
 
@@ -82,7 +82,7 @@ def _column(values: list, name: str, path: str, types, first: int) -> pa.Array:
         fix = "half of a character (a surrogate) that has no other half: write the character anew"
         raise UserError(f"{path}, row {first + row}: column {name!r} holds {fix}")
     raise UserError(
-        f"{path}, row {first + row}: {_shown(values[row])} in column {name!r} is not of the kind of the values before "
+        f"{path}, row {first + row}: {shown(values[row])} in column {name!r} is not of the kind of the values before "
         f"it ({str(wrong).rstrip('.')}): write all of them as text, or all as numbers"
     )
 
@@ -95,8 +95,3 @@ def _wrong(values: list, kind) -> Exception | None:
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         return error
     return None
-
-
-def _shown(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

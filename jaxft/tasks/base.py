@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
-from jaxft.problems import raise_problems
+from jaxft.problems import raise_problems, shown
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]
@@ -100,12 +100,6 @@ def text_of(value, name: str) -> str:
     if not isinstance(value, str | int | float) or value != value:  # the last: not a number
         raise_problems([f"column {name!r} holds {shown(value)}, expected a text"])
     return str(value)
-
-
-def shown(value) -> str:
-    """A value for a message, not too long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) -> list[Example]:

@@ -12,8 +12,8 @@ import optax
 from jaxft.configurable import config
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
 from jaxft.pictures import class_figures, label_figures, value_figures
-from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
-from jaxft.tasks.base import Setting, column, encode_texts, shown, text_of
+from jaxft.problems import SHOWN, UserError, located, raise_problems, shown, suggest
+from jaxft.tasks.base import Setting, column, encode_texts, text_of
 
 
 @config
