@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from jaxft.models import vocabulary
-from jaxft.models.attention import MASKED, attend, dot_product_attention, visible
-from jaxft.models.parts import gelu, keep_mask
+from jaxft.models.attention import MASKED, TILE, attend, dot_product_attention, tiles, visible
+from jaxft.models.dropout import keep_mask, random_words
+from jaxft.models.parts import gelu
+from jaxft.parallel.mesh import make_mesh
 
 B, T, S, HEADS, KV, H = 2, 9, 9, 6, 3, 5
 RATE = 0.25
@@ -41,7 +43,9 @@ def plain(q, k, v, mask, keep):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("drops", [False, True])
-def test_attention_and_its_gradients(causal, drops):
+@pytest.mark.parametrize("tile", [TILE["cpu"], 2 * KV * 4 * 2 * T * S, 4 * 2 * T * S])  # all, a row, a key head at once
+def test_attention_and_its_gradients(causal, drops, tile, monkeypatch):
+    monkeypatch.setitem(TILE, "cpu", tile)
     q, k, v, g, segments = inputs()
     mask = visible(segments, causal)
     key = jax.random.key(3) if drops else None
@@ -51,6 +55,19 @@ def test_attention_and_its_gradients(causal, drops):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     for one, other in zip(back(g), back_plain(g), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+def test_the_fewest_tiles_that_fit(monkeypatch):
+    monkeypatch.setitem(TILE, "cpu", 2**20)
+    assert tiles(16, 12, 2**10) == (1, 1)
+    assert tiles(16, 12, 2**16) == (16, 1)  # a row takes 3/4 of a tile
+    assert tiles(16, 12, 2**15) == (8, 1)
+    assert tiles(15, 12, 2**15) == (15, 1)  # every tile has as many rows
+    assert tiles(16, 12, 2**18) == (16, 3)
+    assert tiles(16, 12, 2**21) == (16, 12)  # one key head of a row is the least
+    with jax.set_mesh(make_mesh({"data": 4, "tensor": 2})):
+        assert tiles(16, 12, 2**18) == (4, 2)  # eight devices have three of the 24 pairs each, four at once
+        assert tiles(16, 12, 2**30) == (4, 6)
 
 
 def test_attention_in_half_precision():
@@ -66,6 +83,12 @@ def test_attention_in_half_precision():
     for one, other in zip(back(g), back_plain(g.astype(np.float32)), strict=True):
         assert one.dtype == jnp.bfloat16
         np.testing.assert_allclose(one.astype(np.float32), other, rtol=0, atol=0.02 * np.abs(other).max())
+
+
+def test_random_words_are_those_of_jax():
+    for shape in ((), (5,), (3, 7), (2, 3, 1, 5)):
+        key = jax.random.fold_in(jax.random.key(7), len(shape))
+        assert np.array_equal(random_words(key, shape), jax.random.bits(key, shape, jnp.uint32))
 
 
 def test_nothing_of_length_times_length_is_keep_mask():

@@ -13,6 +13,7 @@ from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pack, Pad
 from jaxft.loop.fit import fit
 from jaxft.loop.saved import evaluate_model
+from jaxft.models.attention import TILE
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
@@ -102,8 +103,17 @@ def test_dropout_draws_the_same_masks_on_any_number_of_devices(losses, monkeypat
 
 def test_remat_and_unrolling_change_nothing(losses, monkeypatch):
     expected = alone(monkeypatch, losses, steps=3, dropout=0.2)
-    for more in ({"remat": "full"}, {"remat": "dots"}, {"scan": 0}):
+    for more in ({"remat": "full"}, {"remat": "dots"}, {"scan": 1}, {"scan": 0}):
         same(alone(monkeypatch, losses, steps=3, dropout=0.2, **more), expected)
+
+
+def test_tiles_of_attention_change_nothing(losses, monkeypatch):
+    """On one device and on eight, which have a share of every tile each."""
+    expected = alone(monkeypatch, losses, steps=3, dropout=0.2)
+    monkeypatch.setitem(TILE, "cpu", 1)
+    same(alone(monkeypatch, losses, steps=3, dropout=0.2), expected)
+    same(losses(steps=3, dropout=0.2, mesh=Mesh(data=2, fsdp=4)), expected)
+    same(losses(steps=3, dropout=0.2, mesh=Mesh(data=2, fsdp=2, tensor=2)), expected)
 
 
 def test_a_stack_that_is_cut_draws_the_same_masks(losses, monkeypatch):

@@ -48,7 +48,7 @@ def train_step(
     `loss(params, batch, key)` gives pairs; the total of `loss` is differentiated. A step with a non-finite loss or
     gradient, or with nothing to learn, leaves parameters and optimizer as they are and counts as skipped.
     """
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), state.step)
     sums, gradients = accumulate(state.params, frozen, batch, loss, micro_batches, key)
     count = sums["loss"].count
     # Sum before dividing: a mean of means is wrong when micro-batches hold different numbers of tokens.

@@ -4,6 +4,7 @@ Letters: b batch, t query length, s key length, k key/value heads, g queries per
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,10 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.parts import Linear, Rotary, keep_mask, read, rotate, subkey
-from jaxft.parallel.mesh import shard
+from jaxft.models.dropout import keep_mask
+from jaxft.models.parts import Linear, Rotary, read, rotate, subkey
+from jaxft.parallel.mesh import shard, shares
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
+
+# Bytes of float32 scores that a device has at once. CPU: what its caches hold; others: enough to keep them busy.
+TILE = {"cpu": 2**22, "gpu": 2**28, "tpu": 2**28}
 
 
 @dataclass(frozen=True)
@@ -96,37 +101,53 @@ class AttentionLayer(nnx.Module):
 def attend(q, k, v, mask, rate: float, key: jax.Array | None) -> jax.Array:
     """Softmax attention with float32 scores; q (b, t, heads, h), k and v (b, s, kv_heads, h) -> (b, t, heads, h).
 
-    The backward pass computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), so that no array of
-    length x length but dropout's bits outlives the layer.
+    The backward pass computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), and draws dropout's
+    bits again, so that no array of length x length outlives the layer.
     """
     b, t, heads, h = q.shape
     # Heads before positions: every product is then one of matrices that lie whole in memory.
     q = q.reshape(b, t, k.shape[2], heads // k.shape[2], h).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    keep = None if key is None or rate == 0.0 else keep_mask(key, rate, (*q.shape[:4], k.shape[2]))
-    mixed = dot_product_attention(q, k, v, mask, keep, rate)
+    mixed = dot_product_attention(q, k, v, mask, None if rate == 0.0 else key, rate)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
-def dot_product_attention(q_bkgth, k_bksh, v_bksh, mask, keep, rate: float):
-    """softmax(q k' / sqrt(h)) v, of which dropout leaves what `keep` (bool, b k g t s; None: all) says."""
-    return _forward(q_bkgth, k_bksh, v_bksh, mask, keep, rate)[0]
+def dot_product_attention(q_bkgth, k_bksh, v_bksh, mask, key, rate: float):
+    """softmax(q k' / sqrt(h)) v, of whose weights dropout leaves 1 - `rate` (key None: all)."""
+    return _forward(q_bkgth, k_bksh, v_bksh, mask, key, rate)[0]
 
 
-def _forward(q, k, v, mask, keep, rate):
+def _forward(q, k, v, mask, key, rate):
+    mixed, log_total = by_tiles(partial(_forward_tile, rate), q, k, v, mask, _kept(q, k, key, rate))
+    return mixed, (q, k, v, mask, key, log_total, mixed)
+
+
+def _backward(rate, saved, grad):
+    q, k, v, mask, key, log_total, mixed = saved
+    tile = partial(_backward_tile, rate)
+    return *by_tiles(tile, q, k, v, mask, _kept(q, k, key, rate), log_total, mixed, grad), None, None
+
+
+def _kept(q, k, key, rate):
+    """Which weights dropout leaves: bool (b, k, g, t, s), or None for all."""
+    return None if key is None else keep_mask(key, rate, (*q.shape[:4], k.shape[2]))
+
+
+dot_product_attention.defvjp(_forward, _backward)
+
+
+def _forward_tile(rate, q, k, v, mask, keep):
     scores = _scores(q, k, mask)
     top = jnp.max(scores, -1, keepdims=True)
     powers = jnp.exp(scores - top)
     total = jnp.sum(powers, -1, keepdims=True)
     dropped = _drop(powers, keep, rate).astype(v.dtype)
     mixed = jnp.einsum("bkgts,bksh->bkgth", dropped, v, preferred_element_type=jnp.float32) / total
-    mixed = mixed.astype(v.dtype)
-    return mixed, (q, k, v, mask, keep, top + jnp.log(total), mixed)
+    return mixed.astype(v.dtype), top + jnp.log(total)
 
 
-def _backward(rate, saved, grad):
-    q, k, v, mask, keep, log_total, mixed = saved
+def _backward_tile(rate, q, k, v, mask, keep, log_total, mixed, grad):
     weights = jnp.exp(_scores(q, k, mask) - log_total)
     grad_v = _columns(_drop(weights, keep, rate).astype(v.dtype), grad)
     grad_weights = _drop(jnp.einsum("bkgth,bksh->bkgts", grad, v, preferred_element_type=jnp.float32), keep, rate)
@@ -136,10 +157,56 @@ def _backward(rate, saved, grad):
     grad_scores = (weights * (grad_weights - mean) / math.sqrt(q.shape[-1])).astype(q.dtype)
     grad_q = jnp.einsum("bkgts,bksh->bkgth", grad_scores, k)
     grad_k = _columns(grad_scores, q)
-    return grad_q, grad_k, grad_v, None, None
+    return grad_q, grad_k, grad_v
 
 
-dot_product_attention.defvjp(_forward, _backward)
+def by_tiles(function: Callable, q_bkgth, k_bksh, *more):
+    """`function` of arrays (b, k, ...) that gives such arrays, a tile of some rows and key heads at a time.
+
+    Scores are written and read several times: a tile of them stays in the caches, and no array of length x length is as
+    large as the batch.
+    """
+    b, k, g, t, _ = q_bkgth.shape
+    rows, heads = tiles(b, k, 4 * g * t * k_bksh.shape[2])
+    if rows * heads == 1:
+        return function(q_bkgth, k_bksh, *more)
+
+    def one(number):
+        return function(*jax.tree.map(lambda x: _pick(x, number, rows, heads), (q_bkgth, k_bksh, *more)))
+
+    done = jax.lax.map(one, jnp.arange(rows * heads))
+    return jax.tree.map(lambda x: _joined(x, rows, heads), done)
+
+
+def tiles(b: int, k: int, size: int) -> tuple[int, int]:
+    """Into how many tiles rows and key heads are cut, whose scores take `size` bytes for a row and a key head.
+
+    The fewest that keep a tile of each device within TILE; every device has a share of every tile.
+    """
+    spread_b, spread_k = shares(("batch", "heads"), (b, k))
+    most = TILE.get(jax.default_backend(), TILE["gpu"]) // size * spread_b * spread_k  # pairs of row and key head
+    options = [(n, 1) for n in divisors(b // spread_b)] + [(b // spread_b, n) for n in divisors(k // spread_k)]
+    return next((x for x in options if b * k <= most * x[0] * x[1]), options[-1])
+
+
+def divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _pick(x, number, rows, heads):
+    """Tile `number` of an array (b, k, ...): every `rows`-th row and every `heads`-th head, so that sharded axes stay
+    whole on each device."""
+    many = heads if x.shape[1] > 1 else 1  # the mask is that of all heads
+    x = x.reshape(x.shape[0] // rows, rows, x.shape[1] // many, many, *x.shape[2:])
+    x = jax.lax.dynamic_index_in_dim(x, number // heads, 1, keepdims=False)
+    return jax.lax.dynamic_index_in_dim(x, number % many, 2, keepdims=False)
+
+
+def _joined(x, rows, heads):
+    """Inverse of `_pick` for all tiles in a row, (rows * heads, b / rows, k / heads, ...)."""
+    b, k = rows * x.shape[1], heads * x.shape[2]
+    x = x.reshape(rows, heads, *x.shape[1:])
+    return x.transpose(2, 0, 3, 1, *range(4, x.ndim)).reshape(b, k, *x.shape[4:])
 
 
 def _columns(weights_bkgts, y_bkgth):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, dropout, param, subkey
+from jaxft.models.dropout import dropout
+from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, param, subkey
 from jaxft.models.vocabulary import Vocabulary
 
 # The names of CONTRACT.md for the heads that exist so far.

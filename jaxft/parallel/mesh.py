@@ -3,6 +3,8 @@
 Mesh axes: `data` (replicas), `fsdp` (replicas that also split the weights), `tensor` (splits heads, MLP, vocabulary).
 """
 
+import math
+
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -49,15 +51,23 @@ def shard(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, placement(names, x.shape, mesh))
 
 
+def shares(names: tuple[str | None, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Over how many devices each dimension of such an activation is spread; 1 where no mesh is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return (1,) * len(shape)
+    return tuple(_size(axes, mesh) for axes in placement(names, shape, mesh))
+
+
 def data_shards(mesh) -> int:
     """In how many pieces a batch is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def _divides(axes, size, mesh):
-    if axes is None:
-        return None
-    total = 1
-    for axis in (axes,) if isinstance(axes, str) else axes:
-        total *= mesh.shape[axis]
-    return axes if size % total == 0 else None
+    return axes if size % _size(axes, mesh) == 0 else None
+
+
+def _size(axes, mesh) -> int:
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    return math.prod(mesh.shape[axis] for axis in axes)
