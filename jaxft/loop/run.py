@@ -46,22 +46,25 @@ class Run:
     due: list[str] = field(default_factory=list)  # sets whose evaluation at this step is not done yet
     report: Report | None = None  # from `start` on
 
+    def __post_init__(self):
+        self.opened = contextlib.ExitStack()  # closed from the last to the first, whatever some of them meet
+        self.opened.callback(self.checkpoints.close)
+
     def open(self, stop: Stop) -> None:
         """Start what runs beside the loop: data threads, writers, the clock."""
         self.stop = stop
         self.writer = Writer(self.workdir, self.first, self.total, self.built.cfg.wandb, self.due)
+        self.opened.callback(self.writer.close)
+        self.opened.callback(self.report.close)
         self.report.open(self.first)
         self.pace = Pace(self.built)
         self.eval_step = evaluation_step(self.built)
         self.iterator = train_iterator(self.batches, self.first)
+        self.opened.callback(self.iterator.close)
         self.on_device: list[StepMetrics] = []
 
     def close(self) -> None:
-        if hasattr(self, "iterator"):
-            self.iterator.close()
-            self.writer.close()
-            self.report.close()
-        self.checkpoints.close()
+        self.opened.close()
 
     def next_batch(self) -> dict[str, jax.Array]:
         """The next batch, on its way to the devices."""
