@@ -303,7 +303,7 @@ def test_the_host_holds_no_second_copy(tiny_bert, monkeypatch):
     views, _ = find_weights(model, pretrained, arch, "pretrained")
     read, aligned, released = [], loading._aligned, []
     monkeypatch.setattr(loading, "_aligned", lambda *args: read.append(aligned(*args)) or read[-1])
-    monkeypatch.setattr(loading, "release", released.append)
+    monkeypatch.setattr(loading, "release", released.extend)
     placements = shardings(model, make_mesh({"data": 1}, jax.devices()[:1]))
     params = place(model, views, placements, dict.fromkeys(placements, np.float32), seed=0)
     kept = sorted(value.unsafe_buffer_pointer() for value in params.values())
@@ -320,7 +320,7 @@ def test_read_pages_of_a_file_are_given_back(tmp_path):
         return next(int(line.split()[1]) for line in maps if line.startswith("Rss:")) * 1024
 
     assert view.sum() > 0 and mapped() >= 2**22
-    release(view)
+    release([view])
     assert mapped() == 0 and view[0, 0] == 7
 
 

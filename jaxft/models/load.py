@@ -2,6 +2,7 @@
 
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +17,7 @@ from jaxft.models.tensors import open_tensors, release
 from jaxft.problems import raise_problems
 
 Views = dict[str, np.ndarray]
+READERS = 2  # threads: one copies while the other waits for the kernel's fresh pages
 
 
 @dataclass
@@ -71,19 +73,22 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
 def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dtype], seed: int) -> Params:
     """Path -> sharded parameter: from `views` where the checkpoint has it, newly initialised otherwise.
 
-    A process reads only the bytes that its devices keep, one parameter at a time; on CPU they are read to where they
-    stay, so that the host never holds a second copy.
+    A process reads only the bytes that its devices keep, READERS parameters at a time; on CPU they are read to where
+    they stay, so that the host never holds a second copy.
     """
-    params = {}
-    for path, variable in variables(model).items():
+
+    def one(path, variable):
         parts = [views.get(name) for name in names(model, path)]
         if any(part is None for part in parts):
             parts = initial(model, path, seed)
         read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path])
-        params[path] = jax.make_array_from_callback(shape(variable), placements[path], read)
-        for part in parts:
-            release(part)
-    return params
+        array = jax.make_array_from_callback(shape(variable), placements[path], read)
+        release(parts)
+        return array
+
+    wanted = variables(model)
+    with ThreadPoolExecutor(READERS) as readers:
+        return dict(zip(wanted, readers.map(one, wanted.keys(), wanted.values()), strict=True))
 
 
 def _read(parts, dtype, index):

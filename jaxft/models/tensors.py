@@ -46,10 +46,11 @@ def open_tensors(directory) -> dict[str, np.ndarray]:
     return _shards(index)
 
 
-def release(view: np.ndarray) -> None:
-    """Give back the memory that reading a view's file has taken; what is looked at again is read again."""
-    if getattr(view, "_mmap", None) is not None:
-        view._mmap.madvise(mmap.MADV_DONTNEED)
+def release(views: list[np.ndarray]) -> None:
+    """Give back the memory that reading these views' files has taken; what is looked at again is read again."""
+    maps = {id(found): found for view in views if (found := getattr(view, "_mmap", None)) is not None}
+    for found in maps.values():
+        found.madvise(mmap.MADV_DONTNEED)
 
 
 def _shards(index: Path) -> dict[str, np.ndarray]:
