@@ -4,8 +4,8 @@ import signal
 import time
 
 import pytest
-from test_processes import config_file, start_processes
-from test_resume import numbers
+from test_processes import start_processes
+from test_resume import config_file, numbers
 from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save

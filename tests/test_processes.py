@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_resume import numbers
+from test_resume import config_file, numbers
 from test_same_numbers import write_rows
 
-from jaxft.config import Config, Eval, Mesh, Save, save_config
-from jaxft.data import Data, Pack
+from jaxft.config import Config, Eval, Mesh, Save
+from jaxft.data import Data, Pack, Pad
 from jaxft.loop.fit import fit
 from jaxft.parallel import distributed
 from jaxft.tasks.classify import Classify
@@ -50,15 +50,6 @@ def in_processes(count, *words) -> list[list[str]]:
     outputs = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0] * count, outputs
     return [[line for line in out.splitlines() if line.startswith("{")] for out, _ in outputs]
-
-
-def config_file(cfg, folder):
-    save_config(cfg, folder / "cfg.json")
-    file = folder / "cfg.py"
-    file.write_text(
-        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(folder / 'cfg.json')!r})\n"
-    )
-    return file
 
 
 def same(a, b) -> None:
@@ -149,3 +140,30 @@ def test_alone(monkeypatch):
     distributed.start()
     monkeypatch.setenv("JAXFT_DISTRIBUTED", "0")
     distributed.start()
+
+
+@pytest.mark.slow
+def test_one_two_and_four_processes_share_checkpoints(tiny_bert, tmp_path):
+    """A checkpoint of two goes on in one and in four, one of one in two; the number of rows is a prime."""
+    data = Data(path=write_rows(tmp_path / "rows.csv", 61))
+    cfg = Config(
+        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, every=4, batch=8)}, lr=3e-3,
+        batch=8, steps=8, dropout=0.1, max_len=32, log_every=1, save=Save(every=4, keep=3), rows=Pad(buckets=(32,)),
+        mesh=Mesh(data=2, fsdp=4),
+    )  # fmt: skip
+    file = config_file(cfg, tmp_path)
+    fit(cfg, str(tmp_path / "one"))
+    expected = numbers(tmp_path / "one")
+    for name, count in (("two", 2), ("four", 4)):
+        in_processes(count, "jaxft.train", f"--config={file}", f"--workdir={tmp_path / name}")
+        same(numbers(tmp_path / name), expected)
+    for source, count in (("two", 4), ("two", 1), ("one", 2)):
+        workdir = tmp_path / f"{source}-{count}"
+        shutil.copytree(tmp_path / source, workdir)
+        for folder in (workdir / "checkpoints" / "8", workdir / "model"):
+            shutil.rmtree(folder)
+        if count == 1:
+            fit(cfg, str(workdir))
+        else:
+            in_processes(count, "jaxft.train", f"--config={file}", f"--workdir={workdir}")
+        same(numbers(workdir), expected)

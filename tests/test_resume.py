@@ -142,23 +142,40 @@ def test_a_finished_run_is_left_alone(make, whole):
     assert results["val"]["loss"] == numbers(whole)[-1]["loss"]
 
 
+def config_file(cfg, folder):
+    save_config(cfg, folder / "cfg.json")
+    file = folder / "cfg.py"
+    file.write_text(
+        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(folder / 'cfg.json')!r})\n"
+    )
+    return file
+
+
+def train(cfg, folder, workdir, **environment) -> subprocess.CompletedProcess:
+    """The command, of a configuration that is written into `folder`."""
+    line = [sys.executable, "-m", "jaxft.train", f"--config={config_file(cfg, folder)}", f"--workdir={workdir}"]
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": ""} | environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def test_another_process_another_day(make, tmp_path, monkeypatch):
     """The second half runs in a new process, by the command."""
     cfg = make()
     fit(cfg, str(tmp_path / "whole"))
     run_until(9, cfg, tmp_path / "killed", monkeypatch)
-    save_config(cfg, tmp_path / "cfg.json")
-    again = (
-        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(tmp_path / 'cfg.json')!r})\n"
-    )
-    (tmp_path / "again.py").write_text(again)
-    flags = [f"--config={tmp_path / 'again.py'}", f"--workdir={tmp_path / 'killed'}"]
-    environment = {**os.environ, "XLA_FLAGS": ""}
-    command = [sys.executable, "-m", "jaxft.train", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = train(cfg, tmp_path, tmp_path / "killed")
     assert "resumed from the checkpoint of step 8" in done.stderr
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def test_a_second_start_compiles_nothing(make, tmp_path):
+    """Another run of the same shapes finds every program, down to the smallest, where the first has left it."""
+    compiled, found = tmp_path / "compiled", []
+    for name in ("first", "second"):
+        train(make(), tmp_path, tmp_path / name, JAX_COMPILATION_CACHE_DIR=str(compiled))
+        found.append({file.name for file in compiled.iterdir() if file.name.endswith("-cache")})
+    assert found[0] == found[1] and any("batch_gradient" in name for name in found[0])
 
 
 def test_another_run_in_the_same_directory_is_refused(make, whole):
