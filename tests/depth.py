@@ -5,14 +5,11 @@ the seconds of three rounds that take turns.
 """
 
 import json
-import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +47,11 @@ def lowered(run: Training):
     for key, kind in {"at": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}.items():
         batch[key] = jax.ShapeDtypeStruct((ROWS, 1), kind)
     with jax.set_mesh(run.built.mesh):
-        return run.step().lower(run.abstract_state(), {}, batch)
+        return jax.jit(run.step()).lower(run.abstract_state(), {}, batch)
 
 
 def main():
+    jax.config.update("jax_enable_compilation_cache", False)
     depths = [int(word) for word in sys.argv[1:]] or [6, 48]
     seconds = {layers: [] for layers in depths}
     with tempfile.TemporaryDirectory() as folder:

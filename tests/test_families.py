@@ -1,6 +1,7 @@
 """Every family against transformers in PyTorch: hidden states, logits, gradients, twenty steps, and the way back."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file
 from test_house import FAMILIES
 
 import jaxft
-from jaxft.loop.step import TrainState, train_step
+from jaxft.loop.step import TrainState, apply_gradient, batch_gradient, train_step
 from jaxft.metrics import Mean
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.models.save import save_model
@@ -208,9 +209,10 @@ def test_twenty_adamw_steps(family, kind, tmp_path):
     tx = optimizer(AdamW(decay=0.01), schedule, ours.model, list(variables(ours.model)), 1.0, {})
     zero, params = np.int32(0), jax.device_get(ours.params)  # placed alike, so that one program serves every step
     state = TrainState(zero, zero, params, tx.init(params))
-    options = {"tx": tx, "schedule": schedule, "micro_batches": 1, "seed": 0}
     loss = lambda params, batch, key: our_loss(ours.model)(params, batch, None)  # noqa: E731
-    step = jax.jit(lambda state, batch: train_step(state, {}, batch, loss=loss, **options))
+    gradient = partial(batch_gradient, loss=loss, micro_batches=1, seed=0)
+    update = partial(apply_gradient, tx=tx, schedule=schedule)
+    step = jax.jit(lambda state, batch: train_step(state, {}, batch, gradient=gradient, update=update))
     vectors = [p for p in theirs.parameters() if p.ndim < 2]
     matrices = [p for p in theirs.parameters() if p.ndim >= 2]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]

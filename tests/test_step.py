@@ -15,7 +15,7 @@ from jax.extend.core import jaxprs_in_params
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
 from jaxft.loop.build import build, training
-from jaxft.loop.step import TrainState, split_rows, train_step
+from jaxft.loop.step import TrainState, apply_gradient, batch_gradient, split_rows, train_step
 from jaxft.metrics import Mean
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.optim.adamw import AdamW
@@ -48,8 +48,10 @@ def toy(start, tx, schedule=lambda step: 1.0, micro_batches=1, loss=toy_loss):
     """(state, jitted step)."""
     params = {"w": jnp.array(start, jnp.float32)}
     state = TrainState(jnp.int32(0), jnp.int32(0), params, tx.init(params))
-    step = partial(train_step, loss=loss, tx=tx, schedule=schedule, micro_batches=micro_batches, seed=0)
-    return state, jax.jit(step)
+    gradient = partial(batch_gradient, loss=loss, micro_batches=micro_batches, seed=0)
+    return state, jax.jit(
+        partial(train_step, gradient=gradient, update=partial(apply_gradient, tx=tx, schedule=schedule))
+    )
 
 
 def same(one, two):

@@ -68,7 +68,7 @@ def timed_steps(run: Run, steps: int) -> dict:
     seconds, waits, useful, padded, compiling = [], [], 0, 0, 0.0
     for number in range(WARM + steps):
         begin = time.perf_counter()
-        run.pace.before(step, run.state, run.frozen, batch)
+        run.pace.before(run.training.compile, run.state, run.frozen, batch)
         compiling += time.perf_counter() - begin  # next to nothing for a shape that was there before
         rows, length = batch["tokens"].shape
         begin = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import optax
 from jaxft.config import Config
 from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.source import Rows, as_rows
-from jaxft.loop.step import TrainState, eval_step, train_step
+from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import Params, all_names, bind, names, shape, shardings, variables
@@ -105,9 +105,7 @@ class Training:
         }
         number = jax.ShapeDtypeStruct((), jnp.int32)
         state = TrainState(number, number, params, jax.eval_shape(self.tx.init, params))
-        return jax.tree.map(
-            lambda x, placement: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), state, self.placements
-        )
+        return _placed(state, self.placements)
 
     def initial_state(self, params: Params) -> TrainState:
         """Takes the parameters out of `params`: into memory of their own, which a step can reuse. Memory that was
@@ -118,17 +116,34 @@ class Training:
         return TrainState(zero, jnp.copy(zero), params, opt)
 
     def step(self):
-        """(state, frozen, batch) -> (state, metrics); donates the state, pins where the results lie."""
-        built = self.built
-        step = partial(
-            train_step,
-            loss=built.loss,
-            tx=self.tx,
-            schedule=self.schedule,
-            micro_batches=built.cfg.micro_batches,
-            seed=built.cfg.seed,
-        )
-        return jax.jit(step, donate_argnums=0, out_shardings=(self.placements, built.replicated))
+        """(state, frozen, batch) -> (state, metrics), not to be jitted again; donates the state, pins all results."""
+        return partial(train_step, gradient=self.gradient, update=self.update)
+
+    def compile(self, state: TrainState, frozen: Params, batch) -> None:
+        """Compile what the next call of the step with such a batch would compile."""
+        gradient = self.gradient.lower(state.params, state.step, frozen, batch)
+        gradient.compile()
+        self.update.lower(state, _placed(gradient.out_info, self._gradient_placements())).compile()
+
+    def _gradient_placements(self) -> Gradient:
+        return Gradient(self.placements.params, self.built.replicated, self.built.replicated)
+
+    @cached_property
+    def gradient(self):
+        cfg = self.built.cfg
+        function = partial(batch_gradient, loss=self.built.loss, micro_batches=cfg.micro_batches, seed=cfg.seed)
+        return jax.jit(function, out_shardings=self._gradient_placements())
+
+    @cached_property
+    def update(self):
+        function = partial(apply_gradient, tx=self.tx, schedule=self.schedule)
+        return jax.jit(function, donate_argnums=0, out_shardings=(self.placements, self.built.replicated))
+
+
+def _placed(shapes, placements):
+    """Abstract arrays with their placements, of which one may stand for many."""
+    placements = jax.tree.broadcast(placements, shapes)
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placements)
 
 
 def evaluation_step(built: Built):

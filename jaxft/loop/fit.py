@@ -44,7 +44,7 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
             if run.done < run.total:
                 train_step, batch = run.training.step(), run.next_batch()
             while run.done < run.total:
-                run.pace.before(train_step, run.state, run.frozen, batch)
+                run.pace.before(run.training.compile, run.state, run.frozen, batch)
                 run.state, metrics = train_step(run.state, run.frozen, batch)
                 run.on_device.append(metrics)
                 run.done += 1

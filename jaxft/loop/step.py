@@ -32,27 +32,45 @@ class StepMetrics(NamedTuple):
     good: jax.Array  # bool: the update was made
 
 
-def train_step(
-    state: TrainState,
-    frozen: Params,
-    batch: dict[str, jax.Array],
-    *,
-    loss: Callable[[Params, dict, jax.Array], dict[str, Mean]],
-    tx: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    micro_batches: int,
-    seed: int,
-) -> tuple[TrainState, StepMetrics]:
-    """Sum loss and gradient over micro-batches, divide once by the summed count, update.
+class Gradient(NamedTuple):
+    """What one batch says, before it is divided by anything."""
 
-    `loss(params, batch, key)` gives pairs; the total of `loss` is differentiated. A step with a non-finite loss or
-    gradient, or with nothing to learn, leaves parameters and optimizer as they are and counts as skipped.
+    values: Params  # float32, of the summed loss
+    sums: dict[str, Mean]
+    tokens: jax.Array  # int32: tokens that are not padding
+
+
+def train_step(
+    state: TrainState, frozen: Params, batch: dict[str, jax.Array], *, gradient: Callable, update: Callable
+) -> tuple[TrainState, StepMetrics]:
+    """One step: `batch_gradient` and `apply_gradient` with their options in place.
+
+    Two functions, since an update does not depend on the batch's shape, and is compiled once for all of them.
     """
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), state.step)
-    sums, gradients = accumulate(state.params, frozen, batch, loss, micro_batches, key)
-    count = sums["loss"].count
+    return update(state, gradient(state.params, state.step, frozen, batch))
+
+
+def batch_gradient(params: Params, step: jax.Array, frozen: Params, batch, *, loss, micro_batches, seed) -> Gradient:
+    """Loss and gradient, summed over micro-batches.
+
+    `loss(params, batch, key)` gives pairs; the total of `loss` is differentiated.
+    """
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
+    sums, gradients = accumulate(params, frozen, batch, loss, micro_batches, key)
+    return Gradient(gradients, sums, jnp.sum(batch["segments"] > 0))
+
+
+def apply_gradient(
+    state: TrainState, gradient: Gradient, *, tx: optax.GradientTransformation, schedule: optax.Schedule
+) -> tuple[TrainState, StepMetrics]:
+    """Divide once by the summed count, update.
+
+    A step with a non-finite loss or gradient, or with nothing to learn, leaves parameters and optimizer as they are and
+    counts as skipped.
+    """
+    sums, count = gradient.sums, gradient.sums["loss"].count
     # Sum before dividing: a mean of means is wrong when micro-batches hold different numbers of tokens.
-    gradients = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1.0), gradients)
+    gradients = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1.0), gradient.values)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm)
     good = finite & (count > 0)
@@ -61,7 +79,7 @@ def train_step(
     params, opt = jax.tree.map(lambda new, old: jnp.where(good, new, old), (params, opt), (state.params, state.opt))
     rate = schedule(state.step - state.skipped)  # of updates made, as Optax counts them in its own state
     state = TrainState(state.step + 1, state.skipped + 1 - good.astype(jnp.int32), params, opt)
-    return state, StepMetrics(sums, norm, jnp.sum(batch["segments"] > 0), jnp.float32(rate), finite, good)
+    return state, StepMetrics(sums, norm, gradient.tokens, jnp.float32(rate), finite, good)
 
 
 def accumulate(params, frozen, batch, loss, micro_batches, key):
