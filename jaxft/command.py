@@ -13,6 +13,7 @@ from jaxft import config_file, overrides
 from jaxft.config import Config
 from jaxft.host_memory import use_huge_pages
 from jaxft.problems import RunStopped, UserError, near, raise_problems, suggest
+from jaxft.torch_free import without_torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +83,8 @@ def _set_environment() -> None:
 
 
 def _import_transformers() -> None:
-    """Import it as if PyTorch were not there, which it would import: a second and 140 MB, for nothing."""
-    if "torch" in sys.modules:  # by the configuration, which may need it
-        return
-    sys.modules["torch"] = None
-    try:
+    with without_torch():
         _ = importlib.import_module("transformers").AutoConfig  # it imports what it gives
-    finally:
-        del sys.modules["torch"]
 
 
 class _Stderr(logging.StreamHandler):

@@ -291,3 +291,18 @@ def test_messages_go_to_what_stderr_is_then(monkeypatch):
     monkeypatch.setattr(sys, "stderr", screen)
     handler.emit(logging.makeLogRecord({"msg": "a message"}))
     assert screen.getvalue() == "a message\n"
+
+
+def test_pytorch_stays_out():
+    """It is imported neither by transformers nor by what else imports it where it finds it, and can be later."""
+    lines = """import importlib.util, sys
+from jaxft.torch_free import without_torch
+with without_torch():
+    import transformers
+    transformers.AutoConfig
+assert "torch" not in sys.modules
+with without_torch():
+    assert importlib.util.find_spec("json") and "torch" in sys.modules
+assert importlib.util.find_spec("torch")
+"""
+    subprocess.run([sys.executable, "-c", lines], check=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from jaxft.torch_free import without_torch
+
 
 def sink_problems(wandb: str | None) -> list[str]:
     """What is asked for but cannot be had."""
@@ -79,7 +81,8 @@ class TensorBoard:
     """Event files for TensorBoard, through tensorboardX."""
 
     def __init__(self, directory: Path, start: int):
-        from tensorboardX import SummaryWriter
+        with without_torch():
+            from tensorboardX import SummaryWriter
 
         self.writer = SummaryWriter(str(directory), purge_step=start + 1)
 
