@@ -35,7 +35,7 @@ def deep(layers: int, folder: Path) -> Training:
     data = Data(path=path("brown-genres/train.csv"))
     cfg = Config(
         model=str(folder), task=Classify(), data=data, lr=1e-4, batch=ROWS, steps=5, max_len=LENGTH, init="random",
-        mesh=Mesh(data=1), scan=1,
+        mesh=Mesh(data=1),
     )  # fmt: skip
     return training(build(cfg), 5)
 

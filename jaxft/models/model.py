@@ -36,9 +36,7 @@ class Model(nnx.Module):
     queries, MLP and norms only at the batch's `at`, where the head reads; the numbers are the same.
     """
 
-    def __init__(
-        self, spec: Spec, head=None, *, trains=None, hidden="all", dtype=jnp.float32, remat="none", unroll=None
-    ):
+    def __init__(self, spec: Spec, head=None, *, trains=None, hidden="all", dtype=jnp.float32, remat="none", unroll=1):
         self.spec, self.hidden, self.dtype = spec, hidden, jnp.dtype(dtype)
         self.embed = spec.embed.build(spec.width)
         kinds = list(zip(spec.layers, trains or [None] * len(spec.layers), strict=True))

@@ -16,10 +16,6 @@ from jaxft.models.parts import read, subkey
 from jaxft.models.spec import Layer
 from jaxft.parallel.mesh import shard
 
-# Up to so many layers are compiled one by one on CPU, where each turn of a loop copies weights and activations: 8% of a
-# step (MiniLM, 16 x 128), for a fifth more time to compile.
-UNROLLED = 12
-
 POLICIES = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -88,9 +84,7 @@ class Block(nnx.Module):
 class Stack(nnx.Module):
     """All layers of a backbone."""
 
-    def __init__(
-        self, layers: tuple[Layer, ...], width: int, segments: tuple[Segment, ...], remat: str, unroll: int | None
-    ):
+    def __init__(self, layers: tuple[Layer, ...], width: int, segments: tuple[Segment, ...], remat: str, unroll: int):
         self.parts, self.plan, self.remat, self.unroll = layers, segments, remat, unroll
         self.segments = nnx.List(
             nnx.List(stacked(Block(layers[s.start + place], width), s.repeats) for place in range(s.period))
@@ -119,13 +113,7 @@ class Stack(nnx.Module):
         if segment.repeats == 1:  # no loop, which could not change the shape of x either
             return body(x, (segment.start, jax.tree.map(lambda stacked: stacked[0], blocks)))[0]
         numbers = segment.start + segment.period * jnp.arange(segment.repeats)
-        return jax.lax.scan(body, x, (numbers, blocks), unroll=self._unrolled(segment.repeats))[0]
-
-    def _unrolled(self, repeats: int) -> int:
-        if self.unroll is not None:
-            return self.unroll or repeats
-        few = len(self.parts) <= UNROLLED and self.remat == "none"
-        return repeats if few and jax.default_backend() == "cpu" else 1
+        return jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)[0]
 
 
 def stacked(module, repeats: int):
