@@ -22,6 +22,7 @@ ALLOWED = {
     "metrics": set(),
     "pictures": {"metrics"},
     "host_memory": set(),
+    "torch_free": set(),
     "strict_json": set(),
     "parallel": {"parallel.peers", "problems"},
     "models": {"models", "parallel", "problems", "strict_json"},
@@ -33,7 +34,7 @@ ALLOWED = {
     "loop.step": {"metrics"},
     "loop.evals": {"metrics"},
     "loop": {
-        *"loop models data tasks.base optim.base parallel metrics config assets host_memory".split(),
+        *"loop models data tasks.base optim.base parallel metrics config assets host_memory torch_free".split(),
         *LEAVES,
     },
     # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.
@@ -47,7 +48,7 @@ ALLOWED = {
     "config": {"checks", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
     "config_file": {"config", *LEAVES},
     "overrides": {"config", *LEAVES},
-    "command": {"config", "config_file", "overrides", "host_memory", *LEAVES},
+    "command": {"config", "config_file", "overrides", "host_memory", "torch_free", *LEAVES},
 }
 
 

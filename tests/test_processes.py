@@ -144,7 +144,7 @@ def test_alone(monkeypatch):
 
 @pytest.mark.slow
 def test_one_two_and_four_processes_share_checkpoints(tiny_bert, tmp_path):
-    """A checkpoint of two goes on in one and in four, one of one in two; the number of rows is a prime."""
+    """A checkpoint of two goes on in one and in four; the number of rows is a prime."""
     data = Data(path=write_rows(tmp_path / "rows.csv", 61))
     cfg = Config(
         model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, every=4, batch=8)}, lr=3e-3,
@@ -157,9 +157,9 @@ def test_one_two_and_four_processes_share_checkpoints(tiny_bert, tmp_path):
     for name, count in (("two", 2), ("four", 4)):
         in_processes(count, "jaxft.train", f"--config={file}", f"--workdir={tmp_path / name}")
         same(numbers(tmp_path / name), expected)
-    for source, count in (("two", 4), ("two", 1), ("one", 2)):
-        workdir = tmp_path / f"{source}-{count}"
-        shutil.copytree(tmp_path / source, workdir)
+    for count in (1, 4):
+        workdir = tmp_path / f"two-{count}"
+        shutil.copytree(tmp_path / "two", workdir)
         for folder in (workdir / "checkpoints" / "8", workdir / "model"):
             shutil.rmtree(folder)
         if count == 1:

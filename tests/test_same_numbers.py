@@ -113,7 +113,6 @@ def test_tiles_of_attention_change_nothing(losses, monkeypatch):
     monkeypatch.setitem(TILE, "cpu", 1)
     same(alone(monkeypatch, losses, steps=3, dropout=0.2), expected)
     same(losses(steps=3, dropout=0.2, mesh=Mesh(data=2, fsdp=4)), expected)
-    same(losses(steps=3, dropout=0.2, mesh=Mesh(data=2, fsdp=2, tensor=2)), expected)
 
 
 def test_a_stack_that_is_cut_draws_the_same_masks(losses, monkeypatch):
