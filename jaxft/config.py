@@ -110,7 +110,7 @@ class Config:
     layer_decay: float | None = None  # each layer's lr is this times the next layer's
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     remat: str = "none"  # recompute in the backward pass: none, dots (keeps matrix products), full
-    scan: int = 1  # layers unrolled in each turn of the loop over layers; 0: all, a tenth faster on CPU for more memory
+    scan: int = 1  # layers unrolled in each turn of the loop over layers; 0: all, faster on CPU for more memory
     save: Save = dataclasses.field(default_factory=Save)
     log_every: int = 10  # steps
     nonfinite: str = "stop"  # at a NaN or infinity in loss or gradient; skip: leave out this update

@@ -40,14 +40,20 @@ def deep(layers: int, folder: Path) -> Training:
     return training(build(cfg), 5)
 
 
-def lowered(run: Training):
-    """The step before XLA compiles it."""
+def arguments(run: Training):
+    """What a step gets, without values."""
     tokens = jax.ShapeDtypeStruct((ROWS, LENGTH), jnp.int32)
     batch = dict.fromkeys(("tokens", "segments", "positions", "types"), tokens)
     for key, kind in {"at": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}.items():
         batch[key] = jax.ShapeDtypeStruct((ROWS, 1), kind)
+    return run.abstract_state(), {}, batch
+
+
+def lowered(run: Training):
+    """The gradient's program, whose size depends on the model, before XLA compiles it."""
+    state, frozen, batch = arguments(run)
     with jax.set_mesh(run.built.mesh):
-        return jax.jit(run.step()).lower(run.abstract_state(), {}, batch)
+        return run.gradient.lower(state.params, state.step, frozen, batch)
 
 
 def main():
@@ -58,8 +64,10 @@ def main():
         runs = {layers: deep(layers, Path(folder) / str(layers)) for layers in depths}
         for _ in range(3):
             for layers, run in runs.items():
+                jax.clear_caches()
                 begin = time.perf_counter()
-                lowered(run).compile()
+                with jax.set_mesh(run.built.mesh):
+                    run.compile(*arguments(run))
                 seconds[layers].append(time.perf_counter() - begin)
     for layers, found in seconds.items():
         print(f"{layers} layers: {statistics.median(found):.1f} s of {', '.join(f'{x:.1f}' for x in found)}")

@@ -1,6 +1,7 @@
 """What the loop costs beside its steps: waits for the devices, and what stays in memory."""
 
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,10 @@ from test_same_numbers import write_rows
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad
 from jaxft.loop import fit as module
+from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.fit import fit
+from jaxft.loop.report import Report
+from jaxft.loop.writer import Writer
 from jaxft.tasks.classify import Classify
 
 
@@ -59,3 +63,26 @@ def test_nothing_piles_up(cfg, tmp_path, monkeypatch):
     # Between log points each step leaves its few numbers behind.
     assert [arrays[step + 1] - arrays[step] for step in range(41, 59)] == [arrays[2] - arrays[1]] * 18
     assert arrays[2] - arrays[1] < 10
+
+
+def test_everything_is_closed_even_where_one_part_cannot_be(cfg, tmp_path, monkeypatch):
+    """As on a full disk, where the last lines of metrics.jsonl do not fit."""
+    closed = []
+
+    def watch(owner, name, error=None):
+        plain = getattr(owner, name)
+
+        def close(self):
+            closed.append(owner.__name__)
+            plain(self)
+            if error:
+                raise error
+
+        monkeypatch.setattr(owner, name, close)
+
+    watch(Report, "close")
+    watch(Writer, "close", OSError("no room"))
+    watch(Checkpoints, "close")
+    with pytest.raises(OSError, match="no room"):
+        fit(replace(cfg, steps=1), str(tmp_path / "run"))
+    assert sorted(closed) == ["Checkpoints", "Report", "Writer"]

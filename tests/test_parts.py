@@ -91,11 +91,13 @@ def test_random_words_are_those_of_jax():
         assert np.array_equal(random_words(key, shape), jax.random.bits(key, shape, jnp.uint32))
 
 
-def test_nothing_of_length_times_length_is_keep_mask():
+@pytest.mark.parametrize("rate", [0.0, RATE])
+def test_nothing_of_length_times_length_is_kept(rate):
     q, k, v, _, segments = inputs()
+    key = jax.random.key(3) if rate else None
     mask = visible(segments, False)
     q, k, v = q.reshape(B, T, KV, -1, H).transpose(0, 2, 3, 1, 4), k.swapaxes(1, 2), v.swapaxes(1, 2)
-    _, back = jax.vjp(lambda q, k, v: dot_product_attention(q, k, v, mask, None, 0.0), q, k, v)
+    _, back = jax.vjp(lambda q, k, v: dot_product_attention(q, k, v, mask, key, rate), q, k, v)
     stored = [x.shape for x in jax.tree.leaves(back) if hasattr(x, "shape")]
     assert stored and not [shape for shape in stored if shape[-2:] == (T, S) and len(shape) == 5 and shape[1] == KV]
 

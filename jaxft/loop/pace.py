@@ -21,14 +21,14 @@ class Pace:
         self.mark = time.monotonic()
         self.shapes: dict[tuple, float] = {}  # FLOPs of a step by the shape of its batch
 
-    def before(self, compile: Callable, *args) -> None:
-        """Call before each step with its arguments, the batch last: a shape that is new is compiled here and now."""
+    def before(self, prepare: Callable, *args) -> None:
+        """Call before each step with its arguments, the batch last: a shape that is new is compiled, by `prepare`."""
         batch = args[-1]
         shape = tuple(sorted((name, value.shape) for name, value in batch.items()))
         if shape not in self.shapes:
             with self.paused():
                 start = time.monotonic()
-                compile(*args)
+                prepare(*args)
                 give_back()
                 rows, length = batch["tokens"].shape
                 seconds = time.monotonic() - start

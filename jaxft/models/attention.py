@@ -18,8 +18,8 @@ from jaxft.parallel.mesh import shard, shares
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
 
-# Bytes of float32 scores that a device has at once. CPU: what its caches hold; others: enough to keep them busy.
-TILE = {"cpu": 2**22, "gpu": 2**28, "tpu": 2**28}
+# Bytes of float32 scores that a device has at once: what a CPU's caches hold, and enough to keep others busy.
+TILE = {"cpu": 2**22, "other": 2**28}
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ def _backward_tile(rate, q, k, v, mask, keep, log_total, mixed, grad):
 def by_tiles(function: Callable, q_bkgth, k_bksh, *more):
     """`function` of arrays (b, k, ...) that gives such arrays, a tile of some rows and key heads at a time.
 
-    Scores are written and read several times: a tile of them stays in the caches, and no array of length x length is as
-    large as the batch.
+    Scores are written and read several times: a tile of them stays in the caches, and no array of scores is as large as
+    the batch. Dropout's choice is, a byte for each score.
     """
     b, k, g, t, _ = q_bkgth.shape
     rows, heads = tiles(b, k, 4 * g * t * k_bksh.shape[2])
@@ -184,7 +184,7 @@ def tiles(b: int, k: int, size: int) -> tuple[int, int]:
     The fewest that keep a tile of each device within TILE; every device has a share of every tile.
     """
     spread_b, spread_k = shares(("batch", "heads"), (b, k))
-    most = TILE.get(jax.default_backend(), TILE["gpu"]) // size * spread_b * spread_k  # pairs of row and key head
+    most = TILE.get(jax.default_backend(), TILE["other"]) // size * spread_b * spread_k  # pairs of row and key head
     options = [(n, 1) for n in divisors(b // spread_b)] + [(b // spread_b, n) for n in divisors(k // spread_k)]
     return next((x for x in options if b * k <= most * x[0] * x[1]), options[-1])
 
