@@ -290,6 +290,37 @@ def test_what_is_frozen_stays_and_costs_nothing(tiny_bert, one_device):
     assert all(not np.array_equal(state.params[path], start[path]) for path in start)
 
 
+def test_a_step_draws_anew():
+    """From the seed and the number of the step alone."""
+
+    def loss(params, batch, key):
+        return {"loss": Mean(params["w"].sum() * 0 + jax.random.uniform(key), jnp.float32(1))}
+
+    first, step = toy([0.0], optax.sgd(1.0), loss=loss)
+    second, metrics = step(first, {}, toy_batch([[1.0]]))
+    drawn = [float(m.sums["loss"].total) for m in (metrics, step(second, {}, toy_batch([[1.0]]))[1])]
+    again = float(step(first, {}, toy_batch([[1.0]]))[1].sums["loss"].total)
+    assert drawn[0] != drawn[1] and drawn[0] == again
+
+
+def test_a_step_runs_what_was_compiled_in_the_memory_of_the_state(tiny_bert, one_device):
+    built, compiled = built_of(tiny_bert, Classify()), []
+    plan = training(built, 3)
+    trained, frozen, _ = built.load()
+
+    def listen(event, seconds, **more):
+        if "backend_compile" in event:
+            compiled.append(more.get("fun_name"))
+
+    with jax.set_mesh(built.mesh):
+        state, batch = plan.initial_state(trained), built.put(random_batch(4, 8, 120, False))
+        plan.compile(state, frozen, batch)
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        plan.step()(state, frozen, batch)
+    assert compiled == []
+    assert all(x.is_deleted() for x in jax.tree.leaves((state.params, state.opt)))
+
+
 def products(function, *arguments):
     """How many matrix products a function runs, loops counted with their turns."""
 
