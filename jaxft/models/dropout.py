@@ -1,7 +1,7 @@
 """Dropout, and the random bits that it needs many of.
 
-The bits are those of `jax.random.bits`, computed where they are compared with the rate: on CPU JAX stores all of them
-after every fourth of the 20 rounds, which takes six times as long.
+The bits are those of `jax.random.bits`, computed where they are compared with the rate. On CPU JAX stores all of them
+after every fourth of the 20 rounds: a step of MiniLM on 16 x 512 tokens takes 6.3 s with that, and 4.9 s without.
 """
 
 import math
