@@ -3,6 +3,8 @@
 import math
 import mmap
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import ml_dtypes
@@ -10,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxft import strict_json
+from jaxft.models.pickled import read_pickled
 from jaxft.problems import UserError, raise_problems
 
 # safetensors' names of number formats (its README, "Format").
@@ -24,6 +27,8 @@ DTYPES = {
     "I8": np.int8,
     "U8": np.uint8,
     "BOOL": np.bool_,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
 }
 
 
@@ -31,19 +36,20 @@ INDEX = "model.safetensors.index.json"
 
 
 def open_tensors(directory) -> dict[str, np.ndarray]:
-    """Name -> read-only view, from model.safetensors or from the shards which its index lists.
+    """Name -> read-only view, from the first of FILES that the directory has; an index lists shards.
 
     Raises UserError that lists what is wrong with all of the files: missing, truncated, damaged, of an unknown number
     format, outside of the directory, or other than the index says.
     """
     directory = Path(directory)
-    single, index = directory / "model.safetensors", directory / INDEX
-    if single.exists():
-        return _views(single)
-    if not index.exists():
-        pickled = " (a pickled .bin is not read: save it anew as safetensors)" if list(directory.glob("*.bin")) else ""
-        raise_problems([f"{directory} has neither model.safetensors nor {INDEX}{pickled}"])
-    return _shards(index)
+    for name, read in FILES.items():
+        if (directory / name).exists():
+            return read(directory / name)
+    raise_problems([f"{directory} has no weights: none of {', '.join(FILES)}"])
+
+
+def has_weights(directory: Path) -> bool:
+    return any((directory / name).exists() for name in FILES)
 
 
 def release(views: list[np.ndarray]) -> None:
@@ -53,13 +59,13 @@ def release(views: list[np.ndarray]) -> None:
         found.madvise(mmap.MADV_DONTNEED)
 
 
-def _shards(index: Path) -> dict[str, np.ndarray]:
+def _shards(index: Path, read: Callable, ending: str) -> dict[str, np.ndarray]:
     """The tensors of all shards. Index and shards must agree: else it is not known which values are the model's."""
-    weight_map = _weight_map(index)
+    weight_map = _weight_map(index, ending)
     listed, tensors, problems = sorted(set(weight_map.values())), {}, []
     for name in listed:
         try:
-            views = _views(index.parent / name)
+            views = read(index.parent / name)
         except UserError as error:
             problems += error.problems
             continue
@@ -71,21 +77,22 @@ def _shards(index: Path) -> dict[str, np.ndarray]:
             f"{name} holds {tensor}, which {index} does not list there" for tensor in sorted(views.keys() - wanted)
         ]
         tensors |= views
-    spare = {file.name for file in index.parent.glob("model-*.safetensors")} - set(listed)
+    stem = index.name.partition(".")[0]
+    spare = {file.name for file in index.parent.glob(f"{stem}-*{ending}")} - set(listed)
     problems += [f"{index} does not list {name}, which lies beside it: remove one of them" for name in sorted(spare)]
     raise_problems(problems)
     return tensors
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def _weight_map(index: Path, ending: str) -> dict[str, str]:
     """Tensor -> file name, of an index whose files lie in its own directory."""
     content = _json(index.read_bytes(), index)
     table = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()) or not table:
         raise_problems([f"{index} has no weight_map of tensor names to file names; copy it anew"])
     names = sorted(set(table.values()))
-    outside = [name for name in names if PurePosixPath(name).name != name or not name.endswith(".safetensors")]
-    problems = [f"{index} lists {name!r}, which is no safetensors file of its own directory" for name in outside]
+    outside = [name for name in names if PurePosixPath(name).name != name or not name.endswith(ending)]
+    problems = [f"{index} lists {name!r}, which is no {ending[1:]} file of its own directory" for name in outside]
     raise_problems(
         problems
         or [f"{index} lists {name}, which is not there" for name in names if not (index.parent / name).is_file()]
@@ -131,3 +138,35 @@ def _json(text: bytes, file: Path):
 def _view(data, entry) -> np.ndarray:
     begin, end = entry["data_offsets"]
     return data[begin:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _flax(file: Path) -> dict[str, np.ndarray]:
+    """The tree of transformers' former Flax models, with PyTorch's names and layouts: a kernel is a transposed weight.
+
+    Reading msgpack executes nothing. The file is read whole.
+    """
+    from flax.serialization import msgpack_restore
+    from flax.traverse_util import flatten_dict
+
+    try:
+        tree = flatten_dict(msgpack_restore(file.read_bytes()), sep=".")
+    except Exception as error:  # Whatever wrong bytes lead to, in two packages.
+        raise_problems([f"{file} is damaged ({type(error).__name__}: {error}): copy it anew"])
+    if strange := [name for name, array in tree.items() if not isinstance(array, np.ndarray)]:
+        raise_problems([f"{file} holds {strange[0]}, which is no array: no model of transformers"])
+    return {_name_of_flax(name): array.T if name.endswith(".kernel") else array for name, array in tree.items()}
+
+
+def _name_of_flax(name: str) -> str:
+    module, _, last = name.rpartition(".")
+    return f"{module}.weight" if last in ("kernel", "embedding", "scale") else name
+
+
+# Of a directory that has several of them the first is read.
+FILES = {
+    "model.safetensors": _views,
+    INDEX: partial(_shards, read=_views, ending=".safetensors"),
+    "pytorch_model.bin": read_pickled,
+    "pytorch_model.bin.index.json": partial(_shards, read=read_pickled, ending=".bin"),
+    "flax_model.msgpack": _flax,
+}

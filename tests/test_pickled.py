@@ -1,0 +1,212 @@
+"""PyTorch's own files and transformers' former Flax ones: read without executing anything, and like safetensors."""
+
+import io
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import flax.serialization
+import numpy as np
+import pytest
+import torch
+from conftest import variant
+from safetensors.numpy import load_file
+
+import jaxft
+from jaxft.models.pickled import read_pickled
+from jaxft.problems import UserError
+
+FORMATS = {"archive": {}, "row": {"_use_new_zipfile_serialization": False}}
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+          torch.int8, torch.uint8, torch.bool]  # fmt: skip
+
+
+def state() -> dict[str, torch.Tensor]:
+    """Tensors of all kinds: shared, strided, empty, without axes."""
+    whole = torch.arange(60, dtype=torch.float32).reshape(5, 12)
+    made = {f"of.{dtype}".replace("torch.", ""): torch.arange(6).reshape(2, 3).to(dtype) for dtype in DTYPES}
+    return made | {
+        "whole": whole,
+        "same": whole,
+        "part": whole[1:4, 2:9],
+        "turned": whole.T,
+        "every third": whole[:, ::3],
+        "repeated": whole[:1, :1].expand(3, 4),
+        "nothing": torch.zeros(0, 3),
+        "number": torch.tensor(3.5),
+        "parameter": torch.nn.Parameter(torch.ones(3)),
+    }
+
+
+def numbers(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+@pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)
+def test_every_kind_of_tensor(options, tmp_path):
+    file, tensors = tmp_path / "model.bin", state()
+    torch.save(tensors, file, **options)
+    found = read_pickled(file)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert str(found[name].dtype) == str(tensor.dtype).removeprefix("torch."), name
+        np.testing.assert_array_equal(found[name].astype(np.float64), numbers(tensor), err_msg=name)
+        assert found[name].shape == tuple(tensor.shape) and not (found[name].size and found[name].flags.writeable)
+
+
+def test_a_state_dict_with_its_versions(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    torch.save(module.state_dict(), tmp_path / "model.bin")  # an OrderedDict with an attribute `_metadata`
+    found = read_pickled(tmp_path / "model.bin")
+    assert {name: array.tolist() for name, array in found.items()} == {
+        name: tensor.tolist() for name, tensor in module.state_dict().items()
+    }
+
+
+class Bomb:
+    """Unpickled, it would run a command."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.file}",)
+
+
+def bombs(file):
+    yield pickle.dumps(Bomb(file))
+    yield pickle.dumps({"a": torch.zeros(2), "b": Bomb(file)})
+    made = io.BytesIO()
+    torch.save({"a": torch.zeros(2), "b": Bomb(file)}, made)
+    yield made.getvalue()
+    made = io.BytesIO()
+    torch.save({"a": Bomb(file)}, made, _use_new_zipfile_serialization=False)
+    yield made.getvalue()
+    yield b"c__builtin__\neval\n(S'open(\"" + str(file).encode() + b'", "w")\'\ntR.'
+    yield b"cos\nsystem\n(S'touch " + str(file).encode() + b"'\ntR."
+
+
+def test_nothing_is_executed(tiny_bert, tmp_path):
+    for number, content in enumerate(bombs(tmp_path / "executed")):
+        directory = shutil.copytree(tiny_bert, tmp_path / str(number))
+        (directory / "model.safetensors").unlink()
+        (directory / "pytorch_model.bin").write_bytes(content)
+        with pytest.raises(UserError, match="is not read|is damaged"):
+            jaxft.load(str(directory))
+        assert not (tmp_path / "executed").exists()
+    with pytest.raises(UserError, match=r"asks for \w+.system, which a dict of tensors does not need"):
+        read_pickled(directory / "pytorch_model.bin")
+
+
+def test_other_things_than_tensors(tmp_path):
+    for content, reason in (
+        ({"a": 3}, "its entry 'a' is no tensor"),
+        ([torch.zeros(2)], "does not hold a dict of tensors"),
+        ({"a": {"b": torch.zeros(2)}}, "its entry 'a' is no tensor"),
+        (torch.nn.Linear(2, 2), "asks for torch.nn.modules.linear.Linear"),
+    ):
+        torch.save(content, tmp_path / "x.bin")
+        with pytest.raises(UserError, match=reason):
+            read_pickled(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)
+def test_damaged_files(options, tmp_path):
+    """Cut off anywhere, or a byte changed anywhere in what is no number: a message, or the same shapes."""
+    file = tmp_path / "model.bin"
+    torch.save({"a": torch.arange(4.0), "b": torch.arange(6).reshape(2, 3)}, file, **options)
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for cut in rng.integers(0, len(whole), 60):
+        file.write_bytes(whole[:cut])
+        with pytest.raises(UserError):
+            read_pickled(file)
+    for place in rng.integers(0, len(whole), 200):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << rng.integers(8)
+        file.write_bytes(bytes(broken))
+        try:
+            assert all(isinstance(array, np.ndarray) for array in read_pickled(file).values())
+        except UserError as error:
+            assert str(file) in str(error)
+
+
+def test_a_tensor_beyond_its_storage(tmp_path):
+    file = tmp_path / "model.bin"
+    torch.save({"a": torch.arange(4.0)}, file)
+    with zipfile.ZipFile(file) as old:
+        parts = {entry: old.read(entry) for entry in old.namelist()}
+    with zipfile.ZipFile(file, "w") as new:
+        for name, content in parts.items():
+            new.writestr(name, content[:8] if "/data/" in name else content)
+    with pytest.raises(UserError, match="reaches beyond its storage"):
+        read_pickled(file)
+
+
+def same_model(directory: Path, other: Path) -> None:
+    one, two = jaxft.load(str(directory)), jaxft.load(str(other))
+    for path, value in one.params.items():
+        np.testing.assert_array_equal(value, two.params[path], err_msg=path)
+
+
+def as_torch(directory) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(array) for name, array in load_file(directory / "model.safetensors").items()}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_a_model_in_one_file_and_in_shards(families, family, tmp_path, one_device):
+    whole = shutil.copytree(families[family], tmp_path / "whole")
+    torch.save(as_torch(whole), whole / "pytorch_model.bin")
+    (whole / "model.safetensors").unlink()
+    same_model(families[family], whole)
+    shards = shutil.copytree(families[family], tmp_path / "shards")
+    tensors, names = as_torch(shards), ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+    placed = {tensor: names[number % 2] for number, tensor in enumerate(tensors)}
+    for name in names:
+        torch.save({tensor: tensors[tensor] for tensor in placed if placed[tensor] == name}, shards / name)
+    (shards / "pytorch_model.bin.index.json").write_text('{"weight_map": ' + str(placed).replace("'", '"') + "}")
+    (shards / "model.safetensors").unlink()
+    same_model(families[family], shards)
+    (shards / names[1]).unlink()
+    with pytest.raises(UserError, match="which is not there"):
+        jaxft.load(str(shards))
+
+
+def flax_tree(tensors: dict[str, np.ndarray]) -> dict:
+    """As transformers' Flax models kept them."""
+    tree: dict = {}
+    for name, array in tensors.items():
+        *path, last = name.split(".")
+        if last == "weight":
+            is_table = "embeddings" in name and "LayerNorm" not in name or path[-1] in ("wte", "wpe", "embed_tokens")
+            last = "embedding" if is_table else "kernel" if array.ndim == 2 else "scale"
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = array.T if last == "kernel" else array
+    return tree
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_former_flax_models(families, family, tmp_path, one_device):
+    directory = shutil.copytree(families[family], tmp_path / "flax")
+    tree = flax_tree(load_file(directory / "model.safetensors"))
+    (directory / "flax_model.msgpack").write_bytes(flax.serialization.msgpack_serialize(tree))
+    (directory / "model.safetensors").unlink()
+    same_model(families[family], directory)
+    content = (directory / "flax_model.msgpack").read_bytes()
+    (directory / "flax_model.msgpack").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        jaxft.load(str(directory))
+    (directory / "flax_model.msgpack").write_bytes(flax.serialization.msgpack_serialize({"a": 3}))
+    with pytest.raises(UserError, match="holds a, which is no array"):
+        jaxft.load(str(directory))
+
+
+def test_a_directory_without_weights(tiny_bert, tmp_path):
+    directory = variant(tiny_bert, tmp_path / "empty")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no weights: none of model.safetensors, .*flax_model.msgpack"):
+        jaxft.load(str(directory))
