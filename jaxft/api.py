@@ -88,6 +88,8 @@ class LoadedModel:
         states. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
         """
         encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
+        if self.arch.kind not in ANSWERS:
+            raise_problems([f"predict does not know {self.arch.kind} yet: call the model for its logits"])
         answer = ANSWERS[self.arch.kind]
         lengths = [len(encode(*as_pair(text))["input_ids"]) for text in texts]
         raise_problems(

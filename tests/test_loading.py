@@ -116,7 +116,7 @@ def check_styles(config, base, table, tied, tmp_path):
             unused = tuple(name for name in unused if name != "lm_head")
         assert set(report.new) == new, (cls, kind)
         for entry in arch.entries:
-            name = entry.theirs.removeprefix(pretrained.family.PREFIX)
+            name = entry.theirs.removeprefix(arch.prefix)
             if not entry.ours[0].startswith("head.") and name in original:
                 assert np.array_equal(entry.how.join([views[ours] for ours in entry.ours]), original.pop(name))
         # Whatever is left of the original is no part of this head's backbone.

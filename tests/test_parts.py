@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from jaxft.models import vocabulary
-from jaxft.models.attention import MASKED, TILE, attend, dot_product_attention, tiles, visible
+from jaxft.models.attention import MASKED, Scores, attend, dot_product_attention, visible
 from jaxft.models.dropout import keep_mask, random_words
 from jaxft.models.parts import gelu
+from jaxft.models.tiles import TILE, tiles
 from jaxft.parallel.mesh import make_mesh
 
 B, T, S, HEADS, KV, H = 4, 9, 9, 6, 3, 5
@@ -28,34 +29,62 @@ def inputs(dtype=np.float32):
     return q, k, v, g, segments
 
 
-def plain(q, k, v, mask, keep):
+PLAIN = Scores(1 / math.sqrt(H))
+
+
+def plain(q, k, v, mask, how, keep=None, lean=None):
     """Vaswani et al. 2017, eq. 1, head by head; dropout on the weights."""
     rows = []
     for head in range(HEADS):
-        key_head = head // (HEADS // KV)
-        scores = q[:, :, head] @ k[:, :, key_head].swapaxes(1, 2) / math.sqrt(H)
+        key_head, query_head = divmod(head, HEADS // KV)
+        scores = how.scale * q[:, :, head] @ k[:, :, key_head].swapaxes(1, 2)
+        if how.cap is not None:
+            scores = how.cap * jnp.tanh(scores / how.cap)
+        if lean is not None:
+            scores = scores + lean[:, key_head, query_head][:, None]
         weights = jax.nn.softmax(jnp.where(mask[:, 0], scores, MASKED), -1)
         if keep is not None:
-            first = head % (HEADS // KV) * T
-            weights = weights * keep[:, key_head, first : first + T] / (1 - RATE)
+            weights = weights * keep[:, key_head, query_head * T : (query_head + 1) * T] / (1 - how.dropout)
         rows.append(weights @ v[:, :, key_head])
     return jnp.stack(rows, 2)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("drops", [False, True])
+HOW = {
+    "plain": PLAIN,
+    "dropout": Scores(1 / math.sqrt(H), dropout=RATE),
+    "bent": Scores(0.7, cap=1.5),
+    "all": Scores(0.7, cap=1.5, dropout=RATE),
+}
+
+
+@pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 3), (False, 2)])
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 @pytest.mark.parametrize("tile", [TILE["cpu"], 2 * KV * 4 * 2 * T * S, 4 * 2 * T * S])  # all, two rows, one head
-def test_attention_and_its_gradients(causal, drops, tile, monkeypatch):
+def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
     monkeypatch.setitem(TILE, "cpu", tile)
     q, k, v, g, segments = inputs()
-    mask = visible(segments, causal)
-    key = jax.random.key(3) if drops else None
-    keep = keep_mask(key, RATE, (B, KV, HEADS // KV * T, S)) if drops else None
-    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, RATE, key), q, k, v)
-    expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, keep), q, k, v)
+    mask = visible(segments, causal, window)
+    key = jax.random.key(3) if how.dropout else None
+    keep = keep_mask(key, RATE, (B, KV, HEADS // KV * T, S)) if how.dropout else None
+    lean = np.random.default_rng(1).standard_normal((B, KV, HEADS // KV, S)).astype(np.float32) if how.cap else None
+    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, how, key, lean), q, k, v)
+    with jax.enable_x64(True):
+        wide = [x.astype(np.float64) for x in (q, k, v, g)]
+        expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, how, keep, lean), *wide[:3])
+        gradients = back_plain(wide[3])
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    for one, other in zip(back(g), back_plain(g), strict=True):
+    for one, other in zip(back(g), gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+def test_what_a_token_sees():
+    """Its own text; before itself where attention is causal; less than a window away."""
+    segments = np.array([[1, 1, 1, 1, 2, 2, 0]])
+    for causal, window in ((False, None), (True, None), (True, 2), (False, 2)):
+        found = np.asarray(visible(segments, causal, window))[0, 0]
+        for t, s in np.ndindex(7, 7):
+            near = window is None or abs(t - s) < window
+            assert found[t, s] == (segments[0, t] == segments[0, s] and near and (s <= t or not causal))
 
 
 def test_the_fewest_tiles_that_fit(monkeypatch):
@@ -76,9 +105,9 @@ def test_attention_in_half_precision():
     q, k, v, g, segments = inputs()
     q, k, v, g = (np.asarray(jnp.asarray(x, jnp.bfloat16)) for x in (q, k, v, g))
     mask = visible(segments, True)
-    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, 0.0, None), q, k, v)
+    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, PLAIN, None), q, k, v)
     wide = [x.astype(np.float32) for x in (q, k, v)]
-    expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, None), *wide)
+    expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, PLAIN), *wide)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(np.float32), expected, rtol=0, atol=0.02)
     for one, other in zip(back(g), back_plain(g.astype(np.float32)), strict=True):
@@ -98,7 +127,9 @@ def test_nothing_of_length_times_length_is_kept(rate):
     key = jax.random.key(3) if rate else None
     mask = visible(segments, False)
     q, k, v = (x.reshape(B, -1, KV, H).swapaxes(1, 2) for x in (q, k, v))
-    _, back = jax.vjp(lambda q, k, v: dot_product_attention(q, k, v, mask, key, rate), q, k, v)
+    _, back = jax.vjp(
+        lambda q, k, v: dot_product_attention(q, k, v, mask, None, key, Scores(1.0, dropout=rate)), q, k, v
+    )
     stored = [x.shape for x in jax.tree.leaves(back) if hasattr(x, "shape")]
     assert stored and not [shape for shape in stored if len(shape) == 4 and shape[1] == KV and shape[3] == S]
 

@@ -13,7 +13,7 @@ from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pack, Pad
 from jaxft.loop.fit import fit
 from jaxft.loop.saved import evaluate_model
-from jaxft.models.attention import TILE
+from jaxft.models.tiles import TILE
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM

@@ -258,7 +258,7 @@ def length_problems(cfg: Config, arch: Architecture) -> list[str]:
 
 def label_problems(cfg: Config, task, pretrained: Pretrained, arch: Architecture) -> list[str]:
     """A checkpoint's classifier must not silently serve for other classes."""
-    has_head = pretrained.family.ARCHITECTURES.get(task.head) in (pretrained.raw.get("architectures") or [])
+    has_head = pretrained.family.architectures.get(task.head) in (pretrained.raw.get("architectures") or [])
     if cfg.init != "pretrained" or not has_head or pretrained.labels is None:
         return []
     if getattr(task, "labels", None) is None or list(task.labels) == pretrained.labels:

@@ -45,11 +45,12 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
         if not path.endswith((".kernel", ".embedding")):
             continue
         size = math.prod(shape(variable))
-        if path.startswith("embed."):
+        if path.startswith("embed.") and path.endswith(".embedding"):
             tied = path == "embed.tokens.embedding" and getattr(model.head, "table", 0) is None
             total += tied * 2 * size * slots * (2 + (path in trained))
             continue
         positions = slots if path.startswith("head.") or _at_slots(model, path) else rows * length
+        positions += (_times(model, path) - 1) * rows * length
         # In a loop over layers each of them hands a gradient down, the lowest too.
         depth = _depth(model, path)
         inputs = depth > lowest or depth == lowest and _loops(model, path)
@@ -58,6 +59,7 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
         query = f"layers.segments.{number}.0.attn.q.kernel"
         backward = 2 if _depth(model, query) >= lowest else 0
         queries = slots if _at_slots(model, query) else rows * length
+        queries += (_times(model, query) - 1) * rows * length
         for place in range(segment.period):
             part = model.spec.layers[segment.start + place].attn
             total += segment.repeats * (1 + backward) * 4 * queries * length * part.heads * part.head_dim
@@ -70,10 +72,18 @@ def _at_slots(model: Model, path: str) -> bool:
     return model.hidden == "read" and path.startswith(last) and ".attn.k." not in path and ".attn.v." not in path
 
 
+def _times(model: Model, path: str) -> int:
+    """How often a parameter's layer runs."""
+    if not path.startswith("layers."):
+        return 1
+    number, place = re.match(r"layers\.segments\.(\d+)\.(\d+)", path).groups()
+    return model.spec.layers[model.layers.plan[int(number)].layer(0, int(place))].times
+
+
 # Parts of a layer from its input up, by the number of their row: what trains in one needs gradients from those above.
 ORDER = (
     ("norms.attn_in",),
-    ("attn.q", "attn.k", "attn.v"),
+    ("attn.q", "attn.k", "attn.v", "attn.q_norm", "attn.k_norm"),
     ("attn.o",),
     ("norms.attn_out", "norms.attn_res", "norms.mlp_in"),
     ("mlp.gate", "mlp.up"),
@@ -95,7 +105,7 @@ def _depth(model: Model, path: str) -> float:
 
 
 def _loops(model: Model, path: str) -> bool:
-    return path.startswith("layers.") and model.layers.plan[_segment(path)].repeats > 1
+    return path.startswith("layers.") and (model.layers.plan[_segment(path)].repeats > 1 or _times(model, path) > 1)
 
 
 def _segment(path: str) -> int:

@@ -10,17 +10,28 @@ from flax import nnx
 
 from jaxft.models.dropout import dropout
 from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, param, subkey
+from jaxft.models.spec import Part
 from jaxft.models.vocabulary import Vocabulary
 
 # The names of CONTRACT.md for the heads that exist so far.
-KINDS = ("none", "sequence-classification", "masked-lm", "causal-lm")
+KINDS = (
+    "none",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "masked-lm",
+    "causal-lm",
+)
 
 
 @dataclass(frozen=True)
 class Pooler:
-    """A dense layer on the first token (Devlin et al. 2018, section 3.1)."""
+    """A dense layer on the first token (Devlin et al. 2018, section 3.1), or on every token that is read."""
 
     act: str
+    dropout: float = 0.0  # on what comes in
+    bias: bool = True
+    norm: Part | None = None  # of the result
 
     def build(self, width, vocab):
         return PoolerLayer(self, width)
@@ -28,21 +39,23 @@ class Pooler:
 
 class PoolerLayer(nnx.Module):
     def __init__(self, part: Pooler, width: int):
-        self.act = part.act
-        self.dense = Linear(width, width, ("embed", None))
+        self.part = part
+        self.dense = Linear(width, width, ("embed", None), part.bias)
+        self.norm = part.norm.build(width) if part.norm else nnx.data(None)
 
     def __call__(self, hidden, tokens: Table, key):
-        return ACTIVATIONS[self.act](self.dense(hidden))
+        hidden = ACTIVATIONS[self.part.act](self.dense(dropout(hidden, self.part.dropout, key)))
+        return hidden if self.norm is None else self.norm(hidden)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Scores of `classes` per text, or one regression value where `classes` is 1."""
+    """Scores of `classes` at each position that is read, or one regression value where `classes` is 1."""
 
     classes: int
-    pooler: Pooler | None
-    bias: bool
-    dropout: float
+    pooler: Pooler | None = None
+    bias: bool = True
+    dropout: float = 0.0
 
     def build(self, width, vocab):
         return ClassifierLayer(self, width, vocab)
@@ -56,7 +69,7 @@ class ClassifierLayer(nnx.Module):
 
     def __call__(self, hidden, tokens: Table, key):
         if self.pooler is not None:
-            hidden = self.pooler(hidden, tokens, key)
+            hidden = self.pooler(hidden, tokens, subkey(key, 1))
         return self.out(dropout(hidden, self.rate, subkey(key, 0))).astype(jnp.float32)
 
 
@@ -66,6 +79,8 @@ class Transform:
 
     act: str
     norm: LayerNorm
+    width: int | None = None  # of its result; None: the model's
+    bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,8 @@ class LanguageModel:
     tied: bool
     bias: bool
     transform: Transform | None = None
+    scale: float = 1.0  # of the scores
+    cap: float | None = None  # scores bend towards it
 
     def build(self, width, vocab):
         return LanguageModelLayer(self, width, vocab)
@@ -82,15 +99,19 @@ class LanguageModel:
 
 class LanguageModelLayer(nnx.Module):
     def __init__(self, part: LanguageModel, width: int, vocab: int):
-        self.transform = part.transform
+        self.part, inner = part, width
         if part.transform:
-            self.dense = Linear(width, width, ("embed", None))
-            self.norm = part.transform.norm.build(width)
-        self.table = nnx.data(None) if part.tied else Table(vocab, width, ("vocab", "embed"))
+            inner = part.transform.width or width
+            self.dense = Linear(width, inner, ("embed", None), part.transform.bias)
+            self.norm = part.transform.norm.build(inner)
+        self.table = nnx.data(None) if part.tied else Table(vocab, inner, ("vocab", "embed"))
         self.bias = param((vocab,), ("vocab",), "zeros") if part.bias else nnx.data(None)
 
     def __call__(self, hidden, tokens: Table, key):
-        if self.transform:
-            hidden = self.norm(ACTIVATIONS[self.transform.act](self.dense(hidden)))
+        if self.part.transform:
+            hidden = self.norm(ACTIVATIONS[self.part.transform.act](self.dense(hidden)))
+        if self.part.scale != 1.0:
+            hidden = hidden * jnp.asarray(self.part.scale, hidden.dtype)
         table = tokens if self.table is None else self.table
-        return Vocabulary(hidden, table.embedding[...], None if self.bias is None else self.bias[...])
+        bias = None if self.bias is None else self.bias[...]
+        return Vocabulary(hidden, table.embedding[...], bias, self.part.cap)

@@ -4,10 +4,43 @@ A `Row` names a module on both sides; its `How` lists the module's tensors and h
 rows read a checkpoint and write one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from jaxft.models.heads import Classifier, LanguageModel
+
+# How transformers names a model's class with each head.
+CLASSES = {
+    "none": "{}Model",
+    "sequence-classification": "{}ForSequenceClassification",
+    "token-classification": "{}ForTokenClassification",
+    "question-answering": "{}ForQuestionAnswering",
+    "masked-lm": "{}ForMaskedLM",
+    "causal-lm": "{}ForCausalLM",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that a family's file says: its FAMILY. The functions get a ConfigReader."""
+
+    prefix: str  # of the backbone's tensors in a checkpoint with a head
+    architectures: dict[str, str]  # head -> transformers' class
+    spec: Callable  # c -> Spec
+    rows: Callable  # c -> rows of the backbone, without the prefix
+    # (c, head, classes) -> the head's part, its rows, and the tensors that repeat others: name -> the one that counts
+    head: Callable
+    buffers: tuple[str, ...] = ()  # patterns of tensors that are no parameters
+    other_heads: tuple[str, ...] = ()  # and of those that may stand beside the head asked for
+    prefixes: tuple[tuple[str, str], ...] = ()  # (head, its prefix), where that is another
+
+
+def architectures(name: str, heads: str) -> dict[str, str]:
+    """Head -> transformers' class; `heads` are names of heads in a row."""
+    return {head: CLASSES[head].format(name) for head in heads.split()}
 
 
 class Entry(NamedTuple):
@@ -82,9 +115,14 @@ class Transposed(_OneToOne):
 
 @dataclass(frozen=True)
 class Fused:
-    """Several linear maps kept as one (inputs, outputs of all) matrix: GPT-2's Conv1D query-key-value."""
+    """Several linear maps kept as one: an (inputs, outputs of all) matrix, or where `turned` its transpose.
+
+    With `groups`, the outputs are that many groups, each of which has a share of every map, one behind the other.
+    """
 
     parts: tuple[str, ...]
+    turned: bool = True
+    groups: int = 1
 
     def tensors(self, theirs, ours):
         prefix, _, _ = ours.rpartition(".")
@@ -94,10 +132,17 @@ class Fused:
         ]
 
     def split(self, array, widths):
-        return np.split(array, np.cumsum(widths)[:-1], axis=-1)
+        array = array.T if self.turned else array
+        if array.shape[-1] != sum(widths):
+            return [array] * len(widths)  # none has the shape that it should have, as the caller will find
+        grouped = array.reshape(*array.shape[:-1], self.groups, -1)
+        cuts = np.cumsum([width // self.groups for width in widths])[:-1]
+        return [part.reshape(*array.shape[:-1], -1) for part in np.split(grouped, cuts, axis=-1)]
 
     def join(self, arrays):
-        return np.concatenate(arrays, axis=-1)
+        grouped = [array.reshape(*array.shape[:-1], self.groups, -1) for array in arrays]
+        array = np.concatenate(grouped, axis=-1).reshape(*arrays[0].shape[:-1], -1)
+        return array.T if self.turned else array
 
 
 LINEAR_BIAS = Renamed(((".bias", ".bias"),))
@@ -107,3 +152,30 @@ embedding = Renamed(((".weight", ".embedding"),))
 # TensorFlow-era BERT checkpoints call a LayerNorm's tensors gamma and beta.
 norm = Renamed(((".weight", ".scale"), (".bias", ".bias")), ((".weight", ".gamma"), (".bias", ".beta")))
 tensor = Renamed((("", ""),))
+
+
+def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "classifier", tied: bool = True):
+    """The `head` of a family of decoders.
+
+    `tokens` is the full name of the embeddings, `output` that of the language model's matrix; `tied` is what an absent
+    `tie_word_embeddings` means.
+    """
+
+    def head(c, kind: str, classes: int, **scores):
+        """`scores` are further fields of the language model's head."""
+        ties = c.get(
+            "tie_word_embeddings", tied
+        )  # read for every head: where there is no output matrix it says nothing
+        if kind == "none":
+            return None, [], {}
+        if kind == "sequence-classification":
+            return Classifier(classes, bias=False), [Row("score", "head.out", linear)], {}
+        if kind == "token-classification":
+            rate = c.get("classifier_dropout", c.get("hidden_dropout", 0.1))
+            return Classifier(classes, dropout=rate), [Row(token_classifier, "head.out", linear)], {}
+        if kind == "question-answering":
+            return Classifier(2), [Row("qa_outputs", "head.out", linear)], {}
+        repeats = {output + ".weight": tokens + ".weight"} if ties else {}
+        return LanguageModel(ties, False, **scores), [Row(output, "head.table", embedding)], repeats
+
+    return head

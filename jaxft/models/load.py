@@ -126,7 +126,7 @@ class _Finder:
         candidates = [entry.theirs, *entry.aliases]
         if entry.theirs in self.bases:
             candidates.append(self.bases[entry.theirs])  # only the tied copy may have been stored
-        candidates += [name.removeprefix(self.family.PREFIX) for name in candidates]
+        candidates += [name.removeprefix(self.arch.prefix) for name in candidates]
         return next((name for name in candidates if name in self.tensors), None)
 
     def their_name(self, ours: str) -> str:
@@ -134,17 +134,17 @@ class _Finder:
 
     def leftovers(self, loaded: set[str]) -> tuple[list[str], list[str]]:
         """Tensors that nothing took: (those of other heads, those that nobody expects)."""
-        left = {name: name.removeprefix(self.family.PREFIX) for name in self.tensors if name not in loaded}
-        left = {name: base for name, base in left.items() if not _matches(self.family.BUFFERS, base)}
+        left = {name: name.removeprefix(self.arch.prefix) for name in self.tensors if name not in loaded}
+        left = {name: base for name, base in left.items() if not _matches(self.family.buffers, base)}
         left = {name: base for name, base in left.items() if name not in self.arch.repeats}
-        unused = sorted(name for name, base in left.items() if _matches(self.family.OTHER_HEADS, base))
+        unused = sorted(name for name, base in left.items() if _matches(self.family.other_heads, base))
         return unused, sorted(left.keys() - set(unused))
 
     def broken_ties(self) -> list[str]:
         """Tied tensors that the checkpoint stores twice, with different values."""
         problems = []
         for repeat, original in self.arch.repeats.items():
-            stored = next((n for n in (original, original.removeprefix(self.family.PREFIX)) if n in self.tensors), None)
+            stored = next((n for n in (original, original.removeprefix(self.arch.prefix)) if n in self.tensors), None)
             if repeat in self.tensors and stored and not np.array_equal(self.tensors[repeat], self.tensors[stored]):
                 problems.append(
                     f"{repeat} differs from {stored}, though config.json ties them: set tie_word_embeddings to false, "

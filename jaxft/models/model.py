@@ -33,7 +33,8 @@ class Model(nnx.Module):
 
     `trains[i]` is anything hashable that says which parameters of layer i train: the stack is cut where it changes, so
     that each stacked array trains as a whole or not at all. `hidden` is "all", or "read": the last layer then computes
-    queries, MLP and norms only at the batch's `at`, where the head reads; the numbers are the same.
+    queries, MLP and norms only at the batch's `at`, where the head reads; the numbers are the same. Or it is "every":
+    `hidden` of the outputs then holds the embeddings and the results of all layers, (layers + 1, batch, length, width).
     """
 
     def __init__(self, spec: Spec, head=None, *, trains=None, hidden="all", dtype=jnp.float32, remat="none", unroll=1):
@@ -51,10 +52,16 @@ class Model(nnx.Module):
         context = Context(batch["segments"], batch["positions"])
         x = self.embed(batch, self.dtype, subkey(key, 0))
         at = batch.get("at")
-        x = self.layers(x, context, subkey(key, 1), at if self.hidden == "read" else None)
+        states = [x[None]]
+        if self.hidden == "every":
+            x, of_layers = self.layers(x, context, subkey(key, 1), every=True)
+            states += of_layers
+        else:
+            x = self.layers(x, context, subkey(key, 1), at if self.hidden == "read" else None)
         if self.norm is not None:
             x = self.norm(x)
+        hidden = jnp.concatenate(states).at[-1].set(x) if self.hidden == "every" else x
         if self.head is None:
-            return Outputs(x, None)
+            return Outputs(hidden, None)
         seen = x if self.hidden == "read" else read(x, at)
-        return Outputs(x, self.head(seen, self.embed.tokens, subkey(key, 2)))
+        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2)))

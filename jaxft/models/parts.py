@@ -5,7 +5,6 @@ put in later, from a checkpoint or from `initial` (models/params.py). Letters in
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -34,6 +33,7 @@ ACTIVATIONS = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
     "swish": jax.nn.silu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "tanh": jnp.tanh,
 }
 
@@ -85,39 +85,56 @@ class LayerNorm:
     """Layer normalisation (Ba et al. 2016, eq. 4), computed in float32."""
 
     eps: float
+    bias: bool = True
+    scale: bool = True
 
     def build(self, width):
-        return NormLayer(self, width, bias=True)
+        return NormLayer(self, width)
 
     def normalise(self, x):
         centred = x - jnp.mean(x, -1, keepdims=True)
         return centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.eps)
 
+    def scaled(self, x, scale):
+        return x * scale
+
 
 @dataclass(frozen=True)
 class RMSNorm:
-    """Root mean square normalisation (Zhang and Sennrich 2019, eq. 4), computed in float32."""
+    """Root mean square normalisation (Zhang and Sennrich 2019, eq. 4), computed in float32.
+
+    `around` is what a stored scale of 0 stands for.
+    """
 
     eps: float
+    around: float = 0.0
+    bias: bool = False
+    scale: bool = True
 
     def build(self, width):
-        return NormLayer(self, width, bias=False)
+        return NormLayer(self, width)
 
     def normalise(self, x):
         return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps)
 
+    def scaled(self, x, scale):
+        return x * (self.around + scale)
+
 
 class NormLayer(nnx.Module):
-    """A norm with its learned scale (and bias), in float32 whatever comes in; the result has the input's dtype."""
+    """A norm with its learned scale and bias, in float32 whatever comes in; the result has the input's dtype."""
 
-    def __init__(self, norm: LayerNorm | RMSNorm, width: int, bias: bool):
+    def __init__(self, norm: LayerNorm | RMSNorm, width: int):
         self.norm = norm
-        self.scale = param((width,), (None,), "ones")
-        self.bias = param((width,), (None,), "zeros") if bias else nnx.data(None)
+        new = "zeros" if getattr(norm, "around", 0.0) else "ones"
+        self.scale = param((width,), (None,), new) if norm.scale else nnx.data(None)
+        self.bias = param((width,), (None,), "zeros") if norm.bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         def normed(x):
-            y = self.norm.normalise(x.astype(jnp.float32)) * self.scale[...].astype(jnp.float32)
+            y = self.norm.normalise(x.astype(jnp.float32))
+            if self.scale is not None:
+                y = self.norm.scaled(y, self.scale[...].astype(jnp.float32))
             if self.bias is not None:
                 y = y + self.bias[...].astype(jnp.float32)
             return y.astype(x.dtype)
@@ -189,6 +206,14 @@ class Table(nnx.Module):
 
 
 @dataclass(frozen=True)
+class Projection:
+    """A linear map from tables of another width than the model's."""
+
+    inputs: int
+    bias: bool = True
+
+
+@dataclass(frozen=True)
 class Embed:
     """Tokens, and where the family has them learned positions and text types, to vectors."""
 
@@ -197,6 +222,9 @@ class Embed:
     types: int | None = None
     norm: LayerNorm | RMSNorm | None = None
     dropout: float = 0.0
+    offset: int = 0  # row of the table that position 0 has
+    scale: float = 1.0
+    project: Projection | None = None  # behind all this
 
     def build(self, width):
         return EmbedLayer(self, width)
@@ -204,52 +232,22 @@ class Embed:
 
 class EmbedLayer(nnx.Module):
     def __init__(self, part: Embed, width: int):
-        self.rate = part.dropout
-        self.tokens = Table(part.vocab, width, ("vocab", "embed"))
-        self.positions = Table(part.positions, width, (None, "embed")) if part.positions else nnx.data(None)
-        self.types = Table(part.types, width, (None, "embed")) if part.types else nnx.data(None)
-        self.norm = part.norm.build(width) if part.norm else nnx.data(None)
+        self.part, inner = part, part.project.inputs if part.project else width
+        self.tokens = Table(part.vocab, inner, ("vocab", "embed"))
+        self.positions = Table(part.positions, inner, (None, "embed")) if part.positions else nnx.data(None)
+        self.types = Table(part.types, inner, (None, "embed")) if part.types else nnx.data(None)
+        self.norm = part.norm.build(inner) if part.norm else nnx.data(None)
+        self.project = Linear(inner, width, (None, "embed"), part.project.bias) if part.project else nnx.data(None)
 
     def __call__(self, batch: dict, dtype, key: jax.Array | None) -> jax.Array:
-        x = self.tokens(batch["tokens"], dtype)
+        x = self.tokens(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
         if self.types is not None:
             x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
         if self.positions is not None:
-            x = x + self.positions(batch["positions"], dtype)
+            x = x + self.positions(batch["positions"] + self.part.offset, dtype)
         if self.norm is not None:
             x = self.norm(x)
-        return shard(dropout(x, self.rate, key), "batch", None, None)
-
-
-@dataclass(frozen=True)
-class LinearScaling:
-    """Rotary positions divided by a factor (Chen et al. 2023, position interpolation)."""
-
-    factor: float
-
-    def __call__(self, frequencies):
-        return frequencies / self.factor
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """Rotary positions (Su et al. 2021, eq. 34), in the half-split layout: dimension i turns with i + dim/2."""
-
-    dim: int
-    theta: float
-    scaling: Callable[[jax.Array], jax.Array] | None = None  # frozen, hashable: stretches the frequencies
-
-    def table(self, positions_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Cosine and sine, float32 (batch, length, 1, dim/2)."""
-        frequencies = 1.0 / self.theta ** (jnp.arange(0, self.dim, 2, dtype=jnp.float32) / self.dim)
-        if self.scaling is not None:
-            frequencies = self.scaling(frequencies)
-        angles = positions_bt[:, :, None, None].astype(jnp.float32) * frequencies
-        return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x_bthd: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turn each head's halves by the angles of `table`, in float32; the result has the input's dtype."""
-    cos, sin = table
-    a, b = jnp.split(x_bthd.astype(jnp.float32), 2, -1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_bthd.dtype)
+        x = dropout(x, self.part.dropout, key)
+        if self.project is not None:
+            x = self.project(x)
+        return shard(x, "batch", None, None)

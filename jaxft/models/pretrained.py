@@ -4,12 +4,12 @@ import importlib
 import re
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 from jaxft.models.heads import KINDS
-from jaxft.models.hf import Entry
+from jaxft.models.hf import Entry, Family
 from jaxft.models.reader import ConfigReader, read_config, read_raw
 from jaxft.models.spec import Spec
+from jaxft.models.tensors import has_weights
 from jaxft.problems import raise_problems, suggest
 
 FAMILIES = Path(__file__).parent / "families"
@@ -22,7 +22,7 @@ class Pretrained:
     directory: Path
     raw: dict  # config.json as it stands
     reader: ConfigReader
-    family: ModuleType
+    family: Family
 
     @property
     def labels(self) -> list[str] | None:
@@ -42,6 +42,7 @@ class Architecture:
     head: object
     entries: list[Entry]
     repeats: dict[str, str]  # tensors that tie to others: their name -> the name of the one that counts
+    prefix: str  # of the backbone's tensors in a checkpoint with this head
 
 
 def open_pretrained(model: str) -> Pretrained:
@@ -55,7 +56,7 @@ def open_pretrained(model: str) -> Pretrained:
     if name not in known:
         raise_problems([f"{directory}: model_type {name!r} is not supported, only {', '.join(known)}"])
     reader = read_config(directory, raw)
-    return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}"))
+    return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}").FAMILY)
 
 
 def architecture(
@@ -68,19 +69,20 @@ def architecture(
     """
     family, reader = pretrained.family, pretrained.reader
     kind = kind or _kind_of(pretrained)
-    if kind not in family.ARCHITECTURES:
-        known = ", ".join(family.ARCHITECTURES)
+    if kind not in family.architectures:
+        known = ", ".join(family.architectures)
         raise_problems(
             [f"a {pretrained.raw['model_type']} model has no head {kind!r}, only {known}." + suggest(kind, KINDS)]
         )
     spec = family.spec(reader)
     head, head_rows, repeats = family.head(reader, kind, classes or stored_classes(pretrained))
     reader.check()
-    rows = [row._replace(theirs=family.PREFIX + row.theirs) for row in family.rows(reader)] + head_rows
+    prefix = dict(family.prefixes).get(kind, family.prefix)
+    rows = [row._replace(theirs=prefix + row.theirs) for row in family.rows(reader)] + head_rows
     entries = [entry for row in rows for entry in row.entries(len(spec.layers))]
     if dropout is not None:
         spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
-    return Architecture(spec, kind, head, entries, repeats)
+    return Architecture(spec, kind, head, entries, repeats, prefix)
 
 
 def stored_classes(pretrained: Pretrained) -> int:
@@ -133,16 +135,20 @@ def _directory(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     try:
-        return Path(snapshot_download(model, allow_patterns=patterns))
+        for weights in ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack"):
+            files = [weights, "*.json", "*.txt", "*.model", "*.jinja"]
+            directory = Path(snapshot_download(model, allow_patterns=files))
+            if has_weights(directory):
+                break
+        return directory
     except (OSError, HFValidationError) as error:
         raise_problems([f"model {model!r} is no directory here, and the hub did not give it: {_first_line(error)}"])
 
 
 def _kind_of(pretrained: Pretrained) -> str:
     named = (pretrained.raw.get("architectures") or [None])[0]
-    for kind, architecture in pretrained.family.ARCHITECTURES.items():
+    for kind, architecture in pretrained.family.architectures.items():
         if architecture == named:
             return kind
     # A head that jaxft does not know carries a backbone all the same, but the user must say so.
@@ -151,7 +157,7 @@ def _kind_of(pretrained: Pretrained) -> str:
     raise_problems(
         [
             f"{pretrained.directory}/config.json names the architecture {named}, which jaxft has no head for; "
-            f"choose one: {', '.join(pretrained.family.ARCHITECTURES)}"
+            f"choose one: {', '.join(pretrained.family.architectures)}"
         ]
     )
 

@@ -40,6 +40,10 @@ class ConfigReader:
         self._read.add(name)
         return self._checked(name, self._values[name], self._defaults.get(name))
 
+    def __iter__(self):
+        """Names of the settings."""
+        return iter(self._values)
+
     def get(self, name: str, default=None):
         """The setting, or `default` where it is absent or null."""
         self._read.add(name)
@@ -59,6 +63,13 @@ class ConfigReader:
         if a % b:
             raise_problems([f"config.json: {name}={a} is no multiple of {divisor}={b}"])
         return a // b
+
+    def of_layers(self, name: str, layers: str = "num_hidden_layers", default=None) -> list:
+        """A setting that is a list with one entry for each layer; `layers` is the setting that counts them."""
+        count, values = getattr(self, layers), self.get(name, default)
+        if not isinstance(values, list) or len(values) != count:
+            raise_problems([f"config.json: {name}={values!r}, expected a list of {count} entries, one for each layer"])
+        return values
 
     def _checked(self, name: str, value, like):
         if wrong := _wrong(name, value, like):
@@ -148,7 +159,8 @@ def _wrong(name: str, value, like) -> str | None:
     if isinstance(like, int | float) and type(value) not in (int, float):
         return "a number"
     if isinstance(like, int):
-        least, most = min(like, 1), MOST_LAYERS if "layer" in name else MOST
+        least = 0 if name.endswith("_id") else min(like, 1)
+        most = MOST_LAYERS if "layer" in name else MOST
         return None if least <= value <= most and value == int(value) else f"a whole number, {least} to {most}"
     if isinstance(like, float):
         share = "drop" in name or "eps" in name

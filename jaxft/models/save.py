@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from jaxft.models.model import Model
 from jaxft.models.params import Params, names, variables
 from jaxft.models.pretrained import Architecture, Pretrained
-from jaxft.models.tensors import open_tensors
+from jaxft.models.tensors import has_weights, open_tensors
 from jaxft.problems import raise_problems
 
 FILE_BYTES = 5 * 10**9  # a checkpoint larger than this is split, as transformers does
@@ -79,7 +79,7 @@ def output_problems(directory: Path) -> list[str]:
 def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, problem_type) -> dict:
     """The original config.json with the exported head, labels and number format."""
     config = dict(pretrained.raw)
-    config["architectures"] = [pretrained.family.ARCHITECTURES[arch.kind]]
+    config["architectures"] = [pretrained.family.architectures[arch.kind]]
     if labels is not None:
         config.pop("num_labels", None)
         config["id2label"] = {str(number): label for number, label in enumerate(labels)}
@@ -94,23 +94,23 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
 def _tensors(model, params, pretrained, arch, dtype):
     """(name, array) of every tensor of the checkpoint, one at a time."""
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
-    stored = {} if dtype != "auto" else _stored_dtypes(pretrained)
+    stored = {} if dtype != "auto" else _stored_dtypes(pretrained, arch)
     usual = FLOATS.get(dtype) or _usual(stored.values())
     for entry in arch.entries:
         if not all(name in by_name for name in entry.ours):
             continue
         joined = entry.how.join([_fetch(params, *by_name[name]) for name in entry.ours])
-        base = entry.theirs.removeprefix(pretrained.family.PREFIX)
+        base = entry.theirs.removeprefix(arch.prefix)
         name = base if arch.kind == "none" else entry.theirs
         yield name, np.ascontiguousarray(joined.astype(stored.get(base, usual)))
 
 
-def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
+def _stored_dtypes(pretrained, arch) -> dict[str, np.dtype]:
     """Number format of each tensor of the original checkpoint, by name without the backbone's prefix."""
-    if not list(pretrained.directory.glob("model*.safetensors")):
+    if not has_weights(pretrained.directory):
         return {}
     tensors = open_tensors(pretrained.directory)
-    return {name.removeprefix(pretrained.family.PREFIX): view.dtype for name, view in tensors.items()}
+    return {name.removeprefix(arch.prefix): view.dtype for name, view in tensors.items()}
 
 
 def _usual(dtypes) -> np.dtype:

@@ -61,21 +61,46 @@ def _best_pattern(kinds) -> tuple[int, int]:
 
 
 class Block(nnx.Module):
-    """One layer. x -> x + attn(x), then x -> x + mlp(x), with norms where the spec puts them."""
+    """One layer, with norms where the spec puts them: x -> x + attn(x), then x -> x + mlp(x).
+
+    Of a parallel one: x -> x + attn(x) + mlp(x).
+    """
 
     def __init__(self, layer: Layer, width: int):
-        self.rate = layer.dropout
+        self.layer = layer
         self.attn = layer.attn.build(width)
         self.mlp = layer.mlp.build(width)
         self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
 
     def __call__(self, x, context: Context, key, at=None):
         """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
-        y = self.attn(self.norm("attn_in", x), context, subkey(key, 0), at)
-        x = self.norm("attn_res", read(x, at) + dropout(self.norm("attn_out", y), self.rate, subkey(key, 1)))
-        y = self.mlp(self.norm("mlp_in", x))
-        x = self.norm("mlp_res", x + dropout(self.norm("mlp_out", y), self.rate, subkey(key, 2)))
+        normed = self.norm("attn_in", x)
+        y = self.added("attn_out", self.attn(normed, context, subkey(key, 0), at), subkey(key, 1))
+        x = read(x, at)
+        if self.layer.parallel:
+            seen = self.norm("mlp_in", x) if "mlp_in" in self.norms else read(normed, at)
+            x = x + y + self.added("mlp_out", self.mlp(seen), subkey(key, 2))
+        else:
+            x = self.norm("attn_res", x + y)
+            y = self.added("mlp_out", self.mlp(self.norm("mlp_in", x)), subkey(key, 2))
+            x = self.norm("mlp_res", x + y)
         return shard(x, "batch", None, None)
+
+    def repeated(self, x, context: Context, key, at=None):
+        """The layer as often as it runs; where the result is wanted at some positions only, that is its last run."""
+        if (times := self.layer.times) == 1:
+            return self(x, context, key, at)
+
+        def run(x, number):
+            return self(x, context, None if key is None else subkey(key, number)), None
+
+        x, _ = jax.lax.scan(run, x, jnp.arange(times - 1))
+        return self(x, context, subkey(key, times - 1), at)
+
+    def added(self, place: str, y, key):
+        """What a sublayer adds to the residual sum."""
+        y = dropout(self.norm(place, y), self.layer.dropout, key)
+        return y if self.layer.residual == 1.0 else y * jnp.asarray(self.layer.residual, y.dtype)
 
     def norm(self, place: str, x):
         return self.norms[place](x) if place in self.norms else x
@@ -91,29 +116,36 @@ class Stack(nnx.Module):
             for s in segments
         )
 
-    def __call__(self, x, context: Context, key, at=None):
-        """With `at` (batch, slots), which needs a last layer of its own, the results at these positions only."""
+    def __call__(self, x, context: Context, key, at=None, every=False):
+        """With `at` (batch, slots), which needs a last layer of its own, the results at these positions only.
+
+        With `every` a list of arrays (n, batch, t, width) beside it, which hold the results of all layers.
+        """
+        states = []
         for part in self.parts:
             context.prepare(part.attn)
         for segment, blocks in zip(self.plan, self.segments, strict=True):
             last = segment.start + segment.period * segment.repeats == len(self.parts)
-            x = self._run(x, segment, blocks, context, key, at if last else None)
-        return x
+            x, of_segment = self._run(x, segment, blocks, context, key, at if last else None, every)
+            states.append(of_segment)
+        return (x, states) if every else x
 
-    def _run(self, x, segment: Segment, blocks, context: Context, key, at):
+    def _run(self, x, segment: Segment, blocks, context: Context, key, at, every):
         def body(x, row):
-            first, blocks = row
+            (first, blocks), states = row, []
             for place, block in enumerate(blocks):
                 # The key depends on the layer's number alone: cut elsewhere, the stack draws the same masks.
-                x = block(x, context, None if key is None else subkey(key, first + place), at)
-            return x, None
+                x = block.repeated(x, context, None if key is None else subkey(key, first + place), at)
+                states.append(x)
+            return x, jnp.stack(states) if every else None
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=POLICIES[self.remat])
         if segment.repeats == 1:  # no loop, which could not change the shape of x either
-            return body(x, (segment.start, jax.tree.map(lambda stacked: stacked[0], blocks)))[0]
+            return body(x, (segment.start, jax.tree.map(lambda stacked: stacked[0], blocks)))
         numbers = segment.start + segment.period * jnp.arange(segment.repeats)
-        return jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)[0]
+        x, states = jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)
+        return x, states.reshape(-1, *states.shape[2:]) if every else None
 
 
 def stacked(module, repeats: int):

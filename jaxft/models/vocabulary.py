@@ -3,7 +3,7 @@
 Letters: b batch, k slots, d width, v vocabulary.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,19 @@ import jax.numpy as jnp
 CHUNK = 2**25  # scores that exist at one time, over all devices: 128 MiB
 
 
-class Vocabulary(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Vocabulary:
     """The product of hidden states with the rows of a table, plus a bias, not yet done."""
 
     hidden_bkd: jax.Array
     table_vd: jax.Array  # float32 if it trains; used in the dtype of `hidden`
     bias_v: jax.Array | None
+    cap: float | None = field(default=None, metadata={"static": True})  # scores bend towards it: cap * tanh(x / cap)
 
     def scores(self) -> jax.Array:
         """(batch, slots, vocabulary), float32."""
-        return _scores(self.hidden_bkd, *_cast(self))
+        return _scores(self.hidden_bkd, *_cast(self), self.cap)
 
     def cross_entropy(self, targets_bk: jax.Array, weights_bk: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The weighted sum of the errors in nats, a number, and where the target scores best, bool (batch, slots)."""
@@ -42,11 +45,8 @@ def _forward(vocabulary, targets, weights):
 def _backward(saved, cotangents):
     scale = cotangents[0]
     *grads, vocabulary = saved
-    return (
-        Vocabulary(*jax.tree.map(lambda g, x: (scale * g).astype(x.dtype), tuple(grads), tuple(vocabulary))),
-        None,
-        None,
-    )
+    grads = Vocabulary(*grads, vocabulary.cap)
+    return jax.tree.map(lambda g, x: (scale * g).astype(x.dtype), grads, vocabulary), None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
@@ -61,7 +61,7 @@ def _walk(vocabulary, targets, weights, step, carry):
     pieces = [_cut(x, width) for x in (vocabulary.hidden_bkd, targets, weights)]
 
     def body(carry, piece):
-        return step(table, bias, carry, *piece)
+        return step(table, bias, vocabulary.cap, carry, *piece)
 
     if width == slots:
         carry, given = body(carry, [x[0] for x in pieces])
@@ -77,16 +77,17 @@ def _cut(x, width):
     return jnp.moveaxis(x.reshape(x.shape[0], count, width, *x.shape[2:]), 1, 0)
 
 
-def _errors(table, bias, total, hidden, targets, weights):
-    errors, hits, _, _ = _score(table, bias, hidden, targets)
+def _errors(table, bias, cap, total, hidden, targets, weights):
+    errors, hits, _, _ = _score(table, bias, cap, hidden, targets)
     return total + _weighed(errors, weights), hits
 
 
-def _errors_and_gradients(table, bias, carry, hidden, targets, weights):
+def _errors_and_gradients(table, bias, cap, carry, hidden, targets, weights):
     total, grad_table, grad_bias = carry
-    errors, hits, scores, norm = _score(table, bias, hidden, targets)
+    errors, hits, scores, norm = _score(table, bias, cap, hidden, targets)
     right = targets[..., None] == jnp.arange(table.shape[0])
     grads = jnp.where(weights[..., None] > 0, (jnp.exp(scores - norm) - right) * weights[..., None], 0.0)
+    grads = grads if cap is None else grads * (1.0 - (scores / cap) ** 2)
     grad_bias = None if grad_bias is None else grad_bias + jnp.sum(grads, (0, 1))
     grads = grads.astype(hidden.dtype)
     grad_table += jnp.einsum("bkv,bkd->vd", grads, hidden, preferred_element_type=jnp.float32)
@@ -98,17 +99,18 @@ def _weighed(errors, weights):
     return jnp.sum(jnp.where(weights > 0, errors * weights, 0.0))
 
 
-def _score(table, bias, hidden, targets):
+def _score(table, bias, cap, hidden, targets):
     """Errors and hits of each slot, its scores and the logarithm of their summed powers (b, k, 1)."""
-    scores = _scores(hidden, table, bias)
+    scores = _scores(hidden, table, bias, cap)
     norm = jax.nn.logsumexp(scores, -1, keepdims=True)
     errors = norm[..., 0] - jnp.take_along_axis(scores, targets[..., None], -1)[..., 0]
     return errors, jnp.argmax(scores, -1) == targets, scores, norm
 
 
-def _scores(hidden, table, bias):
+def _scores(hidden, table, bias, cap):
     scores = jnp.einsum("bkd,vd->bkv", hidden, table, preferred_element_type=jnp.float32)
-    return scores if bias is None else scores + bias
+    scores = scores if bias is None else scores + bias
+    return scores if cap is None else cap * jnp.tanh(scores / cap)
 
 
 def _cast(vocabulary: Vocabulary):

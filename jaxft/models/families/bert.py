@@ -2,19 +2,9 @@
 
 from jaxft.models.attention import Attention
 from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
-from jaxft.models.hf import Row, embedding, linear, norm, tensor
+from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, tensor
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
-
-PREFIX = "bert."
-ARCHITECTURES = {
-    "none": "BertModel",
-    "sequence-classification": "BertForSequenceClassification",
-    "masked-lm": "BertForMaskedLM",
-}
-# Tensors of a checkpoint that are no parameters, and those of heads that may stand beside the one asked for.
-BUFFERS = (r"embeddings\.position_ids",)
-OTHER_HEADS = (r"cls\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*")
 
 
 def spec(c) -> Spec:
@@ -64,11 +54,16 @@ def head(c, kind: str, classes: int):
     """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
-        return Pooler("tanh"), [Row(PREFIX + "pooler.dense", "head.dense", linear)], {}
+        return Pooler("tanh"), [Row("bert.pooler.dense", "head.dense", linear)], {}
     if kind == "sequence-classification":
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        rows = [Row(PREFIX + "pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
-        return Classifier(classes, Pooler("tanh"), True, rate), rows, {}
+        rows = [Row("bert.pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
+    if kind == "token-classification":
+        rate = c.get("classifier_dropout", c.hidden_dropout_prob)
+        return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
+    if kind == "question-answering":
+        return Classifier(2), [Row("qa_outputs", "head.out", linear)], {}
     transform = Transform(c.hidden_act, LayerNorm(c.layer_norm_eps))
     top = "cls.predictions."
     rows = [
@@ -79,5 +74,16 @@ def head(c, kind: str, classes: int):
     ]
     repeats = {top + "decoder.bias": top + "bias"}
     if tied:
-        repeats[top + "decoder.weight"] = PREFIX + "embeddings.word_embeddings.weight"
+        repeats[top + "decoder.weight"] = "bert.embeddings.word_embeddings.weight"
     return LanguageModel(tied, True, transform), rows, repeats
+
+
+FAMILY = Family(
+    "bert.",
+    architectures("Bert", "none sequence-classification token-classification question-answering masked-lm"),
+    spec,
+    rows,
+    head,
+    buffers=(r"embeddings\.position_ids",),
+    other_heads=(r"cls\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),
+)

@@ -1,19 +1,9 @@
 """GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, its weights kept as (inputs, outputs)."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, LanguageModel
-from jaxft.models.hf import Fused, Row, conv1d, embedding, linear, norm
+from jaxft.models.hf import Family, Fused, Row, architectures, conv1d, decoder_head, embedding, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
-
-PREFIX = "transformer."
-ARCHITECTURES = {
-    "none": "GPT2Model",
-    "sequence-classification": "GPT2ForSequenceClassification",
-    "causal-lm": "GPT2LMHeadModel",
-}
-BUFFERS = (r"h\.\d+\.attn\.(masked_)?bias",)
-OTHER_HEADS = (r"lm_head\..*", r"score\..*", r"classifier\..*", r"multiple_choice_head\..*")
 
 
 def spec(c) -> Spec:
@@ -40,7 +30,7 @@ def rows(c) -> list[Row]:
         Row("wte", "embed.tokens", embedding),
         Row("wpe", "embed.positions", embedding),
         Row("h.{i}.ln_1", "layers.{i}.norms.attn_in", norm),
-        Row("h.{i}.attn.c_attn", "layers.{i}.attn.qkv", Fused(("q", "k", "v"))),
+        Row("h.{i}.attn.c_attn", "layers.{i}.attn.qkv", Fused(("q", "k", "v"), turned=False)),
         Row("h.{i}.attn.c_proj", "layers.{i}.attn.o", conv1d),
         Row("h.{i}.ln_2", "layers.{i}.norms.mlp_in", norm),
         Row("h.{i}.mlp.c_fc", "layers.{i}.mlp.up", conv1d),
@@ -49,12 +39,13 @@ def rows(c) -> list[Row]:
     ]
 
 
-def head(c, kind: str, classes: int):
-    """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
-    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
-    if kind == "none":
-        return None, [], {}
-    if kind == "sequence-classification":
-        return Classifier(classes, None, False, 0.0), [Row("score", "head.out", linear)], {}
-    repeats = {"lm_head.weight": PREFIX + "wte.weight"} if tied else {}
-    return LanguageModel(tied, False), [Row("lm_head", "head.table", embedding)], repeats
+FAMILY = Family(
+    "transformer.",
+    architectures("GPT2", "none sequence-classification token-classification question-answering")
+    | {"causal-lm": "GPT2LMHeadModel"},
+    spec,
+    rows,
+    decoder_head("transformer.wte"),
+    buffers=(r"h\.\d+\.attn\.(masked_)?bias",),
+    other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*", r"multiple_choice_head\..*"),
+)

@@ -1,113 +1,87 @@
-"""Llama (Touvron et al. 2023; Dubey et al. 2024): RMS pre-norm, rotary positions, grouped queries, gated MLP."""
+"""Llama (Touvron et al. 2023; Dubey et al. 2024): RMS pre-norm, rotary positions, grouped queries, gated MLP.
 
-import math
-from dataclasses import dataclass
-
-import jax.numpy as jnp
+Most decoders since are this one with some changes: their files say what.
+"""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, LanguageModel
-from jaxft.models.hf import Row, embedding, linear, norm
-from jaxft.models.parts import Embed, Gated, LinearScaling, RMSNorm, Rotary
+from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.parts import Embed, Gated, RMSNorm
+from jaxft.models.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 from jaxft.problems import raise_problems
 
-PREFIX = "model."
-ARCHITECTURES = {
-    "none": "LlamaModel",
-    "sequence-classification": "LlamaForSequenceClassification",
-    "causal-lm": "LlamaForCausalLM",
-}
-BUFFERS = (r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",)
-OTHER_HEADS = (r"lm_head\..*", r"score\..*", r"qa_outputs\..*")
-
-
-ROPE = {
-    "rope_theta": 1e4,
-    "factor": 1.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
-
 
 def spec(c) -> Spec:
+    return stack(c, (layer(c),) * c.num_hidden_layers)
+
+
+def stack(c, layers: tuple[Layer, ...], **embed) -> Spec:
+    """The backbone of these layers; `embed` are further fields of the embeddings."""
     c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
-    head_dim = c.get("head_dim", c.hidden_size // c.num_attention_heads)
-    attention = Attention(
-        c.num_attention_heads,
-        c.num_attention_heads // c.quotient("num_attention_heads", "num_key_value_heads"),
-        head_dim,
-        causal=True,
-        rotary=rotary(c, head_dim),
-        bias=frozenset("qkvo" if c.get("attention_bias", False) else ""),
-        dropout=c.attention_dropout,
+    return Spec(
+        c.hidden_size, Embed(c.vocab_size, **embed), layers, layers[0].norm, None, c.initializer_range, reads="last"
     )
-    mlp = Gated(c.intermediate_size, c.hidden_act, c.get("mlp_bias", False))
-    rms = RMSNorm(c.rms_norm_eps)
-    layers = (Layer(attention, mlp, rms, PRE_NORM),) * c.num_hidden_layers
-    return Spec(c.hidden_size, Embed(c.vocab_size), layers, rms, None, c.initializer_range, reads="last")
 
 
-def rotary(c, head_dim: int) -> Rotary:
-    """The rotary part: `rope_parameters` (transformers 5) holds the base and the scaling."""
-    rope = c.section("rope_parameters", ROPE)
-    kind = rope.get("rope_type", "default")
-    if kind == "default":
-        scaling = None
-    elif kind == "linear":
-        scaling = LinearScaling(rope.factor)
-    elif kind == "llama3":
-        scaling = Llama3Scaling(
-            rope.factor,
-            rope.low_freq_factor,
-            rope.high_freq_factor,
-            rope.original_max_position_embeddings,
-        )
-    else:
-        raise_problems([f"config.json: rope_type={kind!r} is not supported, only default, linear and llama3"])
-    return Rotary(head_dim, rope.rope_theta, scaling)
+def layer(c, norms=PRE_NORM, norm=None, act=None, **attention) -> Layer:
+    """One layer; `attention` are fields of its attention in place of, or beside, the usual ones."""
+    heads = c.num_attention_heads
+    head_dim = c.get("head_dim", c.hidden_size // heads)
+    usual = {
+        "causal": True,
+        "bias": frozenset("qkvo" if c.get("attention_bias", False) else ""),
+        "dropout": c.get("attention_dropout", 0.0),
+    }
+    if "rotary" not in attention:
+        usual["rotary"] = read_rotary(c, head_dim)
+    kv_heads = heads // c.quotient("num_attention_heads", "num_key_value_heads")
+    return Layer(
+        Attention(heads, kv_heads, head_dim, **usual | attention),
+        Gated(c.intermediate_size, act or c.hidden_act, c.get("mlp_bias", False)),
+        norm or RMSNorm(c.rms_norm_eps),
+        norms,
+    )
 
 
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """Rotary frequencies stretched for long contexts (Llama 3.1: low ones divided, high ones kept, smooth between)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_positions: int
-
-    def __call__(self, frequencies):
-        turns = self.original_max_positions * frequencies / (2 * math.pi)  # full turns within the original context
-        smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
-        smooth = jnp.clip(smooth, 0.0, 1.0)
-        return (1 - smooth) * frequencies / self.factor + smooth * frequencies
+def windows(c) -> list[int | None]:
+    """How far each layer sees, by `layer_types`."""
+    kinds = {"full_attention": None, "sliding_attention": c.get("sliding_window")}
+    types = c.of_layers("layer_types")
+    raise_problems(
+        f"config.json: layer_types has {kind!r}, not {' or '.join(kinds)}" for kind in set(types) - set(kinds)
+    )
+    return [kinds[kind] for kind in types]
 
 
-def rows(c) -> list[Row]:
+NORMS = {"input_layernorm": "attn_in", "post_attention_layernorm": "mlp_in"}  # their module -> the norm's place
+
+
+def rows(c, norms=NORMS) -> list[Row]:
     layer, ours = "layers.{i}.", "layers.{i}."
     return [
         Row("embed_tokens", "embed.tokens", embedding),
-        Row(layer + "input_layernorm", ours + "norms.attn_in", norm),
         Row(layer + "self_attn.q_proj", ours + "attn.q", linear),
         Row(layer + "self_attn.k_proj", ours + "attn.k", linear),
         Row(layer + "self_attn.v_proj", ours + "attn.v", linear),
         Row(layer + "self_attn.o_proj", ours + "attn.o", linear),
-        Row(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
+        Row(layer + "self_attn.q_norm", ours + "attn.q_norm", norm),
+        Row(layer + "self_attn.k_norm", ours + "attn.k_norm", norm),
         Row(layer + "mlp.gate_proj", ours + "mlp.gate", linear),
         Row(layer + "mlp.up_proj", ours + "mlp.up", linear),
         Row(layer + "mlp.down_proj", ours + "mlp.down", linear),
+        *(Row(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms.items()),
         Row("norm", "norm", norm),
     ]
 
 
-def head(c, kind: str, classes: int):
-    """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
-    tied = c.get("tie_word_embeddings", False)  # read for every head: where there is no output matrix it says nothing
-    if kind == "none":
-        return None, [], {}
-    if kind == "sequence-classification":
-        return Classifier(classes, None, False, 0.0), [Row("score", "head.out", linear)], {}
-    repeats = {"lm_head.weight": PREFIX + "embed_tokens.weight"} if tied else {}
-    return LanguageModel(tied, False), [Row("lm_head", "head.table", embedding)], repeats
+HEADS = "none sequence-classification token-classification causal-lm"
+FAMILY = Family(
+    "model.",
+    architectures("Llama", HEADS + " question-answering"),
+    spec,
+    rows,
+    decoder_head("model.embed_tokens", token_classifier="score", tied=False),
+    buffers=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
+    other_heads=(r"lm_head\..*", r"score\..*", r"qa_outputs\..*"),
+    prefixes=(("question-answering", "transformer."),),
+)

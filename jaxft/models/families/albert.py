@@ -1,0 +1,74 @@
+"""ALBERT (Lan et al. 2020): BERT whose layers share their weights, with embeddings of a width of their own."""
+
+from dataclasses import replace
+
+from jaxft.models.families import bert
+from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
+from jaxft.models.hf import Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.parts import LayerNorm, Projection
+
+HEADS = "none sequence-classification token-classification question-answering masked-lm"
+
+
+def spec(c):
+    c.expect("inner_group_num", 1, "several layers in a group are not implemented")
+    groups, times = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
+    same = bert.spec(c)
+    embed = replace(same.embed, project=Projection(c.embedding_size))
+    return replace(same, embed=embed, layers=(replace(same.layers[0], times=times),) * groups)
+
+
+def rows(c):
+    layer, ours = "encoder.albert_layer_groups.{i}.albert_layers.0.", "layers.{i}."
+    return [
+        *(row for row in bert.rows(c) if "{i}" not in row.theirs),
+        Row("encoder.embedding_hidden_mapping_in", "embed.project", linear),
+        Row(layer + "attention.query", ours + "attn.q", linear),
+        Row(layer + "attention.key", ours + "attn.k", linear),
+        Row(layer + "attention.value", ours + "attn.v", linear),
+        Row(layer + "attention.dense", ours + "attn.o", linear),
+        Row(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
+        Row(layer + "ffn", ours + "mlp.up", linear),
+        Row(layer + "ffn_output", ours + "mlp.down", linear),
+        Row(layer + "full_layer_layer_norm", ours + "norms.mlp_res", norm),
+    ]
+
+
+def head(c, kind, classes):
+    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    pooler = Row("albert.pooler", "head.dense", linear)
+    if kind == "none":
+        return Pooler("tanh"), [pooler], {}
+    rate = c.get("classifier_dropout_prob", 0.1)
+    if kind == "sequence-classification":
+        rows = [pooler._replace(ours="head.pooler.dense"), Row("classifier", "head.out", linear)]
+        return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
+    if kind == "token-classification":
+        return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
+    if kind == "question-answering":
+        return bert.head(c, kind, classes)
+    rows = [
+        Row("predictions.dense", "head.dense", linear),
+        Row("predictions.LayerNorm", "head.norm", norm),
+        Row("predictions.bias", "head.bias", tensor),
+        Row("predictions.decoder", "head.table", embedding),
+    ]
+    repeats = {"predictions.decoder.bias": "predictions.bias"}
+    if tied:
+        repeats["predictions.decoder.weight"] = "albert.embeddings.word_embeddings.weight"
+    return (
+        LanguageModel(tied, True, Transform(c.hidden_act, LayerNorm(c.layer_norm_eps), c.embedding_size)),
+        rows,
+        repeats,
+    )
+
+
+FAMILY = replace(
+    bert.FAMILY,
+    prefix="albert.",
+    architectures=architectures("Albert", HEADS),
+    spec=spec,
+    rows=rows,
+    head=head,
+    other_heads=(r"predictions\..*", r"sop_classifier\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),
+)

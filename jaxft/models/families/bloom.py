@@ -1,0 +1,61 @@
+"""BLOOM (Le Scao et al. 2022): a decoder without positions, whose scores fall with the distance (ALiBi)."""
+
+import math
+
+from jaxft.models.attention import Attention
+from jaxft.models.hf import Family, Fused, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def spec(c):
+    c.expect("apply_residual_connection_post_layernorm", False, "residual sums of normed values are not implemented")
+    c.ignore("slow_but_exact")  # how PyTorch splits its products
+    c.ignore("seq_length", "n_positions")  # there is no table of positions
+    attention = Attention(
+        c.n_head,
+        c.n_head,
+        c.quotient("hidden_size", "n_head"),
+        causal=True,
+        dropout=c.attention_dropout,
+        slopes=slopes(c.n_head),
+    )
+    ln = LayerNorm(c.layer_norm_epsilon)
+    layer = Layer(attention, Dense(4 * c.hidden_size, "gelu_pytorch_tanh"), ln, PRE_NORM, c.hidden_dropout)
+    return Spec(
+        c.hidden_size, Embed(c.vocab_size, norm=ln), (layer,) * c.n_layer, ln, None, c.initializer_range, reads="last"
+    )
+
+
+def slopes(heads: int) -> tuple[float, ...]:
+    """For 2^n heads 2^(-8/2^n), its square, ...; between two powers of 2 every other slope of the next (Press et al.
+    2022, section 3 and its appendix)."""
+    power = 2 ** int(math.log2(heads))
+    regular = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
+    return tuple(regular + [2.0 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)])
+
+
+def rows(c):
+    layer, ours = "h.{i}.", "layers.{i}."
+    fused = Fused(("q", "k", "v"), groups=c.n_head)
+    return [
+        Row("word_embeddings", "embed.tokens", embedding),
+        Row("word_embeddings_layernorm", "embed.norm", norm),
+        Row(layer + "input_layernorm", ours + "norms.attn_in", norm),
+        Row(layer + "self_attention.query_key_value", ours + "attn.qkv", fused),
+        Row(layer + "self_attention.dense", ours + "attn.o", linear),
+        Row(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
+        Row(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
+        Row(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        Row("ln_f", "norm", norm),
+    ]
+
+
+FAMILY = Family(
+    "transformer.",
+    architectures("Bloom", "none sequence-classification token-classification question-answering causal-lm"),
+    spec,
+    rows,
+    decoder_head("transformer.word_embeddings"),
+    other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),
+)

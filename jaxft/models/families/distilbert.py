@@ -1,0 +1,67 @@
+"""DistilBERT (Sanh et al. 2019): BERT without text types and pooler."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
+from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import POST_NORM, Layer, Spec
+
+NORM = LayerNorm(1e-12)
+
+
+def spec(c):
+    c.ignore("sinusoidal_pos_embds")  # only how the stored positions were made
+    c.ignore("qa_dropout", "seq_classif_dropout")  # of heads
+    attention = Attention(c.n_heads, c.n_heads, c.quotient("dim", "n_heads"), causal=False, dropout=c.attention_dropout)
+    layer = Layer(attention, Dense(c.hidden_dim, c.activation), NORM, POST_NORM, c.dropout)
+    embed = Embed(c.vocab_size, c.max_position_embeddings, norm=NORM, dropout=c.dropout)
+    return Spec(c.dim, embed, (layer,) * c.n_layers, None, c.max_position_embeddings, c.initializer_range)
+
+
+def rows(c):
+    layer, ours = "transformer.layer.{i}.", "layers.{i}."
+    return [
+        Row("embeddings.word_embeddings", "embed.tokens", embedding),
+        Row("embeddings.position_embeddings", "embed.positions", embedding),
+        Row("embeddings.LayerNorm", "embed.norm", norm),
+        Row(layer + "attention.q_lin", ours + "attn.q", linear),
+        Row(layer + "attention.k_lin", ours + "attn.k", linear),
+        Row(layer + "attention.v_lin", ours + "attn.v", linear),
+        Row(layer + "attention.out_lin", ours + "attn.o", linear),
+        Row(layer + "sa_layer_norm", ours + "norms.attn_res", norm),
+        Row(layer + "ffn.lin1", ours + "mlp.up", linear),
+        Row(layer + "ffn.lin2", ours + "mlp.down", linear),
+        Row(layer + "output_layer_norm", ours + "norms.mlp_res", norm),
+    ]
+
+
+def head(c, kind, classes):
+    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    if kind == "none":
+        return None, [], {}
+    if kind == "sequence-classification":
+        rows = [Row("pre_classifier", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        return Classifier(classes, Pooler("relu"), dropout=c.seq_classif_dropout), rows, {}
+    if kind == "token-classification":
+        return Classifier(classes, dropout=c.dropout), [Row("classifier", "head.out", linear)], {}
+    if kind == "question-answering":
+        return Classifier(2, dropout=c.qa_dropout), [Row("qa_outputs", "head.out", linear)], {}
+    rows = [
+        Row("vocab_transform", "head.dense", linear),
+        Row("vocab_layer_norm", "head.norm", norm),
+        Row("vocab_projector.bias", "head.bias", tensor),
+        Row("vocab_projector", "head.table", embedding),
+    ]
+    repeats = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"} if tied else {}
+    return LanguageModel(tied, True, Transform(c.activation, NORM)), rows, repeats
+
+
+FAMILY = Family(
+    "distilbert.",
+    architectures("DistilBert", "none sequence-classification token-classification question-answering masked-lm"),
+    spec,
+    rows,
+    head,
+    buffers=(r"embeddings\.position_ids",),
+    other_heads=(r"vocab_.*", r"pre_classifier\..*", r"classifier\..*", r"qa_outputs\..*"),
+)

@@ -1,0 +1,80 @@
+"""Falcon (Almazrouei et al. 2023): attention and MLP side by side, one key head for all queries or for a group of them,
+rotary positions."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.hf import Family, Fused, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.rotary import read_rotary
+from jaxft.models.spec import Layer, Spec
+
+
+def spec(c):
+    c.expect("alibi", False, "scores that fall with the distance, rounded to bfloat16, are not implemented here")
+    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+    heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
+    attention = Attention(
+        heads,
+        key_heads(c),
+        head_dim,
+        causal=True,
+        rotary=read_rotary(c, head_dim),
+        bias=frozenset("qkvo" if c.bias else ""),
+        dropout=c.attention_dropout,
+    )
+    ln = LayerNorm(c.layer_norm_epsilon)
+    layer = Layer(
+        attention,
+        Dense(c.get("ffn_hidden_size", 4 * c.hidden_size), c.activation, c.bias),
+        ln,
+        frozenset(norms(c).values()),
+        c.hidden_dropout,
+        parallel=parallel(c),
+    )
+    embed = Embed(c.vocab_size)
+    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, reads="last")
+
+
+def key_heads(c) -> int:
+    if c.new_decoder_architecture:
+        return c.get("num_kv_heads", c.num_attention_heads)
+    c.ignore("num_kv_heads")
+    return 1 if c.multi_query else c.num_attention_heads
+
+
+def parallel(c) -> bool:
+    return c.new_decoder_architecture or c.parallel_attn
+
+
+def norms(c) -> dict[str, str]:
+    """Their module -> the norm's place."""
+    two = c.get("num_ln_in_parallel_attn", 2 if c.new_decoder_architecture else 1)
+    if c.new_decoder_architecture and two == 2:
+        return {"ln_attn": "attn_in", "ln_mlp": "mlp_in"}
+    if parallel(c):
+        return {"input_layernorm": "attn_in"}
+    return {"input_layernorm": "attn_in", "post_attention_layernorm": "mlp_in"}
+
+
+def rows(c):
+    layer, ours = "h.{i}.", "layers.{i}."
+    # All queries, then keys, then values; of the new architecture, and where every head has a key, group by group.
+    groups = 1 if c.multi_query and not c.new_decoder_architecture else key_heads(c)
+    return [
+        Row("word_embeddings", "embed.tokens", embedding),
+        *(Row(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms(c).items()),
+        Row(layer + "self_attention.query_key_value", ours + "attn.qkv", Fused(("q", "k", "v"), groups=groups)),
+        Row(layer + "self_attention.dense", ours + "attn.o", linear),
+        Row(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
+        Row(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        Row("ln_f", "norm", norm),
+    ]
+
+
+FAMILY = Family(
+    "transformer.",
+    architectures("Falcon", "none sequence-classification token-classification question-answering causal-lm"),
+    spec,
+    rows,
+    decoder_head("transformer.word_embeddings"),
+    other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),
+)

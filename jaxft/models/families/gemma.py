@@ -1,0 +1,16 @@
+"""Gemma (Gemma Team 2024): Llama with scales stored around 1 and embeddings times the root of the width."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+from jaxft.models.parts import RMSNorm
+
+
+def spec(c):
+    c.expect("use_bidirectional_attention", None, "only causal attention is implemented")
+    layer = llama.layer(c, norm=RMSNorm(c.rms_norm_eps, around=1.0))
+    return llama.stack(c, (layer,) * c.num_hidden_layers, scale=c.hidden_size**0.5)
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("Gemma", llama.HEADS), spec=spec)

@@ -1,0 +1,36 @@
+"""Gemma 2 (Gemma Team 2024): norms before and after each sublayer, scores that bend, a window in every other layer."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+from jaxft.models.parts import RMSNorm
+
+NORMS = {
+    "input_layernorm": "attn_in",
+    "post_attention_layernorm": "attn_out",
+    "pre_feedforward_layernorm": "mlp_in",
+    "post_feedforward_layernorm": "mlp_out",
+}
+
+
+def spec(c):
+    c.expect("use_bidirectional_attention", None, "only causal attention is implemented")
+    fields = {"scale": c.query_pre_attn_scalar**-0.5, "cap": c.attn_logit_softcapping}
+    rms = RMSNorm(c.rms_norm_eps, around=1.0)
+    layers = tuple(
+        llama.layer(c, frozenset(NORMS.values()), rms, c.hidden_activation, window=window, **fields)
+        for window in llama.windows(c)
+    )
+    return llama.stack(c, layers, scale=c.hidden_size**0.5)
+
+
+def rows(c):
+    return llama.rows(c, NORMS)
+
+
+def head(c, kind, classes):
+    return llama.FAMILY.head(c, kind, classes, cap=c.get("final_logit_softcapping"))
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("Gemma2", llama.HEADS), spec=spec, rows=rows, head=head)

@@ -1,0 +1,54 @@
+"""Gemma 3 (Gemma Team 2025), its text model: Gemma 2 with norms of query and key heads, and two kinds of rotary
+positions: one of layers that see everything, one of those that see a window."""
+
+from dataclasses import replace
+
+from jaxft.models.attention import HeadNorm
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+from jaxft.models.parts import RMSNorm
+from jaxft.models.rotary import read_rotary
+
+NORMS = {
+    "input_layernorm": "attn_in",
+    "post_attention_layernorm": "attn_out",
+    "pre_feedforward_layernorm": "mlp_in",
+    "post_feedforward_layernorm": "mlp_out",
+}
+
+
+def spec(c):
+    c.expect("use_bidirectional_attention", False, "only causal attention is implemented")
+    rms = RMSNorm(c.rms_norm_eps, around=1.0)
+    layers = tuple(
+        llama.layer(
+            c,
+            frozenset(NORMS.values()),
+            rms,
+            c.hidden_activation,
+            rotary=read_rotary(c, c.head_dim, kind),
+            scale=c.query_pre_attn_scalar**-0.5,
+            cap=c.get("attn_logit_softcapping"),
+            qk_norm=HeadNorm(rms),
+            window=window,
+        )
+        for kind, window in zip(c.of_layers("layer_types"), llama.windows(c), strict=True)
+    )
+    return llama.stack(c, layers, scale=c.hidden_size**0.5)
+
+
+def rows(c):
+    return llama.rows(c, NORMS)
+
+
+def head(c, kind, classes):
+    return llama.FAMILY.head(c, kind, classes, cap=c.get("final_logit_softcapping"))
+
+
+FAMILY = replace(
+    llama.FAMILY,
+    architectures=architectures("Gemma3Text", "none sequence-classification") | {"causal-lm": "Gemma3ForCausalLM"},
+    spec=spec,
+    rows=rows,
+    head=head,
+)

@@ -1,0 +1,59 @@
+"""GPT-Neo (Black et al. 2021): GPT-2 with unscaled scores, a window in some layers, its weights kept transposed."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def spec(c):
+    windows = {"global": None, "local": c.window_size}
+    ln = LayerNorm(c.layer_norm_epsilon)
+
+    def layer(window):
+        attention = Attention(
+            c.num_heads,
+            c.num_heads,
+            c.quotient("hidden_size", "num_heads"),
+            causal=True,
+            bias=frozenset("o"),
+            dropout=c.attention_dropout,
+            scale=1.0,
+            window=window,
+        )
+        mlp = Dense(c.get("intermediate_size", 4 * c.hidden_size), c.activation_function)
+        return Layer(attention, mlp, ln, PRE_NORM, c.resid_dropout)
+
+    c.ignore("attention_types")  # a shorter way to write the list
+    kinds = c.of_layers("attention_layers", "num_layers")
+    embed = Embed(c.vocab_size, c.max_position_embeddings, dropout=c.embed_dropout)
+    layers = tuple(layer(windows[kind]) for kind in kinds)
+    return Spec(c.hidden_size, embed, layers, ln, c.max_position_embeddings, c.initializer_range, reads="last")
+
+
+def rows(c):
+    layer, ours = "h.{i}.", "layers.{i}."
+    return [
+        Row("wte", "embed.tokens", embedding),
+        Row("wpe", "embed.positions", embedding),
+        Row(layer + "ln_1", ours + "norms.attn_in", norm),
+        Row(layer + "attn.attention.q_proj", ours + "attn.q", linear),
+        Row(layer + "attn.attention.k_proj", ours + "attn.k", linear),
+        Row(layer + "attn.attention.v_proj", ours + "attn.v", linear),
+        Row(layer + "attn.attention.out_proj", ours + "attn.o", linear),
+        Row(layer + "ln_2", ours + "norms.mlp_in", norm),
+        Row(layer + "mlp.c_fc", ours + "mlp.up", linear),
+        Row(layer + "mlp.c_proj", ours + "mlp.down", linear),
+        Row("ln_f", "norm", norm),
+    ]
+
+
+FAMILY = Family(
+    "transformer.",
+    architectures("GPTNeo", "none sequence-classification token-classification question-answering causal-lm"),
+    spec,
+    rows,
+    decoder_head("transformer.wte"),
+    buffers=(r"h\.\d+\.attn\.attention\.(masked_)?bias",),
+    other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),
+)

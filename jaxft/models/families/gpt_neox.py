@@ -1,0 +1,54 @@
+"""GPT-NeoX (Black et al. 2022; Pythia: Biderman et al. 2023): attention and MLP side by side, each behind a layer norm,
+rotary positions of a part of each head, queries, keys and values of a head next to each other in one matrix."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.hf import Family, Fused, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.rotary import read_rotary
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def spec(c):
+    c.expect("is_decoder", False, "attention is causal, whatever this says")
+    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+    heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
+    attention = Attention(
+        heads,
+        heads,
+        head_dim,
+        causal=True,
+        rotary=read_rotary(c, head_dim, partial=True),
+        bias=frozenset("qkvo" if c.attention_bias else ""),
+        dropout=c.attention_dropout,
+    )
+    ln = LayerNorm(c.layer_norm_eps)
+    mlp = Dense(c.intermediate_size, c.hidden_act)
+    layer = Layer(attention, mlp, ln, PRE_NORM, c.hidden_dropout, parallel=c.use_parallel_residual)
+    embed = Embed(c.vocab_size, dropout=c.hidden_dropout)
+    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, reads="last")
+
+
+def rows(c):
+    layer, ours = "layers.{i}.", "layers.{i}."
+    fused = Fused(("q", "k", "v"), groups=c.num_attention_heads)
+    return [
+        Row("embed_in", "embed.tokens", embedding),
+        Row(layer + "input_layernorm", ours + "norms.attn_in", norm),
+        Row(layer + "attention.query_key_value", ours + "attn.qkv", fused),
+        Row(layer + "attention.dense", ours + "attn.o", linear),
+        Row(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
+        Row(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
+        Row(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        Row("final_layer_norm", "norm", norm),
+    ]
+
+
+FAMILY = Family(
+    "gpt_neox.",
+    architectures("GPTNeoX", "none sequence-classification token-classification question-answering causal-lm"),
+    spec,
+    rows,
+    decoder_head("gpt_neox.embed_in", "embed_out", tied=False),
+    buffers=(r"layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",),
+    other_heads=(r"embed_out\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),
+)

@@ -1,0 +1,68 @@
+"""GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one layer norm; of each head a part turns,
+neighbours together."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Classifier, LanguageModel
+from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.rotary import Rotary
+from jaxft.models.spec import Layer, Spec
+
+
+def spec(c):
+    c.ignore("n_positions")  # rotary positions have no table to run out of
+    c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
+    c.ignore("summary_first_dropout")  # of a head that does not exist any more
+    head_dim = c.quotient("n_embd", "n_head")
+    attention = Attention(
+        c.n_head,
+        c.n_head,
+        head_dim,
+        causal=True,
+        rotary=Rotary(c.get("rotary_dim", head_dim), 1e4, pairs="neighbours"),
+        bias=frozenset(),
+        dropout=c.attn_pdrop,
+    )
+    ln = LayerNorm(c.layer_norm_epsilon)
+    mlp = Dense(c.get("n_inner", 4 * c.n_embd), c.activation_function)
+    layer = Layer(attention, mlp, ln, frozenset(["attn_in"]), c.resid_pdrop, parallel=True)
+    embed = Embed(c.vocab_size, dropout=c.embd_pdrop)
+    return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, None, c.initializer_range, reads="last")
+
+
+def rows(c):
+    layer, ours = "h.{i}.", "layers.{i}."
+    return [
+        Row("wte", "embed.tokens", embedding),
+        Row(layer + "ln_1", ours + "norms.attn_in", norm),
+        Row(layer + "attn.q_proj", ours + "attn.q", linear),
+        Row(layer + "attn.k_proj", ours + "attn.k", linear),
+        Row(layer + "attn.v_proj", ours + "attn.v", linear),
+        Row(layer + "attn.out_proj", ours + "attn.o", linear),
+        Row(layer + "mlp.fc_in", ours + "mlp.up", linear),
+        Row(layer + "mlp.fc_out", ours + "mlp.down", linear),
+        Row("ln_f", "norm", norm),
+    ]
+
+
+def head(c, kind, classes):
+    c.expect("tie_word_embeddings", False, "the output matrix is one of its own")
+    if kind == "none":
+        return None, [], {}
+    if kind == "sequence-classification":
+        return Classifier(classes, bias=False), [Row("score", "head.out", linear)], {}
+    if kind == "question-answering":
+        return Classifier(2), [Row("qa_outputs", "head.out", linear)], {}
+    rows = [Row("lm_head", "head.table", embedding), Row("lm_head.bias", "head.bias", tensor)]
+    return LanguageModel(False, True), rows, {}
+
+
+FAMILY = Family(
+    "transformer.",
+    architectures("GPTJ", "none sequence-classification question-answering causal-lm"),
+    spec,
+    rows,
+    head,
+    buffers=(r"h\.\d+\.attn\.((masked_)?bias|embed_positions)",),
+    other_heads=(r"lm_head\..*", r"score\..*", r"qa_outputs\..*"),
+)

@@ -1,0 +1,18 @@
+"""Granite (Granite Team 2024): Llama with a factor at the embeddings, the scores, each sublayer and the logits."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+
+
+def spec(c):
+    layer = replace(llama.layer(c, scale=c.attention_multiplier), residual=c.residual_multiplier)
+    return llama.stack(c, (layer,) * c.num_hidden_layers, scale=c.embedding_multiplier)
+
+
+def head(c, kind, classes):
+    return llama.FAMILY.head(c, kind, classes, scale=1.0 / c.logits_scaling)
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("Granite", "none causal-lm"), spec=spec, head=head)

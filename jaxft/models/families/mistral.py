@@ -1,0 +1,15 @@
+"""Mistral (Jiang et al. 2023): Llama whose tokens see a window of those before them."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+
+
+def spec(c):
+    return llama.stack(c, (llama.layer(c, window=c.get("sliding_window")),) * c.num_hidden_layers)
+
+
+FAMILY = replace(
+    llama.FAMILY, architectures=architectures("Mistral", llama.HEADS + " question-answering"), spec=spec, prefixes=()
+)

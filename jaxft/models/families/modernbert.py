@@ -1,0 +1,89 @@
+"""ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions and gated MLPs, most layers of which see a
+window on both sides."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
+from jaxft.models.hf import Family, Fused, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.parts import Embed, Gated, LayerNorm
+from jaxft.models.rotary import read_rotary
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def spec(c):
+    c.expect("mlp_dropout", 0.0, "dropout inside of the MLP is not implemented")
+    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+    c.ignore("initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index")
+    c.ignore("classifier_pooling", "classifier_bias", "classifier_activation", "decoder_bias")  # of heads
+    heads, head_dim, ln = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads"), norm_of(c)
+
+    def layer(number: int, kind: str) -> Layer:
+        attention = Attention(
+            heads,
+            heads,
+            head_dim,
+            causal=False,
+            rotary=read_rotary(c, head_dim, kind),
+            bias=frozenset("qkvo" if c.attention_bias else ""),
+            dropout=c.attention_dropout,
+            window=c.local_attention // 2 + 1 if kind == "sliding_attention" else None,
+        )
+        norms = PRE_NORM if number else PRE_NORM - {"attn_in"}  # the embeddings are normed already
+        return Layer(attention, Gated(c.intermediate_size, c.hidden_activation, c.mlp_bias), ln, norms)
+
+    layers = tuple(layer(number, kind) for number, kind in enumerate(c.of_layers("layer_types")))
+    embed = Embed(c.vocab_size, norm=ln, dropout=c.embedding_dropout)
+    return Spec(c.hidden_size, embed, layers, ln, None, c.initializer_range)
+
+
+def norm_of(c) -> LayerNorm:
+    return LayerNorm(c.norm_eps, bias=c.norm_bias)
+
+
+def rows(c):
+    layer, ours = "layers.{i}.", "layers.{i}."
+    return [
+        Row("embeddings.tok_embeddings", "embed.tokens", embedding),
+        Row("embeddings.norm", "embed.norm", norm),
+        Row(layer + "attn_norm", ours + "norms.attn_in", norm),
+        Row(layer + "attn.Wqkv", ours + "attn.qkv", Fused(("q", "k", "v"))),
+        Row(layer + "attn.Wo", ours + "attn.o", linear),
+        Row(layer + "mlp_norm", ours + "norms.mlp_in", norm),
+        Row(layer + "mlp.Wi", ours + "mlp.gate_up", Fused(("gate", "up"))),
+        Row(layer + "mlp.Wo", ours + "mlp.down", linear),
+        Row("final_norm", "norm", norm),
+    ]
+
+
+def head(c, kind, classes):
+    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    if kind == "none":
+        return None, [], {}
+    dense, act, ln = c.classifier_bias, c.classifier_activation, norm_of(c)
+    if kind == "masked-lm":
+        rows = [
+            Row("head.dense", "head.dense", linear),
+            Row("head.norm", "head.norm", norm),
+            Row("decoder.bias", "head.bias", tensor),
+            Row("decoder", "head.table", embedding),
+        ]
+        repeats = {"decoder.weight": "model.embeddings.tok_embeddings.weight"} if tied else {}
+        return LanguageModel(tied, c.decoder_bias, Transform(act, ln, bias=dense)), rows, repeats
+    if kind == "sequence-classification":
+        c.expect("classifier_pooling", "cls", "a head that reads the mean of all tokens is not implemented")
+    rows = [
+        Row("head.dense", "head.pooler.dense", linear),
+        Row("head.norm", "head.pooler.norm", norm),
+        Row("classifier", "head.out", linear),
+    ]
+    classes = 2 if kind == "question-answering" else classes
+    return Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout), rows, {}
+
+
+FAMILY = Family(
+    "model.",
+    architectures("ModernBert", "none sequence-classification token-classification question-answering masked-lm"),
+    spec,
+    rows,
+    head,
+    other_heads=(r"head\..*", r"decoder\..*", r"classifier\..*"),
+)

@@ -1,0 +1,15 @@
+"""OLMo (Groeneveld et al. 2024): Llama with layer norms that have no parameters, and bounded queries, keys, values."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+from jaxft.models.parts import LayerNorm
+
+
+def spec(c):
+    layer = llama.layer(c, norm=LayerNorm(1e-5, bias=False, scale=False), clip=c.get("clip_qkv"))
+    return llama.stack(c, (layer,) * c.num_hidden_layers)
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("Olmo", "none sequence-classification causal-lm"), spec=spec)

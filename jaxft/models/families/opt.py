@@ -1,0 +1,60 @@
+"""OPT (Zhang et al. 2022): a decoder with learned positions, of which the first has row 2 of the table."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
+
+OFFSET = 2  # rows of the position table that stand before position 0's
+
+
+def spec(c):
+    c.expect("word_embed_proj_dim", c.hidden_size, "embeddings of another width are not implemented here")
+    c.ignore("layerdrop")  # of training in PyTorch
+    c.ignore("init_std")
+    affine, bias = c.layer_norm_elementwise_affine, frozenset("qkvo" if c.enable_bias else "")
+    head_dim = c.quotient("hidden_size", "num_attention_heads")
+    attention = Attention(
+        c.num_attention_heads, c.num_attention_heads, head_dim, causal=True, bias=bias, dropout=c.attention_dropout
+    )
+    ln = LayerNorm(1e-5, bias=affine, scale=affine)
+    before = c.do_layer_norm_before
+    layer = Layer(
+        attention,
+        Dense(c.ffn_dim, c.activation_function, c.enable_bias),
+        ln,
+        PRE_NORM if before else POST_NORM,
+        c.dropout,
+    )
+    last = ln if before and not c.get("_remove_final_layer_norm", False) else None
+    embed = Embed(c.vocab_size, c.max_position_embeddings + OFFSET, offset=OFFSET)
+    layers = (layer,) * c.num_hidden_layers
+    return Spec(c.hidden_size, embed, layers, last, c.max_position_embeddings, c.init_std, reads="last")
+
+
+def rows(c):
+    layer, ours = "decoder.layers.{i}.", "layers.{i}."
+    places = ("attn_in", "mlp_in") if c.do_layer_norm_before else ("attn_res", "mlp_res")
+    return [
+        Row("decoder.embed_tokens", "embed.tokens", embedding),
+        Row("decoder.embed_positions", "embed.positions", embedding),
+        Row(layer + "self_attn_layer_norm", ours + "norms." + places[0], norm),
+        Row(layer + "self_attn.q_proj", ours + "attn.q", linear),
+        Row(layer + "self_attn.k_proj", ours + "attn.k", linear),
+        Row(layer + "self_attn.v_proj", ours + "attn.v", linear),
+        Row(layer + "self_attn.out_proj", ours + "attn.o", linear),
+        Row(layer + "final_layer_norm", ours + "norms." + places[1], norm),
+        Row(layer + "fc1", ours + "mlp.up", linear),
+        Row(layer + "fc2", ours + "mlp.down", linear),
+        Row("decoder.final_layer_norm", "norm", norm),
+    ]
+
+
+FAMILY = Family(
+    "model.",
+    architectures("OPT", "none sequence-classification question-answering causal-lm"),
+    spec,
+    rows,
+    decoder_head("model.decoder.embed_tokens"),
+    other_heads=(r"lm_head\..*", r"score\..*", r"qa_outputs\..*"),
+)

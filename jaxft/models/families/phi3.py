@@ -1,0 +1,26 @@
+"""Phi-3 (Abdin et al. 2024): Llama whose queries, keys and values, and whose gate and up, are one matrix each."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import Fused, Row, architectures
+from jaxft.models.rotary import read_rotary
+
+
+def spec(c):
+    c.ignore("embd_pdrop")  # which transformers does not use either
+    rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, partial=True)
+    layer = llama.layer(c, rotary=rotary, window=c.get("sliding_window"))
+    layer = replace(layer, dropout=c.resid_pdrop)
+    return llama.stack(c, (layer,) * c.num_hidden_layers)
+
+
+def rows(c):
+    apart = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+    return [row for row in llama.rows(c) if not row.theirs.endswith(apart)] + [
+        Row("layers.{i}.self_attn.qkv_proj", "layers.{i}.attn.qkv", Fused(("q", "k", "v"))),
+        Row("layers.{i}.mlp.gate_up_proj", "layers.{i}.mlp.gate_up", Fused(("gate", "up"))),
+    ]
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("Phi3", llama.HEADS), spec=spec, rows=rows)

@@ -1,0 +1,14 @@
+"""Qwen2 (Yang et al. 2024): Llama with biases on queries, keys and values; some layers may see a window only."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+
+
+def spec(c):
+    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
+    return llama.stack(c, tuple(llama.layer(c, bias=frozenset("qkv"), window=w) for w in llama.windows(c)))
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("Qwen2", llama.HEADS + " question-answering"), spec=spec)

@@ -1,0 +1,17 @@
+"""Qwen3 (Yang et al. 2025): Llama with a norm of each query and key head; some layers may see a window only."""
+
+from dataclasses import replace
+
+from jaxft.models.attention import HeadNorm
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+from jaxft.models.parts import RMSNorm
+
+
+def spec(c):
+    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
+    normed = HeadNorm(RMSNorm(c.rms_norm_eps))
+    return llama.stack(c, tuple(llama.layer(c, qk_norm=normed, window=w) for w in llama.windows(c)))
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("Qwen3", llama.HEADS + " question-answering"), spec=spec)

@@ -1,0 +1,25 @@
+"""StableLM (Bellagente et al. 2024): Llama with layer norms and rotary positions of a part of each head."""
+
+from dataclasses import replace
+
+from jaxft.models.families import llama
+from jaxft.models.hf import architectures
+from jaxft.models.parts import LayerNorm
+from jaxft.models.rotary import read_rotary
+from jaxft.models.spec import PRE_NORM
+
+
+def spec(c):
+    c.expect("qk_layernorm", False, "norms of query and key heads are not implemented here")
+    layer = llama.layer(
+        c,
+        frozenset(["attn_in"]) if c.use_parallel_residual else PRE_NORM,
+        LayerNorm(c.layer_norm_eps),
+        bias=frozenset("qkv" if c.use_qkv_bias else ""),
+        rotary=read_rotary(c, c.hidden_size // c.num_attention_heads, partial=True),
+    )
+    layer = replace(layer, parallel=c.use_parallel_residual, dropout=c.hidden_dropout)
+    return llama.stack(c, (layer,) * c.num_hidden_layers)
+
+
+FAMILY = replace(llama.FAMILY, architectures=architectures("StableLm", llama.HEADS), spec=spec)

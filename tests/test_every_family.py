@@ -1,0 +1,237 @@
+"""Every family with every head against transformers in PyTorch, which gets each text alone and without padding.
+
+jaxft gets five texts in four rows: one that fills its row, padding on the right, padding on the left, and two in a row.
+"""
+
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file
+from zoo import FAMILIES, PAIRS, heads_of, logits_of, make
+
+import jaxft
+from jaxft.models import hf
+from jaxft.models.params import bind
+from jaxft.models.save import save_model
+from jaxft.problems import UserError
+
+LENGTH = 13
+TEXTS = [(0, 0, 13), (1, 0, 9), (2, 4, 9), (3, 0, 5), (3, 5, 8)]  # row, first place, length
+CLASSES = 5
+
+
+@pytest.fixture(autouse=True)
+def single(one_device):
+    """Load onto one device: smaller programs, quicker to compile."""
+
+
+def batch_of(reads: str | None, seed=0):
+    """(the texts' token numbers, the batch that holds them). `reads`: the token of each text that the head reads."""
+    rng = np.random.default_rng(seed)
+    texts = [rng.integers(5, 100, length) for _, _, length in TEXTS]
+    batch = {name: np.zeros((4, LENGTH), np.int32) for name in ("tokens", "segments", "positions")}
+    at = np.zeros((4, 2), np.int32)
+    for ids, (row, start, length) in zip(texts, TEXTS, strict=True):
+        place = slice(start, start + length)
+        segment = batch["segments"][row].max() + 1
+        batch["tokens"][row, place], batch["segments"][row, place] = ids, segment
+        batch["positions"][row, place] = np.arange(length)
+        at[row, segment - 1] = start if reads == "first" else start + length - 1
+    return texts, batch | ({} if reads is None else {"at": at})
+
+
+def of_texts(rows, reads):
+    """The pieces of an array (row, place or slot, ...) that belong to the texts, in their order."""
+    if reads is None:
+        return [rows[row, start : start + length] for row, start, length in TEXTS]
+    return [rows[row, int(start > 0 and row == 3)][None] for row, start, _ in TEXTS]
+
+
+def loss_of(values, targets, xp):
+    """Of scores their cross entropy, of hidden states a product with the targets; summed over all texts."""
+    if targets[0].ndim == 2:
+        return sum(xp.sum(value * target) for value, target in zip(values, targets, strict=True))
+    if xp is torch:
+        entropy = torch.nn.functional.cross_entropy
+        return sum(entropy(value, target, reduction="sum") for value, target in zip(values, targets, strict=True))
+    logs = [jax.nn.log_softmax(value) for value in values]
+    return -sum(jnp.take_along_axis(log, t[:, None], 1).sum() for log, t in zip(logs, targets, strict=True))
+
+
+@pytest.mark.parametrize("family, head", PAIRS, ids=map("-".join, PAIRS))
+def test_a_head_of_a_family(family, head, tmp_path):
+    check(make(family, head, tmp_path / "a"), head, tmp_path)
+
+
+VARIANTS = {
+    "layers that share weights, one group": ("albert", "masked-lm", {"num_hidden_groups": 1}),
+    "embeddings of the model's width": ("electra", "masked-lm", {"embedding_size": 24}),
+    "key heads for groups of queries": ("falcon", "causal-lm", {"new_decoder_architecture": True, "num_kv_heads": 1}),
+    "one norm for two": ("falcon", "causal-lm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),
+    "a key for every query": ("falcon", "causal-lm", {"multi_query": False, "bias": True}),
+    "one after the other": ("falcon", "causal-lm", {"parallel_attn": False}),
+    "neox, one after the other": ("gpt_neox", "causal-lm", {"use_parallel_residual": False, "attention_bias": False}),
+    "neox, tied": ("gpt_neox", "causal-lm", {"tie_word_embeddings": True}),
+    "norms behind the sum": ("opt", "causal-lm", {"do_layer_norm_before": False}),
+    "no parameters in norms": ("opt", "causal-lm", {"layer_norm_elementwise_affine": False, "enable_bias": False}),
+    "side by side": ("stablelm", "causal-lm", {"use_parallel_residual": True}),
+    "biases": (
+        "modernbert",
+        "masked-lm",
+        {name + "_bias": True for name in ("norm", "attention", "mlp", "classifier")},
+    ),
+    "no window": ("mistral", "causal-lm", {"sliding_window": None}),
+    "tied": ("qwen2", "causal-lm", {"tie_word_embeddings": True}),
+    "untied": ("gemma", "causal-lm", {"tie_word_embeddings": False}),
+    "no cap": ("gemma2", "causal-lm", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+    "four heads": ("bloom", "causal-lm", {"n_head": 4}),
+    "a key for every head": (
+        "llama",
+        "causal-lm",
+        {"num_key_value_heads": 3, "attention_bias": True, "mlp_bias": True},
+    ),
+    "heads of another width": ("llama", "sequence-classification", {"head_dim": 10}),
+}
+
+
+@pytest.mark.parametrize("family, head, more", VARIANTS.values(), ids=VARIANTS)
+def test_a_variant(family, head, more, tmp_path):
+    check(make(family, head, tmp_path / "a", **more), head, tmp_path)
+
+
+def check(theirs, head, tmp_path):
+    """Hidden states, logits, the gradient of every parameter, and the way back."""
+    ours = jaxft.load(str(tmp_path / "a"))
+    assert ours.arch.kind == head
+    reads = ours.arch.spec.reads if head == "sequence-classification" else None
+    texts, batch = batch_of(reads)
+    expected = [logits_of(theirs, ids) for ids in texts]
+    rng = np.random.default_rng(1)
+    chosen = 0 if head == "none" else 1  # what the loss is made of
+    shapes = [values[chosen].shape for values in expected]
+    targets = [np.float32(rng.standard_normal(s)) if head == "none" else rng.integers(0, s[-1], s[0]) for s in shapes]
+    loss = loss_of([values[chosen] for values in expected], [torch.tensor(target) for target in targets], torch)
+    loss.backward()
+
+    def objective(params):
+        out = bind(ours.model, params)(batch)
+        values = of_texts(out.hidden, None) if head == "none" else of_texts(out.logits, reads)
+        return loss_of(values, targets, jnp), (out.hidden, None if head == "none" else out.logits)
+
+    (value, (hidden, logits)), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(ours.params)
+    for found, (wanted, _) in zip(of_texts(np.asarray(hidden), None), expected, strict=True):
+        close(found, wanted, "hidden states")
+    if head != "none":
+        for found, (_, wanted) in zip(of_texts(np.asarray(logits), reads), expected, strict=True):
+            close(found, wanted, "logits")
+    assert float(value) == pytest.approx(loss.item(), rel=1e-5)
+    check_way_back(theirs, ours, tmp_path)
+    check_gradients(theirs, ours, gradients, tmp_path)
+
+
+def close(found, wanted: torch.Tensor, what: str):
+    """Within 1e-5 of the largest."""
+    wanted = wanted.detach().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * max(1.0, np.abs(wanted).max()), err_msg=what)
+
+
+def check_gradients(theirs, ours, gradients, directory):
+    """Both sides write their gradients like weights, so that they have the names and layouts of a checkpoint."""
+    save_model(directory / "ours", ours.model, gradients, ours.pretrained, ours.arch)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    theirs.save_pretrained(directory / "theirs")
+    found, wanted = (load_file(directory / side / "model.safetensors") for side in ("ours", "theirs"))
+    assert wanted.keys() == found.keys()
+    # A key's bias shifts all scores of a query alike, so its gradient is 0: there only the noise can be compared.
+    noise = 1e-6 * max(np.abs(gradient).max() for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        tolerance = max(1e-4 * np.abs(gradient).max(), noise)
+        np.testing.assert_allclose(found[name], gradient, rtol=0, atol=tolerance, err_msg=name)
+
+
+def check_way_back(theirs, ours, tmp_path):
+    """Every tensor comes back byte-equal, and transformers misses nothing."""
+    ours.save(tmp_path / "b")
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert before.keys() == after.keys()
+    assert all(array.tobytes() == after[name].tobytes() for name, array in before.items())
+    _, info = type(theirs).from_pretrained(tmp_path / "b", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+STRETCHED = {"rope_theta": 100.0, "factor": 3.0, "original_max_position_embeddings": 8}
+SCHEMES = {
+    "default": {"rope_type": "default", "rope_theta": 100.0},
+    "linear": {"rope_type": "linear", "rope_theta": 100.0, "factor": 3.0},
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 3.0},
+    "llama3": {"rope_type": "llama3", **STRETCHED, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "yarn": {"rope_type": "yarn", **STRETCHED},
+    "yarn, all settings": {
+        "rope_type": "yarn",
+        **STRETCHED,
+        "beta_fast": 4.0,
+        "beta_slow": 0.5,
+        "mscale": 0.8,
+        "mscale_all_dim": 0.5,
+        "truncate": False,
+    },
+    "longrope": {
+        "rope_type": "longrope",
+        **STRETCHED,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [1.0, 2.0, 3.0, 4.0],
+    },
+}
+
+
+@pytest.mark.parametrize("length", [6, 13])  # the model was trained for 8
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_rotary_positions(scheme, length, tmp_path):
+    theirs = make("llama", "causal-lm", tmp_path, rope_parameters=scheme, max_position_embeddings=8)
+    ids = np.random.default_rng(0).integers(5, 100, (2, length))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(ids)).logits
+    close(np.asarray(jaxft.load(str(tmp_path))(ids).logits), expected, "logits")
+
+
+def test_settings_of_rotary_positions_that_nothing_reads(tmp_path):
+    make("llama", "causal-lm", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, message in (
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported, only 1.0"),
+        ({"mrope_section": [1, 2]}, "rope_parameters has 'mrope_section', which jaxft does not read"),
+        ({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0] * 4, "factor": 2.0,
+          "original_max_position_embeddings": 8}, "short_factor of rope_parameters has 1 numbers, expected 4"),
+    ):  # fmt: skip
+        settings = {**config, "rope_parameters": {**config["rope_parameters"], **change}}
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(UserError, match=re.escape(message)):
+            jaxft.load(str(tmp_path))
+
+
+def test_every_head_of_transformers_is_here():
+    """Of the heads that jaxft knows, each family has all that transformers has for it, but for those listed."""
+    missing = {}
+    for family in FAMILIES:
+        stem = heads_of(family)["none"].removesuffix("Model")
+        there = {head for head, name in hf.CLASSES.items() if hasattr(transformers, name.format(stem))}
+        if lacking := there - heads_of(family).keys():
+            missing[family] = lacking
+    assert missing == KNOWN_GAPS
+
+
+# Encoders turned into decoders.
+KNOWN_GAPS = {
+    "camembert": {"causal-lm"},
+    "electra": {"causal-lm"},
+    "roberta": {"causal-lm"},
+    "xlm_roberta": {"causal-lm"},
+}

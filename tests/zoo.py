@@ -1,0 +1,117 @@
+"""Small models of every family, made by transformers: odd sizes, and settings under which nothing is idle."""
+
+import importlib
+
+import torch
+import transformers
+from conftest import byte_bpe, save_perturbed, wordpiece
+from test_house import FAMILIES
+
+SIZES = {
+    "vocab_size": 120,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = {"num_key_value_heads": 1}
+SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
+WINDOWED = {"use_sliding_window": True, "sliding_window": 5, "layer_types": SLIDING}
+PARTIAL = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
+GEMMA = {"head_dim": 10, **GROUPED}
+MORE = {
+    "albert": {"embedding_size": 14, "num_hidden_layers": 4, "num_hidden_groups": 2},
+    "bloom": {"n_layer": 3, "n_head": 3, "intermediate_size": None, "max_position_embeddings": None},
+    "cohere": {**GROUPED, "logit_scale": 0.3},
+    "distilbert": {"hidden_dim": 40, "intermediate_size": None},
+    "electra": {"embedding_size": 14},
+    "falcon": {"ffn_hidden_size": 40, "intermediate_size": None},
+    "gemma": GEMMA,
+    "gemma2": {
+        **GEMMA,
+        "sliding_window": 5,
+        "layer_types": SLIDING,
+        "query_pre_attn_scalar": 7,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 1.5,
+    },
+    "gemma3_text": {
+        **GEMMA,
+        "sliding_window": 5,
+        "layer_types": SLIDING,
+        "query_pre_attn_scalar": 7,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 8.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+        },
+    },
+    "gpt2": {"n_inner": 40, "intermediate_size": None},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 5},
+    "gpt_neox": {"rope_parameters": PARTIAL},
+    "gptj": {"rotary_dim": 4, "n_inner": 40, "intermediate_size": None},
+    "granite": {
+        **GROUPED,
+        "embedding_multiplier": 1.7,
+        "logits_scaling": 3.0,
+        "residual_multiplier": 0.6,
+        "attention_multiplier": 0.2,
+    },
+    "llama": GROUPED,
+    "mistral": {**GROUPED, "sliding_window": 5},
+    "modernbert": {
+        "local_attention": 8,
+        "layer_types": SLIDING,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 1000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+        },
+    },
+    "olmo": {**GROUPED, "clip_qkv": 0.3},
+    "olmo2": GROUPED,
+    "opt": {"ffn_dim": 40, "word_embed_proj_dim": 24, "intermediate_size": None},
+    "phi": {**GROUPED, "rope_parameters": PARTIAL},
+    "phi3": {**GROUPED, "sliding_window": 5, "rope_parameters": PARTIAL},
+    "qwen2": {**GROUPED, **WINDOWED},
+    "qwen3": {**GROUPED, **WINDOWED, "head_dim": 10},
+    "smollm3": {**GROUPED, **WINDOWED, "no_rope_layers": [1, 0, 1]},
+    "stablelm": {**GROUPED, "use_qkv_bias": True, "rope_parameters": PARTIAL},
+}
+TOKENIZERS = {"encoder": wordpiece, "decoder": lambda: byte_bpe(bos="<s>", eos="</s>")}
+
+
+def heads_of(family: str) -> dict[str, str]:
+    """Head -> transformers' class, of a family of jaxft."""
+    return importlib.import_module(f"jaxft.models.families.{family}").FAMILY.architectures
+
+
+PAIRS = [(family, head) for family in FAMILIES for head in heads_of(family)]
+
+
+def model_type(family: str) -> str:
+    return family.replace("_", "-") if family.replace("_", "-") in transformers.CONFIG_MAPPING else family
+
+
+def make(family: str, head: str, directory, **more) -> transformers.PreTrainedModel:
+    """A perturbed random model, also written to the directory. `more` are further settings."""
+    settings = SIZES | MORE.get(family, {}) | {"num_labels": 2 if head == "question-answering" else 5} | more
+    settings = {name: value for name, value in settings.items() if value is not None}
+    config = transformers.AutoConfig.for_model(model_type(family), **settings)
+    config._attn_implementation = "eager"
+    theirs = getattr(transformers, heads_of(family)[head])(config).eval()
+    tokenizer = TOKENIZERS["encoder" if "masked-lm" in heads_of(family) else "decoder"]()
+    save_perturbed(theirs, tokenizer, directory)
+    return theirs
+
+
+def logits_of(theirs, ids) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(hidden states (length, width), logits (slots, scores) or None) of one text without padding."""
+    out = theirs(torch.tensor(ids)[None].long())
+    hidden = theirs.base_model(torch.tensor(ids)[None].long()).last_hidden_state[0]
+    if "start_logits" in out:
+        return hidden, torch.stack([out.start_logits[0], out.end_logits[0]], -1)
+    logits = out.get("logits")
+    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1])
