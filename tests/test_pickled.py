@@ -11,6 +11,7 @@ import flax.serialization
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import variant
 from safetensors.numpy import load_file
 
@@ -210,3 +211,15 @@ def test_a_directory_without_weights(tiny_bert, tmp_path):
     (directory / "model.safetensors").unlink()
     with pytest.raises(UserError, match="has no weights: none of model.safetensors, .*flax_model.msgpack"):
         jaxft.load(str(directory))
+
+
+@pytest.mark.slow
+def test_a_real_model_from_its_bin(rxnmapper):
+    """Known logits of a reaction, and those of PyTorch at every token; its pooler is no part of this head."""
+    ids = [[12, 16, 16, 17, 22, 19, 18, 19, 24, 19, 16, 16, 29, 16, 16, 17, 22, 19, 18, 19, 16, 16, 13]]
+    ours = jaxft.load(str(rxnmapper))
+    found = np.asarray(ours(ids).logits)
+    np.testing.assert_allclose(found[0, 0, :4], [-7.7305, -13.9728, -15.3807, -16.0848], rtol=0, atol=1e-4)
+    with torch.no_grad():
+        expected = transformers.AlbertForMaskedLM.from_pretrained(rxnmapper)(torch.tensor(ids)).logits.numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -8,7 +8,7 @@ from conftest import byte_bpe, save_perturbed, wordpiece
 from test_house import FAMILIES
 
 SIZES = {
-    "vocab_size": 120,
+    "vocab_size": 125,
     "hidden_size": 24,
     "num_hidden_layers": 3,
     "num_attention_heads": 3,

@@ -57,7 +57,7 @@ def save_model(
                 shutil.copy(pretrained.directory / name, partial / name)
         for name, text in (files or {}).items():
             (partial / name).write_text(text)
-    _write_tensors(partial, writes, _tensors(model, params, pretrained, arch, dtype))
+    _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
     if writes:
         if target.exists():
             shutil.rmtree(target)
@@ -91,7 +91,7 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
     return config
 
 
-def _tensors(model, params, pretrained, arch, dtype):
+def named_tensors(model, params, pretrained, arch, dtype):
     """(name, array) of every tensor of the checkpoint, one at a time."""
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
     stored = {} if dtype != "auto" else _stored_dtypes(pretrained, arch)

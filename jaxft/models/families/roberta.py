@@ -11,7 +11,7 @@ HEADS = "none sequence-classification token-classification question-answering ma
 
 
 def spec(c):
-    first = c.pad_token_id + 1  # row of the position table that position 0 has
+    first = c.get("pad_token_id", 1) + 1  # row of the position table that position 0 has
     same = bert.spec(c)
     return replace(same, embed=replace(same.embed, offset=first), max_positions=same.max_positions - first)
 

@@ -1,0 +1,35 @@
+"""Prove that a model computes what it computes in PyTorch: python -m jaxft.parity --model=DIR [--json]
+
+Hidden states of each layer, logits, loss and the gradient of every tensor, on random texts and those of --input: beside
+transformers in PyTorch, or a file that --write has left where PyTorch is installed. Exit code 1 where they differ.
+"""
+
+from jaxft import command
+from jaxft.command import Flag
+
+
+def main(flags):
+    import numpy as np
+
+    from jaxft.api import load
+    from jaxft.proof.compare import ask, compare, read_reference
+    from jaxft.proof.verdict import conclude, texts_in
+
+    model = load(flags.model, flags.head)
+    reference = read_reference(flags.reference) if flags.reference else ask(model, texts_in(flags.input))
+    if flags.write:
+        np.savez(flags.write, **reference)
+    conclude(compare(model, reference), flags.json)
+
+
+if __name__ == "__main__":
+    command.run(
+        main,
+        __doc__,
+        Flag("model", "Hugging Face directory or hub name", required=True, value="DIR"),
+        Flag("head", "a head; without it the one that config.json names", value="NAME"),
+        Flag("input", "texts to compare on, one a line", value="FILE.txt"),
+        Flag("reference", "what PyTorch computed elsewhere", value="FILE.npz"),
+        Flag("write", "keep what PyTorch computes", value="FILE.npz"),
+        command.JSON,
+    )

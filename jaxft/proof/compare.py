@@ -1,0 +1,170 @@
+"""jaxft's side of a proof: the texts of a reference, padded on either side in one batch, and what differs."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.api import LoadedModel
+from jaxft.models.model import Model
+from jaxft.models.params import bind
+from jaxft.models.save import named_tensors
+from jaxft.problems import RunStopped, UserError, raise_problems
+
+LENGTHS = (13, 9, 2, 8)  # tokens of the random texts
+TOLERANCES = {"hidden": 1e-5, "logits": 1e-5, "loss": 1e-5, "gradient": 1e-4}
+
+
+@dataclasses.dataclass
+class Check:
+    """One comparison: the largest difference, as a share of the largest number of the reference."""
+
+    what: str
+    difference: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        return self.difference <= self.tolerance  # and so not where it is NaN
+
+
+def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.ndarray]:
+    """A reference (proof/reference.py) for random texts and the given ones, made by PyTorch in a process of its own."""
+    if find_spec("torch") is None:
+        raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
+    rng, limit = np.random.default_rng(seed), model.arch.spec.max_positions or max(LENGTHS)
+    random = [rng.integers(1, model.arch.spec.embed.vocab, min(n, limit)).tolist() for n in LENGTHS]
+    given = [model.tokenizer(text, truncation=True, max_length=model.longest)["input_ids"] for text in texts]
+    job = {
+        "directory": str(model.pretrained.directory),
+        "head": model.arch.kind,
+        "architecture": model.pretrained.family.architectures[model.arch.kind],
+        "texts": random + given,
+        "seed": seed,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file, output = Path(folder) / "job.json", Path(folder) / "reference.npz"
+        file.write_text(json.dumps(job))
+        command = [sys.executable, "-m", "jaxft.proof.reference", str(file), str(output)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RunStopped(f"PyTorch's side ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
+        return read_reference(output)
+
+
+def read_reference(file) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file) as arrays:
+            found = dict(arrays)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is no reference: {error}") from None
+    missing = {"head", "loss", "0.tokens"} - found.keys()
+    raise_problems([f"{file} is no reference: it lacks {name}" for name in sorted(missing)])
+    return found
+
+
+def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]:
+    """Embeddings and layers from below, logits, loss, then the gradient of each tensor."""
+    if (head := str(reference["head"])) != model.arch.kind:
+        raise_problems(
+            [f"the reference is that of a model with head {head}, not {model.arch.kind}: give --head={head}"]
+        )
+    texts = _texts(reference)
+    batch, places = lay_out(texts, model)
+    every = Model(model.arch.spec, model.arch.head, hidden="every")
+
+    def loss(params):
+        out = bind(every, params)(batch)
+        values = [_of_text(out, row, place, model) for row, place in enumerate(places)]
+        return sum(_loss(value, text["targets"]) for value, text in zip(values, texts, strict=True)), (
+            out.hidden,
+            values,
+        )
+
+    with jax.set_mesh(model.mesh):
+        (total, (hidden, values)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+    checks = _hidden_checks(np.asarray(hidden), places, texts, model)
+    if texts[0]["logits"] is not None:
+        pairs = [(value, text["logits"]) for value, text in zip(values, texts, strict=True)]
+        checks.append(_check("logits", pairs, "logits"))
+    checks.append(_check("loss", [(total, reference["loss"])], "loss"))
+    return checks + _gradient_checks(every, gradients, model, reference)
+
+
+def _texts(reference) -> list[dict]:
+    count = sum(name.endswith(".tokens") for name in reference)
+    keys = ("tokens", "hidden", "logits", "targets")
+    return [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
+
+
+def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice]]:
+    """A batch of one text a row, every other one padded on the left, and where in its row each text stands."""
+    length = max(len(text["tokens"]) for text in texts)
+    batch = {name: np.zeros((len(texts), length), np.int32) for name in ("tokens", "segments", "positions")}
+    places, at = [], np.zeros((len(texts), 1), np.int32)
+    for row, text in enumerate(texts):
+        n = len(text["tokens"])
+        place = slice(length - n, length) if row % 2 else slice(0, n)
+        batch["tokens"][row, place], batch["segments"][row, place] = text["tokens"], 1
+        batch["positions"][row, place] = np.arange(n)
+        at[row] = place.start if model.arch.spec.reads == "first" else place.stop - 1
+        places.append(place)
+    return batch | ({"at": at} if model.arch.kind == "sequence-classification" else {}), places
+
+
+def _of_text(out, row: int, place: slice, model: LoadedModel):
+    """What the loss reads of a text: its logits, or without a head its hidden states."""
+    if model.arch.kind == "none":
+        return out.hidden[-1, row, place]
+    return out.logits[row] if model.arch.kind == "sequence-classification" else out.logits[row, place]
+
+
+def _loss(value, targets):
+    if targets.ndim == 2:
+        return jnp.sum((value - targets) ** 2)
+    return -jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(value), targets[:, None], 1))
+
+
+def _hidden_checks(hidden, places, texts, model: LoadedModel) -> list[Check]:
+    """Of a layer that runs several times transformers gives every run's result, jaxft the last."""
+    ends = np.cumsum([0] + [layer.times for layer in model.arch.spec.layers])
+    names = ["embeddings"] + [f"layer {number}" for number in range(len(ends) - 1)]
+    checks = []
+    for number, (name, end) in enumerate(zip(names, ends, strict=True)):
+        pairs = [
+            (hidden[number, row, place], text["hidden"][end])
+            for row, (place, text) in enumerate(zip(places, texts, strict=True))
+        ]
+        checks.append(_check(f"hidden states after {name}" if number else name, pairs, "hidden"))
+    return checks
+
+
+def _gradient_checks(every: Model, gradients, model: LoadedModel, reference) -> list[Check]:
+    found = dict(named_tensors(every, gradients, model.pretrained, model.arch, "float32"))
+    wanted = {name.removeprefix("gradient."): g for name, g in reference.items() if name.startswith("gradient.")}
+    names = sorted(wanted.keys() | found.keys())
+    # Of a tensor whose gradient is 0, such as a key's bias, only the noise can be compared.
+    least = 1e-2 * max(float(np.abs(gradient).max()) for gradient in wanted.values())
+    checks = []
+    for name in names:
+        if name not in wanted or name not in found:
+            checks.append(Check(f"gradient of {name}, which one side lacks", float("nan"), TOLERANCES["gradient"]))
+        else:
+            checks.append(_check(f"gradient of {name}", [(found[name], wanted[name])], "gradient", least))
+    return checks
+
+
+def _check(what: str, pairs, kind: str, least: float = 0.0) -> Check:
+    """Of pairs (found, wanted); a difference counts as a share of the largest wanted number, or of `least`."""
+    largest = max(*(float(np.abs(wanted).max()) for _, wanted in pairs), least, 1e-30)
+    if any(np.shape(found) != np.shape(wanted) for found, wanted in pairs):
+        return Check(what + ", of another shape", float("nan"), TOLERANCES[kind])
+    difference = max(float(np.abs(np.asarray(found) - wanted).max()) for found, wanted in pairs)
+    return Check(what, difference / largest, TOLERANCES[kind])

@@ -1,0 +1,79 @@
+"""PyTorch's side of a proof: what transformers computes with a model directory, as one .npz file. Imports no JAX.
+
+Of each text, alone and without padding (n tokens, L layers, w wide, s slots of the head, c scores):
+    I.tokens  int32 (n,)                I.hidden   float32 (L + 1, n, w): the embeddings, and after each layer
+    I.logits  float32 (s, c)            I.targets  int32 (s,); of a model without a head float32 (n, w)
+and over all of them `loss`, summed, `gradient.NAME` of every tensor NAME of the checkpoint, and `head`.
+"""
+
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.numpy import load_file
+
+
+@dataclasses.dataclass
+class Job:
+    """What to compute, and with which class of transformers."""
+
+    directory: str
+    head: str
+    architecture: str
+    texts: list[list[int]]
+    seed: int
+
+
+def compute(job: Job) -> dict[str, np.ndarray]:
+    config = transformers.AutoConfig.from_pretrained(job.directory)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, job.architecture).from_pretrained(job.directory, config=config, dtype=torch.float32)
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None  # or its row would get no gradient, though it is also the end of a text for some
+    rng, loss, arrays = np.random.default_rng(job.seed), 0.0, {"head": np.array(job.head)}
+    for number, tokens in enumerate(job.texts):
+        out = model(torch.tensor(tokens)[None], output_hidden_states=True)
+        hidden, logits = torch.cat(out.hidden_states), logits_of(out)
+        arrays[f"{number}.tokens"] = np.array(tokens, np.int32)
+        arrays[f"{number}.hidden"] = hidden.detach().numpy()
+        if logits is None:
+            targets = np.float32(rng.standard_normal(hidden[-1].shape))
+            loss = loss + ((hidden[-1] - torch.tensor(targets)) ** 2).sum()
+        else:
+            arrays[f"{number}.logits"] = logits.detach().numpy()
+            targets = rng.integers(0, logits.shape[-1], len(logits)).astype(np.int32)
+            loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor(targets).long(), reduction="sum")
+        arrays[f"{number}.targets"] = targets
+    loss.backward()
+    return arrays | {"loss": np.float64(loss.item())} | gradients_of(model)
+
+
+def logits_of(out) -> torch.Tensor | None:
+    """(slots, scores) of a batch of one text."""
+    if "start_logits" in out:
+        return torch.stack([out.start_logits[0], out.end_logits[0]], -1)
+    return out.logits.reshape(-1, out.logits.shape[-1]) if "logits" in out else None
+
+
+def gradients_of(model) -> dict[str, np.ndarray]:
+    """Written like weights, so that they have the names of a checkpoint, which are not always those of the module."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        files = sorted(Path(folder).glob("*.safetensors"))
+        return {f"gradient.{name}": array for file in files for name, array in load_file(file).items()}
+
+
+if __name__ == "__main__":
+    job_file, output = sys.argv[1:]
+    transformers.logging.set_verbosity_error()
+    np.savez(output, **compute(Job(**json.loads(Path(job_file).read_text()))))

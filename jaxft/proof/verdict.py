@@ -1,0 +1,45 @@
+"""What a proof comes to, in words or as JSON."""
+
+import json
+from pathlib import Path
+
+from jaxft.problems import RunStopped, raise_problems
+from jaxft.proof.compare import Check
+
+
+def texts_in(file: str | None) -> list[str]:
+    """The lines of a file that say something."""
+    if file is None:
+        return []
+    try:
+        texts = [line for line in Path(file).read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise_problems([f"--input={file} cannot be read: {error}"])
+    return texts
+
+
+def conclude(checks: list[Check], as_json: bool) -> None:
+    """Print the comparisons; raises RunStopped (exit code 1) that names the first one that does not hold."""
+    first = next((check for check in checks if not check.holds), None)
+    if as_json:
+        rows = [
+            {"what": c.what, "difference": c.difference, "tolerance": c.tolerance, "holds": c.holds} for c in checks
+        ]
+        print(json.dumps({"equal": first is None, "first": first and first.what, "checks": rows}))
+    else:
+        print("\n".join(line(check) for check in shown(checks)))
+    if first is not None:
+        raise RunStopped(
+            f"not equal: {first.what} differ(s) by {first.difference:.1e}, more than {first.tolerance:.0e}"
+        )
+
+
+def shown(checks: list[Check]) -> list[Check]:
+    """All but gradients that hold, of which only the worst counts."""
+    good = [check for check in checks if check.what.startswith("gradient") and check.holds]
+    worst = max(good, key=lambda check: check.difference, default=None)
+    return [check for check in checks if check not in good or check is worst]
+
+
+def line(check: Check) -> str:
+    return f"{'equal ' if check.holds else 'DIFFER'}  {check.difference:8.1e} of {check.tolerance:.0e}  {check.what}"

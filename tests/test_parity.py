@@ -1,0 +1,91 @@
+"""`parity`: equal where the numbers are PyTorch's, and the first layer that differs where they are not."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import variant
+from safetensors.numpy import load_file
+from zoo import make
+
+import jaxft
+from jaxft.problems import UserError
+from jaxft.proof import compare as comparing
+from jaxft.proof.compare import ask, compare, read_reference
+
+
+def run(*flags):
+    command = [sys.executable, "-m", "jaxft.parity", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "family, head",
+    [("albert", "masked-lm"), ("gpt_neox", "causal-lm"), ("llama", "question-answering"), ("bert", "none")],
+)
+def test_equal(family, head, tmp_path, one_device):
+    make(family, head, tmp_path)
+    model = jaxft.load(str(tmp_path))
+    checks = compare(model, ask(model, ["the cat sat", "a good film"]))
+    assert all(check.holds for check in checks), [check for check in checks if not check.holds]
+    layers = len(model.arch.spec.layers)
+    names = [check.what for check in checks]
+    assert names[: layers + 1] == ["embeddings"] + [f"hidden states after layer {i}" for i in range(layers)]
+    assert ("logits" in names) == (head != "none") and "loss" in names
+    assert sum(name.startswith("gradient of ") for name in names) == len(load_file(tmp_path / "model.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_classifier, tmp_path_factory):
+    """(a file that PyTorch's side has left, what the command printed)"""
+    folder = tmp_path_factory.mktemp("reference")
+    (folder / "texts.txt").write_text("a good film\n\nthe dog sat on the log\n")
+    file = folder / "reference.npz"
+    done = run(f"--model={tiny_classifier}", f"--input={folder / 'texts.txt'}", f"--write={file}")
+    assert done.returncode == 0, done.stderr
+    return file, done.stdout
+
+
+def test_the_command(tiny_classifier, reference):
+    file, printed = reference
+    lines = printed.splitlines()
+    assert all(line.startswith("equal ") for line in lines)
+    assert [line.split("  ")[-1] for line in lines[:5]] == [
+        "embeddings",
+        *(f"hidden states after layer {i}" for i in range(3)),
+        "logits",
+    ]
+    assert len(read_reference(file)["5.tokens"]) == 8  # the second given text, with its special tokens
+    again = run(f"--model={tiny_classifier}", f"--reference={file}", "--json")
+    result = json.loads(again.stdout)
+    assert again.returncode == 0 and result["equal"] and result["first"] is None and len(result["checks"]) > 50
+
+
+def test_the_first_layer_that_differs(tiny_classifier, reference, tmp_path):
+    name = "bert.encoder.layer.1.output.dense.weight"
+    changed = load_file(tiny_classifier / "model.safetensors")[name].copy()
+    changed[3, 4] += 1.0
+    wrong = variant(tiny_classifier, tmp_path / "wrong", **{name: changed})
+    done = run(f"--model={wrong}", f"--reference={reference[0]}", "--json")
+    assert done.returncode == 1 and "not equal: hidden states after layer 1" in done.stderr
+    result = json.loads(done.stdout)
+    held = {check["what"]: check["holds"] for check in result["checks"]}
+    assert result["first"] == "hidden states after layer 1" and held["hidden states after layer 0"]
+    assert not held["logits"] and not held["loss"]
+
+
+def test_what_is_no_reference(tiny_classifier, reference, tmp_path, monkeypatch):
+    model = jaxft.load(str(tiny_classifier))
+    (tmp_path / "x.npz").write_text("nothing")
+    np.savez(tmp_path / "y.npz", loss=1.0)
+    for file, message in (("x.npz", "is no reference"), ("y.npz", "lacks 0.tokens"), ("z.npz", "is no reference")):
+        with pytest.raises(UserError, match=message):
+            read_reference(tmp_path / file)
+    other = {**read_reference(reference[0]), "head": np.array("masked-lm")}
+    with pytest.raises(UserError, match="with head masked-lm, not sequence-classification: give --head=masked-lm"):
+        compare(model, other)
+    monkeypatch.setattr(comparing, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="PyTorch is not installed: pip install torch, or give --reference=FILE"):
+        ask(model, [])
