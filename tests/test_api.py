@@ -165,7 +165,7 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
         "t5": {"model_type": "t5"},
         "mine": {"model_type": "my-own"},
         "none": {"model_type": None},
-        "qa": {"architectures": ["BertForQuestionAnswering"]},
+        "qa": {"architectures": ["BertForMultipleChoice"]},
         "heads": {"num_attention_heads": "three"},
     }
     for name, change in changes.items():
@@ -177,7 +177,7 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     assert "has no model_type" in refused(jaxft.load, str(tmp_path / "none"))
     assert "num_attention_heads" in refused(jaxft.load, str(tmp_path / "heads"))
     words = refused(jaxft.load, str(tmp_path / "qa"))
-    assert "BertForQuestionAnswering, which jaxft has no head for; choose one: none, seq" in words
+    assert "BertForMultipleChoice, which jaxft has no head for; choose one: none, seq" in words
     (tmp_path / "qa" / "config.json").write_text("{'model_type': 'bert'}")
     assert "config.json is no JSON" in refused(jaxft.load, str(tmp_path / "qa"))
 

@@ -54,9 +54,9 @@ def of_texts(rows, reads):
 
 
 def loss_of(values, targets, xp):
-    """Of scores their cross entropy, of hidden states a product with the targets; summed over all texts."""
+    """Of scores their cross entropy, of hidden states the squared distance to the targets; summed over all texts."""
     if targets[0].ndim == 2:
-        return sum(xp.sum(value * target) for value, target in zip(values, targets, strict=True))
+        return sum(xp.sum((value - target) ** 2) for value, target in zip(values, targets, strict=True))
     if xp is torch:
         entropy = torch.nn.functional.cross_entropy
         return sum(entropy(value, target, reduction="sum") for value, target in zip(values, targets, strict=True))
@@ -89,6 +89,11 @@ VARIANTS = {
     "no window": ("mistral", "causal-lm", {"sliding_window": None}),
     "tied": ("qwen2", "causal-lm", {"tie_word_embeddings": True}),
     "untied": ("gemma", "causal-lm", {"tie_word_embeddings": False}),
+    "former name of a scheme": (
+        "llama",
+        "causal-lm",
+        {"rope_parameters": {"type": "linear", "rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+    ),
     "no cap": ("gemma2", "causal-lm", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
     "four heads": ("bloom", "causal-lm", {"n_head": 4}),
     "a key for every head": (
@@ -215,6 +220,31 @@ def test_settings_of_rotary_positions_that_nothing_reads(tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(settings))
         with pytest.raises(UserError, match=re.escape(message)):
             jaxft.load(str(tmp_path))
+
+
+def test_settings_that_transformers_does_not_know(tmp_path, caplog):
+    """They are logged; but one by which its attention masks go is refused, and so is one that it declares."""
+    make("llama", "causal-lm", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"unsloth_version": "2025.1", "_num_labels": 3}))
+    with caplog.at_level("INFO", "jaxft"):
+        jaxft.load(str(tmp_path))
+    assert "config.json: _num_labels, unsloth_version: not known to transformers, ignored" in caplog.text
+    for name, value in (("is_causal", False), ("quantization_config", {"bits": 4})):
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        with pytest.raises(UserError, match=f"config.json: {name}=.* is not read by jaxft's llama"):
+            jaxft.load(str(tmp_path))
+
+
+def test_a_head_whose_backbone_has_another_prefix(tmp_path):
+    """Answers of Llama and its kin: transformers calls the backbone `transformer.` there, `model.` elsewhere."""
+    make("llama", "causal-lm", tmp_path)
+    model = jaxft.load(str(tmp_path), head="question-answering")
+    assert model.report.new == ["head.out.bias", "head.out.kernel"] and model.report.unused == ["lm_head.weight"]
+    model.save(tmp_path / "out")
+    found, stored = (load_file(path / "model.safetensors") for path in (tmp_path / "out", tmp_path))
+    name = "embed_tokens.weight"
+    np.testing.assert_array_equal(found["transformer." + name], stored["model." + name])
 
 
 def test_every_head_of_transformers_is_here():

@@ -1,6 +1,7 @@
 """Three families closer to the ground: padding as in PyTorch, twenty steps, variants, packing, single layers."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 import jaxft
 from jaxft.loop.step import TrainState, apply_gradient, batch_gradient, train_step
 from jaxft.metrics import Mean
+from jaxft.models.model import Model
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.models.vocabulary import Vocabulary
 from jaxft.optim.adamw import AdamW
@@ -348,3 +350,18 @@ def test_real_weights(minilm):
     found = np.asarray(jaxft.load(str(minilm))(**batch).hidden)
     real = batch["attention_mask"] > 0
     np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("place, last", [("attn_out", "attn.o"), ("mlp_out", "mlp.down")])
+def test_where_dropout_falls(tiny_bert, place, last):
+    """On the output of the sublayers that `drops` names: of one that gives zeros nothing is to be seen."""
+    spec = model_of(tiny_bert).spec
+    layer = spec.layers[0]
+    layer = replace(layer, attn=replace(layer.attn, dropout=0.0), dropout=0.5, drops=frozenset([place]))
+    model = Model(replace(spec, embed=replace(spec.embed, dropout=0.0), layers=(layer,) * 3))
+    params = random_like({path: shape(variable) for path, variable in variables(model).items()}, scale=0.3)
+    batch = {name: array[None] for name, array in row_of(np.arange(5, 18), length=13).items()}
+    hidden = jax.jit(lambda params, key: bind(model, params)(batch, key).hidden)
+    assert np.abs(hidden(params, jax.random.key(0)) - hidden(params, None)).max() > 0.1
+    silent = {path: array * (f".{last}." not in path) for path, array in params.items()}
+    np.testing.assert_array_equal(hidden(silent, jax.random.key(0)), hidden(silent, None))

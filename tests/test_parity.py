@@ -76,16 +76,49 @@ def test_the_first_layer_that_differs(tiny_classifier, reference, tmp_path):
     assert not held["logits"] and not held["loss"]
 
 
+def test_a_number_that_is_none(tiny_classifier, reference, tmp_path):
+    """Not only where it comes first; and JSON stays JSON."""
+    numbers = read_reference(reference[0])
+    numbers["3.hidden"][2, 1, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", **numbers)
+    done = run(f"--model={tiny_classifier}", f"--reference={tmp_path / 'nan.npz'}", "--json")
+    result = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert done.returncode == 1 and result["first"] == "hidden states after layer 1"
+    assert [check["difference"] for check in result["checks"] if not check["holds"]] == [None]
+
+
+def test_norms_called_gamma_and_beta(tiny_bert, tmp_path, one_device):
+    def former(name):
+        return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+    model = jaxft.load(str(variant(tiny_bert, tmp_path / "former", former)))
+    assert all(check.holds for check in compare(model, ask(model, [])))
+
+
 def test_what_is_no_reference(tiny_classifier, reference, tmp_path, monkeypatch):
     model = jaxft.load(str(tiny_classifier))
     (tmp_path / "x.npz").write_text("nothing")
     np.savez(tmp_path / "y.npz", loss=1.0)
-    for file, message in (("x.npz", "is no reference"), ("y.npz", "lacks 0.tokens"), ("z.npz", "is no reference")):
+    np.save(tmp_path / "array.npy", np.ones(3))
+    (tmp_path / "half.npz").write_bytes(reference[0].read_bytes()[:5000])
+    for file, message in (
+        ("x.npz", "is no reference"),
+        ("y.npz", "lacks 0.tokens"),
+        ("z.npz", "is no reference"),
+        ("array.npy", "is no reference"),
+        ("half.npz", "is no reference"),
+    ):
         with pytest.raises(UserError, match=message):
             read_reference(tmp_path / file)
     other = {**read_reference(reference[0]), "head": np.array("masked-lm")}
     with pytest.raises(UserError, match="with head masked-lm, not sequence-classification: give --head=masked-lm"):
         compare(model, other)
+    narrow = make("bert", "sequence-classification", tmp_path / "narrow", hidden_size=12, vocab_size=90)
+    assert narrow.config.hidden_size == 12
+    with pytest.raises(UserError, match="2 problems:\n- the reference has token .*\n- the reference has hidden states"):
+        compare(jaxft.load(str(tmp_path / "narrow")), read_reference(reference[0]))
+    with pytest.raises(UserError, match="the checkpoint has no head.dense.kernel: there is nothing to compare"):
+        ask(jaxft.load(str(tmp_path / "narrow"), head="masked-lm"), [])
     monkeypatch.setattr(comparing, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="PyTorch is not installed: pip install torch, or give --reference=FILE"):
         ask(model, [])

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import flax.serialization
@@ -99,6 +100,24 @@ def test_nothing_is_executed(tiny_bert, tmp_path):
         assert not (tmp_path / "executed").exists()
     with pytest.raises(UserError, match=r"asks for \w+.system, which a dict of tensors does not need"):
         read_pickled(directory / "pytorch_model.bin")
+
+
+class Crafted:
+    """A tensor of 65 numbers, four apart, in a storage of one; as small numbers 64 times 4 would be 0."""
+
+    def __reduce__(self):
+        size, stride = (np.uint8(65),), (np.uint8(4),)
+        return torch._utils._rebuild_tensor_v2, (torch.zeros(1)._typed_storage(), 0, size, stride, False, OrderedDict())
+
+
+def test_numbers_that_overflow_when_multiplied(tmp_path):
+    torch.save({"a": Crafted()}, tmp_path / "x.bin")
+    with pytest.raises(UserError):
+        read_pickled(tmp_path / "x.bin")
+    # Nor does the pickle get a function that could make such numbers.
+    (tmp_path / "y.bin").write_bytes(b"\x80\x02}X\x01\x00\x00\x00actorch\nByteStorage\nK\x41\x85Rs.")
+    with pytest.raises(UserError):
+        read_pickled(tmp_path / "y.bin")
 
 
 def test_other_things_than_tensors(tmp_path):

@@ -97,8 +97,8 @@ def model_type(family: str) -> str:
 
 def make(family: str, head: str, directory, **more) -> transformers.PreTrainedModel:
     """A perturbed random model, also written to the directory. `more` are further settings."""
-    settings = SIZES | MORE.get(family, {}) | {"num_labels": 2 if head == "question-answering" else 5} | more
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = SIZES | MORE.get(family, {}) | {"num_labels": 2 if head == "question-answering" else 5}
+    settings = {name: value for name, value in settings.items() if value is not None} | more
     config = transformers.AutoConfig.for_model(model_type(family), **settings)
     config._attn_implementation = "eager"
     theirs = getattr(transformers, heads_of(family)[head])(config).eval()

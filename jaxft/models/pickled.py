@@ -6,6 +6,7 @@ the reading. Written by PyTorch 1.6 or later the file is a zip archive, before t
 """
 
 import io
+import operator
 import pickle
 import struct
 import zipfile
@@ -135,19 +136,21 @@ class _Reader(pickle.Unpickler):
         if module == "torch._utils" and name in REBUILD:
             return REBUILD[name]
         if module in ("torch", "torch.storage") and name in STORAGES:
-            return STORAGES[name]
+            return name  # nothing that could be called
         raise Refused(f"it asks for {module}.{name}, which a dict of tensors does not need")
 
     def persistent_load(self, pid):
-        kind, dtype, key, *_ = pid
-        if kind != "storage" or dtype not in STORAGES.values():
+        kind, name, key, *_ = pid
+        if kind != "storage" or name not in STORAGES:
             raise Refused(f"it holds {kind!r}, which is no storage")
-        self.storages[key] = dtype
-        return key, dtype
+        self.storages[key] = STORAGES[name]
+        return key, STORAGES[name]
 
 
 def _tensor(storage, start, size, stride, *rest) -> Place:
-    return Place(*storage, int(start), tuple(size), tuple(stride))
+    # Whole numbers of Python's own, which cannot overflow when they are multiplied.
+    start, *lengths = map(operator.index, (start, *size, *stride))
+    return Place(*storage, start, tuple(lengths[: len(size)]), tuple(lengths[len(size) :]))
 
 
 REBUILD = {

@@ -1,10 +1,13 @@
 """Read config.json so that nothing in it is overlooked: a setting that no code asked for is an error."""
 
+import logging
 import math
 from pathlib import Path
 
 from jaxft import strict_json
 from jaxft.problems import raise_problems
+
+log = logging.getLogger("jaxft")
 
 # Settings that say nothing about the numbers of a forward pass: bookkeeping, generation, training options of others.
 IGNORED = frozenset(
@@ -17,6 +20,10 @@ IGNORED = frozenset(
     classifier_dropout head_type directionality pruned_heads""".split()
 )
 
+
+# Settings that transformers' models read though their config classes do not declare them. All others that are not
+# declared nobody reads: bookkeeping of other libraries, switches of former versions.
+UNDECLARED = frozenset("quantization_config per_layer_config position_embedding_type head_dim layer_types".split())
 
 MOST = 2**31 - 1  # of any whole number: sizes are int32 on the device
 MOST_LAYERS = 10_000
@@ -88,7 +95,10 @@ class ConfigReader:
         self._read.update(names)
 
     def check(self) -> None:
-        """Raise UserError for every setting that differs from its default and was never read."""
+        """Raise UserError for every setting that differs from its default and was never read.
+
+        One that transformers does not know either is ignored, and logged.
+        """
         unread = [
             name
             for name, value in self._values.items()
@@ -96,6 +106,12 @@ class ConfigReader:
             and value not in (None, self._defaults.get(name))
             and (value is not False or self._defaults.get(name))  # off by default and off: nothing is lost
         ]
+        strange = [name for name in unread if name not in self._defaults and name not in UNDECLARED]
+        if strange:
+            log.info("config.json: %s: not known to transformers, ignored", ", ".join(sorted(strange)))
+        unread = [name for name in unread if name not in strange]
+        if self._values.get("is_causal", True) is False:  # undeclared too, but transformers' masks go by it
+            unread.append("is_causal")
         raise_problems(
             [
                 f"config.json: {name}={self._values[name]!r} is not read by jaxft's {self._values.get('model_type')} "

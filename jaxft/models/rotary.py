@@ -135,6 +135,8 @@ class LongRope:
 # Settings of `rope_parameters`, with values of the kind that they must have.
 KINDS = {
     "rope_type": "default",
+    "type": "default",  # its former name, kept beside it
+    "finetuned": True,
     "rope_theta": 1e4,
     "partial_rotary_factor": 1.0,
     "factor": 1.0,

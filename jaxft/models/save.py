@@ -110,7 +110,10 @@ def _stored_dtypes(pretrained, arch) -> dict[str, np.dtype]:
     if not has_weights(pretrained.directory):
         return {}
     tensors = open_tensors(pretrained.directory)
-    return {name.removeprefix(arch.prefix): view.dtype for name, view in tensors.items()}
+    return {
+        name.removeprefix(arch.prefix).removeprefix(pretrained.family.prefix): view.dtype
+        for name, view in tensors.items()
+    }
 
 
 def _usual(dtypes) -> np.dtype:

@@ -99,7 +99,7 @@ class Block(nnx.Module):
 
     def added(self, place: str, y, key):
         """What a sublayer adds to the residual sum."""
-        y = dropout(self.norm(place, y), self.layer.dropout, key)
+        y = dropout(self.norm(place, y), self.layer.dropout if place in self.layer.drops else 0.0, key)
         return y if self.layer.residual == 1.0 else y * jnp.asarray(self.layer.residual, y.dtype)
 
     def norm(self, place: str, x):

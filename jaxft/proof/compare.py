@@ -39,8 +39,10 @@ def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.nda
     """A reference (proof/reference.py) for random texts and the given ones, made by PyTorch in a process of its own."""
     if find_spec("torch") is None:
         raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
+    if model.arch.kind != "none":
+        raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
     rng, limit = np.random.default_rng(seed), model.arch.spec.max_positions or max(LENGTHS)
-    random = [rng.integers(1, model.arch.spec.embed.vocab, min(n, limit)).tolist() for n in LENGTHS]
+    random = [rng.choice(_ordinary(model), min(n, limit)).tolist() for n in LENGTHS]
     given = [model.tokenizer(text, truncation=True, max_length=model.longest)["input_ids"] for text in texts]
     job = {
         "directory": str(model.pretrained.directory),
@@ -59,14 +61,24 @@ def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.nda
         return read_reference(output)
 
 
+def _ordinary(model: LoadedModel) -> np.ndarray:
+    """Numbers of tokens but the padding token, at which transformers looks in some families to find a text's end."""
+    return np.setdiff1d(np.arange(model.arch.spec.embed.vocab), [model.pretrained.raw.get("pad_token_id") or 0])
+
+
 def read_reference(file) -> dict[str, np.ndarray]:
+    """The arrays of a file that `parity --write` has left; raises UserError for any other."""
     try:
-        with np.load(file) as arrays:
+        with open(file, "rb") as stream, np.load(stream) as arrays:
             found = dict(arrays)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is no reference: {error}") from None
-    missing = {"head", "loss", "0.tokens"} - found.keys()
-    raise_problems([f"{file} is no reference: it lacks {name}" for name in sorted(missing)])
+    except Exception as error:  # Whatever numpy and zipfile make of another file.
+        raise UserError(f"{file} is no reference ({type(error).__name__}: {error})") from None
+    numbers = {name.partition(".")[0] for name in found if name.endswith(".tokens")} or {"0"}
+    needed = {"head", "loss"} | {f"{number}.{key}" for number in numbers for key in ("tokens", "hidden", "targets")}
+    problems = [f"{file} is no reference: it lacks {name}" for name in sorted(needed - found.keys())]
+    if not any(name.startswith("gradient.") for name in found):
+        problems.append(f"{file} is no reference: it has no gradient")
+    raise_problems(problems)
     return found
 
 
@@ -77,6 +89,7 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
             [f"the reference is that of a model with head {head}, not {model.arch.kind}: give --head={head}"]
         )
     texts = _texts(reference)
+    raise_problems(_misfits(texts, model))
     batch, places = lay_out(texts, model)
     every = Model(model.arch.spec, model.arch.head, hidden="every")
 
@@ -88,7 +101,7 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
             values,
         )
 
-    with jax.set_mesh(model.mesh):
+    with jax.set_mesh(model.mesh), jax.default_matmul_precision("highest"):
         (total, (hidden, values)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
     checks = _hidden_checks(np.asarray(hidden), places, texts, model)
     if texts[0]["logits"] is not None:
@@ -102,6 +115,22 @@ def _texts(reference) -> list[dict]:
     count = sum(name.endswith(".tokens") for name in reference)
     keys = ("tokens", "hidden", "logits", "targets")
     return [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
+
+
+def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
+    """Why a reference cannot be that of this model."""
+    states, width = 1 + sum(layer.times for layer in model.arch.spec.layers), model.arch.spec.width
+    shapes = [(states, len(text["tokens"]), width) for text in texts]
+    most = max(int(text["tokens"].max()) for text in texts)
+    problems = []
+    if most >= model.arch.spec.embed.vocab:
+        problems.append(f"the reference has token {most}, the model ends at {model.arch.spec.embed.vocab - 1}")
+    wrong = [text["hidden"].shape for text, shape in zip(texts, shapes, strict=True) if text["hidden"].shape != shape]
+    if wrong:
+        problems.append(
+            f"the reference has hidden states of shape {wrong[0]}, the model {shapes[0]} for its first text"
+        )
+    return problems
 
 
 def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice]]:
@@ -166,5 +195,6 @@ def _check(what: str, pairs, kind: str, least: float = 0.0) -> Check:
     largest = max(*(float(np.abs(wanted).max()) for _, wanted in pairs), least, 1e-30)
     if any(np.shape(found) != np.shape(wanted) for found, wanted in pairs):
         return Check(what + ", of another shape", float("nan"), TOLERANCES[kind])
-    difference = max(float(np.abs(np.asarray(found) - wanted).max()) for found, wanted in pairs)
+    # Not Python's max, which passes over a NaN that does not come first.
+    difference = float(np.max([np.abs(np.asarray(found) - wanted).max() for found, wanted in pairs]))
     return Check(what, difference / largest, TOLERANCES[kind])

@@ -67,6 +67,7 @@ def gradients_of(model) -> dict[str, np.ndarray]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    model._weight_conversions = None  # or names of former checkpoints would come back, such as gamma and beta
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         files = sorted(Path(folder).glob("*.safetensors"))

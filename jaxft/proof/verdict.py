@@ -1,6 +1,8 @@
 """What a proof comes to, in words or as JSON."""
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 from jaxft.problems import RunStopped, raise_problems
@@ -22,9 +24,7 @@ def conclude(checks: list[Check], as_json: bool) -> None:
     """Print the comparisons; raises RunStopped (exit code 1) that names the first one that does not hold."""
     first = next((check for check in checks if not check.holds), None)
     if as_json:
-        rows = [
-            {"what": c.what, "difference": c.difference, "tolerance": c.tolerance, "holds": c.holds} for c in checks
-        ]
+        rows = [row(check) for check in checks]
         print(json.dumps({"equal": first is None, "first": first and first.what, "checks": rows}))
     else:
         print("\n".join(line(check) for check in shown(checks)))
@@ -32,6 +32,12 @@ def conclude(checks: list[Check], as_json: bool) -> None:
         raise RunStopped(
             f"not equal: {first.what} differ(s) by {first.difference:.1e}, more than {first.tolerance:.0e}"
         )
+
+
+def row(check: Check) -> dict:
+    """For JSON, which has no NaN."""
+    difference = check.difference if math.isfinite(check.difference) else None
+    return dataclasses.asdict(check) | {"difference": difference, "holds": check.holds}
 
 
 def shown(checks: list[Check]) -> list[Check]:

@@ -15,8 +15,9 @@ def spec(c):
     c.expect("inner_group_num", 1, "several layers in a group are not implemented")
     groups, times = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
     same = bert.spec(c)
+    layer = replace(same.layers[0], times=times, drops=frozenset(["attn_out"]))
     embed = replace(same.embed, project=Projection(c.embedding_size))
-    return replace(same, embed=embed, layers=(replace(same.layers[0], times=times),) * groups)
+    return replace(same, embed=embed, layers=(layer,) * groups)
 
 
 def rows(c):

@@ -13,7 +13,9 @@ def spec(c):
     c.ignore("sinusoidal_pos_embds")  # only how the stored positions were made
     c.ignore("qa_dropout", "seq_classif_dropout")  # of heads
     attention = Attention(c.n_heads, c.n_heads, c.quotient("dim", "n_heads"), causal=False, dropout=c.attention_dropout)
-    layer = Layer(attention, Dense(c.hidden_dim, c.activation), NORM, POST_NORM, c.dropout)
+    layer = Layer(
+        attention, Dense(c.hidden_dim, c.activation), NORM, POST_NORM, c.dropout, drops=frozenset(["mlp_out"])
+    )
     embed = Embed(c.vocab_size, c.max_position_embeddings, norm=NORM, dropout=c.dropout)
     return Spec(c.dim, embed, (layer,) * c.n_layers, None, c.max_position_embeddings, c.initializer_range)
 

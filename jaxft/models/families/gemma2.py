@@ -16,7 +16,7 @@ NORMS = {
 
 def spec(c):
     c.expect("use_bidirectional_attention", None, "only causal attention is implemented")
-    fields = {"scale": c.query_pre_attn_scalar**-0.5, "cap": c.attn_logit_softcapping}
+    fields = {"scale": c.query_pre_attn_scalar**-0.5, "cap": c.get("attn_logit_softcapping")}
     rms = RMSNorm(c.rms_norm_eps, around=1.0)
     layers = tuple(
         llama.layer(c, frozenset(NORMS.values()), rms, c.hidden_activation, window=window, **fields)

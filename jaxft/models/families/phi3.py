@@ -9,6 +9,7 @@ from jaxft.models.rotary import read_rotary
 
 def spec(c):
     c.ignore("embd_pdrop")  # which transformers does not use either
+    c.ignore("original_max_position_embeddings")  # of rotary positions that are scaled by it
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, partial=True)
     layer = llama.layer(c, rotary=rotary, window=c.get("sliding_window"))
     layer = replace(layer, dropout=c.resid_pdrop)
