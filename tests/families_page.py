@@ -36,7 +36,9 @@ Variants of a family that are tested beside its usual form:
 Weights are read from `model.safetensors`, `pytorch_model.bin` (without PyTorch, and without executing anything),
 `flax_model.msgpack` of the former Flax models, and the shards of the first two. A setting of `config.json` that a
 family does not read, and that is not what it is by default, ends the loading: the model would not be the one that was
-trained. `python -m jaxft.parity --model=DIR` proves of a given directory that jaxft computes what PyTorch does.
+trained. One that transformers does not know either is logged and ignored.
+
+`python -m jaxft.parity --model=DIR` proves of a given directory that jaxft computes what PyTorch does.
 """
 
 
