@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from zoo import FAMILIES, PAIRS, heads_of, logits_of, make
 
 import jaxft
-from jaxft.models import hf
+from jaxft.models.heads import KINDS
 from jaxft.models.params import bind
 from jaxft.models.save import save_model
 from jaxft.problems import UserError
@@ -252,7 +252,7 @@ def test_every_head_of_transformers_is_here():
     missing = {}
     for family in FAMILIES:
         stem = heads_of(family)["none"].removesuffix("Model")
-        there = {head for head, name in hf.CLASSES.items() if hasattr(transformers, name.format(stem))}
+        there = {head for head, name in KINDS.items() if hasattr(transformers, name.format(stem))}
         if lacking := there - heads_of(family).keys():
             missing[family] = lacking
     assert missing == KNOWN_GAPS

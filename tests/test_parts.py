@@ -167,7 +167,8 @@ def test_as_many_are_dropped_as_asked(shape, rate):
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 @pytest.mark.parametrize("biased", [False, True])
-def test_cross_entropy_in_pieces(chunk, biased, monkeypatch):
+@pytest.mark.parametrize("cap", [None, 1.5])
+def test_cross_entropy_in_pieces(chunk, biased, cap, monkeypatch):
     """Sum, hits and gradients are those of all scores at once, and no array holds all of them."""
     rng = np.random.default_rng(0)
     b, k, d, v = 3, 7, 5, 23
@@ -177,11 +178,12 @@ def test_cross_entropy_in_pieces(chunk, biased, monkeypatch):
     monkeypatch.setattr(vocabulary, "CHUNK", chunk * b * v)
 
     def ours(hidden, table, bias):
-        total, hits = vocabulary.Vocabulary(hidden, table, bias).cross_entropy(targets, weights)
+        total, hits = vocabulary.Vocabulary(hidden, table, bias, cap).cross_entropy(targets, weights)
         return 2 * total, hits
 
     def whole(hidden, table, bias):
         scores = hidden @ table.T + (0 if bias is None else bias)
+        scores = scores if cap is None else cap * jnp.tanh(scores / cap)
         errors = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
         return 2 * jnp.sum(jnp.where(weights > 0, errors * weights, 0)), jnp.argmax(scores, -1) == targets
 

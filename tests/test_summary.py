@@ -13,6 +13,7 @@ from depth import deep, lowered
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 from test_step import built_of, random_batch
+from zoo import make
 
 from jaxft.loop import summary
 from jaxft.models.params import shape, variables
@@ -73,7 +74,14 @@ def test_flops_are_those_of_the_program(families, family, task, tune, scan, one_
     """Loss and gradient as traced, with every product counted."""
     if family == "gpt2" and tune is TUNES["head"]:
         tune = Partial(train=("norm",))  # its head is the tied embedding table
-    built = built_of(families[family], task, tune=tune, scan=scan)
+    found, expected = counted(families[family], task, tune, scan)
+    # Where a head alone trains, the gradients between its own layers are not counted; otherwise all is.
+    assert found == pytest.approx(expected, rel=1e-3 if tune is TUNES["head"] else 0)
+
+
+def counted(directory, task, tune, scan) -> tuple[float, float]:
+    """FLOPs of a step as jaxft counts them, and those of the traced program."""
+    built = built_of(directory, task, tune=tune, scan=scan)
     params = {path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(built.model).items()}
     trained = {path: params.pop(path) for path in built.trained}
 
@@ -83,12 +91,26 @@ def test_flops_are_those_of_the_program(families, family, task, tune, scan, one_
     batch = random_batch(4, 16, 100, isinstance(task, CausalLM))
     program = jax.make_jaxpr(jax.value_and_grad(loss))(trained, params, batch).jaxpr
     program, _ = dce_jaxpr(program, [True] * len(program.outvars))  # the table's gradient where it is frozen
-    # Where a head alone trains, the gradients between its own layers are not counted; otherwise all is.
-    tolerance = 1e-3 if tune is TUNES["head"] else 0
-    found = summary.flops(built.model, set(built.trained), batch)
-    layers = {16: 2, batch["at"].shape[1]: 1} if "at" in batch else {16: 3}
+    runs = sum(layer.times for layer in built.model.spec.layers)
+    layers = {16: runs - 1, batch["at"].shape[1]: 1} if "at" in batch else {16: runs}
     expected = without_repeats(products(program), layers, 16, built.model.spec.layers[0].attn)
-    assert found == pytest.approx(expected, rel=tolerance)
+    return summary.flops(built.model, set(built.trained), batch), expected
+
+
+@pytest.mark.parametrize("tune", ["all", "head", "two layers"])
+@pytest.mark.parametrize(
+    "family, head, task",
+    [
+        ("albert", "masked-lm", MaskedLM()),  # layers that run twice, and embeddings of another width
+        ("albert", "sequence-classification", Classify()),
+        ("qwen3", "causal-lm", CausalLM()),  # norms of heads
+        ("gpt_neox", "causal-lm", CausalLM()),  # layers side by side
+    ],
+)
+def test_flops_of_other_kinds_of_layers(family, head, task, tune, tmp_path, one_device):
+    make(family, head, tmp_path)
+    found, expected = counted(tmp_path, task, TUNES[tune], 0)
+    assert found == pytest.approx(expected, rel=1e-3 if tune == "head" else 0)
 
 
 @pytest.mark.parametrize(

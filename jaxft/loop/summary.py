@@ -93,9 +93,9 @@ ORDER = (
 
 
 def _depth(model: Model, path: str) -> float:
-    """-1 embeddings, then segments of the stack and, where a segment is one layer, tenths for its parts; infinity."""
+    """-1 embeddings, and -0.5 the map behind them, then segments of the stack and, where a segment is one layer, tenths for its parts; infinity."""
     if path.startswith("embed."):
-        return -1
+        return -0.5 if path.startswith("embed.project.") else -1
     if not path.startswith("layers."):
         return math.inf
     number = _segment(path)

@@ -13,15 +13,15 @@ from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, param, sub
 from jaxft.models.spec import Part
 from jaxft.models.vocabulary import Vocabulary
 
-# The names of CONTRACT.md for the heads that exist so far.
-KINDS = (
-    "none",
-    "sequence-classification",
-    "token-classification",
-    "question-answering",
-    "masked-lm",
-    "causal-lm",
-)
+# Heads that exist so far, by their names of CONTRACT.md, and how transformers names a model's class with each.
+KINDS = {
+    "none": "{}Model",
+    "sequence-classification": "{}ForSequenceClassification",
+    "token-classification": "{}ForTokenClassification",
+    "question-answering": "{}ForQuestionAnswering",
+    "masked-lm": "{}ForMaskedLM",
+    "causal-lm": "{}ForCausalLM",
+}
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxft.models.heads import Classifier, LanguageModel
-
-# How transformers names a model's class with each head.
-CLASSES = {
-    "none": "{}Model",
-    "sequence-classification": "{}ForSequenceClassification",
-    "token-classification": "{}ForTokenClassification",
-    "question-answering": "{}ForQuestionAnswering",
-    "masked-lm": "{}ForMaskedLM",
-    "causal-lm": "{}ForCausalLM",
-}
+from jaxft.models.heads import KINDS, Classifier, LanguageModel, Transform
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Family:
 
 def architectures(name: str, heads: str) -> dict[str, str]:
     """Head -> transformers' class; `heads` are names of heads in a row."""
-    return {head: CLASSES[head].format(name) for head in heads.split()}
+    return {head: KINDS[head].format(name) for head in heads.split()}
 
 
 class Entry(NamedTuple):
@@ -179,3 +169,21 @@ def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "
         return LanguageModel(ties, False, **scores), [Row(output, "head.table", embedding)], repeats
 
     return head
+
+
+def masked_lm_head(tied: bool, transform: Transform, tokens, dense, behind, output, bias, biased: bool = True):
+    """What a family's `head` returns for a masked language model, of full names in the checkpoint.
+
+    `tokens` are the embeddings, to which the matrix of `output` is tied or not; `dense` and the norm `behind` it are
+    the transform's; `bias` is the tensor that counts, if not `output`'s own, which then repeats it.
+    """
+    rows = [
+        Row(dense, "head.dense", linear),
+        Row(behind, "head.norm", norm),
+        Row(bias, "head.bias", tensor),
+        Row(output, "head.table", embedding),
+    ]
+    repeats = {} if bias == output + ".bias" else {output + ".bias": bias}
+    if tied:
+        repeats[output + ".weight"] = tokens + ".weight"
+    return LanguageModel(tied, biased, transform), rows, repeats

@@ -86,8 +86,9 @@ def _errors_and_gradients(table, bias, cap, carry, hidden, targets, weights):
     total, grad_table, grad_bias = carry
     errors, hits, scores, norm = _score(table, bias, cap, hidden, targets)
     right = targets[..., None] == jnp.arange(table.shape[0])
-    grads = jnp.where(weights[..., None] > 0, (jnp.exp(scores - norm) - right) * weights[..., None], 0.0)
+    grads = jnp.exp(scores - norm) - right
     grads = grads if cap is None else grads * (1.0 - (scores / cap) ** 2)
+    grads = jnp.where(weights[..., None] > 0, grads * weights[..., None], 0.0)
     grad_bias = None if grad_bias is None else grad_bias + jnp.sum(grads, (0, 1))
     grads = grads.astype(hidden.dtype)
     grad_table += jnp.einsum("bkv,bkd->vd", grads, hidden, preferred_element_type=jnp.float32)

@@ -96,10 +96,8 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
     def loss(params):
         out = bind(every, params)(batch)
         values = [_of_text(out, row, place, model) for row, place in enumerate(places)]
-        return sum(_loss(value, text["targets"]) for value, text in zip(values, texts, strict=True)), (
-            out.hidden,
-            values,
-        )
+        losses = [_loss(value, text["targets"]) for value, text in zip(values, texts, strict=True)]
+        return sum(losses), (out.hidden, values)
 
     with jax.set_mesh(model.mesh), jax.default_matmul_precision("highest"):
         (total, (hidden, values)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)

@@ -29,9 +29,7 @@ def conclude(checks: list[Check], as_json: bool) -> None:
     else:
         print("\n".join(line(check) for check in shown(checks)))
     if first is not None:
-        raise RunStopped(
-            f"not equal: {first.what} differ(s) by {first.difference:.1e}, more than {first.tolerance:.0e}"
-        )
+        raise RunStopped(f"not equal: {first.what}: {first.difference:.1e} is more than {first.tolerance:.0e}")
 
 
 def row(check: Check) -> dict:

@@ -3,11 +3,9 @@
 from dataclasses import replace
 
 from jaxft.models.families import bert
-from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
-from jaxft.models.hf import Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.hf import Row, architectures, linear, masked_lm_head, norm
 from jaxft.models.parts import LayerNorm, Projection
-
-HEADS = "none sequence-classification token-classification question-answering masked-lm"
 
 
 def spec(c):
@@ -49,26 +47,21 @@ def head(c, kind, classes):
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return bert.head(c, kind, classes)
-    rows = [
-        Row("predictions.dense", "head.dense", linear),
-        Row("predictions.LayerNorm", "head.norm", norm),
-        Row("predictions.bias", "head.bias", tensor),
-        Row("predictions.decoder", "head.table", embedding),
-    ]
-    repeats = {"predictions.decoder.bias": "predictions.bias"}
-    if tied:
-        repeats["predictions.decoder.weight"] = "albert.embeddings.word_embeddings.weight"
-    return (
-        LanguageModel(tied, True, Transform(c.hidden_act, LayerNorm(c.layer_norm_eps), c.embedding_size)),
-        rows,
-        repeats,
+    return masked_lm_head(
+        tied,
+        Transform(c.hidden_act, LayerNorm(c.layer_norm_eps), c.embedding_size),
+        tokens="albert.embeddings.word_embeddings",
+        dense="predictions.dense",
+        behind="predictions.LayerNorm",
+        output="predictions.decoder",
+        bias="predictions.bias",
     )
 
 
 FAMILY = replace(
     bert.FAMILY,
     prefix="albert.",
-    architectures=architectures("Albert", HEADS),
+    architectures=architectures("Albert", bert.HEADS),
     spec=spec,
     rows=rows,
     head=head,

@@ -1,8 +1,8 @@
 """BERT (Devlin et al. 2018): a post-norm encoder with learned positions and text types."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
-from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.hf import Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
@@ -64,23 +64,21 @@ def head(c, kind: str, classes: int):
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return Classifier(2), [Row("qa_outputs", "head.out", linear)], {}
-    transform = Transform(c.hidden_act, LayerNorm(c.layer_norm_eps))
-    top = "cls.predictions."
-    rows = [
-        Row(top + "transform.dense", "head.dense", linear),
-        Row(top + "transform.LayerNorm", "head.norm", norm),
-        Row(top + "bias", "head.bias", tensor),
-        Row(top + "decoder", "head.table", embedding),
-    ]
-    repeats = {top + "decoder.bias": top + "bias"}
-    if tied:
-        repeats[top + "decoder.weight"] = "bert.embeddings.word_embeddings.weight"
-    return LanguageModel(tied, True, transform), rows, repeats
+    return masked_lm_head(
+        tied,
+        Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
+        tokens="bert.embeddings.word_embeddings",
+        dense="cls.predictions.transform.dense",
+        behind="cls.predictions.transform.LayerNorm",
+        output="cls.predictions.decoder",
+        bias="cls.predictions.bias",
+    )
 
 
+HEADS = "none sequence-classification token-classification question-answering masked-lm"
 FAMILY = Family(
     "bert.",
-    architectures("Bert", "none sequence-classification token-classification question-answering masked-lm"),
+    architectures("Bert", HEADS),
     spec,
     rows,
     head,

@@ -1,8 +1,8 @@
 """DistilBERT (Sanh et al. 2019): BERT without text types and pooler."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
-from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.hf import Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
@@ -48,14 +48,15 @@ def head(c, kind, classes):
         return Classifier(classes, dropout=c.dropout), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return Classifier(2, dropout=c.qa_dropout), [Row("qa_outputs", "head.out", linear)], {}
-    rows = [
-        Row("vocab_transform", "head.dense", linear),
-        Row("vocab_layer_norm", "head.norm", norm),
-        Row("vocab_projector.bias", "head.bias", tensor),
-        Row("vocab_projector", "head.table", embedding),
-    ]
-    repeats = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"} if tied else {}
-    return LanguageModel(tied, True, Transform(c.activation, NORM)), rows, repeats
+    return masked_lm_head(
+        tied,
+        Transform(c.activation, NORM),
+        tokens="distilbert.embeddings.word_embeddings",
+        dense="vocab_transform",
+        behind="vocab_layer_norm",
+        output="vocab_projector",
+        bias="vocab_projector.bias",
+    )
 
 
 FAMILY = Family(

@@ -3,11 +3,9 @@
 from dataclasses import replace
 
 from jaxft.models.families import bert
-from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
-from jaxft.models.hf import Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.hf import Row, architectures, linear, masked_lm_head
 from jaxft.models.parts import LayerNorm, Projection
-
-HEADS = "none sequence-classification token-classification question-answering masked-lm"
 
 
 def spec(c):
@@ -30,21 +28,21 @@ def head(c, kind, classes):
         return Classifier(classes, Pooler("gelu", rate), dropout=rate), rows, {}
     if kind != "masked-lm":
         return bert.head(c, kind, classes)
-    rows = [
-        Row("generator_predictions.dense", "head.dense", linear),
-        Row("generator_predictions.LayerNorm", "head.norm", norm),
-        Row("generator_lm_head.bias", "head.bias", tensor),
-        Row("generator_lm_head", "head.table", embedding),
-    ]
-    repeats = {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"} if tied else {}
-    transform = Transform("gelu", LayerNorm(c.layer_norm_eps), c.embedding_size)
-    return LanguageModel(tied, True, transform), rows, repeats
+    return masked_lm_head(
+        tied,
+        Transform("gelu", LayerNorm(c.layer_norm_eps), c.embedding_size),
+        tokens="electra.embeddings.word_embeddings",
+        dense="generator_predictions.dense",
+        behind="generator_predictions.LayerNorm",
+        output="generator_lm_head",
+        bias="generator_lm_head.bias",
+    )
 
 
 FAMILY = replace(
     bert.FAMILY,
     prefix="electra.",
-    architectures=architectures("Electra", HEADS),
+    architectures=architectures("Electra", bert.HEADS),
     spec=spec,
     rows=rows,
     head=head,

@@ -6,27 +6,20 @@ from jaxft.models.families import llama
 from jaxft.models.hf import architectures
 from jaxft.models.parts import RMSNorm
 
-NORMS = {
-    "input_layernorm": "attn_in",
-    "post_attention_layernorm": "attn_out",
-    "pre_feedforward_layernorm": "mlp_in",
-    "post_feedforward_layernorm": "mlp_out",
-}
-
 
 def spec(c):
     c.expect("use_bidirectional_attention", None, "only causal attention is implemented")
     fields = {"scale": c.query_pre_attn_scalar**-0.5, "cap": c.get("attn_logit_softcapping")}
     rms = RMSNorm(c.rms_norm_eps, around=1.0)
     layers = tuple(
-        llama.layer(c, frozenset(NORMS.values()), rms, c.hidden_activation, window=window, **fields)
+        llama.layer(c, frozenset(llama.SANDWICH.values()), rms, c.hidden_activation, window=window, **fields)
         for window in llama.windows(c)
     )
     return llama.stack(c, layers, scale=c.hidden_size**0.5)
 
 
 def rows(c):
-    return llama.rows(c, NORMS)
+    return llama.rows(c, llama.SANDWICH)
 
 
 def head(c, kind, classes):

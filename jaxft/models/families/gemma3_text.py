@@ -9,13 +9,6 @@ from jaxft.models.hf import architectures
 from jaxft.models.parts import RMSNorm
 from jaxft.models.rotary import read_rotary
 
-NORMS = {
-    "input_layernorm": "attn_in",
-    "post_attention_layernorm": "attn_out",
-    "pre_feedforward_layernorm": "mlp_in",
-    "post_feedforward_layernorm": "mlp_out",
-}
-
 
 def spec(c):
     c.expect("use_bidirectional_attention", False, "only causal attention is implemented")
@@ -23,7 +16,7 @@ def spec(c):
     layers = tuple(
         llama.layer(
             c,
-            frozenset(NORMS.values()),
+            frozenset(llama.SANDWICH.values()),
             rms,
             c.hidden_activation,
             rotary=read_rotary(c, c.head_dim, kind),
@@ -38,7 +31,7 @@ def spec(c):
 
 
 def rows(c):
-    return llama.rows(c, NORMS)
+    return llama.rows(c, llama.SANDWICH)
 
 
 def head(c, kind, classes):

@@ -53,7 +53,14 @@ def windows(c) -> list[int | None]:
     return [kinds[kind] for kind in types]
 
 
-NORMS = {"input_layernorm": "attn_in", "post_attention_layernorm": "mlp_in"}  # their module -> the norm's place
+# Their module -> the norm's place: before each sublayer, or before and behind it.
+NORMS = {"input_layernorm": "attn_in", "post_attention_layernorm": "mlp_in"}
+SANDWICH = {
+    "input_layernorm": "attn_in",
+    "post_attention_layernorm": "attn_out",
+    "pre_feedforward_layernorm": "mlp_in",
+    "post_feedforward_layernorm": "mlp_out",
+}
 
 
 def rows(c, norms=NORMS) -> list[Row]:

@@ -2,8 +2,8 @@
 window on both sides."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
-from jaxft.models.hf import Family, Fused, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.hf import Family, Fused, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Embed, Gated, LayerNorm
 from jaxft.models.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
@@ -60,14 +60,16 @@ def head(c, kind, classes):
         return None, [], {}
     dense, act, ln = c.classifier_bias, c.classifier_activation, norm_of(c)
     if kind == "masked-lm":
-        rows = [
-            Row("head.dense", "head.dense", linear),
-            Row("head.norm", "head.norm", norm),
-            Row("decoder.bias", "head.bias", tensor),
-            Row("decoder", "head.table", embedding),
-        ]
-        repeats = {"decoder.weight": "model.embeddings.tok_embeddings.weight"} if tied else {}
-        return LanguageModel(tied, c.decoder_bias, Transform(act, ln, bias=dense)), rows, repeats
+        return masked_lm_head(
+            tied,
+            Transform(act, ln, bias=dense),
+            tokens="model.embeddings.tok_embeddings",
+            dense="head.dense",
+            behind="head.norm",
+            output="decoder",
+            bias="decoder.bias",
+            biased=c.decoder_bias,
+        )
     if kind == "sequence-classification":
         c.expect("classifier_pooling", "cls", "a head that reads the mean of all tokens is not implemented")
     rows = [

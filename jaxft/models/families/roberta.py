@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from jaxft.models.families import bert
-from jaxft.models.heads import Classifier, LanguageModel, Pooler, Transform
-from jaxft.models.hf import Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.hf import Row, architectures, linear, masked_lm_head
 from jaxft.models.parts import LayerNorm
 
-HEADS = "none sequence-classification token-classification question-answering masked-lm"
+HEADS = bert.HEADS
 
 
 def spec(c):
@@ -25,16 +25,15 @@ def head(c, kind, classes):
     if kind != "masked-lm":
         part, rows, repeats = bert.head(c, kind, classes)
         return part, [row._replace(theirs=row.theirs.replace("bert.", "roberta.")) for row in rows], repeats
-    rows = [
-        Row("lm_head.dense", "head.dense", linear),
-        Row("lm_head.layer_norm", "head.norm", norm),
-        Row("lm_head.bias", "head.bias", tensor),
-        Row("lm_head.decoder", "head.table", embedding),
-    ]
-    repeats = {"lm_head.decoder.bias": "lm_head.bias"}
-    if tied:
-        repeats["lm_head.decoder.weight"] = "roberta.embeddings.word_embeddings.weight"
-    return LanguageModel(tied, True, Transform("gelu", LayerNorm(c.layer_norm_eps))), rows, repeats
+    return masked_lm_head(
+        tied,
+        Transform("gelu", LayerNorm(c.layer_norm_eps)),
+        tokens="roberta.embeddings.word_embeddings",
+        dense="lm_head.dense",
+        behind="lm_head.layer_norm",
+        output="lm_head.decoder",
+        bias="lm_head.bias",
+    )
 
 
 FAMILY = replace(
