@@ -5,6 +5,7 @@ jaxft gets five texts in four rows: one that fills its row, padding on the right
 
 import json
 import re
+from dataclasses import fields, is_dataclass
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from zoo import FAMILIES, PAIRS, heads_of, logits_of, make
 import jaxft
 from jaxft.models.heads import KINDS
 from jaxft.models.params import bind
+from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.models.save import save_model
 from jaxft.problems import UserError
 
@@ -245,6 +247,55 @@ def test_a_head_whose_backbone_has_another_prefix(tmp_path):
     found, stored = (load_file(path / "model.safetensors") for path in (tmp_path / "out", tmp_path))
     name = "embed_tokens.weight"
     np.testing.assert_array_equal(found["transformer." + name], stored["model." + name])
+
+
+def rates_of_config(config) -> list[str]:
+    """Names of its dropout rates."""
+    strange = {"classifier_dropout", "layerdrop", "summary_first_dropout", "summary_last_dropout"}
+    return [name for name in config.to_dict() if ("drop" in name) and name not in strange]
+
+
+def rates_of(part) -> set[float]:
+    """Of dropout, anywhere in a part of ours."""
+    if isinstance(part, tuple):
+        return set().union(*map(rates_of, part))
+    if not is_dataclass(part):
+        return set()
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {values.pop("dropout", 0.0)}.union(*map(rates_of, values.values())) - {0.0}
+
+
+# Rates that transformers does not use either, or that are 0 in all that is published.
+IDLE = {"phi3": {"embd_pdrop"}, "modernbert": {"mlp_dropout"}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_dropout_rate_is_read(family, tmp_path):
+    """Each of them set to a number of its own, they turn up in the model, with one head or another."""
+    make(family, "none", tmp_path)
+    file = tmp_path / "config.json"
+    names = set(rates_of_config(transformers.AutoConfig.from_pretrained(tmp_path))) - IDLE.get(family, set())
+    rates = {name: 0.2 + 0.01 * number for number, name in enumerate(sorted(names))}
+    file.write_text(json.dumps(json.loads(file.read_text()) | rates))
+    found = set()
+    for head in heads_of(family):
+        arch = architecture(open_pretrained(str(tmp_path)), head, 3)
+        found |= rates_of((arch.spec.embed, arch.spec.layers, arch.head))
+    assert {name for name, rate in rates.items() if rate not in found} == set()
+
+
+TABLES = ["bert", "camembert", "gpt2", "gpt_neo", "opt", "roberta"]  # of positions
+
+
+@pytest.mark.parametrize("family", TABLES)
+def test_the_longest_text(family, tmp_path):
+    """As many tokens as jaxft allows PyTorch takes, and no more."""
+    theirs = make(family, "none", tmp_path)
+    longest = architecture(open_pretrained(str(tmp_path))).spec.max_positions
+    ids = torch.full((1, longest + 1), 5)
+    theirs(ids[:, :longest])
+    with pytest.raises((IndexError, RuntimeError, ValueError)):
+        theirs(ids)
 
 
 def test_every_head_of_transformers_is_here():

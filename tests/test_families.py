@@ -12,6 +12,7 @@ import torch
 import transformers
 from conftest import bert_config, byte_bpe, gpt2_config, llama_config, model_of, random_like, save_perturbed, wordpiece
 from safetensors.numpy import load_file
+from zoo import heads_of, make
 
 import jaxft
 from jaxft.loop.step import TrainState, apply_gradient, batch_gradient, train_step
@@ -274,19 +275,24 @@ def row_of(*texts, length=20) -> dict[str, np.ndarray]:
     return {name: np.pad(array, (0, length - len(array))).astype(np.int32) for name, array in joined.items()}
 
 
-@pytest.mark.parametrize("family", BASE)
-@pytest.mark.parametrize("kind", ["sequence-classification", "lm"])
-def test_the_last_layer_only_where_the_head_reads(families, family, kind):
+# Of other kinds: layers that run twice, slopes, neighbours that turn and layers side by side, windows and bent scores.
+LAST = [(family, kind) for family in BASE for kind in ("sequence-classification", "lm")]
+LAST += [(family, "lm") for family in ("albert", "bloom", "gemma2", "gpt_neox", "gptj")]
+
+
+@pytest.mark.parametrize("family, kind", LAST, ids=map("-".join, LAST))
+def test_the_last_layer_only_where_the_head_reads(family, kind, tmp_path):
     """Loss and gradients are those of the model that computes its last layer everywhere."""
-    kind = kind if kind != "lm" else "masked-lm" if family == "bert" else "causal-lm"
+    kind = kind if kind != "lm" else "masked-lm" if "masked-lm" in heads_of(family) else "causal-lm"
+    make(family, kind, tmp_path)
     rng = np.random.default_rng(4)
     lengths = [[5, 7], [4, 4, 5]]
     rows = [row_of(*(rng.integers(5, 100, length) for length in row), length=13) for row in lengths]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     batch["at"] = np.array([[4, 11, 0, 7], [12, 2, 9, 9]], np.int32)
     batch["targets"], batch["weights"] = rng.integers(0, 3, (2, 4)), np.array([[1, 1, 0, 1], [1, 2, 1, 1]], np.float32)
-    models = [model_of(families[family], kind, hidden=hidden) for hidden in ("all", "read")]
-    assert [len(model.layers.plan) for model in models] == [1, 2]
+    models = [model_of(tmp_path, kind, hidden=hidden) for hidden in ("all", "read")]
+    assert models[1].layers.plan[-1].repeats == models[1].layers.plan[-1].period == 1
     values = random_like(shapes_by_name(models[0]), scale=0.3)
     results = []
     for model in models:

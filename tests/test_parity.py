@@ -37,6 +37,15 @@ def test_equal(family, head, tmp_path, one_device):
     assert sum(name.startswith("gradient of ") for name in names) == len(load_file(tmp_path / "model.safetensors"))
 
 
+def test_texts_are_padded_on_either_side(tiny_classifier, one_device):
+    texts = [{"tokens": np.arange(1, n + 1)} for n in (4, 3, 2)]
+    batch, places = comparing.lay_out(texts, jaxft.load(str(tiny_classifier)))
+    assert batch["tokens"].tolist() == [[1, 2, 3, 4], [0, 1, 2, 3], [1, 2, 0, 0]]
+    assert batch["segments"].tolist() == [[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["positions"][1].tolist() == [0, 0, 1, 2] and batch["at"].tolist() == [[0], [1], [0]]
+    assert places == [slice(0, 4), slice(1, 4), slice(0, 2)]
+
+
 @pytest.fixture(scope="module")
 def reference(tiny_classifier, tmp_path_factory):
     """(a file that PyTorch's side has left, what the command printed)"""

@@ -5,7 +5,6 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
 
 import flax.serialization
@@ -17,6 +16,7 @@ from conftest import variant
 from safetensors.numpy import load_file
 
 import jaxft
+from jaxft.models import pickled
 from jaxft.models.pickled import read_pickled
 from jaxft.problems import UserError
 
@@ -102,21 +102,18 @@ def test_nothing_is_executed(tiny_bert, tmp_path):
         read_pickled(directory / "pytorch_model.bin")
 
 
-class Crafted:
-    """A tensor of 65 numbers, four apart, in a storage of one; as small numbers 64 times 4 would be 0."""
+def test_numbers_that_overflow_when_multiplied():
+    """65 numbers, four apart, in a storage of one: as small numbers, 64 times 4 would be 0."""
+    place = pickled._tensor(("0", np.float32), np.uint8(0), (np.uint8(65),), (np.uint8(4),))
+    assert all(type(number) is int for number in (place.start, *place.size, *place.stride))
+    with pytest.raises(ValueError, match="reaches beyond its storage"):
+        pickled._view(np.zeros(1, np.float32), place)
 
-    def __reduce__(self):
-        size, stride = (np.uint8(65),), (np.uint8(4),)
-        return torch._utils._rebuild_tensor_v2, (torch.zeros(1)._typed_storage(), 0, size, stride, False, OrderedDict())
 
-
-def test_numbers_that_overflow_when_multiplied(tmp_path):
-    torch.save({"a": Crafted()}, tmp_path / "x.bin")
-    with pytest.raises(UserError):
-        read_pickled(tmp_path / "x.bin")
-    # Nor does the pickle get a function that could make such numbers.
+def test_a_pickle_gets_no_number_format_to_call(tmp_path):
+    """Which could make such numbers."""
     (tmp_path / "y.bin").write_bytes(b"\x80\x02}X\x01\x00\x00\x00actorch\nByteStorage\nK\x41\x85Rs.")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="TypeError: 'str' object is not callable"):
         read_pickled(tmp_path / "y.bin")
 
 

@@ -93,7 +93,11 @@ ORDER = (
 
 
 def _depth(model: Model, path: str) -> float:
-    """-1 embeddings, and -0.5 the map behind them, then segments of the stack and, where a segment is one layer, tenths for its parts; infinity."""
+    """How far up in the model a parameter is.
+
+    -1 embeddings, -0.5 the map behind them, then segments of the stack (where one is a single layer, tenths for its
+    parts), infinity what is above.
+    """
     if path.startswith("embed."):
         return -0.5 if path.startswith("embed.project.") else -1
     if not path.startswith("layers."):
