@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.answers import ANSWERS
+from jaxft.models.heads import OF_TEXTS
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, shardings, variables
@@ -53,31 +54,42 @@ class LoadedModel:
         return self._tokenizer
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None) -> Outputs:
-        """Integer arrays (batch, length); the mask is 1 for tokens and 0 for padding, on either side.
+        """Integer arrays (batch, length), or for multiple choice (batch, choices, length); the mask is 1 for tokens and
+        0 for padding, on either side.
 
         Returns `hidden` (batch, length, width) and `logits`, float32: (batch, classes) for classification, (batch,
-        length, vocabulary) for language models, None without a head. Positions count the tokens of each row, padding
-        left out, unless `position_ids` says otherwise.
+        choices) for multiple choice, (batch, length, vocabulary) for language models, None without a head. Positions
+        count the tokens of each row, padding left out, unless `position_ids` says otherwise.
         """
+        chooses = self.arch.kind == "multiple-choice"
+        axes = ("batch", "choices", "length") if chooses else ("batch", "length")
         ids = np.asarray(input_ids, np.int32)
         mask = np.ones_like(ids) if attention_mask is None else np.asarray(attention_mask, np.int32)
         given = {"attention_mask": mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
         raise_problems(
-            f"{name} has shape {np.shape(array)}, input_ids has {ids.shape}: they must be the same (batch, length)"
+            f"{name} has shape {np.shape(array)}, input_ids has {ids.shape}: they must be the same ({', '.join(axes)})"
             for name, array in given.items()
-            if array is not None and np.shape(array) != ids.shape or ids.ndim != 2
+            if array is not None and np.shape(array) != ids.shape or ids.ndim != len(axes)
         )
+        if chooses:  # a row each
+            rows = {name: np.reshape(array, (-1, ids.shape[-1])) for name, array in given.items() if array is not None}
+            out = self._run(ids.reshape(-1, ids.shape[-1]), **rows)
+            return Outputs(out.hidden.reshape(*ids.shape, -1), out.logits.reshape(ids.shape[:2]))
+        return self._run(ids, **given)
+
+    def _run(self, ids, attention_mask, token_type_ids=None, position_ids=None) -> Outputs:
+        mask = attention_mask
         positions = np.maximum(np.cumsum(mask, 1) - 1, 0) if position_ids is None else position_ids
         batch = {"tokens": ids, "segments": mask, "positions": np.asarray(positions, np.int32)}
         if token_type_ids is not None:
             batch["types"] = np.asarray(token_type_ids, np.int32)
         raise_problems(self._range_problems(batch))
-        classifies = self.arch.kind == "sequence-classification"
-        if classifies:
+        of_texts = self.arch.kind in OF_TEXTS
+        if of_texts:
             batch["at"] = read_positions(mask, self.arch.spec.reads)
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch)
-        logits = None if self.arch.kind == "none" else out.logits[:, 0] if classifies else out.logits
+        logits = None if self.arch.kind == "none" else out.logits[:, 0] if of_texts else out.logits
         return Outputs(out.hidden, logits)
 
     def predict(self, texts: list, batch: int = 32) -> list[dict]:

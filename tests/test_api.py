@@ -12,6 +12,7 @@ import torch
 import transformers
 from conftest import TEXTS, bert_config, save_perturbed
 from safetensors.numpy import load_file
+from zoo import make
 
 import jaxft
 from jaxft.config import Config
@@ -159,13 +160,15 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     words = refused(jaxft.load, str(tiny_bert), head="maskedlm")
     assert "'maskedlm'" in words and "Did you mean 'masked-lm'?" in words
     assert "a bert model has no head 'causal-lm', only none" in refused(jaxft.load, str(tiny_bert), head="causal-lm")
+    words = refused(jaxft.load, str(tiny_bert), head="mask-lm")
+    assert "has no head 'mask-lm'" in words and "Did you mean 'masked-lm'?" in words
     assert "a gpt2 model has no head 'masked-lm'" in refused(jaxft.load, str(tiny_gpt2), head="masked-lm")
     assert "no config.json" in refused(jaxft.load, str(tmp_path))
     changes = {
         "t5": {"model_type": "t5"},
         "mine": {"model_type": "my-own"},
         "none": {"model_type": None},
-        "qa": {"architectures": ["BertForMultipleChoice"]},
+        "qa": {"architectures": ["BertForNextSentencePrediction"]},
         "heads": {"num_attention_heads": "three"},
     }
     for name, change in changes.items():
@@ -177,7 +180,7 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     assert "has no model_type" in refused(jaxft.load, str(tmp_path / "none"))
     assert "num_attention_heads" in refused(jaxft.load, str(tmp_path / "heads"))
     words = refused(jaxft.load, str(tmp_path / "qa"))
-    assert "BertForMultipleChoice, which jaxft has no head for; choose one: none, seq" in words
+    assert "BertForNextSentencePrediction, which jaxft has no head for; choose one: none, seq" in words
     (tmp_path / "qa" / "config.json").write_text("{'model_type': 'bert'}")
     assert "config.json is no JSON" in refused(jaxft.load, str(tmp_path / "qa"))
 
@@ -202,6 +205,30 @@ def test_report(tiny_bert, loaded, one_device):
     assert set(model.report.new) == {f"head.{m}.{p}" for m in ("out", "pooler.dense") for p in ("kernel", "bias")}
     assert all(name.startswith("cls.") for name in model.report.unused) and len(model.report.unused) == 5
     assert "newly initialised: head.out.bias" in str(model.report) and "unused: cls." in str(model.report)
+
+
+def test_choices(tmp_path, one_device):
+    """Two questions of three choices, padded on the right and on the left: transformers' scores."""
+    theirs, model = make("bert", "multiple-choice", tmp_path), jaxft.load(str(tmp_path))
+    rng = np.random.default_rng(0)
+    ids, mask = rng.integers(5, 100, (2, 3, 13)), np.ones((2, 3, 13), np.int64)
+    mask[0, 1, 8:], mask[1, 0, :5] = 0, 0
+    places = np.maximum(np.cumsum(mask, -1) - 1, 0)
+    types = rng.integers(0, 2, ids.shape)
+    names = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+    given = dict(zip(names, (ids, mask, types, places), strict=True))
+    out = model(**given)
+    assert out.hidden.shape == (2, 3, 13, 24) and out.logits.shape == (2, 3)
+    with torch.no_grad():
+        hidden = theirs.base_model(**{name: torch.tensor(x).flatten(0, 1) for name, x in given.items()})[0]
+        read = hidden[torch.arange(6), torch.tensor(mask).flatten(0, 1).argmax(1)]
+        expected = theirs.classifier(torch.tanh(theirs.bert.pooler.dense(read))).reshape(2, 3)
+        right = theirs(**{name: torch.tensor(x[:1]) for name, x in given.items()}).logits
+    np.testing.assert_allclose(out.logits, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(out.logits[:1], right, rtol=0, atol=1e-5)
+    real = mask.astype(bool)
+    np.testing.assert_allclose(np.asarray(out.hidden)[real], hidden.reshape(2, 3, 13, 24)[real], rtol=0, atol=1e-5)
+    assert "must be the same (batch, choices, length)" in refused(model, ids[0])
 
 
 # --- answers ---

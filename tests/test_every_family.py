@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from zoo import FAMILIES, PAIRS, heads_of, logits_of, make
 
 import jaxft
-from jaxft.models.heads import KINDS
+from jaxft.models.heads import KINDS, OF_TEXTS
 from jaxft.models.params import bind
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.models.save import save_model
@@ -116,13 +116,14 @@ def check(theirs, head, tmp_path):
     """Hidden states, logits, the gradient of every parameter, and the way back."""
     ours = jaxft.load(str(tmp_path / "a"))
     assert ours.arch.kind == head
-    reads = ours.arch.spec.reads if head == "sequence-classification" else None
+    reads = ours.arch.spec.reads if head in OF_TEXTS else None
     texts, batch = batch_of(reads)
     expected = [logits_of(theirs, ids) for ids in texts]
     rng = np.random.default_rng(1)
     chosen = 0 if head == "none" else 1  # what the loss is made of
     shapes = [values[chosen].shape for values in expected]
-    targets = [np.float32(rng.standard_normal(s)) if head == "none" else rng.integers(0, s[-1], s[0]) for s in shapes]
+    squares = head in ("none", "multiple-choice")  # of a single score the cross entropy is always 0
+    targets = [np.float32(rng.standard_normal(s)) if squares else rng.integers(0, s[-1], s[0]) for s in shapes]
     loss = loss_of([values[chosen] for values in expected], [torch.tensor(target) for target in targets], torch)
     loss.backward()
 

@@ -23,7 +23,13 @@ def run(*flags):
 
 @pytest.mark.parametrize(
     "family, head",
-    [("albert", "masked-lm"), ("gpt_neox", "causal-lm"), ("llama", "question-answering"), ("bert", "none")],
+    [
+        ("albert", "masked-lm"),
+        ("gpt_neox", "causal-lm"),
+        ("llama", "question-answering"),
+        ("bert", "none"),
+        ("electra", "multiple-choice"),
+    ],
 )
 def test_equal(family, head, tmp_path, one_device):
     make(family, head, tmp_path)
@@ -35,6 +41,15 @@ def test_equal(family, head, tmp_path, one_device):
     assert names[: layers + 1] == ["embeddings"] + [f"hidden states after layer {i}" for i in range(layers)]
     assert ("logits" in names) == (head != "none") and "loss" in names
     assert sum(name.startswith("gradient of ") for name in names) == len(load_file(tmp_path / "model.safetensors"))
+
+
+def test_a_single_score_has_a_gradient(tmp_path, one_device):
+    """Regression: the cross entropy of one class would be 0 whatever the model says, and so would its gradient."""
+    make("bert", "sequence-classification", tmp_path, num_labels=1)
+    model = jaxft.load(str(tmp_path))
+    reference = ask(model, [])
+    assert reference["loss"] > 0 and np.abs(reference["gradient.classifier.weight"]).max() > 0
+    assert all(check.holds for check in compare(model, reference))
 
 
 def test_texts_are_padded_on_either_side(tiny_classifier, one_device):

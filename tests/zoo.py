@@ -109,8 +109,9 @@ def make(family: str, head: str, directory, **more) -> transformers.PreTrainedMo
 
 def logits_of(theirs, ids) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(hidden states (length, width), logits (slots, scores) or None) of one text without padding."""
-    out = theirs(torch.tensor(ids)[None].long())
-    hidden = theirs.base_model(torch.tensor(ids)[None].long()).last_hidden_state[0]
+    ids = torch.tensor(ids)[None].long()
+    out = theirs(ids[None] if "ForMultipleChoice" in type(theirs).__name__ else ids)
+    hidden = theirs.base_model(ids).last_hidden_state[0]
     if "start_logits" in out:
         return hidden, torch.stack([out.start_logits[0], out.end_logits[0]], -1)
     logits = out.get("logits")

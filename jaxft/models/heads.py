@@ -19,9 +19,11 @@ KINDS = {
     "sequence-classification": "{}ForSequenceClassification",
     "token-classification": "{}ForTokenClassification",
     "question-answering": "{}ForQuestionAnswering",
+    "multiple-choice": "{}ForMultipleChoice",
     "masked-lm": "{}ForMaskedLM",
     "causal-lm": "{}ForCausalLM",
 }
+OF_TEXTS = ("sequence-classification", "multiple-choice")  # heads that read one token of each text
 
 
 @dataclass(frozen=True)

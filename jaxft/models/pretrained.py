@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
-from jaxft.models.heads import KINDS
 from jaxft.models.hf import Entry, Family
 from jaxft.models.reader import ConfigReader, read_config, read_raw
 from jaxft.models.spec import Spec
@@ -70,12 +69,12 @@ def architecture(
     family, reader = pretrained.family, pretrained.reader
     kind = kind or _kind_of(pretrained)
     if kind not in family.architectures:
-        known = ", ".join(family.architectures)
-        raise_problems(
-            [f"a {pretrained.raw['model_type']} model has no head {kind!r}, only {known}." + suggest(kind, KINDS)]
-        )
+        known = list(family.architectures)
+        model = f"a {pretrained.raw['model_type']} model"
+        raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
     spec = family.spec(reader)
-    head, head_rows, repeats = family.head(reader, kind, classes or stored_classes(pretrained))
+    classes = 1 if kind == "multiple-choice" else classes or stored_classes(pretrained)
+    head, head_rows, repeats = family.head(reader, kind, classes)
     reader.check()
     prefix = dict(family.prefixes).get(kind, family.prefix)
     rows = [row._replace(theirs=prefix + row.theirs) for row in family.rows(reader)] + head_rows

@@ -2,7 +2,7 @@
 
 Of each text, alone and without padding (n tokens, L layers, w wide, s slots of the head, c scores):
     I.tokens  int32 (n,)                I.hidden   float32 (L + 1, n, w): the embeddings, and after each layer
-    I.logits  float32 (s, c)            I.targets  int32 (s,); of a model without a head float32 (n, w)
+    I.logits  float32 (s, c)            I.targets  int32 (s,); float32 (n, w) without a head, (s, 1) for one score
 and over all of them `loss`, summed, `gradient.NAME` of every tensor NAME of the checkpoint, and `head`.
 """
 
@@ -39,15 +39,18 @@ def compute(job: Job) -> dict[str, np.ndarray]:
             module.padding_idx = None  # or its row would get no gradient, though it is also the end of a text for some
     rng, loss, arrays = np.random.default_rng(job.seed), 0.0, {"head": np.array(job.head)}
     for number, tokens in enumerate(job.texts):
-        out = model(torch.tensor(tokens)[None], output_hidden_states=True)
+        ids = torch.tensor(tokens)[None]
+        out = model(ids[None] if job.head == "multiple-choice" else ids, output_hidden_states=True)
         hidden, logits = torch.cat(out.hidden_states), logits_of(out)
         arrays[f"{number}.tokens"] = np.array(tokens, np.int32)
         arrays[f"{number}.hidden"] = hidden.detach().numpy()
-        if logits is None:
-            targets = np.float32(rng.standard_normal(hidden[-1].shape))
-            loss = loss + ((hidden[-1] - torch.tensor(targets)) ** 2).sum()
-        else:
+        if logits is not None:
             arrays[f"{number}.logits"] = logits.detach().numpy()
+        values = hidden[-1] if logits is None else logits
+        if logits is None or logits.shape[-1] == 1:  # of a single score the cross entropy is always 0
+            targets = np.float32(rng.standard_normal(values.shape))
+            loss = loss + ((values - torch.tensor(targets)) ** 2).sum()
+        else:
             targets = rng.integers(0, logits.shape[-1], len(logits)).astype(np.int32)
             loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor(targets).long(), reduction="sum")
         arrays[f"{number}.targets"] = targets

@@ -1,7 +1,7 @@
 """BERT (Devlin et al. 2018): a post-norm encoder with learned positions and text types."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.heads import OF_TEXTS, Classifier, Pooler, Transform
 from jaxft.models.hf import Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
@@ -55,7 +55,7 @@ def head(c, kind: str, classes: int):
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
         return Pooler("tanh"), [Row("bert.pooler.dense", "head.dense", linear)], {}
-    if kind == "sequence-classification":
+    if kind in OF_TEXTS:
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
         rows = [Row("bert.pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
@@ -75,7 +75,7 @@ def head(c, kind: str, classes: int):
     )
 
 
-HEADS = "none sequence-classification token-classification question-answering masked-lm"
+HEADS = "none sequence-classification token-classification question-answering multiple-choice masked-lm"
 FAMILY = Family(
     "bert.",
     architectures("Bert", HEADS),

@@ -1,7 +1,7 @@
 """DistilBERT (Sanh et al. 2019): BERT without text types and pooler."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.heads import OF_TEXTS, Classifier, Pooler, Transform
 from jaxft.models.hf import Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
@@ -41,7 +41,7 @@ def head(c, kind, classes):
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
         return None, [], {}
-    if kind == "sequence-classification":
+    if kind in OF_TEXTS:
         rows = [Row("pre_classifier", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("relu"), dropout=c.seq_classif_dropout), rows, {}
     if kind == "token-classification":
@@ -59,9 +59,10 @@ def head(c, kind, classes):
     )
 
 
+HEADS = "none sequence-classification token-classification question-answering multiple-choice masked-lm"
 FAMILY = Family(
     "distilbert.",
-    architectures("DistilBert", "none sequence-classification token-classification question-answering masked-lm"),
+    architectures("DistilBert", HEADS),
     spec,
     rows,
     head,

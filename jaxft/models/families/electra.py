@@ -26,6 +26,8 @@ def head(c, kind, classes):
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
         rows = [Row("classifier.dense", "head.pooler.dense", linear), Row("classifier.out_proj", "head.out", linear)]
         return Classifier(classes, Pooler("gelu", rate), dropout=rate), rows, {}
+    if kind == "multiple-choice":
+        return choice(c, classes)
     if kind != "masked-lm":
         return bert.head(c, kind, classes)
     return masked_lm_head(
@@ -39,6 +41,13 @@ def head(c, kind, classes):
     )
 
 
+def choice(c, classes):
+    c.expect("summary_type", "first", "a head that reads other tokens than the first is not implemented")
+    c.expect("summary_use_proj", True, "a head without its dense layer is not implemented")
+    rows = [Row("sequence_summary.summary", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+    return Classifier(classes, Pooler(c.summary_activation), dropout=c.summary_last_dropout), rows, {}
+
+
 FAMILY = replace(
     bert.FAMILY,
     prefix="electra.",
@@ -46,5 +55,5 @@ FAMILY = replace(
     spec=spec,
     rows=rows,
     head=head,
-    other_heads=(r"generator_.*", r"discriminator_.*", r"classifier\..*", r"qa_outputs\..*"),
+    other_heads=(r"generator_.*", r"discriminator_.*", r"sequence_summary\..*", r"classifier\..*", r"qa_outputs\..*"),
 )

@@ -2,7 +2,7 @@
 window on both sides."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Classifier, Pooler, Transform
+from jaxft.models.heads import OF_TEXTS, Classifier, Pooler, Transform
 from jaxft.models.hf import Family, Fused, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Embed, Gated, LayerNorm
 from jaxft.models.rotary import read_rotary
@@ -70,7 +70,7 @@ def head(c, kind, classes):
             bias="decoder.bias",
             biased=c.decoder_bias,
         )
-    if kind == "sequence-classification":
+    if kind in OF_TEXTS:
         c.expect("classifier_pooling", "cls", "a head that reads the mean of all tokens is not implemented")
     rows = [
         Row("head.dense", "head.pooler.dense", linear),
@@ -81,9 +81,10 @@ def head(c, kind, classes):
     return Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout), rows, {}
 
 
+HEADS = "none sequence-classification token-classification question-answering multiple-choice masked-lm"
 FAMILY = Family(
     "model.",
-    architectures("ModernBert", "none sequence-classification token-classification question-answering masked-lm"),
+    architectures("ModernBert", HEADS),
     spec,
     rows,
     head,

@@ -22,6 +22,9 @@ def head(c, kind, classes):
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
         rows = [Row("classifier.dense", "head.pooler.dense", linear), Row("classifier.out_proj", "head.out", linear)]
         return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, {}
+    if kind == "multiple-choice":
+        rows = [Row("roberta.pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        return Classifier(classes, Pooler("tanh"), dropout=c.hidden_dropout_prob), rows, {}
     if kind != "masked-lm":
         part, rows, repeats = bert.head(c, kind, classes)
         return part, [row._replace(theirs=row.theirs.replace("bert.", "roberta.")) for row in rows], repeats
