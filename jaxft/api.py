@@ -1,5 +1,6 @@
 """`jaxft.load`: a Hugging Face model as a Python object that computes, predicts and saves."""
 
+import math
 from functools import partial
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.answers import ANSWERS
-from jaxft.models.heads import OF_TEXTS
+from jaxft.models.heads import TEXT_LEVEL
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, shardings, variables
@@ -71,25 +72,26 @@ class LoadedModel:
             for name, array in given.items()
             if array is not None and np.shape(array) != ids.shape or ids.ndim != len(axes)
         )
-        if chooses:  # a row each
-            rows = {name: np.reshape(array, (-1, ids.shape[-1])) for name, array in given.items() if array is not None}
-            out = self._run(ids.reshape(-1, ids.shape[-1]), **rows)
-            return Outputs(out.hidden.reshape(*ids.shape, -1), out.logits.reshape(ids.shape[:2]))
-        return self._run(ids, **given)
+        if not chooses:
+            return self._of_rows(ids, **given)
+        shape = (math.prod(ids.shape[:2]), ids.shape[2])  # a row for each choice
+        given = {name: array if array is None else np.reshape(array, shape) for name, array in given.items()}
+        out = self._of_rows(ids.reshape(shape), **given)
+        return Outputs(out.hidden.reshape(*ids.shape, out.hidden.shape[-1]), out.logits.reshape(ids.shape[:2]))
 
-    def _run(self, ids, attention_mask, token_type_ids=None, position_ids=None) -> Outputs:
-        mask = attention_mask
-        positions = np.maximum(np.cumsum(mask, 1) - 1, 0) if position_ids is None else position_ids
-        batch = {"tokens": ids, "segments": mask, "positions": np.asarray(positions, np.int32)}
+    def _of_rows(self, ids, attention_mask, token_type_ids, position_ids) -> Outputs:
+        """`__call__` of arrays that are (batch, length) each, or None."""
+        positions = np.maximum(np.cumsum(attention_mask, 1) - 1, 0) if position_ids is None else position_ids
+        batch = {"tokens": ids, "segments": attention_mask, "positions": np.asarray(positions, np.int32)}
         if token_type_ids is not None:
             batch["types"] = np.asarray(token_type_ids, np.int32)
         raise_problems(self._range_problems(batch))
-        of_texts = self.arch.kind in OF_TEXTS
-        if of_texts:
-            batch["at"] = read_positions(mask, self.arch.spec.reads)
+        text_level = self.arch.kind in TEXT_LEVEL
+        if text_level:
+            batch["at"] = read_positions(attention_mask, self.arch.spec.reads)
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch)
-        logits = None if self.arch.kind == "none" else out.logits[:, 0] if of_texts else out.logits
+        logits = None if self.arch.kind == "none" else out.logits[:, 0] if text_level else out.logits
         return Outputs(out.hidden, logits)
 
     def predict(self, texts: list, batch: int = 32) -> list[dict]:

@@ -160,8 +160,8 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     words = refused(jaxft.load, str(tiny_bert), head="maskedlm")
     assert "'maskedlm'" in words and "Did you mean 'masked-lm'?" in words
     assert "a bert model has no head 'causal-lm', only none" in refused(jaxft.load, str(tiny_bert), head="causal-lm")
-    words = refused(jaxft.load, str(tiny_bert), head="mask-lm")
-    assert "has no head 'mask-lm'" in words and "Did you mean 'masked-lm'?" in words
+    words = refused(jaxft.load, str(tiny_bert), head="casual-lm")
+    assert "has no head 'casual-lm'" in words and "Did you mean 'causal-lm'" not in words  # which it has not either
     assert "a gpt2 model has no head 'masked-lm'" in refused(jaxft.load, str(tiny_gpt2), head="masked-lm")
     assert "no config.json" in refused(jaxft.load, str(tmp_path))
     changes = {

@@ -14,10 +14,12 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file
-from zoo import FAMILIES, PAIRS, heads_of, logits_of, make
+from zoo import FAMILIES, PAIRS, heads_of, logits_of, make, model_type
 
 import jaxft
-from jaxft.models.heads import KINDS, OF_TEXTS
+from jaxft.models.heads import KINDS, TEXT_LEVEL
+from jaxft.models.load import find_weights
+from jaxft.models.model import Model
 from jaxft.models.params import bind
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.models.save import save_model
@@ -116,7 +118,7 @@ def check(theirs, head, tmp_path):
     """Hidden states, logits, the gradient of every parameter, and the way back."""
     ours = jaxft.load(str(tmp_path / "a"))
     assert ours.arch.kind == head
-    reads = ours.arch.spec.reads if head in OF_TEXTS else None
+    reads = ours.arch.spec.reads if head in TEXT_LEVEL else None
     texts, batch = batch_of(reads)
     expected = [logits_of(theirs, ids) for ids in texts]
     rng = np.random.default_rng(1)
@@ -283,6 +285,50 @@ def test_every_dropout_rate_is_read(family, tmp_path):
         arch = architecture(open_pretrained(str(tmp_path)), head, 3)
         found |= rates_of((arch.spec.embed, arch.spec.layers, arch.head))
     assert {name for name, rate in rates.items() if rate not in found} == set()
+
+
+@pytest.mark.parametrize("family", [family for family, head in PAIRS if head == "multiple-choice"])
+def test_dropout_before_the_scores_of_choices(family, tmp_path):
+    """Its rate is read from the setting that transformers reads."""
+    names = ("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
+    rates = {name: 0.2 + 0.01 * number for number, name in enumerate((*names, "summary_last_dropout"))}
+    known = transformers.AutoConfig.for_model(model_type(family)).to_dict()
+    theirs = make(family, "multiple-choice", tmp_path, **{name: r for name, r in rates.items() if name in known})
+    # The dropout of the model itself or of its summary, not of its backbone.
+    last = [module for name, module in theirs.named_modules() if re.fullmatch(r"drop(out)?|.*last_dropout", name)]
+    assert architecture(open_pretrained(str(tmp_path))).head.dropout == last[0].p
+
+
+# Settings of heads under which the scores would be others: (family, setting, value, message).
+OTHER_HEADS = [
+    ("electra", "summary_type", "last", "summary_type='last' is not supported, only 'first'"),
+    ("electra", "summary_use_proj", False, "summary_use_proj=False is not supported, only True"),
+    ("electra", "summary_activation", "softsign", "the activation 'softsign' is not supported"),
+    ("modernbert", "classifier_pooling", "mean", "classifier_pooling='mean' is not supported, only 'cls'"),
+    ("modernbert", "classifier_activation", "softsign", "the activation 'softsign' is not supported"),
+]
+
+
+@pytest.mark.parametrize("family, name, value, message", OTHER_HEADS, ids=[f"{f}-{n}" for f, n, _, _ in OTHER_HEADS])
+def test_heads_that_are_not_implemented(family, name, value, message, tmp_path):
+    make(family, "multiple-choice", tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(UserError, match=re.escape(message)):
+        jaxft.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_backbone_of_a_model_with_any_head(family, tmp_path):
+    """It is taken from each of the family's checkpoints; what is left over are the tensors of that head."""
+    for head in heads_of(family):
+        theirs = make(family, head, tmp_path / head)
+        pretrained = open_pretrained(str(tmp_path / head))
+        arch = architecture(pretrained, "none")
+        _, report = find_weights(Model(arch.spec, arch.head), pretrained, arch, "pretrained")
+        backbone = {theirs.base_model_prefix + "." + name for name in theirs.base_model.state_dict()}
+        stored = load_file(tmp_path / head / "model.safetensors").keys()
+        assert head == "none" or set(report.unused) == stored - backbone
 
 
 TABLES = ["bert", "camembert", "gpt2", "gpt_neo", "opt", "roberta"]  # of positions

@@ -67,6 +67,7 @@ TRANSFORM = {"head.dense.kernel", "head.dense.bias", "head.norm.scale", "head.no
 BERTS = {
     ("BertModel", "none"): (set(), ()),
     ("BertModel", "sequence-classification"): (CLASSES, ()),
+    ("BertModel", "multiple-choice"): (CLASSES, ()),
     ("BertModel", "masked-lm"): (TRANSFORM, ("pooler",)),
     ("BertForMaskedLM", "none"): ({"head.dense.kernel", "head.dense.bias"}, ("cls",)),
     ("BertForMaskedLM", "sequence-classification"): (POOLER | CLASSES, ("cls",)),

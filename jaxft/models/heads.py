@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.dropout import dropout
-from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, param, subkey
+from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, known_activation, param, subkey
 from jaxft.models.spec import Part
 from jaxft.models.vocabulary import Vocabulary
 
@@ -23,7 +23,8 @@ KINDS = {
     "masked-lm": "{}ForMaskedLM",
     "causal-lm": "{}ForCausalLM",
 }
-OF_TEXTS = ("sequence-classification", "multiple-choice")  # heads that read one token of each text
+TEXT_LEVEL = ("sequence-classification", "multiple-choice")  # heads that read one token of each text
+FIXED_SCORES = {"question-answering": 2, "multiple-choice": 1}  # start and end; one for each choice
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Pooler:
 
 class PoolerLayer(nnx.Module):
     def __init__(self, part: Pooler, width: int):
-        self.part = part
+        self.part, self.act = part, ACTIVATIONS[known_activation(part.act)]
         self.dense = Linear(width, width, ("embed", None), part.bias)
         self.norm = part.norm.build(width) if part.norm else nnx.data(None)
 
     def __call__(self, hidden, tokens: Table, key):
-        hidden = ACTIVATIONS[self.part.act](self.dense(dropout(hidden, self.part.dropout, key)))
+        hidden = self.act(self.dense(dropout(hidden, self.part.dropout, key)))
         return hidden if self.norm is None else self.norm(hidden)
 
 
@@ -104,6 +105,7 @@ class LanguageModelLayer(nnx.Module):
         self.part, inner = part, width
         if part.transform:
             inner = part.transform.width or width
+            self.act = ACTIVATIONS[known_activation(part.transform.act)]
             self.dense = Linear(width, inner, ("embed", None), part.transform.bias)
             self.norm = part.transform.norm.build(inner)
         self.table = nnx.data(None) if part.tied else Table(vocab, inner, ("vocab", "embed"))
@@ -111,7 +113,7 @@ class LanguageModelLayer(nnx.Module):
 
     def __call__(self, hidden, tokens: Table, key):
         if self.part.transform:
-            hidden = self.norm(ACTIVATIONS[self.part.transform.act](self.dense(hidden)))
+            hidden = self.norm(self.act(self.dense(hidden)))
         if self.part.scale != 1.0:
             hidden = hidden * jnp.asarray(self.part.scale, hidden.dtype)
         table = tokens if self.table is None else self.table

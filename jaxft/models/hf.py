@@ -21,11 +21,26 @@ class Family:
     architectures: dict[str, str]  # head -> transformers' class
     spec: Callable  # c -> Spec
     rows: Callable  # c -> rows of the backbone, without the prefix
-    # (c, head, classes) -> the head's part, its rows, and the tensors that repeat others: name -> the one that counts
+    # (c, head, classes) -> the head's part with so many classes, its rows, and tensors that repeat others: name -> the
+    # one that counts
     head: Callable
     buffers: tuple[str, ...] = ()  # patterns of tensors that are no parameters
     other_heads: tuple[str, ...] = ()  # and of those that may stand beside the head asked for
     prefixes: tuple[tuple[str, str], ...] = ()  # (head, its prefix), where that is another
+
+    @property
+    def all_prefixes(self) -> list[str]:
+        """Every prefix that tensors of the backbone may have; the usual one first."""
+        return [self.prefix, *dict(self.prefixes).values()]
+
+    def base(self, name: str) -> str:
+        """A tensor's name without the backbone's prefix, whatever head it was saved with."""
+        found = next((prefix for prefix in self.all_prefixes if name.startswith(prefix)), "")
+        return name.removeprefix(found)
+
+
+# What most encoders have in transformers.
+ENCODER_HEADS = "none sequence-classification token-classification question-answering multiple-choice masked-lm"
 
 
 def architectures(name: str, heads: str) -> dict[str, str]:
@@ -164,7 +179,7 @@ def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "
             rate = c.get("classifier_dropout", c.get("hidden_dropout", 0.1))
             return Classifier(classes, dropout=rate), [Row(token_classifier, "head.out", linear)], {}
         if kind == "question-answering":
-            return Classifier(2), [Row("qa_outputs", "head.out", linear)], {}
+            return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
         repeats = {output + ".weight": tokens + ".weight"} if ties else {}
         return LanguageModel(ties, False, **scores), [Row(output, "head.table", embedding)], repeats
 

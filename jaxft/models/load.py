@@ -127,19 +127,15 @@ class _Finder:
         if entry.theirs in self.bases:
             candidates.append(self.bases[entry.theirs])  # only the tied copy may have been stored
         bare = [name.removeprefix(self.arch.prefix) for name in candidates]
-        candidates += bare + [self.family.prefix + name for name in bare]
+        candidates += bare + [prefix + name for prefix in self.family.all_prefixes for name in bare]
         return next((name for name in candidates if name in self.tensors), None)
-
-    def base(self, name: str) -> str:
-        """A tensor's name without the backbone's prefix, be it that of this head or the family's usual one."""
-        return name.removeprefix(self.arch.prefix).removeprefix(self.family.prefix)
 
     def their_name(self, ours: str) -> str:
         return next((entry.theirs for entry in self.arch.entries if ours in entry.ours), ours)
 
     def leftovers(self, loaded: set[str]) -> tuple[list[str], list[str]]:
         """Tensors that nothing took: (those of other heads, those that nobody expects)."""
-        left = {name: self.base(name) for name in self.tensors if name not in loaded}
+        left = {name: self.family.base(name) for name in self.tensors if name not in loaded}
         left = {name: base for name, base in left.items() if not _matches(self.family.buffers, base)}
         left = {name: base for name, base in left.items() if name not in self.arch.repeats}
         unused = sorted(name for name, base in left.items() if _matches(self.family.other_heads, base))

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
+from jaxft.models.heads import FIXED_SCORES
 from jaxft.models.hf import Entry, Family
 from jaxft.models.reader import ConfigReader, read_config, read_raw
 from jaxft.models.spec import Spec
@@ -73,7 +74,7 @@ def architecture(
         model = f"a {pretrained.raw['model_type']} model"
         raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
     spec = family.spec(reader)
-    classes = 1 if kind == "multiple-choice" else classes or stored_classes(pretrained)
+    classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
     head, head_rows, repeats = family.head(reader, kind, classes)
     reader.check()
     prefix = dict(family.prefixes).get(kind, family.prefix)

@@ -94,7 +94,7 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
 def named_tensors(model, params, pretrained, arch, dtype):
     """(name, array) of every tensor of the checkpoint, one at a time."""
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
-    stored = {} if dtype != "auto" else _stored_dtypes(pretrained, arch)
+    stored = {} if dtype != "auto" else _stored_dtypes(pretrained)
     usual = FLOATS.get(dtype) or _usual(stored.values())
     for entry in arch.entries:
         if not all(name in by_name for name in entry.ours):
@@ -105,15 +105,12 @@ def named_tensors(model, params, pretrained, arch, dtype):
         yield name, np.ascontiguousarray(joined.astype(stored.get(base, usual)))
 
 
-def _stored_dtypes(pretrained, arch) -> dict[str, np.dtype]:
+def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
     """Number format of each tensor of the original checkpoint, by name without the backbone's prefix."""
     if not has_weights(pretrained.directory):
         return {}
     tensors = open_tensors(pretrained.directory)
-    return {
-        name.removeprefix(arch.prefix).removeprefix(pretrained.family.prefix): view.dtype
-        for name, view in tensors.items()
-    }
+    return {pretrained.family.base(name): view.dtype for name, view in tensors.items()}
 
 
 def _usual(dtypes) -> np.dtype:

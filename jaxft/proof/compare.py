@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.api import LoadedModel
-from jaxft.models.heads import OF_TEXTS
+from jaxft.models.heads import TEXT_LEVEL
 from jaxft.models.model import Model
 from jaxft.models.params import bind
 from jaxft.models.save import named_tensors
@@ -144,14 +144,14 @@ def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray
         batch["positions"][row, place] = np.arange(n)
         at[row] = place.start if model.arch.spec.reads == "first" else place.stop - 1
         places.append(place)
-    return batch | ({"at": at} if model.arch.kind in OF_TEXTS else {}), places
+    return batch | ({"at": at} if model.arch.kind in TEXT_LEVEL else {}), places
 
 
 def _of_text(out, row: int, place: slice, model: LoadedModel):
     """What the loss reads of a text: its logits, or without a head its hidden states."""
     if model.arch.kind == "none":
         return out.hidden[-1, row, place]
-    return out.logits[row] if model.arch.kind in OF_TEXTS else out.logits[row, place]
+    return out.logits[row] if model.arch.kind in TEXT_LEVEL else out.logits[row, place]
 
 
 def _loss(value, targets):

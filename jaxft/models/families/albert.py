@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from jaxft.models.families import bert
-from jaxft.models.heads import OF_TEXTS, Classifier, Pooler, Transform
-from jaxft.models.hf import Row, architectures, linear, masked_lm_head, norm
+from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
+from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head, norm
 from jaxft.models.parts import LayerNorm, Projection
 
 
@@ -41,7 +41,7 @@ def head(c, kind, classes):
     if kind == "none":
         return Pooler("tanh"), [pooler], {}
     rate = c.get("classifier_dropout_prob", 0.1)
-    if kind in OF_TEXTS:
+    if kind in TEXT_LEVEL:
         rows = [pooler._replace(ours="head.pooler.dense"), Row("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
     if kind == "token-classification":
@@ -62,7 +62,7 @@ def head(c, kind, classes):
 FAMILY = replace(
     bert.FAMILY,
     prefix="albert.",
-    architectures=architectures("Albert", bert.HEADS),
+    architectures=architectures("Albert", ENCODER_HEADS),
     spec=spec,
     rows=rows,
     head=head,

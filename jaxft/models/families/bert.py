@@ -1,8 +1,8 @@
 """BERT (Devlin et al. 2018): a post-norm encoder with learned positions and text types."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import OF_TEXTS, Classifier, Pooler, Transform
-from jaxft.models.hf import Family, Row, architectures, embedding, linear, masked_lm_head, norm
+from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
+from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
@@ -55,7 +55,7 @@ def head(c, kind: str, classes: int):
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
         return Pooler("tanh"), [Row("bert.pooler.dense", "head.dense", linear)], {}
-    if kind in OF_TEXTS:
+    if kind in TEXT_LEVEL:
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
         rows = [Row("bert.pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
@@ -63,7 +63,7 @@ def head(c, kind: str, classes: int):
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
-        return Classifier(2), [Row("qa_outputs", "head.out", linear)], {}
+        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
     return masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
@@ -75,10 +75,9 @@ def head(c, kind: str, classes: int):
     )
 
 
-HEADS = "none sequence-classification token-classification question-answering multiple-choice masked-lm"
 FAMILY = Family(
     "bert.",
-    architectures("Bert", HEADS),
+    architectures("Bert", ENCODER_HEADS),
     spec,
     rows,
     head,

@@ -1,8 +1,8 @@
 """DistilBERT (Sanh et al. 2019): BERT without text types and pooler."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import OF_TEXTS, Classifier, Pooler, Transform
-from jaxft.models.hf import Family, Row, architectures, embedding, linear, masked_lm_head, norm
+from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
+from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
@@ -41,13 +41,13 @@ def head(c, kind, classes):
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
         return None, [], {}
-    if kind in OF_TEXTS:
+    if kind in TEXT_LEVEL:
         rows = [Row("pre_classifier", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("relu"), dropout=c.seq_classif_dropout), rows, {}
     if kind == "token-classification":
         return Classifier(classes, dropout=c.dropout), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
-        return Classifier(2, dropout=c.qa_dropout), [Row("qa_outputs", "head.out", linear)], {}
+        return Classifier(classes, dropout=c.qa_dropout), [Row("qa_outputs", "head.out", linear)], {}
     return masked_lm_head(
         tied,
         Transform(c.activation, NORM),
@@ -59,10 +59,9 @@ def head(c, kind, classes):
     )
 
 
-HEADS = "none sequence-classification token-classification question-answering multiple-choice masked-lm"
 FAMILY = Family(
     "distilbert.",
-    architectures("DistilBert", HEADS),
+    architectures("DistilBert", ENCODER_HEADS),
     spec,
     rows,
     head,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from jaxft.models.families import bert
 from jaxft.models.heads import Classifier, Pooler, Transform
-from jaxft.models.hf import Row, architectures, linear, masked_lm_head
+from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head
 from jaxft.models.parts import LayerNorm, Projection
 
 
@@ -51,7 +51,7 @@ def choice(c, classes):
 FAMILY = replace(
     bert.FAMILY,
     prefix="electra.",
-    architectures=architectures("Electra", bert.HEADS),
+    architectures=architectures("Electra", ENCODER_HEADS),
     spec=spec,
     rows=rows,
     head=head,

@@ -52,7 +52,7 @@ def head(c, kind, classes):
     if kind == "sequence-classification":
         return Classifier(classes, bias=False), [Row("score", "head.out", linear)], {}
     if kind == "question-answering":
-        return Classifier(2), [Row("qa_outputs", "head.out", linear)], {}
+        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
     rows = [Row("lm_head", "head.table", embedding), Row("lm_head.bias", "head.bias", tensor)]
     return LanguageModel(False, True), rows, {}
 

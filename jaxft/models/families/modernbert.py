@@ -2,8 +2,8 @@
 window on both sides."""
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import OF_TEXTS, Classifier, Pooler, Transform
-from jaxft.models.hf import Family, Fused, Row, architectures, embedding, linear, masked_lm_head, norm
+from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
+from jaxft.models.hf import ENCODER_HEADS, Family, Fused, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Embed, Gated, LayerNorm
 from jaxft.models.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
@@ -70,21 +70,19 @@ def head(c, kind, classes):
             bias="decoder.bias",
             biased=c.decoder_bias,
         )
-    if kind in OF_TEXTS:
+    if kind in TEXT_LEVEL:
         c.expect("classifier_pooling", "cls", "a head that reads the mean of all tokens is not implemented")
     rows = [
         Row("head.dense", "head.pooler.dense", linear),
         Row("head.norm", "head.pooler.norm", norm),
         Row("classifier", "head.out", linear),
     ]
-    classes = 2 if kind == "question-answering" else classes
     return Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout), rows, {}
 
 
-HEADS = "none sequence-classification token-classification question-answering multiple-choice masked-lm"
 FAMILY = Family(
     "model.",
-    architectures("ModernBert", HEADS),
+    architectures("ModernBert", ENCODER_HEADS),
     spec,
     rows,
     head,

@@ -4,10 +4,8 @@ from dataclasses import replace
 
 from jaxft.models.families import bert
 from jaxft.models.heads import Classifier, Pooler, Transform
-from jaxft.models.hf import Row, architectures, linear, masked_lm_head
+from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head
 from jaxft.models.parts import LayerNorm
-
-HEADS = bert.HEADS
 
 
 def spec(c):
@@ -42,7 +40,7 @@ def head(c, kind, classes):
 FAMILY = replace(
     bert.FAMILY,
     prefix="roberta.",
-    architectures=architectures("Roberta", HEADS),
+    architectures=architectures("Roberta", ENCODER_HEADS),
     spec=spec,
     head=head,
     other_heads=(r"lm_head\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),
