@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.answers import ANSWERS
-from jaxft.models.heads import TEXT_LEVEL
+from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, shardings, variables
@@ -54,13 +54,25 @@ class LoadedModel:
             self._tokenizer = tokenizer_of(self.pretrained.directory, self.arch.spec.embed.vocab)
         return self._tokenizer
 
-    def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None) -> Outputs:
+    def __call__(
+        self,
+        input_ids,
+        attention_mask=None,
+        token_type_ids=None,
+        position_ids=None,
+        decoder_input_ids=None,
+        decoder_attention_mask=None,
+    ) -> Outputs:
         """Integer arrays (batch, length), or for multiple choice (batch, choices, length); the mask is 1 for tokens and
         0 for padding, on either side.
 
         Returns `hidden` (batch, length, width) and `logits`, float32: (batch, classes) for classification, (batch,
         choices) for multiple choice, (batch, length, vocabulary) for language models, None without a head. Positions
         count the tokens of each row, padding left out, unless `position_ids` says otherwise.
+
+        A model of encoder and decoder also needs `decoder_input_ids` (batch, target length), unless its head classifies
+        or answers: its decoder then reads the same text, one place later. `hidden` and `logits` are the decoder's,
+        `memory` (batch, length, width) is the encoder's result.
         """
         chooses = self.arch.kind == "multiple-choice"
         axes = ("batch", "choices", "length") if chooses else ("batch", "length")
@@ -73,16 +85,39 @@ class LoadedModel:
             if array is not None and np.shape(array) != ids.shape or ids.ndim != len(axes)
         )
         if not chooses:
-            return self._of_rows(ids, **given)
+            decoder = self._decoder_arrays(ids, decoder_input_ids, decoder_attention_mask)
+            return self._of_rows(ids, **given, decoder=decoder)
         shape = (math.prod(ids.shape[:2]), ids.shape[2])  # a row for each choice
         given = {name: array if array is None else np.reshape(array, shape) for name, array in given.items()}
         out = self._of_rows(ids.reshape(shape), **given)
         return Outputs(out.hidden.reshape(*ids.shape, out.hidden.shape[-1]), out.logits.reshape(ids.shape[:2]))
 
-    def _of_rows(self, ids, attention_mask, token_type_ids, position_ids) -> Outputs:
+    def _decoder_arrays(self, source, ids, mask) -> dict[str, np.ndarray]:
+        """What the decoder reads, under the names of a batch; {} where it reads the same text or there is none."""
+        again, encodes = self.arch.kind in READ_AGAIN, self.arch.spec.encoder is not None
+        if ids is None:
+            missing = encodes and not again
+            raise_problems(["decoder_input_ids are needed: the text that the decoder reads"] if missing else [])
+            return {}
+        if not encodes or again:
+            raise_problems(
+                [f"decoder_input_ids are given, but a {self.arch.kind} model of this family does not read them"]
+            )
+        ids = np.asarray(ids, np.int32)
+        mask = np.ones_like(ids) if mask is None else np.asarray(mask, np.int32)
+        if ids.ndim != 2 or ids.shape[0] != source.shape[0] or mask.shape != ids.shape:
+            raise_problems(
+                [
+                    f"decoder_input_ids have shape {ids.shape}, their mask {mask.shape}: both must be (batch, target "
+                    f"length), with the batch of input_ids, {source.shape[0]}"
+                ]
+            )
+        return {"decoder_tokens": ids, "decoder_segments": mask, "decoder_positions": counted(mask)}
+
+    def _of_rows(self, ids, attention_mask, token_type_ids, position_ids, decoder=None) -> Outputs:
         """`__call__` of arrays that are (batch, length) each, or None."""
-        positions = np.maximum(np.cumsum(attention_mask, 1) - 1, 0) if position_ids is None else position_ids
-        batch = {"tokens": ids, "segments": attention_mask, "positions": np.asarray(positions, np.int32)}
+        positions = counted(attention_mask) if position_ids is None else np.asarray(position_ids, np.int32)
+        batch = {"tokens": ids, "segments": attention_mask, "positions": positions} | (decoder or {})
         if token_type_ids is not None:
             batch["types"] = np.asarray(token_type_ids, np.int32)
         raise_problems(self._range_problems(batch))
@@ -92,7 +127,7 @@ class LoadedModel:
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch)
         logits = None if self.arch.kind == "none" else out.logits[:, 0] if text_level else out.logits
-        return Outputs(out.hidden, logits)
+        return Outputs(out.hidden, logits, out.memory)
 
     def predict(self, texts: list, batch: int = 32) -> list[dict]:
         """What the head says of each text; a pair of texts is a tuple.
@@ -150,7 +185,9 @@ class LoadedModel:
     def _range_problems(self, batch) -> list[str]:
         """Numbers beyond a table's end: JAX would clamp them without a word."""
         embed, problems = self.arch.spec.embed, []
-        limits = {"tokens": embed.vocab, "positions": self.arch.spec.max_positions, "types": embed.types}
+        source = (self.arch.spec.encoder or self.arch.spec).embed.vocab
+        limits = {"tokens": source, "positions": self.arch.spec.max_positions, "types": embed.types}
+        limits |= {"decoder_tokens": embed.vocab, "decoder_positions": self.arch.spec.max_positions}
         for name, limit in limits.items():
             if name not in batch or limit is None or not batch[name].size:
                 continue
@@ -162,7 +199,13 @@ class LoadedModel:
 
 
 def _arrays(out: Outputs) -> Outputs:
-    return Outputs(out.hidden.astype(jnp.float32), out.logits)
+    memory = None if out.memory is None else out.memory.astype(jnp.float32)
+    return Outputs(out.hidden.astype(jnp.float32), out.logits, memory)
+
+
+def counted(mask: np.ndarray) -> np.ndarray:
+    """Positions (batch, length) of tokens: how many of their row stand before them."""
+    return np.maximum(np.cumsum(mask, 1) - 1, 0).astype(np.int32)
 
 
 def read_positions(mask: np.ndarray, reads: str) -> np.ndarray:

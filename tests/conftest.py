@@ -77,10 +77,10 @@ def byte_bpe(bos=None, eos="<|endoftext|>", texts=TEXTS, vocabulary=125) -> tran
 
 
 def save_perturbed(model: transformers.PreTrainedModel, tokenizer, directory, seed=0):
-    """Makes every parameter noise, around 0 or, for norm scales, 1, and writes model and tokenizer."""
+    """Makes every parameter that trains noise, around 0 or, for norm scales, 1, and writes model and tokenizer."""
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
             if parameter.ndim > 1:
                 parameter.zero_()
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise))

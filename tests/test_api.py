@@ -75,6 +75,39 @@ def test_kinds_of_input(classifier):
     assert np.abs(np.asarray(backwards.logits - expected.logits)).max() > 1e-3
 
 
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_decoder_reads_another_text(family, tmp_path, one_device):
+    """Both texts padded, each on either side."""
+    theirs = make(family, "seq2seq-lm", tmp_path)
+    ours, rng = jaxft.load(str(tmp_path)), np.random.default_rng(0)
+    source, target = rng.integers(5, 100, (2, 9)), rng.integers(5, 100, (2, 7))
+    mask, target_mask = np.ones_like(source), np.ones_like(target)
+    mask[0, :3] = mask[1, 7:] = target_mask[0, 5:] = target_mask[1, :2] = 0
+    out = ours(source, mask, decoder_input_ids=target, decoder_attention_mask=target_mask)
+    assert out.logits.shape == (2, 7, 125) and out.hidden.shape == (2, 7, 24) and out.memory.shape == (2, 9, 24)
+    for row in range(2):
+        texts = [torch.tensor(ids[row][m[row] > 0])[None] for ids, m in ((source, mask), (target, target_mask))]
+        expected = theirs(texts[0], decoder_input_ids=texts[1])
+        found = {"logits": out.logits[row][target_mask[row] > 0], "memory": out.memory[row][mask[row] > 0]}
+        for name, wanted in {"logits": expected.logits, "memory": expected.encoder_last_hidden_state}.items():
+            np.testing.assert_allclose(found[name], wanted[0].detach(), rtol=0, atol=1e-5 * wanted.abs().max().item())
+    with pytest.raises(UserError, match="decoder_input_ids are needed: the text that the decoder reads"):
+        ours(source, mask)
+    with pytest.raises(UserError, match=r"decoder_input_ids have shape \(1, 7\), their mask \(2, 7\): both must be"):
+        ours(source, mask, decoder_input_ids=target[:1], decoder_attention_mask=target_mask)
+    with pytest.raises(UserError, match="decoder_tokens reach 125, but the model has 125 of them"):
+        ours(source, mask, decoder_input_ids=target + 125 - target.max())
+    classifier = jaxft.load(str(tmp_path), head="sequence-classification")
+    with pytest.raises(UserError, match="decoder_input_ids are given, but a sequence-classification model"):
+        classifier(source, mask, decoder_input_ids=target)
+    assert classifier.predict(["the cat sat", "a good film"])[1]["label"].startswith("LABEL_")
+
+
+def test_a_classifier_has_no_decoder_text(classifier):
+    with pytest.raises(UserError, match="decoder_input_ids are given, but a sequence-classification model"):
+        classifier([[5, 6]], decoder_input_ids=[[5, 6]])
+
+
 @pytest.mark.parametrize("family", AUTO)
 def test_padding_of_any_amount_on_either_side_changes_nothing(loaded, family):
     """A text of 13 tokens by itself, against rows of 16 and 37 with the text at the front, at the end, inside."""
@@ -165,7 +198,7 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     assert "a gpt2 model has no head 'masked-lm'" in refused(jaxft.load, str(tiny_gpt2), head="masked-lm")
     assert "no config.json" in refused(jaxft.load, str(tmp_path))
     changes = {
-        "t5": {"model_type": "t5"},
+        "reformer": {"model_type": "reformer"},
         "mine": {"model_type": "my-own"},
         "none": {"model_type": None},
         "qa": {"architectures": ["BertForNextSentencePrediction"]},
@@ -175,7 +208,9 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
         (tmp_path / name).mkdir()
         config = json.loads((tiny_bert / "config.json").read_text())
         (tmp_path / name / "config.json").write_text(json.dumps(config | change))
-    assert "model_type 't5' is not supported, only albert, bert, " in refused(jaxft.load, str(tmp_path / "t5"))
+    assert "model_type 'reformer' is not supported, only albert, bart, " in refused(
+        jaxft.load, str(tmp_path / "reformer")
+    )
     assert "model_type 'my_own' is not supported" in refused(jaxft.load, str(tmp_path / "mine"))
     assert "has no model_type" in refused(jaxft.load, str(tmp_path / "none"))
     assert "num_attention_heads" in refused(jaxft.load, str(tmp_path / "heads"))

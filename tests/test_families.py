@@ -275,9 +275,11 @@ def row_of(*texts, length=20) -> dict[str, np.ndarray]:
     return {name: np.pad(array, (0, length - len(array))).astype(np.int32) for name, array in joined.items()}
 
 
-# Of other kinds: layers that run twice, slopes, neighbours that turn and layers side by side, windows and bent scores.
+# Of other kinds: layers that run twice, slopes, neighbours that turn and layers side by side, windows and bent scores,
+# learned distances, decoders that read their encoder's text again.
 LAST = [(family, kind) for family in BASE for kind in ("sequence-classification", "lm")]
-LAST += [(family, "lm") for family in ("albert", "bloom", "gemma2", "gpt_neox", "gptj")]
+LAST += [(family, "lm") for family in ("albert", "bloom", "gemma2", "gpt_neox", "gptj", "mpnet")]
+LAST += [(family, "sequence-classification") for family in ("mbart", "umt5")]
 
 
 @pytest.mark.parametrize("family, kind", LAST, ids=map("-".join, LAST))
@@ -298,14 +300,14 @@ def test_the_last_layer_only_where_the_head_reads(family, kind, tmp_path):
     for model in models:
         stacked = {
             path: np.stack([values[name] for name in names(model, path)])
-            if path.startswith("layers.")
+            if "layers.segments." in path
             else values[path]
             for path in variables(model)
         }
         loss, grads = jax.jit(jax.value_and_grad(lambda p, m=model: our_loss(m)(p, batch, None)["loss"].total))(stacked)
         by_name = {}
         for path, grad in grads.items():
-            rows = grad if path.startswith("layers.") else grad[None]
+            rows = grad if "layers.segments." in path else grad[None]
             by_name |= dict(zip(names(model, path), np.asarray(rows), strict=True))
         results.append((loss, by_name))
     (loss_all, all_), (loss_read, read) = results
@@ -316,7 +318,7 @@ def test_the_last_layer_only_where_the_head_reads(family, kind, tmp_path):
 
 def shapes_by_name(model) -> dict[str, tuple[int, ...]]:
     return {
-        name: shape(variable)[1:] if path.startswith("layers.") else shape(variable)
+        name: shape(variable)[1:] if "layers.segments." in path else shape(variable)
         for path, variable in variables(model).items()
         for name in names(model, path)
     }

@@ -9,11 +9,15 @@ import numpy as np
 import optax
 import pytest
 import torch
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from jaxft.models import vocabulary
-from jaxft.models.attention import MASKED, Scores, attend, dot_product_attention, visible
+from jaxft.models.attention import visible
+from jaxft.models.distances import Buckets, toeplitz
 from jaxft.models.dropout import keep_mask, random_words
 from jaxft.models.parts import gelu
+from jaxft.models.scores import MASKED, Scores, attend, dot_product_attention
 from jaxft.models.tiles import TILE, tiles
 from jaxft.parallel.mesh import make_mesh
 
@@ -41,7 +45,7 @@ def plain(q, k, v, mask, how, keep=None, lean=None):
         if how.cap is not None:
             scores = how.cap * jnp.tanh(scores / how.cap)
         if lean is not None:
-            scores = scores + lean[:, key_head, query_head][:, None]
+            scores = scores + lean.reshape(len(lean), KV, HEADS // KV, -1, S)[:, key_head, query_head]
         weights = jax.nn.softmax(jnp.where(mask[:, 0], scores, MASKED), -1)
         if keep is not None:
             weights = weights * keep[:, key_head, query_head * T : (query_head + 1) * T] / (1 - how.dropout)
@@ -63,7 +67,7 @@ HOW = {
 def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
     monkeypatch.setitem(TILE, "cpu", tile)
     q, k, v, g, segments = inputs()
-    mask = visible(segments, causal, window)
+    mask = visible(segments, segments, causal, window)
     key = jax.random.key(3) if how.dropout else None
     keep = keep_mask(key, RATE, (B, KV, HEADS // KV * T, S)) if how.dropout else None
     lean = np.random.default_rng(1).standard_normal((B, KV, HEADS // KV, S)).astype(np.float32) if how.cap else None
@@ -77,11 +81,46 @@ def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["one for all rows", "one for each"])
+@pytest.mark.parametrize("tile", [TILE["cpu"], 2 * KV * 4 * 2 * T * S, 4 * 2 * T * S])  # all, two rows, one head
+def test_learned_scores_and_their_gradients(shared, tile, monkeypatch):
+    monkeypatch.setitem(TILE, "cpu", tile)
+    q, k, v, g, segments = inputs()
+    mask, how = visible(segments, segments, False), Scores(0.7, cap=1.5, learned=True)
+    lean = np.random.default_rng(1).standard_normal((1 if shared else B, KV, HEADS // KV * T, S)).astype(np.float32)
+    found, back = jax.vjp(lambda *given: attend(*given[:3], mask, how, None, given[3]), q, k, v, lean)
+    with jax.enable_x64(True):
+        wide = [x.astype(np.float64) for x in (q, k, v, lean)]
+        expected, back_plain = jax.vjp(lambda *given: plain(*given[:3], mask, how, lean=given[3]), *wide)
+        gradients = back_plain(g.astype(np.float64))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    for one, other in zip(back(g), gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("count, longest", [(32, 128), (8, 10), (20, 128), (32, 1000)])
+def test_buckets_of_distances(count, longest):
+    """Those of transformers, at every distance; its encoder's and its decoder's, and MPNet's."""
+    ahead = np.arange(-5000, 5000)
+    for causal in (False, True):
+        theirs = T5Attention._relative_position_bucket(torch.tensor(ahead), not causal, count, longest)
+        assert np.array_equal(Buckets(1, count, longest, causal).numbers(ahead), theirs.numpy())
+    theirs = MPNetEncoder.relative_position_bucket(torch.tensor(ahead), count, longest)
+    assert np.array_equal(Buckets(1, count, longest, False).numbers(ahead), theirs.numpy())
+
+
+def test_scores_of_distances_have_a_place_for_each_query_and_key():
+    of_distance = np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32)
+    found = np.asarray(toeplitz(of_distance, 5))
+    for head, t, s in np.ndindex(2, 5, 5):
+        assert found[head, t, s] == of_distance[head, s - t + 4]
+
+
 def test_what_a_token_sees():
     """Its own text; before itself where attention is causal; less than a window away."""
     segments = np.array([[1, 1, 1, 1, 2, 2, 0]])
     for causal, window in ((False, None), (True, None), (True, 2), (False, 2)):
-        found = np.asarray(visible(segments, causal, window))[0, 0]
+        found = np.asarray(visible(segments, segments, causal, window))[0, 0]
         for t, s in np.ndindex(7, 7):
             near = window is None or abs(t - s) < window
             assert found[t, s] == (segments[0, t] == segments[0, s] and near and (s <= t or not causal))
@@ -104,7 +143,7 @@ def test_attention_in_half_precision():
     """Of inputs that bfloat16 holds exactly: the error is that of rounding weights and results, of 8 bits."""
     q, k, v, g, segments = inputs()
     q, k, v, g = (np.asarray(jnp.asarray(x, jnp.bfloat16)) for x in (q, k, v, g))
-    mask = visible(segments, True)
+    mask = visible(segments, segments, True)
     found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, PLAIN, None), q, k, v)
     wide = [x.astype(np.float32) for x in (q, k, v)]
     expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, PLAIN), *wide)
@@ -125,7 +164,7 @@ def test_random_words_are_those_of_jax():
 def test_nothing_of_length_times_length_is_kept(rate):
     q, k, v, _, segments = inputs()
     key = jax.random.key(3) if rate else None
-    mask = visible(segments, False)
+    mask = visible(segments, segments, False)
     q, k, v = (x.reshape(B, -1, KV, H).swapaxes(1, 2) for x in (q, k, v))
     _, back = jax.vjp(
         lambda q, k, v: dot_product_attention(q, k, v, mask, None, key, Scores(1.0, dropout=rate)), q, k, v

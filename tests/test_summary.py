@@ -91,8 +91,10 @@ def counted(directory, task, tune, scan) -> tuple[float, float]:
     batch = random_batch(4, 16, 100, isinstance(task, CausalLM))
     program = jax.make_jaxpr(jax.value_and_grad(loss))(trained, params, batch).jaxpr
     program, _ = dce_jaxpr(program, [True] * len(program.outvars))  # the table's gradient where it is frozen
-    runs = sum(layer.times for layer in built.model.spec.layers)
-    layers = {16: runs - 1, batch["at"].shape[1]: 1} if "at" in batch else {16: runs}
+    spec = built.model.spec
+    runs, each = sum(layer.times for layer in spec.layers), 2 if spec.encoder else 1  # to itself and to the encoder's
+    layers = Counter({16: len(spec.encoder.layers)} if spec.encoder else {})
+    layers.update({16: each * (runs - 1), batch["at"].shape[1]: each} if "at" in batch else {16: each * runs})
     expected = without_repeats(products(program), layers, 16, built.model.spec.layers[0].attn)
     return summary.flops(built.model, set(built.trained), batch), expected
 
@@ -105,6 +107,8 @@ def counted(directory, task, tune, scan) -> tuple[float, float]:
         ("albert", "sequence-classification", Classify()),
         ("qwen3", "causal-lm", CausalLM()),  # norms of heads
         ("gpt_neox", "causal-lm", CausalLM()),  # layers side by side
+        ("mpnet", "masked-lm", MaskedLM()),  # learned distances
+        ("t5", "sequence-classification", Classify()),  # an encoder and a decoder
     ],
 )
 def test_flops_of_other_kinds_of_layers(family, head, task, tune, tmp_path, one_device):

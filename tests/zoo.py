@@ -23,9 +23,35 @@ SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 WINDOWED = {"use_sliding_window": True, "sliding_window": 5, "layer_types": SLIDING}
 PARTIAL = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
 GEMMA = {"head_dim": 10, **GROUPED}
+SIDES = {
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 32,
+    "d_model": 24,
+    "scale_embedding": True,
+    **dict.fromkeys(["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]),
+}
+T5 = {
+    "d_model": 24,
+    "d_kv": 10,
+    "d_ff": 40,
+    "num_heads": 3,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 10,
+    "decoder_start_token_id": 0,
+    **dict.fromkeys(
+        ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"]
+    ),
+}
 MORE = {
     "albert": {"embedding_size": 14, "num_hidden_layers": 4, "num_hidden_groups": 2},
     "bloom": {"n_layer": 3, "n_head": 3, "intermediate_size": None, "max_position_embeddings": None},
+    "bart": SIDES,
     "cohere": {**GROUPED, "logit_scale": 0.3},
     "distilbert": {"hidden_dim": 40, "intermediate_size": None},
     "electra": {"embedding_size": 14},
@@ -61,7 +87,11 @@ MORE = {
         "attention_multiplier": 0.2,
     },
     "llama": GROUPED,
+    "m2m_100": SIDES,
+    "marian": {**SIDES, "decoder_start_token_id": 3},
+    "mbart": SIDES,
     "mistral": {**GROUPED, "sliding_window": 5},
+    "mt5": T5,
     "modernbert": {
         "local_attention": 8,
         "layer_types": SLIDING,
@@ -73,12 +103,15 @@ MORE = {
     "olmo": {**GROUPED, "clip_qkv": 0.3},
     "olmo2": GROUPED,
     "opt": {"ffn_dim": 40, "word_embed_proj_dim": 24, "intermediate_size": None},
+    "pegasus": SIDES,
     "phi": {**GROUPED, "rope_parameters": PARTIAL},
     "phi3": {**GROUPED, "sliding_window": 5, "rope_parameters": PARTIAL},
     "qwen2": {**GROUPED, **WINDOWED},
     "qwen3": {**GROUPED, **WINDOWED, "head_dim": 10},
     "smollm3": {**GROUPED, **WINDOWED, "no_rope_layers": [1, 0, 1]},
     "stablelm": {**GROUPED, "use_qkv_bias": True, "rope_parameters": PARTIAL},
+    "t5": T5,
+    "umt5": T5,
 }
 TOKENIZERS = {"encoder": wordpiece, "decoder": lambda: byte_bpe(bos="<s>", eos="</s>")}
 
@@ -107,11 +140,15 @@ def make(family: str, head: str, directory, **more) -> transformers.PreTrainedMo
     return theirs
 
 
-def logits_of(theirs, ids) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(hidden states (length, width), logits (slots, scores) or None) of one text without padding."""
+def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(hidden states (length, width), logits (slots, scores) or None) of one text without padding.
+
+    `decoder_ids` are what the decoder reads, if that is another text.
+    """
     ids = torch.tensor(ids)[None].long()
-    out = theirs(ids[None] if "ForMultipleChoice" in type(theirs).__name__ else ids)
-    hidden = theirs.base_model(ids).last_hidden_state[0]
+    more = {} if decoder_ids is None else {"decoder_input_ids": torch.tensor(decoder_ids)[None].long()}
+    out = theirs(ids[None] if "ForMultipleChoice" in type(theirs).__name__ else ids, output_hidden_states=True, **more)
+    hidden = (out.get("decoder_hidden_states") or out.hidden_states)[-1][0]
     if "start_logits" in out:
         return hidden, torch.stack([out.start_logits[0], out.end_logits[0]], -1)
     logits = out.get("logits")

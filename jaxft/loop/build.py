@@ -15,7 +15,7 @@ from jaxft.data.source import Rows, as_rows
 from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
-from jaxft.models.params import Params, all_names, bind, names, shape, shardings, variables
+from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
 from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.optim.base import lr_multipliers, optimizer
 from jaxft.parallel.mesh import data_shards, make_mesh, sharding
@@ -201,14 +201,14 @@ def training(built: Built, total: int) -> Training:
 def lay_out(cfg: Config, arch: Architecture, hidden: str = "all") -> tuple[Model, list[str]]:
     """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
     options = {"dtype": compute_dtype(cfg), "remat": cfg.remat, "unroll": cfg.scan}
-    uncut = all_names(Model(arch.spec, arch.head))
+    uncut = trainable(Model(arch.spec, arch.head))
     chosen = cfg.tune.select(uncut, len(arch.spec.layers))
     if not chosen:
         raise UserError("config.tune selects no parameter: nothing would train")
-    trains = [
-        frozenset(name.removeprefix(f"layers.{i}.") for name in chosen if name.startswith(f"layers.{i}."))
-        for i in range(len(arch.spec.layers))
-    ]
+
+    def trains(layer: str):
+        return frozenset(name.removeprefix(layer) for name in chosen if name.startswith(layer))
+
     model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
     return model, [path for path in variables(model) if names(model, path)[0] in chosen]
 

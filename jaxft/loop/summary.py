@@ -35,85 +35,128 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
 
     A product with a (i, o) kernel costs 2io a token forward, as much again for the gradient of its input where
     something below it trains, and again for the kernel's own gradient if it trains. Attention counts every key,
-    masked or not; recomputation (remat) does not count.
+    masked or not; recomputation (remat) does not count. An encoder is below all of its decoder.
     """
-    rows, length = batch["tokens"].shape
-    slots = math.prod(batch.get("at", batch["tokens"]).shape)
+    slots = math.prod(batch.get("at", batch.get("decoder_tokens", batch["tokens"])).shape)
     lowest = min((_depth(model, path) for path in trained), default=math.inf)
     total = 0.0
     for path, variable in variables(model).items():
         if not path.endswith((".kernel", ".embedding")):
             continue
         size = math.prod(shape(variable))
-        if path.startswith("embed.") and path.endswith(".embedding"):
+        if path.removeprefix("encoder.").startswith("embed.") and path.endswith(".embedding"):
             tied = path == "embed.tokens.embedding" and getattr(model.head, "table", 0) is None
             total += tied * 2 * size * slots * (2 + (path in trained))
             continue
-        positions = slots if path.startswith("head.") or _at_slots(model, path) else rows * length
-        positions += (_times(model, path) - 1) * rows * length
-        # In a loop over layers each of them hands a gradient down, the lowest too.
+        positions = slots if path.startswith("head.") or _at_slots(model, path) else _tokens(path, batch)
+        positions += (_times(model, path) - 1) * _tokens(path, batch)
         depth = _depth(model, path)
-        inputs = depth > lowest or depth == lowest and _loops(model, path)
+        if _reads_memory(path):
+            inputs = lowest < -1
+        else:  # In a loop over layers each of them hands a gradient down, the lowest too.
+            inputs = depth > lowest or depth == lowest and _loops(model, path)
         total += 2 * size * positions * (1 + inputs + (path in trained))
-    for number, segment in enumerate(model.layers.plan):
-        query = f"layers.segments.{number}.0.attn.q.kernel"
-        backward = 2 if _depth(model, query) >= lowest else 0
-        queries = slots if _at_slots(model, query) else rows * length
-        queries += (_times(model, query) - 1) * rows * length
+    return total + sum(_attention(model, name, lowest, slots, batch) for name in ("", "encoder."))
+
+
+def _attention(model: Model, name: str, lowest: float, slots: int, batch: dict) -> float:
+    """Of the scores of one side and what they gather; the products with kernels left out."""
+    backbone, total = _backbone(model, name), 0.0
+    for number, segment in enumerate(backbone.layers.plan if backbone else ()):
         for place in range(segment.period):
-            part = model.spec.layers[segment.start + place].attn
-            total += segment.repeats * (1 + backward) * 4 * queries * length * part.heads * part.head_dim
+            layer = backbone.spec.layers[segment.start + place]
+            for kind, part in (("attn", layer.attn), ("cross", layer.cross)):
+                query, key = (f"{name}layers.segments.{number}.{place}.{kind}.{x}.kernel" for x in "qk")
+                if part is None:
+                    continue
+                backward = 2 if _depth(model, query) >= lowest else 0
+                queries = slots if _at_slots(model, query) else _tokens(query, batch)
+                queries += (_times(model, query) - 1) * _tokens(query, batch)
+                keys = _tokens(key, batch) // batch["tokens"].shape[0]
+                total += segment.repeats * (1 + backward) * 4 * queries * keys * part.heads * part.head_dim
     return total
+
+
+def _tokens(path: str, batch: dict) -> int:
+    """How many tokens a kernel meets: those of the encoder's text or the decoder's, where there are both."""
+    source = path.startswith("encoder.") or _reads_memory(path) or "decoder_tokens" not in batch
+    return math.prod(batch["tokens" if source else "decoder_tokens"].shape)
+
+
+def _reads_memory(path: str) -> bool:
+    """Whether a kernel takes the encoder's result into the decoder."""
+    return re.search(r"\.cross\.[kv]\.", path) is not None
+
+
+def _backbone(model: Model, path: str):
+    return model.encoder if path.startswith("encoder.") else model
 
 
 def _at_slots(model: Model, path: str) -> bool:
     """Whether a parameter of the last layer is used only where the head reads: all but keys and values."""
     last = f"layers.segments.{len(model.layers.plan) - 1}."
-    return model.hidden == "read" and path.startswith(last) and ".attn.k." not in path and ".attn.v." not in path
+    return model.hidden == "read" and path.startswith(last) and not re.search(r"\.(attn|cross)\.[kv]\.", path)
 
 
 def _times(model: Model, path: str) -> int:
     """How often a parameter's layer runs."""
-    if not path.startswith("layers."):
+    if not (found := re.match(r"(?:encoder\.)?layers\.segments\.(\d+)\.(\d+)", path)):
         return 1
-    number, place = re.match(r"layers\.segments\.(\d+)\.(\d+)", path).groups()
-    return model.spec.layers[model.layers.plan[int(number)].layer(0, int(place))].times
+    number, place = map(int, found.groups())
+    backbone = _backbone(model, path)
+    return backbone.spec.layers[backbone.layers.plan[number].layer(0, place)].times
 
 
 # Parts of a layer from its input up, by the number of their row: what trains in one needs gradients from those above.
 ORDER = (
     ("norms.attn_in",),
-    ("attn.q", "attn.k", "attn.v", "attn.q_norm", "attn.k_norm"),
+    ("attn.q", "attn.k", "attn.v", "attn.q_norm", "attn.k_norm", "attn.distances"),
     ("attn.o",),
-    ("norms.attn_out", "norms.attn_res", "norms.mlp_in"),
+    ("norms.attn_out", "norms.attn_res", "norms.cross_in"),
+    ("cross.q", "cross.k", "cross.v"),
+    ("cross.o",),
+    ("norms.cross_res", "norms.mlp_in"),
     ("mlp.gate", "mlp.up"),
     ("mlp.down",),
     ("norms.mlp_out", "norms.mlp_res"),
 )
+BELOW = 10**6  # how far an encoder is below its decoder
 
 
 def _depth(model: Model, path: str) -> float:
     """How far up in the model a parameter is.
 
-    -1 embeddings, -0.5 the map behind them, then segments of the stack (where one is a single layer, tenths for its
-    parts), infinity what is above.
+    -1 embeddings, -0.5 what stands between them and the layers, then segments of the stack (where one is a single
+    layer, hundredths for its parts), infinity what is above.
     """
-    if path.startswith("embed."):
-        return -0.5 if path.startswith("embed.project.") else -1
-    if not path.startswith("layers."):
+    if path.startswith("encoder."):
+        return min(_place(model, path), BELOW - 1) - BELOW
+    if path == "embed.tokens.embedding" and model.encoder is not None and model.encoder.embed.tokens is None:
+        return -1 - BELOW
+    return _place(model, path)
+
+
+def _place(model: Model, path: str) -> float:
+    """`_depth` within a side."""
+    inner = path.removeprefix("encoder.")
+    if inner.startswith(("embed.", "distances.")):
+        return -0.5 if inner.startswith(("embed.project.", "distances.")) else -1
+    if not inner.startswith("layers."):
         return math.inf
     number = _segment(path)
     if _loops(model, path):
         return number
-    return number + next(row for row, names in enumerate(ORDER) if any(f".{name}." in path for name in names)) / 10
+    return number + next(row for row, names in enumerate(ORDER) if any(f".{name}." in path for name in names)) / 100
 
 
 def _loops(model: Model, path: str) -> bool:
-    return path.startswith("layers.") and (model.layers.plan[_segment(path)].repeats > 1 or _times(model, path) > 1)
+    if "layers.segments." not in path:
+        return False
+    return _backbone(model, path).layers.plan[_segment(path)].repeats > 1 or _times(model, path) > 1
 
 
 def _segment(path: str) -> int:
-    return int(re.match(r"layers\.segments\.(\d+)", path)[1])
+    return int(re.match(r"(?:encoder\.)?layers\.segments\.(\d+)", path)[1])
 
 
 def peak_flops() -> float | None:

@@ -22,8 +22,11 @@ KINDS = {
     "multiple-choice": "{}ForMultipleChoice",
     "masked-lm": "{}ForMaskedLM",
     "causal-lm": "{}ForCausalLM",
+    "seq2seq-lm": "{}ForConditionalGeneration",
 }
 TEXT_LEVEL = ("sequence-classification", "multiple-choice")  # heads that read one token of each text
+# Heads for which the decoder of an encoder-decoder reads the text that its encoder has read.
+READ_AGAIN = ("sequence-classification", "question-answering")
 FIXED_SCORES = {"question-answering": 2, "multiple-choice": 1}  # start and end; one for each choice
 
 
@@ -91,7 +94,7 @@ class LanguageModel:
     """A score for every entry of the vocabulary; tied to the token embeddings, or with a matrix of its own."""
 
     tied: bool
-    bias: bool
+    bias: bool | str  # or "fixed": one that does not train
     transform: Transform | None = None
     scale: float = 1.0  # of the scores
     cap: float | None = None  # scores bend towards it
@@ -109,7 +112,8 @@ class LanguageModelLayer(nnx.Module):
             self.dense = Linear(width, inner, ("embed", None), part.transform.bias)
             self.norm = part.transform.norm.build(inner)
         self.table = nnx.data(None) if part.tied else Table(vocab, inner, ("vocab", "embed"))
-        self.bias = param((vocab,), ("vocab",), "zeros") if part.bias else nnx.data(None)
+        fixed = part.bias == "fixed"
+        self.bias = param((vocab,), ("vocab",), "zeros", fixed) if part.bias else nnx.data(None)
 
     def __call__(self, hidden, tokens: Table, key):
         if self.part.transform:

@@ -35,8 +35,8 @@ class Family:
 
     def base(self, name: str) -> str:
         """A tensor's name without the backbone's prefix, whatever head it was saved with."""
-        found = next((prefix for prefix in self.all_prefixes if name.startswith(prefix)), "")
-        return name.removeprefix(found)
+        found = [prefix for prefix in self.all_prefixes if name.startswith(prefix)]
+        return name.removeprefix(max(found, key=len, default=""))
 
 
 # What most encoders have in transformers.
@@ -66,15 +66,19 @@ class How(Protocol):
 
 
 class Row(NamedTuple):
-    """`theirs` is a module's name in the checkpoint, `ours` its name in jaxft; `{i}` stands for the layer's number."""
+    """`theirs` is a module's name in the checkpoint, `ours` its name in jaxft; `{i}` stands for the layer's number.
+
+    An encoder's names in jaxft begin with `encoder.` where it stands before a decoder.
+    """
 
     theirs: str
     ours: str
     how: "How"
 
-    def entries(self, layers: int) -> list[Entry]:
+    def entries(self, layers: int, encoder_layers: int = 0) -> list[Entry]:
         if "{i}" not in self.ours:
             return self.how.tensors(self.theirs, self.ours)
+        layers = encoder_layers if self.ours.startswith("encoder.") else layers
         return [
             entry
             for i in range(layers)
@@ -150,6 +154,20 @@ class Fused:
         return array.T if self.turned else array
 
 
+@dataclass(frozen=True)
+class Flattened(_OneToOne):
+    """A vector that is kept as a matrix of one row."""
+
+    def tensors(self, theirs, ours):
+        return [Entry(theirs, (ours,), self)]
+
+    def split(self, array, widths):
+        return [array[0] if array.shape[:1] == (1,) else array]
+
+    def join(self, arrays):
+        return arrays[0][None]
+
+
 LINEAR_BIAS = Renamed(((".bias", ".bias"),))
 linear = Transposed()
 conv1d = Renamed(((".weight", ".kernel"), (".bias", ".bias")))
@@ -157,6 +175,8 @@ embedding = Renamed(((".weight", ".embedding"),))
 # TensorFlow-era BERT checkpoints call a LayerNorm's tensors gamma and beta.
 norm = Renamed(((".weight", ".scale"), (".bias", ".bias")), ((".weight", ".gamma"), (".bias", ".beta")))
 tensor = Renamed((("", ""),))
+distances = Renamed(((".weight", ".scores"),))
+one_row = Flattened()
 
 
 def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "classifier", tied: bool = True):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.models.model import Model
-from jaxft.models.params import Params, initial, lead, names, shape, variables
+from jaxft.models.params import Params, initial, lead, names, shape, trainable, variables
 from jaxft.models.pretrained import Architecture, Pretrained
 from jaxft.models.tensors import open_tensors, release
 from jaxft.problems import raise_problems
@@ -61,7 +61,8 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
                 problems.append(_misshapen(theirs, part.shape, wanted[name], _is_head(name)))
             views[name] = part
         report.loaded.append(theirs)
-    report.new = sorted(wanted.keys() - views.keys())
+    fixed = wanted.keys() - set(trainable(model))
+    report.new = sorted(wanted.keys() - views.keys() - fixed)
     problems += [f"the checkpoint lacks {finder.their_name(name)}" for name in report.new if not _is_head(name)]
     report.unused, unexpected = finder.leftovers(set(report.loaded))
     problems += [f"unexpected tensor {name} in the checkpoint: no parameter takes it" for name in unexpected]

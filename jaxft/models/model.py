@@ -1,5 +1,6 @@
 """A backbone with a head, as one pure function of parameters and a batch."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.attention import Context
-from jaxft.models.parts import read, subkey
+from jaxft.models.dropout import dropout
+from jaxft.models.parts import Table, read, subkey
 from jaxft.models.spec import Spec
 from jaxft.models.stack import Stack, plan
 from jaxft.models.vocabulary import Vocabulary
@@ -16,11 +18,13 @@ from jaxft.models.vocabulary import Vocabulary
 class Outputs(NamedTuple):
     """`hidden` (batch, length, width) after the last layer, and what the head says.
 
-    Of a model that computes what its head reads, `hidden` is (batch, slots, width).
+    Of a model that computes what its head reads, `hidden` is (batch, slots, width). `memory` (batch, source length,
+    width) is the encoder's result, if there is one; `hidden` is then the decoder's.
     """
 
     hidden: jax.Array
     scores: jax.Array | Vocabulary | None
+    memory: jax.Array | None = None
 
     @property
     def logits(self) -> jax.Array | None:
@@ -28,40 +32,95 @@ class Outputs(NamedTuple):
         return self.scores.scores() if isinstance(self.scores, Vocabulary) else self.scores
 
 
-class Model(nnx.Module):
-    """An architecture with abstract parameters; `bind` in models/params.py puts values in.
+class Backbone(nnx.Module):
+    """Embeddings, layers and the norm behind them. `name` is what its parameters' names begin with."""
 
-    `trains[i]` is anything hashable that says which parameters of layer i train: the stack is cut where it changes, so
-    that each stacked array trains as a whole or not at all. `hidden` is "all", or "read": the last layer then computes
-    queries, MLP and norms only at the batch's `at`, where the head reads; the numbers are the same. Or it is "every":
-    `hidden` of the outputs then holds the embeddings and the results of all layers, (layers + 1, batch, length, width).
-    """
-
-    def __init__(self, spec: Spec, head=None, *, trains=None, hidden="all", dtype=jnp.float32, remat="none", unroll=1):
+    def __init__(self, spec: Spec, name: str, trains, hidden: str, dtype, remat: str, unroll: int):
         self.spec, self.hidden, self.dtype = spec, hidden, jnp.dtype(dtype)
         self.embed = spec.embed.build(spec.width)
-        kinds = list(zip(spec.layers, trains or [None] * len(spec.layers), strict=True))
+        kinds = [(layer, trains and trains(f"{name}layers.{i}.")) for i, layer in enumerate(spec.layers)]
         if hidden == "read":
             kinds[-1] = (*kinds[-1], "last")  # a segment of its own
+        shared = next((layer.attn.distances for layer in spec.layers if layer.attn.distances), None)
+        self.distances = shared.build() if shared and shared.shared else nnx.data(None)
         self.layers = Stack(spec.layers, spec.width, plan(kinds), remat, unroll)
         self.norm = spec.final_norm.build(spec.width) if spec.final_norm else nnx.data(None)
-        self.head = head.build(spec.width, spec.embed.vocab) if head else nnx.data(None)
 
-    def __call__(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> Outputs:
-        """Batch keys as in tasks/base.py. `key=None` means evaluation: no dropout."""
-        context = Context(batch["segments"], batch["positions"])
-        x = self.embed(batch, self.dtype, subkey(key, 0))
-        at = batch.get("at")
+    def run(self, batch, key, tokens: Table | None = None, memory=(None, None)) -> tuple[jax.Array, jax.Array]:
+        """(the result, what `hidden` asks for); `memory` is an encoder's result and the segments of its text.
+
+        `tokens` is the table of tokens where that is another's.
+        """
+        context = Context(batch["segments"], batch["positions"], *memory)
+        if self.distances is not None:
+            context.distances = self.distances(batch["tokens"].shape[1])
+        x = self.embed(batch, self.dtype, subkey(key, 0), tokens)
         states = [x[None]]
         if self.hidden == "every":
             x, of_layers = self.layers(x, context, subkey(key, 1), every=True)
             states += of_layers
         else:
-            x = self.layers(x, context, subkey(key, 1), at if self.hidden == "read" else None)
+            x = self.layers(x, context, subkey(key, 1), batch.get("at") if self.hidden == "read" else None)
         if self.norm is not None:
             x = self.norm(x)
-        hidden = jnp.concatenate(states).at[-1].set(x) if self.hidden == "every" else x
+        x = dropout(x, self.spec.dropout or 0.0, subkey(key, 3))
+        return x, jnp.concatenate(states).at[-1].set(x) if self.hidden == "every" else x
+
+
+class Model(Backbone):
+    """An architecture with abstract parameters; `bind` in models/params.py puts values in.
+
+    `trains` gives for what the names of a layer's parameters begin with, `layers.3.`, anything hashable that says which
+    of them train: the stack is cut where it changes, so that each stacked array trains as a whole or not at all.
+    `hidden` is "all", or "read": the last layer then computes queries, MLP and norms only at the batch's `at`, where
+    the head reads; the numbers are the same. Or it is "every": `hidden` of the outputs then holds the embeddings and
+    the results of all layers, (layers + 1, batch, length, width), and so does `memory` of the encoder.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        head=None,
+        *,
+        trains: Callable | None = None,
+        hidden="all",
+        dtype=jnp.float32,
+        remat="none",
+        unroll=1,
+    ):
+        super().__init__(spec, "", trains, hidden, dtype, remat, unroll)
+        whole = "every" if hidden == "every" else "all"
+        encoder = spec.encoder
+        self.encoder = Backbone(encoder, "encoder.", trains, whole, dtype, remat, unroll) if encoder else nnx.data(None)
+        self.head = head.build(spec.width, spec.embed.vocab) if head else nnx.data(None)
+
+    def __call__(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> Outputs:
+        """Batch keys as in tasks/base.py. `key=None` means evaluation: no dropout."""
+        memory, states, at = (None, None), None, batch.get("at")
+        if self.encoder is not None:
+            tokens = self.embed.tokens if self.encoder.embed.tokens is None else None
+            result, states = self.encoder.run(batch, subkey(key, 4), tokens)
+            memory = result, batch["segments"]
+            batch = decoder_batch(batch, self.spec.start)
+        x, hidden = self.run(batch, key, memory=memory)
         if self.head is None:
-            return Outputs(hidden, None)
+            return Outputs(hidden, None, states)
         seen = x if self.hidden == "read" else read(x, at)
-        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2)))
+        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2)), states)
+
+
+def decoder_batch(batch: dict[str, jax.Array], start: int | str | None) -> dict[str, jax.Array]:
+    """What the decoder reads: the batch's `decoder_tokens` and so on, or else the same texts again.
+
+    Each then begins with the token `start` and ends before its last (Lewis et al. 2020, section 3.1).
+    """
+    at = {"at": batch["at"]} if "at" in batch else {}
+    if "decoder_tokens" in batch:
+        return at | {name: batch["decoder_" + name] for name in ("tokens", "segments", "positions")}
+    tokens, segments = batch["tokens"], batch["segments"]
+    before = jnp.pad(segments, ((0, 0), (1, 0)))[:, :-1]
+    if start == "last":
+        same = segments[:, :, None] == segments[:, None, :]
+        start = jnp.take_along_axis(tokens, jnp.max(jnp.where(same, jnp.arange(tokens.shape[1]), 0), -1), 1)
+    shifted = jnp.where(segments != before, start, jnp.roll(tokens, 1, 1))
+    return at | {"tokens": shifted, "segments": segments, "positions": batch["positions"]}

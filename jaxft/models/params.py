@@ -1,6 +1,6 @@
 """The parameters of a model as one flat dict, path -> array, and the names that people use for them.
 
-A stored path such as `layers.0.0.attn.q.kernel` (segment, place) holds several layers at once. Its names are
+A stored path such as `layers.segments.0.0.attn.q.kernel` (segment, place) holds several layers at once. Its names are
 `layers.2.attn.q.kernel`, one a layer: patterns, weight tables and reports speak of names only.
 """
 
@@ -29,17 +29,23 @@ def bind(model: Model, params: Params) -> Model:
 
 def names(model: Model, path: str) -> list[str]:
     """The names behind a stored path: one for each row of a stacked array, itself for any other."""
-    head, *rest = path.split(".")
-    if head != "layers":
+    side, found, rest = path.rpartition("layers.segments.")
+    if not found:
         return [path]
-    _, segment, place, *rest = rest
-    segment = model.layers.plan[int(segment)]
-    return [f"layers.{segment.layer(row, int(place))}." + ".".join(rest) for row in range(segment.repeats)]
+    segment, place, rest = rest.split(".", 2)
+    segment = (model.encoder if side else model).layers.plan[int(segment)]
+    return [f"{side}layers.{segment.layer(row, int(place))}.{rest}" for row in range(segment.repeats)]
 
 
 def all_names(model: Model) -> list[str]:
     """Every parameter name of the model."""
     return [name for path in variables(model) for name in names(model, path)]
+
+
+def trainable(model: Model) -> list[str]:
+    """The names of all parameters but those that are fixed."""
+    paths = [path for path, variable in variables(model).items() if not variable.get_metadata("fixed")]
+    return [name for path in paths for name in names(model, path)]
 
 
 def shape(variable: nnx.Param) -> tuple[int, ...]:
@@ -61,7 +67,10 @@ def initial(model: Model, path: str, seed: int) -> list[np.ndarray]:
     """
     variable = variables(model)[path]
     each = shape(variable)[lead(variable) :]
-    if (kind := variable.get_metadata("init")) != "normal":
+    kind = variable.get_metadata("init")
+    if callable(kind):
+        return [np.asarray(kind(each), np.float32)] * len(names(model, path))
+    if kind != "normal":
         return [np.full(each, {"zeros": 0, "ones": 1}[kind], np.float32)] * len(names(model, path))
     generators = [np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(n.encode())])) for n in names(model, path)]
     return [np.float32(model.spec.init_std) * g.standard_normal(each, np.float32) for g in generators]

@@ -5,6 +5,7 @@ put in later, from a checkpoint or from `initial` (models/params.py). Letters in
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -45,9 +46,13 @@ def known_activation(name: str) -> str:
     return name
 
 
-def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init: str = "normal") -> nnx.Param:
-    """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py), `init` is normal, zeros or ones."""
-    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, init=init)
+def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init="normal", fixed: bool = False) -> nnx.Param:
+    """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py).
+
+    `init` is normal, zeros or ones, or a function from the shape to an array. A fixed one never trains: it is what
+    `init` says, unless a checkpoint has it.
+    """
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, init=init, fixed=fixed)
 
 
 def recomputed(function):
@@ -149,6 +154,7 @@ class Dense:
     hidden: int
     act: str
     bias: bool = True
+    dropout: float | None = None  # on what `down` reads; None: there is none, whatever a run's rate
 
     def build(self, width):
         return DenseLayer(self, width)
@@ -156,13 +162,13 @@ class Dense:
 
 class DenseLayer(nnx.Module):
     def __init__(self, part: Dense, width: int):
-        self.act = known_activation(part.act)
+        self.act, self.rate = known_activation(part.act), part.dropout or 0.0
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
-    def __call__(self, x_btd):
+    def __call__(self, x_btd, key: jax.Array | None):
         def rest(up):
-            return self.down(shard(ACTIVATIONS[self.act](up), "batch", None, "mlp"))
+            return self.down(dropout(shard(ACTIVATIONS[self.act](up), "batch", None, "mlp"), self.rate, key))
 
         return recomputed(rest)(self.up(x_btd))
 
@@ -174,6 +180,7 @@ class Gated:
     hidden: int
     act: str
     bias: bool = False
+    dropout: float | None = None  # on what `down` reads; None: there is none, whatever a run's rate
 
     def build(self, width):
         return GatedLayer(self, width)
@@ -181,14 +188,15 @@ class Gated:
 
 class GatedLayer(nnx.Module):
     def __init__(self, part: Gated, width: int):
-        self.act = known_activation(part.act)
+        self.act, self.rate = known_activation(part.act), part.dropout or 0.0
         self.gate = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
-    def __call__(self, x_btd):
+    def __call__(self, x_btd, key: jax.Array | None):
         def rest(gate, up):
-            return self.down(shard(ACTIVATIONS[self.act](gate) * up, "batch", None, "mlp"))
+            y = shard(ACTIVATIONS[self.act](gate) * up, "batch", None, "mlp")
+            return self.down(dropout(y, self.rate, key))
 
         return recomputed(rest)(self.gate(x_btd), self.up(x_btd))
 
@@ -196,9 +204,10 @@ class GatedLayer(nnx.Module):
 class Table(nnx.Module):
     """An embedding table: rows by number."""
 
-    def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None]):
+    def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None], **options):
+        """`options` as of `param`."""
         self.axes = axes
-        self.embedding = param((rows, width), axes)
+        self.embedding = param((rows, width), axes, **options)
 
     def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
         # Gather the width first: a lookup in a table split both ways makes the compiler replicate its result.
@@ -225,6 +234,8 @@ class Embed:
     offset: int = 0  # row of the table that position 0 has
     scale: float = 1.0
     project: Projection | None = None  # behind all this
+    fill: Callable | None = None  # shape -> the table of positions, if it does not train
+    borrowed: bool = False  # the table of tokens is another's
 
     def build(self, width):
         return EmbedLayer(self, width)
@@ -233,14 +244,15 @@ class Embed:
 class EmbedLayer(nnx.Module):
     def __init__(self, part: Embed, width: int):
         self.part, inner = part, part.project.inputs if part.project else width
-        self.tokens = Table(part.vocab, inner, ("vocab", "embed"))
-        self.positions = Table(part.positions, inner, (None, "embed")) if part.positions else nnx.data(None)
+        self.tokens = nnx.data(None) if part.borrowed else Table(part.vocab, inner, ("vocab", "embed"))
+        fixed = {"init": part.fill, "fixed": True} if part.fill else {}
+        self.positions = Table(part.positions, inner, (None, "embed"), **fixed) if part.positions else nnx.data(None)
         self.types = Table(part.types, inner, (None, "embed")) if part.types else nnx.data(None)
         self.norm = part.norm.build(inner) if part.norm else nnx.data(None)
         self.project = Linear(inner, width, (None, "embed"), part.project.bias) if part.project else nnx.data(None)
 
-    def __call__(self, batch: dict, dtype, key: jax.Array | None) -> jax.Array:
-        x = self.tokens(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
+    def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Table | None = None) -> jax.Array:
+        x = (tokens or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
         if self.types is not None:
             x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
         if self.positions is not None:

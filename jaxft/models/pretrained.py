@@ -3,13 +3,16 @@
 import importlib
 import re
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from jaxft.models.heads import FIXED_SCORES
 from jaxft.models.hf import Entry, Family
 from jaxft.models.reader import ConfigReader, read_config, read_raw
 from jaxft.models.spec import Spec
-from jaxft.models.tensors import has_weights
+from jaxft.models.tensors import has_weights, open_tensors
 from jaxft.problems import raise_problems, suggest
 
 FAMILIES = Path(__file__).parent / "families"
@@ -55,7 +58,7 @@ def open_pretrained(model: str) -> Pretrained:
     known = sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
     if name not in known:
         raise_problems([f"{directory}: model_type {name!r} is not supported, only {', '.join(known)}"])
-    reader = read_config(directory, raw)
+    reader = read_config(directory, raw, partial(differ, directory))
     return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}").FAMILY)
 
 
@@ -79,7 +82,8 @@ def architecture(
     reader.check()
     prefix = dict(family.prefixes).get(kind, family.prefix)
     rows = [row._replace(theirs=prefix + row.theirs) for row in family.rows(reader)] + head_rows
-    entries = [entry for row in rows for entry in row.entries(len(spec.layers))]
+    layers = len(spec.layers), len(spec.encoder.layers) if spec.encoder else 0
+    entries = [entry for row in rows for entry in row.entries(*layers)]
     if dropout is not None:
         spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
     return Architecture(spec, kind, head, entries, repeats, prefix)
@@ -92,15 +96,21 @@ def stored_classes(pretrained: Pretrained) -> int:
 
 
 def with_dropout(part, rate: float):
-    """The same spec with every `dropout` field, at any depth, set to `rate`."""
+    """The same spec with every `dropout` field, at any depth, set to `rate`, but for those that are None."""
     if isinstance(part, tuple):
         return tuple(with_dropout(item, rate) for item in part)
     if not is_dataclass(part):
         return part
     changes = {f.name: with_dropout(getattr(part, f.name), rate) for f in fields(part)}
-    if "dropout" in changes:
+    if changes.get("dropout") is not None:
         changes["dropout"] = rate
     return replace(part, **changes)
+
+
+def differ(directory: Path, first: str, second: str) -> bool:
+    """Whether the checkpoint has two tensors, and they are not the same."""
+    tensors = open_tensors(directory) if has_weights(directory) else {}
+    return all(name in tensors for name in (first, second)) and not np.array_equal(tensors[first], tensors[second])
 
 
 def tokenizer_of(directory, vocabulary: int):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxft import strict_json
@@ -33,12 +34,14 @@ class ConfigReader:
     """config.json as attributes; remembers what was read.
 
     `values` are the settings under transformers' canonical names, `defaults` those of an empty config of the same type.
-    A setting that is read must be of its default's kind; one that is wrong is a UserError.
+    A setting that is read must be of its default's kind; one that is wrong is a UserError. `differ` says of two tensors
+    whether the checkpoint has both of them, with different values.
     """
 
-    def __init__(self, values: dict, defaults: dict):
+    def __init__(self, values: dict, defaults: dict, differ: Callable[[str, str], bool] | None = None):
         self._values, self._defaults = values, defaults
         self._read = set()
+        self.differ = differ
 
     def __getattr__(self, name: str):
         if name.startswith("_"):
@@ -158,7 +161,7 @@ BOOKKEEPING = {
 }
 
 
-def read_config(directory, raw: dict) -> ConfigReader:
+def read_config(directory, raw: dict, differ: Callable[[str, str], bool] | None = None) -> ConfigReader:
     """A reader of the canonical form of `raw`, the config.json in `directory`."""
     from transformers import AutoConfig
 
@@ -166,7 +169,7 @@ def read_config(directory, raw: dict) -> ConfigReader:
         values = AutoConfig.from_pretrained(str(directory), trust_remote_code=False).to_dict()
     except Exception as error:  # Its checks raise whatever the wrong value leads to.
         raise_problems([f"{directory}/config.json is refused by transformers: {error}"])
-    return ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict())
+    return ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict(), differ)
 
 
 def _wrong(name: str, value, like) -> str | None:

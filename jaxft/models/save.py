@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxft.models.model import Model
-from jaxft.models.params import Params, names, variables
+from jaxft.models.params import Params, names, trainable, variables
 from jaxft.models.pretrained import Architecture, Pretrained
 from jaxft.models.tensors import has_weights, open_tensors
 from jaxft.problems import raise_problems
@@ -92,17 +92,21 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
 
 
 def named_tensors(model, params, pretrained, arch, dtype):
-    """(name, array) of every tensor of the checkpoint, one at a time."""
+    """(name, array) of every tensor of the checkpoint, one at a time.
+
+    Those that never train are there only if they were before: they follow from config.json.
+    """
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
-    stored = {} if dtype != "auto" else _stored_dtypes(pretrained)
+    stored, train = _stored_dtypes(pretrained), set(trainable(model))
     usual = FLOATS.get(dtype) or _usual(stored.values())
     for entry in arch.entries:
-        if not all(name in by_name for name in entry.ours):
+        base = entry.theirs.removeprefix(arch.prefix)
+        kept = base in stored or train.issuperset(entry.ours)
+        if not kept or not all(name in by_name for name in entry.ours):
             continue
         joined = entry.how.join([_fetch(params, *by_name[name]) for name in entry.ours])
-        base = entry.theirs.removeprefix(arch.prefix)
         name = base if arch.kind == "none" else entry.theirs
-        yield name, np.ascontiguousarray(joined.astype(stored.get(base, usual)))
+        yield name, np.ascontiguousarray(joined.astype(stored.get(base, usual) if dtype == "auto" else usual))
 
 
 def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
@@ -121,7 +125,7 @@ def _usual(dtypes) -> np.dtype:
 
 def _fetch(params: Params, path: str, row: int) -> np.ndarray:
     value = params[path]
-    if path.startswith("layers."):
+    if "layers.segments." in path:
         value = value[row]
     if not value.is_fully_addressable:
         from jax.experimental.multihost_utils import process_allgather

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 # The places of a layer where a norm may stand: before the sublayer, on its output, after the residual sum.
-NORM_PLACES = ("attn_in", "attn_out", "attn_res", "mlp_in", "mlp_out", "mlp_res")
+NORM_PLACES = ("attn_in", "attn_out", "attn_res", "cross_in", "cross_res", "mlp_in", "mlp_out", "mlp_res")
 PRE_NORM = frozenset({"attn_in", "mlp_in"})
 POST_NORM = frozenset({"attn_res", "mlp_res"})
 
@@ -21,17 +21,19 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """One block: attention and MLP, each inside a residual sum."""
+    """One block: attention and MLP, each inside a residual sum; in a decoder that reads an encoder's result a second
+    attention between them."""
 
     attn: Part
     mlp: Part
     norm: Part
     norms: frozenset[str]  # subset of NORM_PLACES
     dropout: float = 0.0  # on each sublayer's output, before the residual sum
-    drops: frozenset[str] = frozenset({"attn_out", "mlp_out"})  # the sublayers whose output has dropout
+    drops: frozenset[str] = frozenset({"attn_out", "cross_out", "mlp_out"})  # the sublayers whose output has dropout
     parallel: bool = False  # the MLP reads what attention reads (by way of `attn_in` where there is no `mlp_in`)
     residual: float = 1.0  # factor of each sublayer's output
     times: int = 1  # how often it runs, on its own result
+    cross: Part | None = None  # attention to the encoder's result
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,6 @@ class Spec:
     max_positions: int | None  # rows of a learned position table; None: no limit but memory
     init_std: float  # standard deviation of newly initialised kernels and embeddings
     reads: str = "first"  # the token that classification heads read: "first" or "last" of each text
+    dropout: float | None = None  # on the result; None: there is none, whatever a run's rate
+    encoder: "Spec | None" = None  # whose result this one, a decoder, reads
+    start: int | str | None = None  # the token that stands before a decoder's text; "last": the text's own last one

@@ -61,7 +61,8 @@ def _best_pattern(kinds) -> tuple[int, int]:
 
 
 class Block(nnx.Module):
-    """One layer, with norms where the spec puts them: x -> x + attn(x), then x -> x + mlp(x).
+    """One layer, with norms where the spec puts them: x -> x + attn(x), of a decoder x -> x + cross(x), then
+    x -> x + mlp(x).
 
     Of a parallel one: x -> x + attn(x) + mlp(x).
     """
@@ -69,6 +70,7 @@ class Block(nnx.Module):
     def __init__(self, layer: Layer, width: int):
         self.layer = layer
         self.attn = layer.attn.build(width)
+        self.cross = layer.cross.build(width) if layer.cross else nnx.data(None)
         self.mlp = layer.mlp.build(width)
         self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
 
@@ -79,10 +81,13 @@ class Block(nnx.Module):
         x = read(x, at)
         if self.layer.parallel:
             seen = self.norm("mlp_in", x) if "mlp_in" in self.norms else read(normed, at)
-            x = x + y + self.added("mlp_out", self.mlp(seen), subkey(key, 2))
+            x = x + y + self.added("mlp_out", self.mlp(seen, subkey(key, 3)), subkey(key, 2))
         else:
             x = self.norm("attn_res", x + y)
-            y = self.added("mlp_out", self.mlp(self.norm("mlp_in", x)), subkey(key, 2))
+            if self.cross is not None:
+                y = self.cross(self.norm("cross_in", x), context, subkey(key, 4), at)
+                x = self.norm("cross_res", x + self.added("cross_out", y, subkey(key, 5)))
+            y = self.added("mlp_out", self.mlp(self.norm("mlp_in", x), subkey(key, 3)), subkey(key, 2))
             x = self.norm("mlp_res", x + y)
         return shard(x, "batch", None, None)
 
@@ -124,6 +129,8 @@ class Stack(nnx.Module):
         states = []
         for part in self.parts:
             context.prepare(part.attn)
+            if part.cross is not None:
+                context.prepare(part.cross)
         for segment, blocks in zip(self.plan, self.segments, strict=True):
             last = segment.start + segment.period * segment.repeats == len(self.parts)
             x, of_segment = self._run(x, segment, blocks, context, key, at if last else None, every)
@@ -154,6 +161,7 @@ def stacked(module, repeats: int):
     def one(variable):
         value = variable.get_value()
         lead = jax.ShapeDtypeStruct((repeats, *value.shape), value.dtype)
-        return nnx.Param(lead, axes=("layers", *variable.get_metadata("axes")), init=variable.get_metadata("init"))
+        metadata = {name: variable.get_metadata(name) for name in ("init", "fixed")}
+        return nnx.Param(lead, axes=("layers", *variable.get_metadata("axes")), **metadata)
 
     return jax.tree.map(one, module, is_leaf=lambda node: isinstance(node, nnx.Variable))

@@ -15,7 +15,10 @@ TILE = {"cpu": 2**23, "other": 2**28}
 
 
 def by_tiles(function: Callable, q_bkrh, k_bksh, *more):
-    """`function` of arrays (b, k, ...) that gives such arrays, a tile of some rows and key heads at a time.
+    """`function` of arrays (b, k, ...), a tile of some rows and key heads at a time.
+
+    It gives such arrays, and beside them a tree of arrays (1, k, ...) that are to be summed over the rows. An array may
+    be (1, k, ...), the same for all rows, or (b, 1, ...), the same for all key heads.
 
     Scores are written and read several times: a tile of them stays in the caches, and no array of scores is as large as
     the batch. Dropout's choice is, a byte for each score.
@@ -25,11 +28,17 @@ def by_tiles(function: Callable, q_bkrh, k_bksh, *more):
     if rows * heads == 1:
         return function(q_bkrh, k_bksh, *more)
 
-    def one(number):
+    def tile(number):
         return function(*jax.tree.map(lambda x: _pick(x, number, rows, heads), (q_bkrh, k_bksh, *more)))
 
-    done = jax.lax.map(one, jnp.arange(rows * heads))
-    return jax.tree.map(lambda x: _joined(x, rows, heads), done)
+    def one(sums, number):
+        done, to_sum = tile(number)
+        return jax.tree.map(lambda total, x: total.at[number % heads].add(x), sums, to_sum), done
+
+    _, to_sum = jax.eval_shape(tile, 0)
+    zeros = jax.tree.map(lambda x: jnp.zeros((heads, *x.shape), x.dtype), to_sum)
+    sums, done = jax.lax.scan(one, zeros, jnp.arange(rows * heads))
+    return jax.tree.map(lambda x: _joined(x, rows, heads), done), jax.tree.map(lambda x: _joined(x, 1, heads), sums)
 
 
 def tiles(b: int, k: int, size: int) -> tuple[int, int]:
@@ -50,10 +59,11 @@ def divisors(n: int) -> list[int]:
 def _pick(x, number, rows, heads):
     """Tile `number` of an array (b, k, ...): every `rows`-th row and every `heads`-th head, so that sharded axes stay
     whole on each device."""
-    many = heads if x.shape[1] > 1 else 1  # the mask is that of all heads
-    x = x.reshape(x.shape[0] // rows, rows, x.shape[1] // many, many, *x.shape[2:])
-    x = jax.lax.dynamic_index_in_dim(x, number // heads, 1, keepdims=False)
-    return jax.lax.dynamic_index_in_dim(x, number % many, 2, keepdims=False)
+    row, head = number // heads, number % heads
+    rows, heads = rows if x.shape[0] > 1 else 1, heads if x.shape[1] > 1 else 1
+    x = x.reshape(x.shape[0] // rows, rows, x.shape[1] // heads, heads, *x.shape[2:])
+    x = jax.lax.dynamic_index_in_dim(x, row % rows, 1, keepdims=False)
+    return jax.lax.dynamic_index_in_dim(x, head % heads, 2, keepdims=False)
 
 
 def _joined(x, rows, heads):

@@ -12,7 +12,7 @@ import optax
 
 from jaxft import paths
 from jaxft.models.model import Model
-from jaxft.models.params import all_names, names, shape, variables
+from jaxft.models.params import all_names, lead, names, shape, variables
 from jaxft.problems import raise_problems
 
 DECAYED = (".kernel", ".embedding")
@@ -23,7 +23,7 @@ def optimizer(optim, lr, model: Model, trained: list[str], clip: float | None, m
 
     Clipping is by the global norm of all trained gradients of a step, once, after accumulation.
     """
-    stacked = {path for path in trained if path.startswith("layers.")}
+    stacked = {path for path in trained if lead(variables(model)[path])}
     decay_mask = {path: path.endswith(DECAYED) for path in trained}
     parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
     parts.append(optim.make(lr, decay_mask, stacked))
@@ -38,27 +38,28 @@ def lr_multipliers(
     """Stored path -> factor on the learning rate, shaped to broadcast over the parameter.
 
     `table` holds (pattern, factor) pairs, the first match counts. With `layer_decay` d, layer i of n has d^(n - i),
-    the embeddings d^(n + 1), everything above the layers 1 (Clark et al. 2020, appendix A).
+    the embeddings d^(n + 1), everything above the layers 1 (Clark et al. 2020, appendix A). An encoder's layers come
+    before its decoder's.
     """
     raise_problems(paths.unmatched_problems([pattern for pattern, _ in table], all_names(model), "lr_multipliers"))
-    factors = {}
+    factors, encoder = {}, len(model.spec.encoder.layers) if model.spec.encoder else 0
     for path, variable in variables(model).items():
         rows = [
-            paths.lookup(table, name, 1.0) * _depth_factor(name, len(model.spec.layers), layer_decay)
+            paths.lookup(table, name, 1.0) * (layer_decay or 1.0) ** _from_top(name, len(model.spec.layers), encoder)
             for name in names(model, path)
         ]
-        lead = (len(rows),) + (1,) * (len(shape(variable)) - 1) if path.startswith("layers.") else ()
-        factors[path] = np.array(rows, np.float32).reshape(lead)
+        each = (len(rows),) + (1,) * (len(shape(variable)) - 1) if lead(variable) else ()
+        factors[path] = np.array(rows, np.float32).reshape(each)
     return factors
 
 
-def _depth_factor(name: str, layers: int, decay: float | None) -> float:
-    if decay is None:
-        return 1.0
-    if name.startswith("embed."):
-        return decay ** (layers + 1)
-    number = re.match(r"layers\.(\d+)\.", name)
-    return decay ** (layers - int(number[1])) if number else 1.0
+def _from_top(name: str, layers: int, encoder_layers: int) -> int:
+    """How many layers up to the top a parameter is, its own one included."""
+    side, number = re.match(r"(encoder\.)?(?:layers\.(\d+)\.)?", name).groups()
+    if name.removeprefix(side or "").startswith(("embed.", "distances.")):
+        return layers + encoder_layers + 1
+    above, own = (layers, encoder_layers) if side else (0, layers)
+    return above + (own - int(number) if number else 0)
 
 
 def _scaled(factors) -> optax.GradientTransformation:

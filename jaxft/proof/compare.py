@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.api import LoadedModel
-from jaxft.models.heads import TEXT_LEVEL
+from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL
 from jaxft.models.model import Model
-from jaxft.models.params import bind
+from jaxft.models.params import bind, trainable
 from jaxft.models.save import named_tensors
+from jaxft.models.spec import Spec
 from jaxft.problems import RunStopped, UserError, raise_problems
 
 LENGTHS = (13, 9, 2, 8)  # tokens of the random texts
@@ -42,16 +43,7 @@ def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.nda
         raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
     if model.arch.kind != "none":
         raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
-    rng, limit = np.random.default_rng(seed), model.arch.spec.max_positions or max(LENGTHS)
-    random = [rng.choice(_ordinary(model), min(n, limit)).tolist() for n in LENGTHS]
-    given = [model.tokenizer(text, truncation=True, max_length=model.longest)["input_ids"] for text in texts]
-    job = {
-        "directory": str(model.pretrained.directory),
-        "head": model.arch.kind,
-        "architecture": model.pretrained.family.architectures[model.arch.kind],
-        "texts": random + given,
-        "seed": seed,
-    }
+    job = _job(model, texts, seed)
     with tempfile.TemporaryDirectory() as folder:
         file, output = Path(folder) / "job.json", Path(folder) / "reference.npz"
         file.write_text(json.dumps(job))
@@ -62,9 +54,28 @@ def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.nda
         return read_reference(output)
 
 
-def _ordinary(model: LoadedModel) -> np.ndarray:
-    """Numbers of tokens but the padding token, at which transformers looks in some families to find a text's end."""
-    return np.setdiff1d(np.arange(model.arch.spec.embed.vocab), [model.pretrained.raw.get("pad_token_id") or 0])
+def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
+    """What PyTorch's side needs to know: random texts and the given ones among it."""
+    rng, limit = np.random.default_rng(seed), model.arch.spec.max_positions or max(LENGTHS)
+    config = model.pretrained.reader
+    # By the padding token transformers finds in some families the end of a text, in others by its last token.
+    ordinary = np.setdiff1d(np.arange(model.arch.spec.embed.vocab), [config.get("pad_token_id", 0)])
+    random = [rng.choice(ordinary, min(length, limit)).tolist() for length in LENGTHS]
+    given = [model.tokenizer(text, truncation=True, max_length=model.longest)["input_ids"] for text in texts]
+    job = {
+        "directory": str(model.pretrained.directory),
+        "head": model.arch.kind,
+        "architecture": model.pretrained.family.architectures[model.arch.kind],
+        "texts": random + given,
+        "seed": seed,
+    }
+    if model.arch.spec.encoder is None:
+        return job
+    for text in random:
+        text[-1] = config.get("eos_token_id", text[-1])
+    if model.arch.kind not in READ_AGAIN:
+        job["decoder_texts"] = [rng.choice(ordinary, 1 + len(text) // 2).tolist() for text in job["texts"]]
+    return job
 
 
 def read_reference(file) -> dict[str, np.ndarray]:
@@ -91,18 +102,22 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
         )
     texts = _texts(reference)
     raise_problems(_misfits(texts, model))
-    batch, places = lay_out(texts, model)
+    batch, sources, places = lay_out(texts, model)
     every = Model(model.arch.spec, model.arch.head, hidden="every")
 
     def loss(params):
         out = bind(every, params)(batch)
         values = [_of_text(out, row, place, model) for row, place in enumerate(places)]
         losses = [_loss(value, text["targets"]) for value, text in zip(values, texts, strict=True)]
-        return sum(losses), (out.hidden, values)
+        return sum(losses), (out.hidden, out.memory, values)
 
     with jax.set_mesh(model.mesh), jax.default_matmul_precision("highest"):
-        (total, (hidden, values)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
-    checks = _hidden_checks(np.asarray(hidden), places, texts, model)
+        (total, (hidden, memory, values)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+    checks, spec = [], model.arch.spec
+    if memory is not None:
+        states = [text["memory"] for text in texts]
+        checks += _hidden_checks(np.asarray(memory), sources, states, spec.encoder, "the encoder's ")
+    checks += _hidden_checks(np.asarray(hidden), places, [text["hidden"] for text in texts], spec)
     if texts[0]["logits"] is not None:
         pairs = [(value, text["logits"]) for value, text in zip(values, texts, strict=True)]
         checks.append(_check("logits", pairs, "logits"))
@@ -112,39 +127,49 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
 
 def _texts(reference) -> list[dict]:
     count = sum(name.endswith(".tokens") for name in reference)
-    keys = ("tokens", "hidden", "logits", "targets")
+    keys = ("tokens", "decoder_tokens", "memory", "hidden", "logits", "targets")
     return [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
 
 
 def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
     """Why a reference cannot be that of this model."""
-    states, width = 1 + sum(layer.times for layer in model.arch.spec.layers), model.arch.spec.width
-    shapes = [(states, len(text["tokens"]), width) for text in texts]
+    spec, problems = model.arch.spec, []
     most = max(int(text["tokens"].max()) for text in texts)
-    problems = []
-    if most >= model.arch.spec.embed.vocab:
-        problems.append(f"the reference has token {most}, the model ends at {model.arch.spec.embed.vocab - 1}")
-    wrong = [text["hidden"].shape for text, shape in zip(texts, shapes, strict=True) if text["hidden"].shape != shape]
-    if wrong:
-        problems.append(
-            f"the reference has hidden states of shape {wrong[0]}, the model {shapes[0]} for its first text"
-        )
+    if most >= spec.embed.vocab:
+        problems.append(f"the reference has token {most}, the model ends at {spec.embed.vocab - 1}")
+    sides = {"hidden": spec} | ({"memory": spec.encoder} if spec.encoder else {})
+    for text in texts:
+        read = text["tokens"] if text["decoder_tokens"] is None else text["decoder_tokens"]
+        for name, side in sides.items():
+            tokens = read if name == "hidden" else text["tokens"]
+            found, wanted = np.shape(text[name]), (1 + sum(x.times for x in side.layers), len(tokens), side.width)
+            if found != wanted:
+                return [*problems, f"the reference has {name} states of shape {found}, the model {wanted} for a text"]
     return problems
 
 
-def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice]]:
-    """A batch of one text a row, every other one padded on the left, and where in its row each text stands."""
-    length = max(len(text["tokens"]) for text in texts)
-    batch = {name: np.zeros((len(texts), length), np.int32) for name in ("tokens", "segments", "positions")}
-    places, at = [], np.zeros((len(texts), 1), np.int32)
-    for row, text in enumerate(texts):
-        n = len(text["tokens"])
-        place = slice(length - n, length) if row % 2 else slice(0, n)
-        batch["tokens"][row, place], batch["segments"][row, place] = text["tokens"], 1
-        batch["positions"][row, place] = np.arange(n)
-        at[row] = place.start if model.arch.spec.reads == "first" else place.stop - 1
-        places.append(place)
-    return batch | ({"at": at} if model.arch.kind in TEXT_LEVEL else {}), places
+def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice], list[slice]]:
+    """A batch of one text a row, every other one padded on the left; and where in its row stands each text, and what
+    the decoder reads of it, if there is one."""
+    batch, sources = _rows([text["tokens"] for text in texts])
+    places = sources
+    if texts[0]["decoder_tokens"] is not None:
+        decoder, places = _rows([text["decoder_tokens"] for text in texts])
+        batch |= {"decoder_" + name: rows for name, rows in decoder.items()}
+    if model.arch.kind in TEXT_LEVEL:
+        ends = [place.start if model.arch.spec.reads == "first" else place.stop - 1 for place in places]
+        batch["at"] = np.array(ends, np.int32)[:, None]
+    return batch, sources, places
+
+
+def _rows(texts: list[np.ndarray]) -> tuple[dict[str, np.ndarray], list[slice]]:
+    length = max(map(len, texts))
+    rows = {name: np.zeros((len(texts), length), np.int32) for name in ("tokens", "segments", "positions")}
+    places = [slice(length - len(text), length) if i % 2 else slice(0, len(text)) for i, text in enumerate(texts)]
+    for row, (text, place) in enumerate(zip(texts, places, strict=True)):
+        rows["tokens"][row, place], rows["segments"][row, place] = text, 1
+        rows["positions"][row, place] = np.arange(len(text))
+    return rows, places
 
 
 def _of_text(out, row: int, place: slice, model: LoadedModel):
@@ -160,24 +185,23 @@ def _loss(value, targets):
     return -jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(value), targets[:, None], 1))
 
 
-def _hidden_checks(hidden, places, texts, model: LoadedModel) -> list[Check]:
+def _hidden_checks(hidden, places, texts: list[np.ndarray], spec: Spec, whose: str = "") -> list[Check]:
     """Of a layer that runs several times transformers gives every run's result, jaxft the last."""
-    ends = np.cumsum([0] + [layer.times for layer in model.arch.spec.layers])
+    ends = np.cumsum([0] + [layer.times for layer in spec.layers])
     names = ["embeddings"] + [f"layer {number}" for number in range(len(ends) - 1)]
     checks = []
     for number, (name, end) in enumerate(zip(names, ends, strict=True)):
-        pairs = [
-            (hidden[number, row, place], text["hidden"][end])
-            for row, (place, text) in enumerate(zip(places, texts, strict=True))
-        ]
-        checks.append(_check(f"hidden states after {name}" if number else name, pairs, "hidden"))
+        pairs = [(hidden[number, row, places[row]], text[end]) for row, text in enumerate(texts)]
+        checks.append(_check(f"hidden states after {whose}{name}" if number else whose + name, pairs, "hidden"))
     return checks
 
 
 def _gradient_checks(every: Model, gradients, model: LoadedModel, reference) -> list[Check]:
     found = dict(named_tensors(every, gradients, model.pretrained, model.arch, "float32"))
     wanted = {name.removeprefix("gradient."): g for name, g in reference.items() if name.startswith("gradient.")}
-    names = sorted(wanted.keys() | found.keys())
+    train = set(trainable(every))
+    fixed = {entry.theirs for entry in model.arch.entries if not train.issuperset(entry.ours)}
+    names = sorted((wanted.keys() | found.keys()) - fixed)
     # Of a tensor whose gradient is 0, such as a key's bias, only the noise can be compared.
     least = 1e-2 * max(float(np.abs(gradient).max()) for gradient in wanted.values())
     checks = []

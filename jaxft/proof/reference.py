@@ -3,6 +3,8 @@
 Of each text, alone and without padding (n tokens, L layers, w wide, s slots of the head, c scores):
     I.tokens  int32 (n,)                I.hidden   float32 (L + 1, n, w): the embeddings, and after each layer
     I.logits  float32 (s, c)            I.targets  int32 (s,); float32 (n, w) without a head, (s, 1) for one score
+and of an encoder-decoder, whose `hidden` is the decoder's, (L + 1, m, w):
+    I.decoder_tokens  int32 (m,), if that is another text      I.memory  the encoder's hidden states
 and over all of them `loss`, summed, `gradient.NAME` of every tensor NAME of the checkpoint, and `head`.
 """
 
@@ -27,6 +29,7 @@ class Job:
     architecture: str
     texts: list[list[int]]
     seed: int
+    decoder_texts: list[list[int]] | None = None  # that a decoder reads, if they are others
 
 
 def compute(job: Job) -> dict[str, np.ndarray]:
@@ -39,9 +42,15 @@ def compute(job: Job) -> dict[str, np.ndarray]:
             module.padding_idx = None  # or its row would get no gradient, though it is also the end of a text for some
     rng, loss, arrays = np.random.default_rng(job.seed), 0.0, {"head": np.array(job.head)}
     for number, tokens in enumerate(job.texts):
-        ids = torch.tensor(tokens)[None]
-        out = model(ids[None] if job.head == "multiple-choice" else ids, output_hidden_states=True)
-        hidden, logits = torch.cat(out.hidden_states), logits_of(out)
+        ids, more = torch.tensor(tokens)[None], {}
+        if job.decoder_texts is not None:
+            more["decoder_input_ids"] = torch.tensor(job.decoder_texts[number])[None]
+            arrays[f"{number}.decoder_tokens"] = np.array(job.decoder_texts[number], np.int32)
+        out = model(ids[None] if job.head == "multiple-choice" else ids, output_hidden_states=True, **more)
+        states = out.decoder_hidden_states if "decoder_hidden_states" in out else out.hidden_states
+        hidden, logits = torch.cat(states), logits_of(out)
+        if "encoder_hidden_states" in out:
+            arrays[f"{number}.memory"] = torch.cat(out.encoder_hidden_states).detach().numpy()
         arrays[f"{number}.tokens"] = np.array(tokens, np.int32)
         arrays[f"{number}.hidden"] = hidden.detach().numpy()
         if logits is not None:

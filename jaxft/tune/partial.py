@@ -39,8 +39,8 @@ class Partial:
 
 
 def _layer(name: str) -> float:
-    """The layer a parameter belongs to: embeddings come before all of them, final norm and head after."""
+    """The layer a parameter belongs to: embeddings and an encoder come before all, the final norm and head after."""
     number = re.match(r"layers\.(\d+)\.", name)
     if number:
         return int(number[1])
-    return -1 if name.startswith("embed.") else float("inf")
+    return -1 if name.startswith(("embed.", "distances.", "encoder.")) else float("inf")

@@ -1,4 +1,4 @@
-"""Gemma 3 (Gemma Team 2025), its text model: Gemma 2 with norms of query and key heads, and two kinds of rotary
+"""Gemma 3 (Gemma Team 2025): its text model, Gemma 2 with norms of query and key heads, and two kinds of rotary
 positions: one of layers that see everything, one of those that see a window."""
 
 from dataclasses import replace

@@ -1,0 +1,94 @@
+"""BART (Lewis et al. 2020): a post-norm encoder and decoder with learned positions."""
+
+from jaxft.models.attention import Attention, CrossAttention
+from jaxft.models.heads import Classifier, LanguageModel, Pooler
+from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, one_row
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
+
+OFFSET = 2  # rows of the position table that stand before position 0's
+LN = LayerNorm(1e-5)
+
+
+def spec(c, before=False, start=None, **embed) -> Spec:
+    """`before`: norms stand before the sublayers, and one behind all layers; `embed` are changes of the embeddings.
+
+    `start` is what a decoder's text begins with, if config.json does not say it.
+    """
+    c.expect("is_decoder", False, "it is an encoder and a decoder here")
+    c.expect("tie_word_embeddings", True, "tables of tokens that are not one are not implemented")
+    c.ignore("encoder_layerdrop", "decoder_layerdrop")  # of training in PyTorch
+    c.ignore("forced_eos_token_id", "forced_bos_token_id")  # of generation
+    norms = PRE_NORM | {"cross_in"} if before else POST_NORM | {"cross_res"}
+    table = {
+        "positions": c.max_position_embeddings + OFFSET,
+        "offset": OFFSET,
+        "norm": LN,
+        "scale": c.d_model**0.5 if c.scale_embedding else 1.0,
+        "dropout": c.dropout,
+    } | embed
+
+    def side(layers: int, heads: str, hidden: int, vocab: int, decodes: bool, **more) -> Spec:
+        sizes = getattr(c, heads), getattr(c, heads), c.quotient("d_model", heads)
+        attention = Attention(*sizes, causal=decodes, dropout=c.attention_dropout)
+        cross = CrossAttention(*sizes, dropout=c.attention_dropout) if decodes else None
+        mlp = Dense(hidden, c.activation_function, dropout=c.activation_dropout)
+        places = norms if decodes else norms - {"cross_in", "cross_res"}
+        layer = Layer(attention, mlp, LN, places, c.dropout, cross=cross)
+        last = LN if before else None
+        embed = Embed(vocab, **table, borrowed=not decodes and c.get("share_encoder_decoder_embeddings", True))
+        return Spec(
+            c.d_model, embed, (layer,) * layers, last, c.max_position_embeddings, c.init_std, reads="last", **more
+        )
+
+    vocab = c.get("decoder_vocab_size", c.vocab_size)
+    encoder = side(c.encoder_layers, "encoder_attention_heads", c.encoder_ffn_dim, c.vocab_size, False)
+    start = c.get("decoder_start_token_id", start)
+    return side(
+        c.decoder_layers, "decoder_attention_heads", c.decoder_ffn_dim, vocab, True, encoder=encoder, start=start
+    )
+
+
+def rows(c, before=False) -> list[Row]:
+    found = [Row("shared", "embed.tokens", embedding)]
+    for theirs, ours in (("encoder.", "encoder."), ("decoder.", "")):
+        layer, our = theirs + "layers.{i}.", ours + "layers.{i}."
+        place = "in" if before else "res"
+        found.append(Row(theirs + "embed_positions", ours + "embed.positions", embedding))
+        found.append(Row(theirs + "layernorm_embedding", ours + "embed.norm", norm))
+        for a, b in (("self_attn", "attn"), ("encoder_attn", "cross")):
+            found += [Row(f"{layer}{a}.{x}_proj", f"{our}{b}.{x}", linear) for x in "qkv"]
+            found.append(Row(f"{layer}{a}.out_proj", f"{our}{b}.o", linear))
+            found.append(Row(f"{layer}{a}_layer_norm", f"{our}norms.{b}_{place}", norm))
+        found.append(Row(layer + "fc1", our + "mlp.up", linear))
+        found.append(Row(layer + "fc2", our + "mlp.down", linear))
+        found.append(Row(layer + "final_layer_norm", f"{our}norms.mlp_{place}", norm))
+        found.append(Row(theirs + "layer_norm", ours + "norm", norm))
+    return found
+
+
+def head(c, kind: str, classes: int, prefix: str = "model."):
+    repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
+    if kind == "none":
+        return None, [], repeats
+    if kind == "sequence-classification":
+        rate = c.get("classifier_dropout", 0.0)
+        rows = [Row("classification_head.dense", "head.pooler.dense", linear)]
+        rows.append(Row("classification_head.out_proj", "head.out", linear))
+        return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, repeats
+    if kind == "question-answering":
+        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], repeats
+    repeats["lm_head.weight"] = prefix + "shared.weight"
+    return LanguageModel(True, "fixed"), [Row("final_logits_bias", "head.bias", one_row)], repeats
+
+
+HEADS = "none seq2seq-lm sequence-classification question-answering"
+FAMILY = Family(
+    "model.",
+    architectures("Bart", HEADS),
+    spec,
+    rows,
+    head,
+    buffers=(r"(en|de)coder\.version",),
+    other_heads=(r"lm_head\..*", r"final_logits_bias", r"classification_head\..*", r"qa_outputs\..*"),
+)

@@ -1,0 +1,14 @@
+"""mBART (Liu et al. 2020): BART with norms before the sublayers; a text for the decoder begins with its language."""
+
+from dataclasses import replace
+from functools import partial
+
+from jaxft.models.families import bart
+from jaxft.models.hf import architectures
+
+FAMILY = replace(
+    bart.FAMILY,
+    architectures=architectures("MBart", bart.HEADS),
+    spec=partial(bart.spec, before=True, start="last"),
+    rows=partial(bart.rows, before=True),
+)

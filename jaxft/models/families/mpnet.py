@@ -1,0 +1,61 @@
+"""MPNet (Song et al. 2020): an encoder with learned positions, whose scores also depend on learned distances."""
+
+from dataclasses import replace
+
+from jaxft.models.attention import Attention
+from jaxft.models.distances import Buckets
+from jaxft.models.families import roberta
+from jaxft.models.hf import ENCODER_HEADS, Row, architectures, distances, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.spec import POST_NORM, Layer, Spec
+
+FIRST = 2  # row of the position table that position 0 has, whatever the padding token's number
+
+
+def spec(c):
+    c.expect("relative_attention_num_buckets", 32, "transformers has 32 buckets, whatever it says")
+    heads, rate, ln = c.num_attention_heads, c.hidden_dropout_prob, LayerNorm(c.layer_norm_eps)
+    attention = Attention(
+        heads,
+        heads,
+        c.quotient("hidden_size", "num_attention_heads"),
+        causal=False,
+        dropout=c.attention_probs_dropout_prob,
+        distances=Buckets(heads, 32, 128, causal=False),
+    )
+    layer = Layer(attention, Dense(c.intermediate_size, c.hidden_act), ln, POST_NORM, rate)
+    embed = Embed(c.vocab_size, c.max_position_embeddings, norm=ln, dropout=rate, offset=FIRST)
+    layers, longest = (layer,) * c.num_hidden_layers, c.max_position_embeddings - FIRST
+    return Spec(c.hidden_size, embed, layers, None, longest, c.initializer_range)
+
+
+def rows(c):
+    layer, ours = "encoder.layer.{i}.", "layers.{i}."
+    return [
+        Row("embeddings.word_embeddings", "embed.tokens", embedding),
+        Row("embeddings.position_embeddings", "embed.positions", embedding),
+        Row("embeddings.LayerNorm", "embed.norm", norm),
+        Row("encoder.relative_attention_bias", "distances", distances),
+        *(Row(f"{layer}attention.attn.{x}", f"{ours}attn.{x}", linear) for x in "qkvo"),
+        Row(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
+        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
+        Row(layer + "output.dense", ours + "mlp.down", linear),
+        Row(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+    ]
+
+
+def head(c, kind, classes):
+    """RoBERTa's, under MPNet's name."""
+    part, rows, repeats = roberta.head(c, kind, classes)
+    named = [row._replace(theirs=row.theirs.replace("roberta.", "mpnet.")) for row in rows]
+    return part, named, {name: original.replace("roberta.", "mpnet.") for name, original in repeats.items()}
+
+
+FAMILY = replace(
+    roberta.FAMILY,
+    prefix="mpnet.",
+    architectures=architectures("MPNet", ENCODER_HEADS),
+    spec=spec,
+    rows=rows,
+    head=head,
+)

@@ -1,0 +1,9 @@
+"""mT5 (Xue et al. 2021): T5 with gated MLPs, of 101 languages."""
+
+from dataclasses import replace
+from functools import partial
+
+from jaxft.models.families import t5
+from jaxft.models.hf import architectures
+
+FAMILY = replace(t5.FAMILY, architectures=architectures("MT5", t5.HEADS), head=partial(t5.head, scaled=False))

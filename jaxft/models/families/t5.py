@@ -1,0 +1,86 @@
+"""T5 (Raffel et al. 2020): an encoder and a decoder without positions, whose scores depend on learned distances."""
+
+from jaxft.models.attention import Attention, CrossAttention
+from jaxft.models.distances import Buckets
+from jaxft.models.heads import Classifier, LanguageModel, Pooler
+from jaxft.models.hf import Family, Row, architectures, distances, embedding, linear, norm
+from jaxft.models.parts import Dense, Embed, Gated, RMSNorm
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def spec(c, shared: bool = True) -> Spec:
+    """`shared`: all layers of a side have one table of distances."""
+    c.expect("is_decoder", False, "T5 is an encoder and a decoder here")
+    c.ignore("feed_forward_proj")  # which dense_act_fn and is_gated_act spell out
+    heads, rate, ln = c.num_heads, c.dropout_rate, RMSNorm(c.layer_norm_epsilon)
+    buckets = c.relative_attention_num_buckets, c.relative_attention_max_distance
+    plain = {"bias": frozenset(), "dropout": rate, "scale": 1.0}
+    mlp = (Gated if c.is_gated_act else Dense)(c.d_ff, c.dense_act_fn, bias=False, dropout=rate)
+
+    def side(layers: int, decodes: bool, **more) -> Spec:
+        learned = Buckets(heads, *buckets, causal=decodes, shared=shared)
+        attention = Attention(heads, heads, c.d_kv, causal=decodes, distances=learned, **plain)
+        cross = CrossAttention(heads, heads, c.d_kv, **plain) if decodes else None
+        places = PRE_NORM | {"cross_in"} if decodes else PRE_NORM
+        layer = Layer(attention, mlp, ln, places, rate, cross=cross)
+        embed = Embed(c.vocab_size, dropout=rate, borrowed=not decodes)
+        std = c.initializer_factor * c.d_model**-0.5  # of most matrices; those behind wide layers begin smaller there
+        return Spec(c.d_model, embed, (layer,) * layers, ln, None, std, "last", rate, **more)
+
+    start = c.get("decoder_start_token_id", c.pad_token_id)
+    return side(c.num_decoder_layers, True, encoder=side(c.num_layers, False), start=start)
+
+
+def rows(c, shared: bool = True) -> list[Row]:
+    found = [Row("shared", "embed.tokens", embedding)]
+    for theirs, ours in (("encoder.", "encoder."), ("decoder.", "")):
+        attention, layer = ours + "layers.{i}.attn.", theirs + "block.{i}."
+        first = theirs + "block.0.layer.0.SelfAttention.", ours
+        table, of = first if shared else (layer + "layer.0.SelfAttention.", attention)
+        found.append(Row(table + "relative_attention_bias", of + "distances", distances))
+        found += [Row(layer + f"layer.0.SelfAttention.{x}", attention + x, linear) for x in "qkvo"]
+        found.append(Row(layer + "layer.0.layer_norm", ours + "layers.{i}.norms.attn_in", norm))
+        if not ours:
+            found += [Row(layer + f"layer.1.EncDecAttention.{x}", "layers.{i}.cross." + x, linear) for x in "qkvo"]
+            found.append(Row(layer + "layer.1.layer_norm", "layers.{i}.norms.cross_in", norm))
+        mlp = layer + ("layer.1." if ours else "layer.2.")
+        names = {"wi_0": "gate", "wi_1": "up", "wo": "down"} if c.is_gated_act else {"wi": "up", "wo": "down"}
+        found += [Row(f"{mlp}DenseReluDense.{x}", ours + "layers.{i}.mlp." + y, linear) for x, y in names.items()]
+        found.append(Row(mlp + "layer_norm", ours + "layers.{i}.norms.mlp_in", norm))
+        found.append(Row(theirs + "final_layer_norm", ours + "norm", norm))
+    return found
+
+
+def head(c, kind: str, classes: int, scaled: bool | None = None):
+    """`scaled`: hidden states are divided by the root of their width before they meet the table of tokens."""
+    c.ignore("tie_word_embeddings")  # the matrices of the checkpoint say whether they are tied
+    scaled = c.get("scale_decoder_outputs", True) if scaled is None else scaled
+    prefix = "transformer." if kind == "sequence-classification" else ""
+    repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
+    if kind == "none":
+        return None, [], repeats
+    if kind == "sequence-classification":
+        rate = c.get("classifier_dropout", 0.0)
+        rows = [Row("classification_head.dense", "head.pooler.dense", linear)]
+        rows.append(Row("classification_head.out_proj", "head.out", linear))
+        return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, repeats
+    if kind == "question-answering":
+        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], repeats
+    tied = not c.differ("lm_head.weight", "shared.weight")
+    if tied:
+        repeats["lm_head.weight"] = "shared.weight"
+    part = LanguageModel(tied, False, scale=c.d_model**-0.5 if scaled else 1.0)
+    return part, [Row("lm_head", "head.table", embedding)], repeats
+
+
+HEADS = "none seq2seq-lm sequence-classification question-answering"
+FAMILY = Family(
+    "",
+    architectures("T5", HEADS),
+    spec,
+    rows,
+    head,
+    buffers=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+    other_heads=(r"lm_head\..*", r"classification_head\..*", r"qa_outputs\..*"),
+    prefixes=(("sequence-classification", "transformer."),),
+)

@@ -1,0 +1,14 @@
+"""umT5 (Chung et al. 2023): mT5 whose layers have a table of distances each."""
+
+from dataclasses import replace
+from functools import partial
+
+from jaxft.models.families import t5
+from jaxft.models.hf import architectures
+
+FAMILY = replace(
+    t5.FAMILY,
+    architectures=architectures("UMT5", t5.HEADS),
+    spec=partial(t5.spec, shared=False),
+    rows=partial(t5.rows, shared=False),
+)

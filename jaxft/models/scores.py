@@ -1,0 +1,127 @@
+"""From queries, keys and values to what attention gathers, with a backward pass that stores no scores.
+
+Letters: b batch, t query length, s key length, k key/value heads, g queries per key head, r = g t, h head width.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.models.dropout import keep_mask
+from jaxft.models.tiles import by_tiles
+
+MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How products of queries and keys become weights."""
+
+    scale: float
+    cap: float | None = None
+    dropout: float = 0.0
+    learned: bool = False  # whether what is added to the scores has a gradient
+
+
+def attend(q, k, v, mask, how: Scores, key: jax.Array | None, lean=None):
+    """Softmax attention with float32 scores; q (b, t, heads, h), k and v (b, s, kv_heads, h) -> (b, t, heads, h).
+
+    `lean` (1 or b, kv_heads, rows, s) is added to the scores; its rows are those of the queries, g t of them, or g, the
+    same for all t. The backward pass computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), and
+    draws dropout's bits again, so that no array of length x length outlives the layer.
+    """
+    b, t, heads, h = q.shape
+    kv, g = k.shape[2], heads // k.shape[2]
+    # Heads before positions: every product is then one of matrices that lie whole in memory.
+    q = q.reshape(b, t, kv, g, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, g * t, h)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    mixed = dot_product_attention(q, k, v, mask, lean, None if how.dropout == 0.0 else key, how)
+    return mixed.reshape(b, kv, g, t, h).transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, lean, key, how: Scores):
+    """softmax(scale q k') v, of whose weights dropout leaves 1 - rate (key None: all)."""
+    return _forward(q_bkrh, k_bksh, v_bksh, mask, lean, key, how)[0]
+
+
+def _forward(q, k, v, mask, lean, key, how):
+    (mixed, log_total), _ = by_tiles(partial(_forward_tile, how), q, k, v, mask, lean, _kept(q, k, key, how))
+    return mixed, (q, k, v, mask, lean, key, log_total, mixed)
+
+
+def _backward(how, saved, grad):
+    q, k, v, mask, lean, key, log_total, mixed = saved
+    keep = _kept(q, k, key, how)
+    shared = lean is not None and len(lean) != len(q)
+    tile = partial(_backward_tile, how, shared)
+    (grads, grad_lean), sum_lean = by_tiles(tile, q, k, v, mask, lean, keep, log_total, mixed, grad)
+    if not how.learned:
+        return *grads, None, jax.tree.map(jnp.zeros_like, lean), None
+    return *grads, None, sum_lean if shared else grad_lean, None
+
+
+def _kept(q, k, key, how):
+    """Which weights dropout leaves: bool (b, k, r, s), or None for all."""
+    return None if key is None else keep_mask(key, how.dropout, (*q.shape[:3], k.shape[2]))
+
+
+dot_product_attention.defvjp(_forward, _backward)
+
+
+def _forward_tile(how, q, k, v, mask, lean, keep):
+    scores = _visible(_bent(_scores(how, q, k), how), mask, lean)
+    top = jnp.max(scores, -1, keepdims=True)
+    powers = jnp.exp(scores - top)
+    total = jnp.sum(powers, -1, keepdims=True)
+    dropped = _drop(powers, keep, how.dropout).astype(v.dtype)
+    mixed = jnp.einsum("bkrs,bksh->bkrh", dropped, v, preferred_element_type=jnp.float32) / total
+    return (mixed.astype(v.dtype), top + jnp.log(total)), None
+
+
+def _backward_tile(how, shared, q, k, v, mask, lean, keep, log_total, mixed, grad):
+    bent = _bent(_scores(how, q, k), how)
+    weights = jnp.exp(_visible(bent, mask, lean) - log_total)
+    grad_v = _columns(_drop(weights, keep, how.dropout).astype(v.dtype), grad)
+    grad_weights = jnp.einsum("bkrh,bksh->bkrs", grad, v, preferred_element_type=jnp.float32)
+    grad_weights = _drop(grad_weights, keep, how.dropout)
+    # The softmax subtracts the mean gradient of a row, by its weights: what the row's output times its gradient is.
+    # Summed by a product: XLA on CPU would merge a sum with what follows, and do that three times slower.
+    mean = (grad.astype(jnp.float32) * mixed.astype(jnp.float32)) @ jnp.ones((q.shape[-1], 1), jnp.float32)
+    grad_scores = weights * (grad_weights - mean)
+    grad_lean = grad_scores if how.learned and not shared else None
+    sum_lean = jnp.sum(grad_scores, 0, keepdims=True) if how.learned and shared else None
+    if how.cap is not None:
+        grad_scores = grad_scores * (1.0 - (bent / how.cap) ** 2)
+    grad_scores = (grad_scores * how.scale).astype(q.dtype)
+    grad_q = jnp.einsum("bkrs,bksh->bkrh", grad_scores, k)
+    grad_k = _columns(grad_scores, q)
+    return ((grad_q, grad_k, grad_v), grad_lean), sum_lean
+
+
+def _columns(weights_bkrs, y_bkrh):
+    """Sum over queries, (b, k, s, h). Turning y, which is small, keeps XLA from turning the weights."""
+    return jnp.einsum("bkhr,bkrs->bkhs", y_bkrh.swapaxes(2, 3), weights_bkrs).swapaxes(2, 3)
+
+
+def _scores(how, q, k):
+    return jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=jnp.float32) * how.scale
+
+
+def _bent(scores, how):
+    return scores if how.cap is None else how.cap * jnp.tanh(scores / how.cap)
+
+
+def _visible(scores, mask, lean):
+    """Scores of what each query sees; of a query head's r rows there are t for each of its g heads."""
+    g = scores.shape[2] // mask.shape[2]
+    if lean is not None:
+        scores = scores + jnp.repeat(lean, scores.shape[2] // lean.shape[2], axis=2)
+    # Added, not selected: XLA on CPU runs products and float32 arithmetic as one piece, which a selection would cut.
+    return scores + jnp.tile(jnp.where(mask, 0.0, MASKED), (1, 1, g, 1))
+
+
+def _drop(x, keep, rate):
+    return x if keep is None else x * jnp.where(keep, 1.0 / (1.0 - rate), 0.0)
