@@ -276,9 +276,11 @@ def row_of(*texts, length=20) -> dict[str, np.ndarray]:
 
 
 # Of other kinds: layers that run twice, slopes, neighbours that turn and layers side by side, windows and bent scores,
-# learned distances, decoders that read their encoder's text again.
+# learned distances, experts, decoders that read their encoder's text again.
 LAST = [(family, kind) for family in BASE for kind in ("sequence-classification", "lm")]
-LAST += [(family, "lm") for family in ("albert", "bloom", "gemma2", "gpt_neox", "gptj", "mpnet")]
+LAST += [
+    (family, "lm") for family in ("albert", "bloom", "deberta_v2", "gemma2", "gpt_neox", "gptj", "mpnet", "mixtral")
+]
 LAST += [(family, "sequence-classification") for family in ("mbart", "umt5")]
 
 

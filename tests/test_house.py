@@ -27,7 +27,7 @@ ALLOWED = {
     "parallel": {"parallel.peers", "problems"},
     "models": {"models", "parallel", "problems", "strict_json"},
     "models.families": {
-        *(f"models.{name}" for name in "spec parts attention distances rotary heads hf".split()),
+        *(f"models.{name}" for name in "spec parts attention distances dropout experts rotary heads hf".split()),
         "problems",
     },
     "data": {"data", "configurable", "problems", "strict_json"},

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -16,6 +17,7 @@ from jaxft.models import vocabulary
 from jaxft.models.attention import visible
 from jaxft.models.distances import Buckets, toeplitz
 from jaxft.models.dropout import keep_mask, random_words
+from jaxft.models.families.deberta_v2 import Vectors
 from jaxft.models.parts import gelu
 from jaxft.models.scores import MASKED, Scores, attend, dot_product_attention
 from jaxft.models.tiles import TILE, tiles
@@ -107,6 +109,15 @@ def test_buckets_of_distances(count, longest):
         assert np.array_equal(Buckets(1, count, longest, causal).numbers(ahead), theirs.numpy())
     theirs = MPNetEncoder.relative_position_bucket(torch.tensor(ahead), count, longest)
     assert np.array_equal(Buckets(1, count, longest, False).numbers(ahead), theirs.numpy())
+
+
+@pytest.mark.parametrize("buckets, longest", [(256, 512), (4, 9), (32, 100)])
+def test_buckets_of_vectors(buckets, longest):
+    """Those of transformers' DeBERTa v3, at every distance."""
+    back = np.arange(-3000, 3000)
+    theirs = make_log_bucket_position(torch.tensor(back), buckets, longest).long().numpy()
+    found = Vectors(buckets, True, longest, None).numbers(back)
+    assert np.array_equal(found, np.clip(theirs + buckets, 0, 2 * buckets - 1))
 
 
 def test_scores_of_distances_have_a_place_for_each_query_and_key():

@@ -53,6 +53,16 @@ MORE = {
     "bloom": {"n_layer": 3, "n_head": 3, "intermediate_size": None, "max_position_embeddings": None},
     "bart": SIDES,
     "cohere": {**GROUPED, "logit_scale": 0.3},
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 2},
+    "deberta_v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 4,
+        "max_relative_positions": 9,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+    },
     "distilbert": {"hidden_dim": 40, "intermediate_size": None},
     "electra": {"embedding_size": 14},
     "falcon": {"ffn_hidden_size": 40, "intermediate_size": None},
@@ -78,6 +88,16 @@ MORE = {
     "gpt2": {"n_inner": 40, "intermediate_size": None},
     "gpt_neo": {"attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 5},
     "gpt_neox": {"rope_parameters": PARTIAL},
+    "gpt_oss": {
+        **GROUPED,
+        "head_dim": 10,
+        "sliding_window": 5,
+        "layer_types": SLIDING,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "swiglu_limit": 0.5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
+    },
     "gptj": {"rotary_dim": 4, "n_inner": 40, "intermediate_size": None},
     "granite": {
         **GROUPED,
@@ -91,6 +111,7 @@ MORE = {
     "marian": {**SIDES, "decoder_start_token_id": 3},
     "mbart": SIDES,
     "mistral": {**GROUPED, "sliding_window": 5},
+    "mixtral": {**GROUPED, "sliding_window": 5, "num_local_experts": 5},
     "mt5": T5,
     "modernbert": {
         "local_attention": 8,
@@ -107,11 +128,38 @@ MORE = {
     "phi": {**GROUPED, "rope_parameters": PARTIAL},
     "phi3": {**GROUPED, "sliding_window": 5, "rope_parameters": PARTIAL},
     "qwen2": {**GROUPED, **WINDOWED},
+    "qwen2_moe": {
+        **GROUPED,
+        **WINDOWED,
+        "num_experts": 5,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 20,
+        "mlp_only_layers": [1],
+    },
     "qwen3": {**GROUPED, **WINDOWED, "head_dim": 10},
+    "qwen3_moe": {
+        **GROUPED,
+        "head_dim": 10,
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 2,
+    },
     "smollm3": {**GROUPED, **WINDOWED, "no_rope_layers": [1, 0, 1]},
     "stablelm": {**GROUPED, "use_qkv_bias": True, "rope_parameters": PARTIAL},
     "t5": T5,
     "umt5": T5,
+    "xlnet": {
+        "d_model": 24,
+        "n_layer": 3,
+        "n_head": 3,
+        "d_inner": 40,
+        **dict.fromkeys(
+            ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"]
+        ),
+    },
 }
 TOKENIZERS = {"encoder": wordpiece, "decoder": lambda: byte_bpe(bos="<s>", eos="</s>")}
 

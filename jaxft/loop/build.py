@@ -13,6 +13,7 @@ from jaxft.config import Config
 from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.source import Rows, as_rows
 from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
+from jaxft.metrics import Mean
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
@@ -52,7 +53,12 @@ class Built:
         return bind(self.model, params)(batch, key)
 
     def loss(self, params: Params, batch, key):
-        return self.task.loss(self.forward(params, batch, key), batch)
+        out = self.forward(params, batch, key)
+        sums = self.task.loss(out, batch)
+        if out.balance is None:
+            return sums
+        loss, balance = sums["loss"], Mean(out.balance * sums["loss"].count, sums["loss"].count)
+        return sums | {"loss": Mean(loss.total + balance.total, loss.count), "balance": balance}
 
     def put(self, batch: dict) -> dict[str, jax.Array]:
         """A host's rows of a batch, onto its devices."""

@@ -43,7 +43,7 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
     for path, variable in variables(model).items():
         if not path.endswith((".kernel", ".embedding")):
             continue
-        size = math.prod(shape(variable))
+        size = math.prod(shape(variable)) * _share(model, path)
         if path.removeprefix("encoder.").startswith("embed.") and path.endswith(".embedding"):
             tied = path == "embed.tokens.embedding" and getattr(model.head, "table", 0) is None
             total += tied * 2 * size * slots * (2 + (path in trained))
@@ -88,6 +88,17 @@ def _reads_memory(path: str) -> bool:
     return re.search(r"\.cross\.[kv]\.", path) is not None
 
 
+def _share(model: Model, path: str) -> float:
+    """To which part of the tokens a kernel applies: an expert's only to those that have chosen it."""
+    if ".mlp.experts." not in path:
+        return 1.0
+    number, place = re.search(r"layers\.segments\.(\d+)\.(\d+)", path).groups()
+    backbone = _backbone(model, path)
+    part = backbone.spec.layers[backbone.layers.plan[int(number)].layer(0, int(place))].mlp
+    part = getattr(part, "experts", part)
+    return part.chosen / part.count
+
+
 def _backbone(model: Model, path: str):
     return model.encoder if path.startswith("encoder.") else model
 
@@ -116,8 +127,8 @@ ORDER = (
     ("cross.q", "cross.k", "cross.v"),
     ("cross.o",),
     ("norms.cross_res", "norms.mlp_in"),
-    ("mlp.gate", "mlp.up"),
-    ("mlp.down",),
+    ("mlp.gate", "mlp.up", "mlp.router", "mlp.experts.gate", "mlp.experts.up", "mlp.share", "mlp.shared"),
+    ("mlp.down", "mlp.experts.down"),
     ("norms.mlp_out", "norms.mlp_res"),
 )
 BELOW = 10**6  # how far an encoder is below its decoder

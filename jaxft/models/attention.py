@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.distances import Buckets
-from jaxft.models.parts import Linear, read, subkey
+from jaxft.models.distances import Distances
+from jaxft.models.parts import Linear, param, read, subkey
 from jaxft.models.rotary import Rotary, rotate
 from jaxft.models.scores import Scores, attend
 from jaxft.models.spec import Part
@@ -43,7 +43,8 @@ class Attention:
     clip: float | None = None  # queries, keys and values are cut off at it
     qk_norm: HeadNorm | None = None
     slopes: tuple[float, ...] | None = None  # a head's scores fall by so much for each place (Press et al. 2022)
-    distances: Buckets | None = None  # learned scores; a head then has keys of its own
+    distances: Distances | None = None  # what is learned of them; a head then has keys of its own
+    sinks: bool = False  # a learned score for each head that takes weight and gives nothing (Xiao et al. 2024)
 
     def build(self, width):
         return AttentionLayer(self, width)
@@ -89,7 +90,9 @@ class Context:
     positions: jax.Array
     memory: jax.Array | None = None  # (batch, s, width)
     memory_segments: jax.Array | None = None
-    distances: jax.Array | None = None  # float32 (1, heads, length, length)
+    distances: jax.Array | None = None  # of Buckets float32 (1, heads, length, length)
+    types: jax.Array | None = None  # of the texts, where the batch has them
+    routes: list[jax.Array] | None = None  # of experts, if they are to be counted (experts.py)
     masks: dict[tuple[bool, int | None] | str, jax.Array] = field(default_factory=dict)
     tables: dict[Rotary, tuple[jax.Array, jax.Array]] = field(default_factory=dict)
 
@@ -145,7 +148,8 @@ class AttentionLayer(nnx.Module):
         self.q_norm = norm.norm.build(inner if whole else part.head_dim) if norm else nnx.data(None)
         self.k_norm = norm.norm.build(inner_kv if whole else part.head_dim) if norm else nnx.data(None)
         own = part.distances is not None and not part.distances.shared
-        self.distances = part.distances.build() if own else nnx.data(None)
+        self.distances = part.distances.build(width) if own else nnx.data(None)
+        self.sinks = param((part.heads,), ("heads",), "zeros") if part.sinks else nnx.data(None)
 
     def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None, at_bk=None) -> jax.Array:
         """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
@@ -160,17 +164,18 @@ class AttentionLayer(nnx.Module):
         if part.rotary is not None:
             q, k = rotate(q, context.table(part, at_bk), part.rotary), rotate(k, context.table(part, None), part.rotary)
         q, k, v = (shard(y, "batch", None, "heads", None) for y in (q, k, v))
-        lean = self._lean(context, x_bsd.shape[1], at_bk)
-        mixed = attend(q, k, v, context.mask(part, at_bk), part.scores, subkey(key, 0), lean)
+        lean = self.lean(q, k, context, key, at_bk)
+        sinks = None if self.sinks is None else self.sinks[...]
+        mixed = attend(q, k, v, context.mask(part, at_bk), part.scores, subkey(key, 0), lean, sinks)
         return self.o(mixed.reshape(*y_btd.shape[:2], part.heads * part.head_dim))
 
-    def _lean(self, context: Context, length: int, at_bk) -> jax.Array | None:
+    def lean(self, q_bthd, k_bshd, context: Context, key, at_bk) -> jax.Array | None:
         """What is added to the scores: float32 (1 or batch, k, t or slots or g, s), or None for nothing."""
         if self.part.slopes is not None:
             return context.slope(self.part)
         if self.part.distances is None:
             return None
-        lean = context.distances if self.distances is None else self.distances(length)
+        lean = context.distances if self.distances is None else self.distances(k_bshd.shape[1])
         return lean if at_bk is None else lean[0][:, at_bk].swapaxes(0, 1)
 
     def _heads(self, y_btd, heads: int, norm):

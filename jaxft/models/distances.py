@@ -4,7 +4,9 @@ Within a text the distance of two tokens is that of their places in the row: pac
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,15 @@ import numpy as np
 from flax import nnx
 
 from jaxft.models.parts import param
+
+
+class Distances(Protocol):
+    """What a model learns of distances: frozen and hashable."""
+
+    shared: bool  # by all layers; or each has its own
+
+    def build(self, width: int) -> Callable:
+        """A module that makes of a row's length what attention reads of it (Context.distances in attention.py)."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +37,9 @@ class Buckets:
     count: int
     longest: int
     causal: bool
-    shared: bool = True  # by all layers; or each has its own scores
+    shared: bool = True
 
-    def build(self):
+    def build(self, width):
         return DistancesLayer(self)
 
     def numbers(self, ahead: np.ndarray) -> np.ndarray:
@@ -63,3 +74,17 @@ def toeplitz(of_distance: jax.Array, length: int) -> jax.Array:
     n, width = of_distance.shape
     rows = jnp.tile(jnp.pad(of_distance, ((0, 0), (0, 1))), (1, length))  # a row of the result ends one place earlier
     return rows[:, : length * width].reshape(n, length, width)[:, :, length - 1 :]
+
+
+def turned(x_bhtv: jax.Array, at_bk: jax.Array | None) -> jax.Array:
+    """(b, h, t, s) of products with distances (b, h, t, 2s - 1): of each row those from its own place on.
+
+    Row t of all s rows begins at s - 1 - t; with `at` the rows are those places only.
+    """
+    b, h, t, width = x_bhtv.shape
+    s = (width + 1) // 2
+    if at_bk is not None:
+        places = s - 1 - at_bk[:, None, :, None] + jnp.arange(s)
+        return jnp.take_along_axis(x_bhtv, jnp.broadcast_to(places, (b, h, t, s)), 3)
+    flat = x_bhtv.reshape(b, h, t * width)[..., s - 1 : s - 1 + t * (width - 1)]  # each row begins one place earlier
+    return flat.reshape(b, h, t, width - 1)[..., :s]

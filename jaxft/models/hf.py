@@ -55,6 +55,7 @@ class Entry(NamedTuple):
     ours: tuple[str, ...]
     how: "How"
     aliases: tuple[str, ...] = ()  # older names of the same tensor
+    row: int | None = None  # of the parameter, where that holds several tensors
 
 
 class How(Protocol):
@@ -152,6 +153,41 @@ class Fused:
         grouped = [array.reshape(*array.shape[:-1], self.groups, -1) for array in arrays]
         array = np.concatenate(grouped, axis=-1).reshape(*arrays[0].shape[:-1], -1)
         return array.T if self.turned else array
+
+
+@dataclass(frozen=True)
+class Piled(_OneToOne):
+    """A linear map for each of `count` experts, stored one by one; `{e}` stands for the expert's number."""
+
+    count: int
+
+    def tensors(self, theirs, ours):
+        name = theirs + ".weight"
+        return [Entry(name.replace("{e}", str(e)), (ours + ".kernel",), self, row=e) for e in range(self.count)]
+
+    def split(self, array, widths):
+        return [array.T]
+
+    def join(self, arrays):
+        return arrays[0].T
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Maps whose outputs take turns; tensors and parameters are stored alike. Pairs of (their suffix, ours)."""
+
+    parts: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+
+    def tensors(self, theirs, ours):
+        prefix, _, _ = ours.rpartition(".")
+        return [Entry(theirs + a, tuple(f"{prefix}.{part}{b}" for part in self.parts), self) for a, b in self.pairs]
+
+    def split(self, array, widths):
+        return [array[..., i :: len(self.parts)] for i in range(len(self.parts))]
+
+    def join(self, arrays):
+        return np.stack(arrays, -1).reshape(*arrays[0].shape[:-1], -1)
 
 
 @dataclass(frozen=True)

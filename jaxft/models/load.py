@@ -16,7 +16,7 @@ from jaxft.models.pretrained import Architecture, Pretrained
 from jaxft.models.tensors import open_tensors, release
 from jaxft.problems import raise_problems
 
-Views = dict[str, np.ndarray]
+Views = dict[str, "np.ndarray | Pile"]
 READERS = 2  # threads: one copies while the other waits for the kernel's fresh pages
 
 
@@ -48,7 +48,7 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
         return {}, LoadReport(new=sorted(wanted))
     tensors = open_tensors(pretrained.directory)
     finder = _Finder(tensors, pretrained, arch)
-    views, report, problems = {}, LoadReport(), []
+    views, piles, report, problems = {}, {}, LoadReport(), []
     for entry in arch.entries:
         if not all(name in wanted for name in entry.ours):
             continue
@@ -57,10 +57,20 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
             continue
         parts = entry.how.split(tensors[theirs], [wanted[name][-1] for name in entry.ours])
         for name, part in zip(entry.ours, parts, strict=True):
-            if part.shape != wanted[name]:
-                problems.append(_misshapen(theirs, part.shape, wanted[name], _is_head(name)))
-            views[name] = part
+            needed = wanted[name] if entry.row is None else wanted[name][1:]
+            if part.shape != needed:
+                problems.append(_misshapen(theirs, part.shape, needed, _is_head(name)))
+            if entry.row is None:
+                views[name] = part
+            else:
+                piles.setdefault(name, {})[entry.row] = part
         report.loaded.append(theirs)
+    views |= {name: Pile([pile[row] for row in sorted(pile)]) for name, pile in piles.items()}
+    problems += [
+        f"the checkpoint lacks {entry.theirs}"
+        for entry in arch.entries
+        if entry.row is not None and entry.ours[0] in piles and entry.row not in piles[entry.ours[0]]
+    ]
     fixed = wanted.keys() - set(trainable(model))
     report.new = sorted(wanted.keys() - views.keys() - fixed)
     problems += [f"the checkpoint lacks {finder.their_name(name)}" for name in report.new if not _is_head(name)]
@@ -84,12 +94,22 @@ def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dt
             parts = initial(model, path, seed)
         read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path])
         array = jax.make_array_from_callback(shape(variable), placements[path], read)
-        release(parts)
+        release([view for part in parts for view in (part.views if isinstance(part, Pile) else [part])])
         return array
 
     wanted = variables(model)
     with ThreadPoolExecutor(READERS) as readers:
         return dict(zip(wanted, readers.map(one, wanted.keys(), wanted.values()), strict=True))
+
+
+class Pile:
+    """Views of one shape as an array of one more axis, of which only what is asked for is read."""
+
+    def __init__(self, views: list[np.ndarray]):
+        self.views = views
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.stack([view[index[1:]] for view in self.views[index[0]]])
 
 
 def _read(parts, dtype, index):

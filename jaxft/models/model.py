@@ -25,6 +25,7 @@ class Outputs(NamedTuple):
     hidden: jax.Array
     scores: jax.Array | Vocabulary | None
     memory: jax.Array | None = None
+    balance: jax.Array | None = None  # what to add to the mean loss, so that all experts have work
 
     @property
     def logits(self) -> jax.Array | None:
@@ -42,16 +43,18 @@ class Backbone(nnx.Module):
         if hidden == "read":
             kinds[-1] = (*kinds[-1], "last")  # a segment of its own
         shared = next((layer.attn.distances for layer in spec.layers if layer.attn.distances), None)
-        self.distances = shared.build() if shared and shared.shared else nnx.data(None)
+        self.distances = shared.build(spec.width) if shared and shared.shared else nnx.data(None)
         self.layers = Stack(spec.layers, spec.width, plan(kinds), remat, unroll)
         self.norm = spec.final_norm.build(spec.width) if spec.final_norm else nnx.data(None)
 
-    def run(self, batch, key, tokens: Table | None = None, memory=(None, None)) -> tuple[jax.Array, jax.Array]:
-        """(the result, what `hidden` asks for); `memory` is an encoder's result and the segments of its text.
+    def run(self, batch, key, tokens: Table | None = None, memory=(None, None)):
+        """(the result, what `hidden` asks for, the experts' balance or None).
 
-        `tokens` is the table of tokens where that is another's.
+        `memory` is an encoder's result and the segments of its text; `tokens` the table of tokens where that is
+        another's.
         """
         context = Context(batch["segments"], batch["positions"], *memory)
+        context.types, context.routes = batch.get("types"), [] if self.spec.balance else None
         if self.distances is not None:
             context.distances = self.distances(batch["tokens"].shape[1])
         x = self.embed(batch, self.dtype, subkey(key, 0), tokens)
@@ -64,7 +67,8 @@ class Backbone(nnx.Module):
         if self.norm is not None:
             x = self.norm(x)
         x = dropout(x, self.spec.dropout or 0.0, subkey(key, 3))
-        return x, jnp.concatenate(states).at[-1].set(x) if self.hidden == "every" else x
+        balance = self.spec.balance * unbalance(sum(context.routes)) if self.spec.balance else None
+        return x, jnp.concatenate(states).at[-1].set(x) if self.hidden == "every" else x, balance
 
 
 class Model(Backbone):
@@ -99,14 +103,24 @@ class Model(Backbone):
         memory, states, at = (None, None), None, batch.get("at")
         if self.encoder is not None:
             tokens = self.embed.tokens if self.encoder.embed.tokens is None else None
-            result, states = self.encoder.run(batch, subkey(key, 4), tokens)
+            result, states, _ = self.encoder.run(batch, subkey(key, 4), tokens)
             memory = result, batch["segments"]
             batch = decoder_batch(batch, self.spec.start)
-        x, hidden = self.run(batch, key, memory=memory)
+        x, hidden, balance = self.run(batch, key, memory=memory)
         if self.head is None:
-            return Outputs(hidden, None, states)
+            return Outputs(hidden, None, states, balance)
         seen = x if self.hidden == "read" else read(x, at)
-        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2)), states)
+        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2)), states, balance)
+
+
+def unbalance(routes_2e: jax.Array) -> jax.Array:
+    """How unevenly experts are used (Fedus et al. 2022, eq. 4 to 6, without its factor): least where all are alike.
+
+    `routes` are for each expert how many tokens went to it and the sum of the router's shares, over all layers.
+    """
+    hits, shares = routes_2e
+    tokens = jax.lax.stop_gradient(jnp.sum(shares))
+    return len(hits) * jnp.sum(hits / tokens * shares / tokens)
 
 
 def decoder_batch(batch: dict[str, jax.Array], start: int | str | None) -> dict[str, jax.Array]:

@@ -166,7 +166,7 @@ class DenseLayer(nnx.Module):
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
-    def __call__(self, x_btd, key: jax.Array | None):
+    def __call__(self, x_btd, context, key: jax.Array | None, at_bk=None):
         def rest(up):
             return self.down(dropout(shard(ACTIVATIONS[self.act](up), "batch", None, "mlp"), self.rate, key))
 
@@ -193,7 +193,7 @@ class GatedLayer(nnx.Module):
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
-    def __call__(self, x_btd, key: jax.Array | None):
+    def __call__(self, x_btd, context, key: jax.Array | None, at_bk=None):
         def rest(gate, up):
             y = shard(ACTIVATIONS[self.act](gate) * up, "batch", None, "mlp")
             return self.down(dropout(y, self.rate, key))

@@ -104,7 +104,7 @@ def named_tensors(model, params, pretrained, arch, dtype):
         kept = base in stored or train.issuperset(entry.ours)
         if not kept or not all(name in by_name for name in entry.ours):
             continue
-        joined = entry.how.join([_fetch(params, *by_name[name]) for name in entry.ours])
+        joined = entry.how.join([_fetch(params, *by_name[name], entry.row) for name in entry.ours])
         name = base if arch.kind == "none" else entry.theirs
         yield name, np.ascontiguousarray(joined.astype(stored.get(base, usual) if dtype == "auto" else usual))
 
@@ -123,9 +123,11 @@ def _usual(dtypes) -> np.dtype:
     return max(set(floats), key=floats.count) if floats else np.dtype(np.float32)
 
 
-def _fetch(params: Params, path: str, row: int) -> np.ndarray:
+def _fetch(params: Params, path: str, layer: int, row: int | None) -> np.ndarray:
     value = params[path]
     if "layers.segments." in path:
+        value = value[layer]
+    if row is not None:
         value = value[row]
     if not value.is_fully_addressable:
         from jax.experimental.multihost_utils import process_allgather

@@ -25,42 +25,56 @@ class Scores:
     learned: bool = False  # whether what is added to the scores has a gradient
 
 
-def attend(q, k, v, mask, how: Scores, key: jax.Array | None, lean=None):
+def attend(q, k, v, mask, how: Scores, key: jax.Array | None, lean=None, sinks=None):
     """Softmax attention with float32 scores; q (b, t, heads, h), k and v (b, s, kv_heads, h) -> (b, t, heads, h).
 
     `lean` (1 or b, kv_heads, rows, s) is added to the scores; its rows are those of the queries, g t of them, or g, the
-    same for all t. The backward pass computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), and
-    draws dropout's bits again, so that no array of length x length outlives the layer.
+    same for all t. `sinks` (heads,) are scores of keys that every query sees and whose values are 0. The backward pass
+    computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), and draws dropout's bits again, so that
+    no array of length x length outlives the layer.
     """
     b, t, heads, h = q.shape
     kv, g = k.shape[2], heads // k.shape[2]
     # Heads before positions: every product is then one of matrices that lie whole in memory.
     q = q.reshape(b, t, kv, g, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, g * t, h)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    mixed = dot_product_attention(q, k, v, mask, lean, None if how.dropout == 0.0 else key, how)
+    sinks = None if sinks is None else sinks.astype(jnp.float32).reshape(1, kv, g, 1)
+    mixed = dot_product_attention(q, k, v, mask, lean, sinks, None if how.dropout == 0.0 else key, how)
     return mixed.reshape(b, kv, g, t, h).transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
-def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, lean, key, how: Scores):
+@partial(jax.custom_vjp, nondiff_argnums=(7,))
+def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, lean, sinks, key, how: Scores):
     """softmax(scale q k') v, of whose weights dropout leaves 1 - rate (key None: all)."""
-    return _forward(q_bkrh, k_bksh, v_bksh, mask, lean, key, how)[0]
+    return _forward(q_bkrh, k_bksh, v_bksh, mask, lean, sinks, key, how)[0]
 
 
-def _forward(q, k, v, mask, lean, key, how):
-    (mixed, log_total), _ = by_tiles(partial(_forward_tile, how), q, k, v, mask, lean, _kept(q, k, key, how))
-    return mixed, (q, k, v, mask, lean, key, log_total, mixed)
+def _forward(q, k, v, mask, lean, sinks, key, how):
+    (mixed, log_total), _ = by_tiles(partial(_forward_tile, how), q, k, v, mask, lean, sinks, _kept(q, k, key, how))
+    return mixed, (q, k, v, mask, lean, sinks, key, log_total, mixed)
 
 
 def _backward(how, saved, grad):
-    q, k, v, mask, lean, key, log_total, mixed = saved
+    q, k, v, mask, lean, sinks, key, log_total, mixed = saved
     keep = _kept(q, k, key, how)
     shared = lean is not None and len(lean) != len(q)
     tile = partial(_backward_tile, how, shared)
     (grads, grad_lean), sum_lean = by_tiles(tile, q, k, v, mask, lean, keep, log_total, mixed, grad)
-    if not how.learned:
-        return *grads, None, jax.tree.map(jnp.zeros_like, lean), None
-    return *grads, None, sum_lean if shared else grad_lean, None
+    if how.learned:
+        grad_lean = sum_lean if shared else grad_lean
+    else:
+        grad_lean = jax.tree.map(jnp.zeros_like, lean)
+    grad_sinks = None if sinks is None else _sinks_gradient(sinks, log_total, mixed, grad)
+    return *grads, None, grad_lean, grad_sinks, None
+
+
+def _sinks_gradient(sinks_1kg1, log_total_bkr1, mixed_bkrh, grad_bkrh):
+    """A sink takes its weight from what the row gathers."""
+    b, k, r, h = mixed_bkrh.shape
+    g = sinks_1kg1.shape[2]
+    mean = jnp.sum(grad_bkrh.astype(jnp.float32) * mixed_bkrh.astype(jnp.float32), -1).reshape(b, k, g, -1)
+    weights = jnp.exp(sinks_1kg1 - log_total_bkr1.reshape(b, k, g, -1))
+    return -jnp.sum(weights * mean, (0, 3), keepdims=True)
 
 
 def _kept(q, k, key, how):
@@ -71,11 +85,16 @@ def _kept(q, k, key, how):
 dot_product_attention.defvjp(_forward, _backward)
 
 
-def _forward_tile(how, q, k, v, mask, lean, keep):
+def _forward_tile(how, q, k, v, mask, lean, sinks, keep):
     scores = _visible(_bent(_scores(how, q, k), how), mask, lean)
     top = jnp.max(scores, -1, keepdims=True)
+    if sinks is not None:
+        sinks = jnp.repeat(sinks, scores.shape[2] // sinks.shape[2], 2)
+        top = jnp.maximum(top, sinks)
     powers = jnp.exp(scores - top)
     total = jnp.sum(powers, -1, keepdims=True)
+    if sinks is not None:
+        total = total + jnp.exp(sinks - top)
     dropped = _drop(powers, keep, how.dropout).astype(v.dtype)
     mixed = jnp.einsum("bkrs,bksh->bkrh", dropped, v, preferred_element_type=jnp.float32) / total
     return (mixed.astype(v.dtype), top + jnp.log(total)), None

@@ -49,4 +49,5 @@ class Spec:
     reads: str = "first"  # the token that classification heads read: "first" or "last" of each text
     dropout: float | None = None  # on the result; None: there is none, whatever a run's rate
     encoder: "Spec | None" = None  # whose result this one, a decoder, reads
+    balance: float = 0.0  # factor of the experts' balance in the loss
     start: int | str | None = None  # the token that stands before a decoder's text; "last": the text's own last one

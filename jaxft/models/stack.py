@@ -81,14 +81,14 @@ class Block(nnx.Module):
         x = read(x, at)
         if self.layer.parallel:
             seen = self.norm("mlp_in", x) if "mlp_in" in self.norms else read(normed, at)
-            x = x + y + self.added("mlp_out", self.mlp(seen, subkey(key, 3)), subkey(key, 2))
+            x = x + y + self.added("mlp_out", self.mlp(seen, context, subkey(key, 3), at), subkey(key, 2))
         else:
             x = self.norm("attn_res", x + y)
             if self.cross is not None:
                 y = self.cross(self.norm("cross_in", x), context, subkey(key, 4), at)
                 x = self.norm("cross_res", x + self.added("cross_out", y, subkey(key, 5)))
-            y = self.added("mlp_out", self.mlp(self.norm("mlp_in", x), subkey(key, 3)), subkey(key, 2))
-            x = self.norm("mlp_res", x + y)
+            y = self.mlp(self.norm("mlp_in", x), context, subkey(key, 3), at)
+            x = self.norm("mlp_res", x + self.added("mlp_out", y, subkey(key, 2)))
         return shard(x, "batch", None, None)
 
     def repeated(self, x, context: Context, key, at=None):
@@ -124,35 +124,42 @@ class Stack(nnx.Module):
     def __call__(self, x, context: Context, key, at=None, every=False):
         """With `at` (batch, slots), which needs a last layer of its own, the results at these positions only.
 
-        With `every` a list of arrays (n, batch, t, width) beside it, which hold the results of all layers.
+        With `every` a list of arrays (n, batch, t, width) beside it, which hold the results of all layers. What the
+        layers' experts count is summed up in the context's routes.
         """
-        states = []
+        states, routes = [], context.routes
         for part in self.parts:
             context.prepare(part.attn)
             if part.cross is not None:
                 context.prepare(part.cross)
         for segment, blocks in zip(self.plan, self.segments, strict=True):
             last = segment.start + segment.period * segment.repeats == len(self.parts)
-            x, of_segment = self._run(x, segment, blocks, context, key, at if last else None, every)
+            x, (of_segment, found) = self._run(x, segment, blocks, context, key, at if last else None, every)
             states.append(of_segment)
+            routes = None if routes is None else [*routes, found]
+        context.routes = routes
         return (x, states) if every else x
 
     def _run(self, x, segment: Segment, blocks, context: Context, key, at, every):
+        counts = context.routes is not None
+
         def body(x, row):
             (first, blocks), states = row, []
+            context.routes = [] if counts else None  # of these layers: what a loop's body finds must leave it with x
             for place, block in enumerate(blocks):
                 # The key depends on the layer's number alone: cut elsewhere, the stack draws the same masks.
                 x = block.repeated(x, context, None if key is None else subkey(key, first + place), at)
                 states.append(x)
-            return x, jnp.stack(states) if every else None
+            return x, (jnp.stack(states) if every else None, sum(context.routes) if counts else None)
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=POLICIES[self.remat])
         if segment.repeats == 1:  # no loop, which could not change the shape of x either
             return body(x, (segment.start, jax.tree.map(lambda stacked: stacked[0], blocks)))
         numbers = segment.start + segment.period * jnp.arange(segment.repeats)
-        x, states = jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)
-        return x, states.reshape(-1, *states.shape[2:]) if every else None
+        x, (states, found) = jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)
+        states = states.reshape(-1, *states.shape[2:]) if every else None
+        return x, (states, jnp.sum(found, 0) if counts else None)
 
 
 def stacked(module, repeats: int):

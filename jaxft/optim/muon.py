@@ -18,8 +18,9 @@ class Muon:
 
     def make(self, lr, decay_mask, stacked):
         matrices = {path for path in stacked if path.endswith(".kernel")}
-        # A stacked kernel is (layers, inputs, outputs): the leading axis is a batch of matrices.
-        axes = MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+        # A stacked kernel is (layers, inputs, outputs) or (layers, experts, inputs, outputs): what leads is a batch of
+        # matrices.
+        axes = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
         muons = muon(
             lr,
             beta=self.momentum,

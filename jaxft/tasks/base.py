@@ -13,6 +13,9 @@ A batch has rows of one length, each holding one example (padded) or several (pa
     tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
                                          positions begin at 0 in every example
     at, targets, weights                 (rows, slots[, classes]); unused slots have weight 0
+    decoder_tokens, decoder_segments, decoder_positions   int32 (rows, target length): what a decoder behind an encoder
+                                         reads, in the row and segment of its text; absent: the same text, one place
+                                         later. `at` and the rest are then those of the decoder
     index    int32 (rows, slots)         on the host only: number of the source row that a slot belongs to, or -1
 """
 

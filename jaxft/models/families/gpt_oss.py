@@ -1,0 +1,48 @@
+"""gpt-oss (OpenAI 2025): a decoder with experts, attention sinks, and a window in every other layer."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.models.experts import Experts
+from jaxft.models.families import llama
+from jaxft.models.hf import Interleaved, Renamed, Row, architectures, linear, tensor
+
+
+def swiglu(gate, up, alpha: float, limit: float):
+    """SwiGLU of numbers cut off at `limit`, with 1 added to one side (the model card, section 2.2)."""
+    gate, up = jnp.minimum(gate, limit), jnp.clip(up, -limit, limit)
+    return (up + 1) * gate * jax.nn.sigmoid(alpha * gate)
+
+
+def spec(c):
+    c.expect("hidden_act", "silu", "its gates are what swiglu_alpha and swiglu_limit say")
+    join = partial(swiglu, alpha=c.swiglu_alpha, limit=c.swiglu_limit)
+    sizes = c.num_local_experts, c.num_experts_per_tok, c.intermediate_size
+    experts = Experts(*sizes, c.hidden_act, bias=True, join=join)
+    layers = [replace(llama.layer(c, sinks=True, window=window), mlp=experts) for window in llama.windows(c)]
+    weight = c.get("router_aux_loss_coef", 0.0)
+    same = llama.stack(c, tuple(layers))
+    return replace(same, balance=weight if c.get("output_router_logits", False) else 0.0)
+
+
+def rows(c):
+    layer, ours = "layers.{i}.", "layers.{i}."
+    pairs = (("", ".kernel"), ("_bias", ".bias"))
+    return [
+        *(row for row in llama.rows(c) if ".mlp." not in row.ours),
+        Row(layer + "self_attn.sinks", ours + "attn.sinks", tensor),
+        Row(layer + "mlp.router", ours + "mlp.router", linear),
+        Row(layer + "mlp.experts.gate_up_proj", ours + "mlp.experts.both", Interleaved(("gate", "up"), pairs)),
+        Row(layer + "mlp.experts.down_proj", ours + "mlp.experts.down", Renamed(pairs)),
+    ]
+
+
+FAMILY = replace(
+    llama.FAMILY,
+    architectures=architectures("GptOss", llama.HEADS),
+    spec=spec,
+    rows=rows,
+)

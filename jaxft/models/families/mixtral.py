@@ -1,0 +1,35 @@
+"""Mixtral (Jiang et al. 2024): Mistral with a mixture of experts in place of each MLP."""
+
+from dataclasses import replace
+
+from jaxft.models.experts import Experts
+from jaxft.models.families import llama
+from jaxft.models.hf import Piled, Row, architectures, linear
+
+
+def spec(c):
+    c.expect("router_jitter_noise", 0.0, "noise on what the router reads is not implemented")
+    layer = llama.layer(c, window=c.get("sliding_window"))
+    experts = Experts(c.num_local_experts, c.num_experts_per_tok, c.intermediate_size, c.hidden_act)
+    same = llama.stack(c, (replace(layer, mlp=experts),) * c.num_hidden_layers)
+    weight = c.get("router_aux_loss_coef", 0.0)
+    return replace(same, balance=weight if c.get("output_router_logits", False) else 0.0)
+
+
+def rows(c):
+    layer, piled = "layers.{i}.block_sparse_moe.", Piled(c.num_local_experts)
+    names = {"w1": "gate", "w3": "up", "w2": "down"}
+    return [
+        *(row for row in llama.rows(c) if ".mlp." not in row.ours),
+        Row(layer + "gate", "layers.{i}.mlp.router", linear),
+        *(Row(f"{layer}experts.{{e}}.{a}", "layers.{i}.mlp.experts." + b, piled) for a, b in names.items()),
+    ]
+
+
+FAMILY = replace(
+    llama.FAMILY,
+    architectures=architectures("Mixtral", llama.HEADS + " question-answering"),
+    spec=spec,
+    rows=rows,
+    prefixes=(),
+)

@@ -1,0 +1,82 @@
+"""Qwen1.5 and Qwen2 MoE (Qwen Team 2024): Qwen2 with experts, beside which all tokens pass one more MLP."""
+
+from dataclasses import dataclass, replace
+
+import jax
+
+from jaxft.models.experts import Experts, ExpertsLayer
+from jaxft.models.families import llama
+from jaxft.models.hf import Piled, Row, architectures, linear
+from jaxft.models.parts import Gated, Linear
+from jaxft.models.spec import Layer, Spec
+
+
+@dataclass(frozen=True)
+class WithShared:
+    """Experts, and an MLP that all tokens pass; each decides how much of its result counts."""
+
+    experts: Experts
+    shared: Gated
+
+    def build(self, width):
+        return WithSharedLayer(self, width)
+
+
+class WithSharedLayer(ExpertsLayer):
+    def __init__(self, part: WithShared, width: int):
+        super().__init__(part.experts, width)
+        self.shared = part.shared.build(width)
+        self.share = Linear(width, 1, ("embed", None), bias=False)
+
+    def __call__(self, x_btd, context, key, at_bk=None):
+        common = jax.nn.sigmoid(self.share(x_btd)) * self.shared(x_btd, context, key, at_bk)
+        return super().__call__(x_btd, context, key, at_bk) + common
+
+
+def count(c) -> int:
+    """How many experts there are, under either of its names."""
+    return c.num_experts if "num_experts" in c else c.num_local_experts
+
+
+def experts(c) -> Experts:
+    return Experts(count(c), c.num_experts_per_tok, c.moe_intermediate_size, c.hidden_act, c.norm_topk_prob)
+
+
+def with_experts(c, layers: list[Layer], mixture) -> Spec:
+    """The backbone of these layers, of which some have experts in place of their MLP."""
+    step, dense = c.decoder_sparse_step, c.get("mlp_only_layers", [])
+    for number, layer in enumerate(layers):
+        if count(c) and (number + 1) % step == 0 and number not in dense:
+            layers[number] = replace(layer, mlp=mixture)
+    weight = c.get("router_aux_loss_coef", 0.0)
+    same = llama.stack(c, tuple(layers))
+    return replace(same, balance=weight if c.get("output_router_logits", False) else 0.0)
+
+
+def spec(c):
+    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
+    bias = frozenset("qkv" if c.qkv_bias else "")
+    layers = [llama.layer(c, bias=bias, window=window) for window in llama.windows(c)]
+    return with_experts(c, layers, WithShared(experts(c), Gated(c.shared_expert_intermediate_size, c.hidden_act)))
+
+
+def rows(c):
+    layer, ours, piled = "layers.{i}.mlp.", "layers.{i}.mlp.", Piled(count(c))
+    return [
+        *llama.rows(c),
+        Row(layer + "gate", ours + "router", linear),
+        *(Row(f"{layer}experts.{{e}}.{x}_proj", f"{ours}experts.{x}", piled) for x in ("gate", "up", "down")),
+        *(Row(f"{layer}shared_expert.{x}_proj", f"{ours}shared.{x}", linear) for x in ("gate", "up", "down")),
+        Row(layer + "shared_expert_gate", ours + "share", linear),
+    ]
+
+
+layer = llama.layer  # for kin
+HEADS = llama.HEADS + " question-answering"
+FAMILY = replace(
+    llama.FAMILY,
+    architectures=architectures("Qwen2Moe", HEADS),
+    spec=spec,
+    rows=rows,
+    prefixes=(),
+)

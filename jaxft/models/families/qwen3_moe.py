@@ -1,0 +1,22 @@
+"""Qwen3 MoE (Yang et al. 2025): Qwen3 with a mixture of experts in most layers."""
+
+from dataclasses import replace
+
+from jaxft.models.attention import HeadNorm
+from jaxft.models.families import qwen2_moe
+from jaxft.models.hf import architectures
+from jaxft.models.parts import RMSNorm
+
+
+def spec(c):
+    c.ignore("use_sliding_window")  # `sliding_window` says it all
+    layer = qwen2_moe.layer(c, qk_norm=HeadNorm(RMSNorm(c.rms_norm_eps)), window=c.get("sliding_window"))
+    return qwen2_moe.with_experts(c, [layer] * c.num_hidden_layers, qwen2_moe.experts(c))
+
+
+FAMILY = replace(
+    qwen2_moe.FAMILY,
+    architectures=architectures("Qwen3Moe", qwen2_moe.HEADS),
+    spec=spec,
+    prefixes=(("question-answering", "transformer."),),
+)
