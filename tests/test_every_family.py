@@ -6,6 +6,7 @@ jaxft gets five texts in four rows: one that fills its row, padding on the right
 import json
 import re
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +21,16 @@ import jaxft
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
 from jaxft.models.load import find_weights
 from jaxft.models.model import Model
-from jaxft.models.params import bind
+from jaxft.models.params import bind, shardings
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.models.save import save_model
+from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 
 LENGTH = 13
 TEXTS = [(0, 0, 13), (1, 0, 9), (2, 4, 9), (3, 0, 5), (3, 5, 8)]  # row, first place, length
 CLASSES = 5
+QUICK = {"xla_backend_optimization_level": 0}  # programs that run once: LLVM may leave them slow
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +113,17 @@ VARIANTS = {
         "masked-lm",
         {name + "_bias": True for name in ("norm", "attention", "mlp", "classifier")},
     ),
+    "a map of distances as keys": (
+        "deberta_v2",
+        "none",
+        {"pos_att_type": ["c2p"], "share_att_key": False, "position_buckets": -1, "norm_rel_ebd": "none"},
+    ),
+    "a map of distances as queries": (
+        "deberta_v2",
+        "none",
+        {"pos_att_type": "p2c", "share_att_key": False, "position_biased_input": True, "max_relative_positions": -1},
+    ),
+    "only what comes before": ("xlnet", "none", {"attn_type": "uni", "clamp_len": 4}),
     "no window": ("mistral", "causal-lm", {"sliding_window": None}),
     "tied": ("qwen2", "causal-lm", {"tie_word_embeddings": True}),
     "untied": ("gemma", "causal-lm", {"tie_word_embeddings": False}),
@@ -183,7 +197,8 @@ def check(theirs, head, tmp_path):
         values = of_texts(out.hidden, None, places) if head == "none" else of_texts(out.logits, reads, places)
         return loss_of(values, targets, jnp), (out.hidden, None if head == "none" else out.logits)
 
-    (value, (hidden, logits)), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(ours.params)
+    program = jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=QUICK)
+    (value, (hidden, logits)), gradients = program(ours.params)
     for found, (wanted, _) in zip(of_texts(np.asarray(hidden), None, places), expected, strict=True):
         close(found, wanted, "hidden states")
     if head != "none":
@@ -227,6 +242,19 @@ def check_way_back(theirs, ours, tmp_path):
     assert all(array.tobytes() == after[name].tobytes() for name, array in before.items())
     _, info = type(theirs).from_pretrained(tmp_path / "b", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta", "xlnet"])
+def test_types_of_texts(family, tmp_path):
+    """Of pairs of texts, whose tokens have types."""
+    theirs = make(family, "none", tmp_path)
+    rng = np.random.default_rng(2)
+    ids, types = rng.integers(5, 100, (2, 13)), np.array([[0] * 6 + [1] * 7, [1, 0, 1] + [0] * 10])
+    with torch.no_grad():
+        expected = theirs(torch.tensor(ids), token_type_ids=torch.tensor(types)).last_hidden_state
+    ours = jaxft.load(str(tmp_path))
+    close(ours(ids, token_type_ids=types).hidden, expected, "hidden states")
+    assert np.abs(ours(ids).hidden - expected.numpy()).max() > 1e-2
 
 
 STRETCHED = {"rope_theta": 100.0, "factor": 3.0, "original_max_position_embeddings": 8}
@@ -384,6 +412,37 @@ def test_the_backbone_of_a_model_with_any_head(family, tmp_path):
         assert set(report.unused) == {name for name in stored if name.removeprefix(prefix) not in backbone}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eight_devices_compute_what_one_does(family, tmp_path):
+    """Rows over two, weights over two, heads, MLPs and vocabulary over two: the same loss and gradients."""
+    heads = heads_of(family)
+    head = next((head for head in ("masked-lm", "causal-lm", "seq2seq-lm") if head in heads), "none")
+    make(family, head, tmp_path)
+    ours = jaxft.load(str(tmp_path))
+    _, batch = batch_of(None)
+    if head == "seq2seq-lm":
+        batch |= targets_of()[1]
+
+    def loss(params):
+        out = bind(ours.model, params)(batch)
+        present = batch.get("decoder_segments", batch["segments"])[..., None] > 0
+        return jnp.sum(jnp.square(jnp.where(present, out.hidden if head == "none" else out.logits, 0.0)))
+
+    params = jax.tree.map(np.asarray, ours.params)
+    program = jax.value_and_grad(loss)
+    expected = jax.jit(program, compiler_options=QUICK)(params)
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(params, shardings(ours.model, mesh))
+        assert any(not array.sharding.is_fully_replicated for array in placed.values())
+        found = jax.jit(program, compiler_options=QUICK)(placed)
+    noise = 1e-6 * max(np.abs(gradient).max() for gradient in expected[1].values())
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
+    for name, gradient in expected[1].items():
+        tolerance = max(1e-5 * np.abs(gradient).max(), noise)
+        np.testing.assert_allclose(found[1][name], gradient, rtol=0, atol=tolerance, err_msg=name)
+
+
 TABLES = ["bert", "camembert", "gpt2", "gpt_neo", "opt", "roberta"]  # of positions
 
 
@@ -419,6 +478,12 @@ KNOWN_GAPS = {
     **dict.fromkeys(["bart", "marian", "mbart", "pegasus"], {"causal-lm"}),
     **dict.fromkeys(["mt5", "t5", "umt5"], {"token-classification"}),
 }
+
+
+def test_the_readme_says_how_many():
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    assert f"So far: {len(FAMILIES)} families" in text
+    assert f"{len(FAMILIES)} families, {len(PAIRS)} pairs of family and head" in text
 
 
 def test_the_page_says_what_is_tested():

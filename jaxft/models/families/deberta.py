@@ -1,0 +1,32 @@
+"""DeBERTa (He et al. 2021): the first one, with fused projections, a vector for each distance, and no key bias."""
+
+from dataclasses import replace
+
+from jaxft.models.families import deberta_v2
+from jaxft.models.hf import ENCODER_HEADS, Fused, Row, architectures, linear, tensor
+
+
+def spec(c):
+    c.expect("talking_head", False, "heads that read each other are not implemented")
+    c.expect("position_buckets", -1, "this one has a vector for each distance")
+    return deberta_v2.spec(c, bias=frozenset("qvo"), maps=((True, False), (True, True)))
+
+
+def rows(c):
+    layer, ours = "encoder.layer.{i}.attention.self.", "layers.{i}.attn."
+    return [
+        *(row for row in deberta_v2.rows(c) if not row.theirs.endswith("_proj")),
+        Row(layer + "in_proj", ours + "qkv", Fused(("q", "k", "v"), groups=c.num_attention_heads)),
+        Row(layer + "q_bias", ours + "q.bias", tensor),
+        Row(layer + "v_bias", ours + "v.bias", tensor),
+        Row(layer + "pos_proj", ours + "position_k", linear),
+        Row(layer + "pos_q_proj", ours + "position_q", linear),
+    ]
+
+
+FAMILY = replace(
+    deberta_v2.FAMILY,
+    architectures=architectures("Deberta", ENCODER_HEADS.replace(" multiple-choice", "")),
+    spec=spec,
+    rows=rows,
+)

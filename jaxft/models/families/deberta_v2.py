@@ -1,0 +1,192 @@
+"""DeBERTa v2 and v3 (He et al. 2021; He et al. 2023): BERT whose attention reads contents and distances apart."""
+
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxft.models.attention import Attention, AttentionLayer
+from jaxft.models.distances import turned
+from jaxft.models.dropout import dropout
+from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
+from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
+from jaxft.models.parts import Dense, Embed, LayerNorm, Linear, Table, recomputed, subkey
+from jaxft.models.spec import POST_NORM, Layer, Part, Spec
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A learned vector for each distance from -span to span - 1, or each bucket of distances, shared by all layers."""
+
+    span: int
+    buckets: bool
+    longest: int  # distance from which on there is one bucket
+    norm: Part | None
+    shared: bool = True
+
+    def build(self, width):
+        return VectorsLayer(self, width)
+
+    def numbers(self, back: np.ndarray) -> np.ndarray:
+        """Rows of the table; `back` says how far the key lies before the query."""
+        if self.buckets:
+            mid, far = self.span // 2, np.abs(back)
+            # In float32 like PyTorch: the logarithms' last bit decides about the bucket.
+            logs = np.log(np.float32(np.maximum(far, mid - 1)) / np.float32(mid))
+            logs = np.ceil(logs / np.log(np.float32((self.longest - 1) / mid)) * np.float32(mid - 1)) + mid
+            back = np.where(far <= mid, back, logs * np.sign(back)).astype(np.int64)
+        return np.clip(back + self.span, 0, 2 * self.span - 1)
+
+
+class VectorsLayer(nnx.Module):
+    def __init__(self, part: Vectors, width: int):
+        self.table = Table(2 * part.span, width, (None, "embed"))
+        self.norm = part.norm.build(width) if part.norm else nnx.data(None)
+
+    def __call__(self, length):
+        """Float32 (2 span, width), whatever the length."""
+        vectors = self.table.embedding[...].astype(jnp.float32)
+        return vectors if self.norm is None else self.norm(vectors)
+
+
+@dataclass(frozen=True)
+class Disentangled(Attention):
+    """Attention whose scores also depend on contents and distances (He et al. 2021, eq. 4).
+
+    `kinds` has "c2p" where queries meet distances, "p2c" where distances meet keys; `maps` says which of the two have a
+    map of their own, with or without bias: (of distances as keys, of distances as queries).
+    """
+
+    kinds: frozenset[str] = frozenset()
+    maps: tuple[tuple[bool, bool], tuple[bool, bool]] = ((True, True), (True, True))
+    rate: float | None = None  # dropout of the vectors of distances
+
+    def build(self, width):
+        return DisentangledLayer(self, width)
+
+
+class DisentangledLayer(AttentionLayer):
+    def __init__(self, part: Disentangled, width: int):
+        super().__init__(part, width)
+        for name, kind, (own, bias) in zip(("position_k", "position_q"), ("c2p", "p2c"), part.maps, strict=True):
+            wanted = own and kind in part.kinds
+            linear = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias) if wanted else nnx.data(None)
+            setattr(self, name, linear)
+
+    def mixed(self, y_btd, x_bsd, context, key, at_bk):
+        """The scores of distances are computed again in the backward pass: kept, they would be length x length."""
+
+        def mixed(y_btd, x_bsd):
+            return super(DisentangledLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
+
+        return recomputed(mixed)(y_btd, x_bsd)
+
+    def lean(self, q_bthd, k_bshd, context, key, at_bk):
+        part, length = self.part, k_bshd.shape[1]
+        vectors = dropout(context.distances.astype(q_bthd.dtype), part.rate or 0.0, subkey(key, 1))
+        rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # of keys from first to last
+        total = 0.0
+        if "c2p" in part.kinds:
+            heads = self._distances(self.position_k or self.k, vectors)
+            products = jnp.einsum("bthd,vhd->bhtv", q_bthd, heads, preferred_element_type=jnp.float32)[..., rows]
+            total += turned(products, at_bk)
+        if "p2c" in part.kinds:
+            heads = self._distances(self.position_q or self.q, vectors)
+            products = jnp.einsum("bshd,vhd->bhsv", k_bshd, heads, preferred_element_type=jnp.float32)[..., rows[::-1]]
+            every = turned(products, None).swapaxes(2, 3)
+            total += every if at_bk is None else jnp.take_along_axis(every, at_bk[:, None, :, None], 2)
+        return total * part.scores.scale
+
+    def _distances(self, linear, vectors_vd):
+        return linear(vectors_vd).reshape(-1, self.part.heads, self.part.head_dim)
+
+
+def spec(c, **attention) -> Spec:
+    """`attention` are fields of its attention in place of the usual ones."""
+    c.expect("relative_attention", True, "without relative positions it is BERT")
+    c.expect("conv_kernel_size", 0, "a convolution beside the first layer is not implemented")
+    c.expect("embedding_size", c.hidden_size, "embeddings of another width are not implemented")
+    c.expect("pooler_hidden_size", c.hidden_size, "it has the model's width in transformers")
+    c.ignore("conv_act", "conv_groups")  # of that convolution
+    heads, ln, rate = c.num_attention_heads, LayerNorm(c.layer_norm_eps), c.hidden_dropout_prob
+    kinds = frozenset(c.get("pos_att_type", []))
+    longest = c.get("max_relative_positions", -1)
+    positions = c.max_position_embeddings
+    longest = longest if longest > 0 else positions
+    buckets = c.get("position_buckets", -1)
+    normed = ln if "layer_norm" in c.get("norm_rel_ebd", "none").lower() else None
+    head_dim = c.get("attention_head_size", c.quotient("hidden_size", "num_attention_heads"))
+    own = not c.get("share_att_key", False)
+    usual = {
+        "dropout": c.attention_probs_dropout_prob,
+        "scale": 1.0 / math.sqrt(head_dim * (1 + len(kinds & {"c2p", "p2c"}))),
+        "distances": Vectors(buckets if buckets > 0 else longest, buckets > 0, longest, normed),
+        "kinds": kinds,
+        "maps": ((own, True), (own, True)),
+        "rate": rate,
+    }
+    part = Disentangled(heads, heads, head_dim, causal=False, **usual | attention)
+    layer = Layer(part, Dense(c.intermediate_size, c.hidden_act), ln, POST_NORM, rate)
+    places = positions if c.get("position_biased_input", True) else None
+    embed = Embed(c.vocab_size, places, c.type_vocab_size or None, ln, rate)
+    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, None, places, c.initializer_range)
+
+
+def rows(c) -> list[Row]:
+    layer, ours = "encoder.layer.{i}.", "layers.{i}."
+    attention, of = layer + "attention.self.", ours + "attn."
+    return [
+        Row("embeddings.word_embeddings", "embed.tokens", embedding),
+        Row("embeddings.position_embeddings", "embed.positions", embedding),
+        Row("embeddings.token_type_embeddings", "embed.types", embedding),
+        Row("embeddings.LayerNorm", "embed.norm", norm),
+        Row("encoder.rel_embeddings", "distances.table", embedding),
+        Row("encoder.LayerNorm", "distances.norm", norm),
+        Row(attention + "query_proj", of + "q", linear),
+        Row(attention + "key_proj", of + "k", linear),
+        Row(attention + "value_proj", of + "v", linear),
+        Row(attention + "pos_key_proj", of + "position_k", linear),
+        Row(attention + "pos_query_proj", of + "position_q", linear),
+        Row(layer + "attention.output.dense", of + "o", linear),
+        Row(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
+        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
+        Row(layer + "output.dense", ours + "mlp.down", linear),
+        Row(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+    ]
+
+
+def head(c, kind: str, classes: int):
+    tied = c.get("tie_word_embeddings", True)
+    rate, pooler = c.get("cls_dropout", c.hidden_dropout_prob), Pooler(c.pooler_hidden_act, c.pooler_dropout)
+    if kind == "none":
+        return None, [], {}
+    if kind in TEXT_LEVEL:
+        rows = [Row("pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        return Classifier(classes, pooler, dropout=rate), rows, {}
+    if kind == "token-classification":
+        return Classifier(classes, dropout=c.hidden_dropout_prob), [Row("classifier", "head.out", linear)], {}
+    if kind == "question-answering":
+        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
+    c.expect("legacy", True, "the other head of masked language models is not implemented")
+    return masked_lm_head(
+        tied,
+        Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
+        tokens="deberta.embeddings.word_embeddings",
+        dense="cls.predictions.transform.dense",
+        behind="cls.predictions.transform.LayerNorm",
+        output="cls.predictions.decoder",
+        bias="cls.predictions.bias",
+    )
+
+
+FAMILY = Family(
+    "deberta.",
+    architectures("DebertaV2", ENCODER_HEADS),
+    spec,
+    rows,
+    head,
+    buffers=(r"embeddings\.position_(ids|embeddings\.weight)",),
+    other_heads=(r"cls\..*", r"(lm|mask)_predictions\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),
+)

@@ -1,0 +1,176 @@
+"""XLNet (Yang et al. 2019): an encoder whose attention reads contents, sinusoids of distances and text types apart.
+
+What it was trained with, permuted orders in two streams, is not here.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+
+from jaxft.models.attention import Attention, AttentionLayer
+from jaxft.models.distances import turned
+from jaxft.models.dropout import dropout
+from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
+from jaxft.models.hf import Entry, Family, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.parts import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, recomputed, subkey
+from jaxft.models.spec import POST_NORM, Layer, Spec
+
+
+@dataclass(frozen=True)
+class Relative(Attention):
+    """Scores of a query with a key, with the sinusoid of their distance, and with whether their types differ.
+
+    Dai et al. 2019, section 3.3; Yang et al. 2019, section 2.5.
+    """
+
+    longest: int | None = None  # distance from which on all are alike
+    rate: float | None = None  # dropout of the sinusoids
+
+    def build(self, width):
+        return RelativeLayer(self, width)
+
+    @property
+    def scores(self):
+        return replace(super().scores, learned=True)
+
+
+class RelativeLayer(AttentionLayer):
+    """The bias of `q` is that of its products with keys."""
+
+    def __init__(self, part: Relative, width: int):
+        super().__init__(part, width)
+        self.width, each = width, (part.heads, part.head_dim)
+        self.r = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias=False)
+        self.distance_bias = param(each, ("heads", None), "zeros")
+        self.type_bias = param(each, ("heads", None), "zeros")
+        self.types = param((2, *each), (None, "heads", None))  # of equal types, of others
+
+    def mixed(self, y_btd, x_bsd, context, key, at_bk):
+        """The scores of distances are computed again in the backward pass: kept, they would be length x length."""
+
+        def mixed(y_btd, x_bsd):
+            return super(RelativeLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
+
+        return recomputed(mixed)(y_btd, x_bsd)
+
+    def lean(self, q_bthd, k_bshd, context, key, at_bk):
+        part, dtype = self.part, q_bthd.dtype
+        plain = q_bthd - self.q.bias[...].reshape(part.heads, part.head_dim).astype(dtype)
+        sinusoids = dropout(self._sinusoids(k_bshd.shape[1]).astype(dtype), part.rate or 0.0, subkey(key, 1))
+        heads = self.r(sinusoids).reshape(-1, part.heads, part.head_dim)
+        q = plain + self.distance_bias[...].astype(dtype)
+        total = turned(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=jnp.float32), at_bk)
+        if context.types is not None:
+            q, types = plain + self.type_bias[...].astype(dtype), self.types[...].astype(dtype)
+            of_type = jnp.einsum("bthd,yhd->bhty", q, types, preferred_element_type=jnp.float32)
+            differ = read(context.types[..., None], at_bk) != context.types[:, None, :]
+            total += jnp.where(differ[:, None], of_type[..., 1:], of_type[..., :1])
+        return total * part.scores.scale
+
+    def _sinusoids(self, length: int):
+        """Float32 (2 length - 1, width) of how far a key lies before its query, from the first key to the last."""
+        back = jnp.arange(length - 1, -length, -1, dtype=jnp.float32)
+        if self.part.longest:
+            back = jnp.clip(back, -self.part.longest, self.part.longest)
+        angles = back[:, None] / 10000 ** (jnp.arange(0, self.width, 2, dtype=jnp.float32) / self.width)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+
+@dataclass(frozen=True)
+class Embeddings(Embed):
+    """Beside the tokens a vector that stands for one to be predicted in a stream of its own, which is not here."""
+
+    def build(self, width):
+        return EmbeddingsLayer(self, width)
+
+
+class EmbeddingsLayer(EmbedLayer):
+    def __init__(self, part: Embeddings, width: int):
+        super().__init__(part, width)
+        self.mask = param((1, 1, width), (None, None, "embed"))
+
+
+def spec(c) -> Spec:
+    c.expect("bi_data", False, "texts that are read both ways are not implemented")
+    c.ignore("mem_len", "reuse_len", "use_mems_eval", "use_mems_train", "same_length")  # of states of former texts
+    c.ignore("start_n_top", "end_n_top")  # of another head for answers
+    head_dim, rate, ln = c.quotient("d_model", "n_head"), c.dropout, LayerNorm(c.layer_norm_eps)
+    longest = c.clamp_len if c.get("clamp_len", -1) > 0 else None
+    causal = c.get("attn_type", "bi") == "uni"
+    attention = Relative(
+        c.n_head, c.n_head, head_dim, causal, bias=frozenset("q"), dropout=rate, longest=longest, rate=rate
+    )
+    c.expect("d_head", head_dim, "transformers takes the width divided by the heads")
+    layer = Layer(attention, Dense(c.d_inner, c.ff_activation, dropout=rate), ln, POST_NORM, rate)
+    embed = Embeddings(c.vocab_size, dropout=rate)
+    return Spec(c.d_model, embed, (layer,) * c.n_layer, None, None, c.initializer_range, reads="last", dropout=rate)
+
+
+@dataclass(frozen=True)
+class PerHead:
+    """A map or vector kept with an axis of heads: (width, heads, head_dim) of the transpose where `turned`."""
+
+    heads: int
+    turned: bool = False
+
+    def tensors(self, theirs, ours):
+        return [Entry(theirs, (ours,), self)]
+
+    def split(self, array, widths):
+        flat = array.reshape(*array.shape[:-2], -1)
+        return [flat.T if self.turned else flat]
+
+    def join(self, arrays):
+        flat = arrays[0].T if self.turned else arrays[0]
+        return flat.reshape(*flat.shape[:-1], self.heads, -1)
+
+
+def rows(c) -> list[Row]:
+    layer, ours = "layer.{i}.", "layers.{i}."
+    theirs, of, each = layer + "rel_attn.", ours + "attn.", PerHead(c.n_head)
+    return [
+        Row("word_embedding", "embed.tokens", embedding),
+        Row("mask_emb", "embed.mask", tensor),
+        *(Row(theirs + x, f"{of}{x}.kernel", each) for x in "qkvr"),
+        Row(theirs + "o", of + "o.kernel", PerHead(c.n_head, turned=True)),
+        Row(theirs + "r_w_bias", of + "q.bias", each),
+        Row(theirs + "r_r_bias", of + "distance_bias", tensor),
+        Row(theirs + "r_s_bias", of + "type_bias", tensor),
+        Row(theirs + "seg_embed", of + "types", tensor),
+        Row(theirs + "layer_norm", ours + "norms.attn_res", norm),
+        Row(layer + "ff.layer_1", ours + "mlp.up", linear),
+        Row(layer + "ff.layer_2", ours + "mlp.down", linear),
+        Row(layer + "ff.layer_norm", ours + "norms.mlp_res", norm),
+    ]
+
+
+def head(c, kind: str, classes: int):
+    c.ignore("tie_word_embeddings")  # there is no output matrix here
+    c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout", "summary_first_dropout")
+    if kind in TEXT_LEVEL:
+        c.expect("summary_type", "last", "of a text the last token is read")
+        c.expect("summary_use_proj", True, "scores without a layer before them are not implemented")
+        c.expect("summary_proj_to_labels", False, "that layer has the model's width")
+        pooler = Pooler(c.get("summary_activation", "tanh"), c.get("summary_first_dropout", 0.0))
+        rows = [Row("sequence_summary.summary", "head.pooler.dense", linear), Row("logits_proj", "head.out", linear)]
+        return Classifier(classes, pooler, dropout=c.summary_last_dropout), rows, {}
+    names = {"token-classification": "classifier", "question-answering": "qa_outputs"}
+    return (Classifier(classes), [Row(names[kind], "head.out", linear)], {}) if kind in names else (None, [], {})
+
+
+HEADS = "none sequence-classification token-classification multiple-choice"
+FAMILY = Family(
+    "transformer.",
+    architectures("XLNet", HEADS) | {"question-answering": KINDS["question-answering"].format("XLNet") + "Simple"},
+    spec,
+    rows,
+    head,
+    other_heads=(
+        r"lm_loss\..*",
+        r"sequence_summary\..*",
+        r"logits_proj\..*",
+        r"classifier\..*",
+        r"qa_outputs\..*",
+        r"(start_logits|end_logits|answer_class)\..*",
+    ),
+)
