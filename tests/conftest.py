@@ -10,7 +10,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiling is most of what the tests do: it is done cheaply, and of equal programs once, also across processes.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxft-compiled-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the directory of the process that started it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxft-compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -38,7 +39,15 @@ TEXTS = [
 
 
 def pytest_unconfigure():
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def pytest_collection_modifyitems(items):
+    """A file's tests go to one process, where they share what they have made; but those of families share nothing."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group(item.name if name == "test_every_family" else name))
 
 
 def wordpiece(texts=TEXTS, vocabulary=120) -> transformers.PreTrainedTokenizerFast:

@@ -30,7 +30,6 @@ from jaxft.problems import UserError
 LENGTH = 13
 TEXTS = [(0, 0, 13), (1, 0, 9), (2, 4, 9), (3, 0, 5), (3, 5, 8)]  # row, first place, length
 CLASSES = 5
-QUICK = {"xla_backend_optimization_level": 0}  # programs that run once: LLVM may leave them slow
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +196,7 @@ def check(theirs, head, tmp_path):
         values = of_texts(out.hidden, None, places) if head == "none" else of_texts(out.logits, reads, places)
         return loss_of(values, targets, jnp), (out.hidden, None if head == "none" else out.logits)
 
-    program = jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=QUICK)
+    program = jax.jit(jax.value_and_grad(objective, has_aux=True))
     (value, (hidden, logits)), gradients = program(ours.params)
     for found, (wanted, _) in zip(of_texts(np.asarray(hidden), None, places), expected, strict=True):
         close(found, wanted, "hidden states")
@@ -430,12 +429,12 @@ def test_eight_devices_compute_what_one_does(family, tmp_path):
 
     params = jax.tree.map(np.asarray, ours.params)
     program = jax.value_and_grad(loss)
-    expected = jax.jit(program, compiler_options=QUICK)(params)
+    expected = jax.jit(program)(params)
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, shardings(ours.model, mesh))
         assert any(not array.sharding.is_fully_replicated for array in placed.values())
-        found = jax.jit(program, compiler_options=QUICK)(placed)
+        found = jax.jit(program)(placed)
     noise = 1e-6 * max(np.abs(gradient).max() for gradient in expected[1].values())
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
     for name, gradient in expected[1].items():
