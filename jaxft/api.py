@@ -56,12 +56,14 @@ class LoadedModel:
 
     def __call__(
         self,
-        input_ids,
+        input_ids=None,
         attention_mask=None,
         token_type_ids=None,
         position_ids=None,
         decoder_input_ids=None,
         decoder_attention_mask=None,
+        pixel_values=None,
+        input_features=None,
     ) -> Outputs:
         """Integer arrays (batch, length), or for multiple choice (batch, choices, length); the mask is 1 for tokens and
         0 for padding, on either side.
@@ -72,8 +74,16 @@ class LoadedModel:
 
         A model of encoder and decoder also needs `decoder_input_ids` (batch, target length), unless its head classifies
         or answers: its decoder then reads the same text, one place later. `hidden` and `logits` are the decoder's,
-        `memory` (batch, length, width) is the encoder's result.
+        `memory` (batch, length, width) is the encoder's result. In the place of `input_ids` a model of images
+        takes `pixel_values` (batch, channels, height, width), one of sounds `input_features` (batch, bands, spectra).
         """
+        embed = (self.arch.spec.encoder or self.arch.spec).embed
+        given = {"input_ids": input_ids, "pixel_values": pixel_values, "input_features": input_features}
+        if [name for name, array in given.items() if array is not None] != [embed.argument]:
+            raise_problems([f"a {self.pretrained.raw['model_type']} model takes {embed.argument}, and no other input"])
+        if embed.argument != "input_ids":
+            decoder = decoder_input_ids, decoder_attention_mask
+            return self._of_signals(embed, np.asarray(given[embed.argument]), *decoder)
         chooses = self.arch.kind == "multiple-choice"
         axes = ("batch", "choices", "length") if chooses else ("batch", "length")
         ids = np.asarray(input_ids, np.int32)
@@ -91,6 +101,16 @@ class LoadedModel:
         given = {name: array if array is None else np.reshape(array, shape) for name, array in given.items()}
         out = self._of_rows(ids.reshape(shape), **given)
         return Outputs(out.hidden.reshape(*ids.shape, out.hidden.shape[-1]), out.logits.reshape(ids.shape[:2]))
+
+    def _of_signals(self, embed, signals: np.ndarray, decoder_ids, decoder_mask) -> Outputs:
+        if signals.shape[1:] != embed.shape:
+            shape = ", ".join(map(str, embed.shape))
+            raise_problems([f"{embed.argument} have shape {signals.shape}, expected (batch, {shape})"])
+        ones = np.ones((len(signals), embed.length), np.int32)
+        batch = {embed.key: signals, "segments": ones, "positions": counted(ones)}
+        batch |= self._decoder_arrays(signals, decoder_ids, decoder_mask)
+        raise_problems(self._range_problems(batch))
+        return self._computed(batch, np.zeros((len(signals), 1), np.int32))
 
     def _decoder_arrays(self, source, ids, mask) -> dict[str, np.ndarray]:
         """What the decoder reads, under the names of a batch; {} where it reads the same text or there is none."""
@@ -121,11 +141,13 @@ class LoadedModel:
         if token_type_ids is not None:
             batch["types"] = np.asarray(token_type_ids, np.int32)
         raise_problems(self._range_problems(batch))
+        return self._computed(batch, read_positions(attention_mask, self.arch.spec.reads))
+
+    def _computed(self, batch, at: np.ndarray) -> Outputs:
+        """`at` (batch, 1) is what a head reads that reads one position of each row."""
         text_level = self.arch.kind in TEXT_LEVEL
-        if text_level:
-            batch["at"] = read_positions(attention_mask, self.arch.spec.reads)
         with jax.set_mesh(self.mesh):
-            out = self._forward(self.params, batch)
+            out = self._forward(self.params, batch | ({"at": at} if text_level else {}))
         logits = None if self.arch.kind == "none" else out.logits[:, 0] if text_level else out.logits
         return Outputs(out.hidden, logits, out.memory)
 
@@ -185,8 +207,8 @@ class LoadedModel:
     def _range_problems(self, batch) -> list[str]:
         """Numbers beyond a table's end: JAX would clamp them without a word."""
         embed, problems = self.arch.spec.embed, []
-        source = (self.arch.spec.encoder or self.arch.spec).embed.vocab
-        limits = {"tokens": source, "positions": self.arch.spec.max_positions, "types": embed.types}
+        source = self.arch.spec.encoder or self.arch.spec
+        limits = {"tokens": source.embed.vocab, "positions": source.max_positions, "types": embed.types}
         limits |= {"decoder_tokens": embed.vocab, "decoder_positions": self.arch.spec.max_positions}
         for name, limit in limits.items():
             if name not in batch or limit is None or not batch[name].size:

@@ -18,8 +18,10 @@ TEXT = """# Model families
 Every mark below is a test: `python -m pytest tests/test_every_family.py`. It builds a small random model with
 transformers, every parameter perturbed, and compares with PyTorch in float32: hidden states and logits within 1e-5 of
 the largest, the gradient of every parameter within 1e-4 of that tensor's largest, five texts in one batch (padded on
-the right, on the left, two in a row) with the same texts alone and without padding, and the directory that jaxft writes
-with the one that it has read, tensor by tensor and byte by byte. `python tests/families_page.py` writes this page.
+the right, on the left, two in a row; of models that read images or sounds, three of them) with the same texts alone and
+without padding, and the directory that jaxft writes with the one that it has read, tensor by tensor and byte by byte.
+Each family's loss and gradients on eight devices are compared with those on one. `python tests/families_page.py` writes
+this page.
 
 {families}
 

@@ -103,6 +103,32 @@ def test_a_decoder_reads_another_text(family, tmp_path, one_device):
     assert classifier.predict(["the cat sat", "a good film"])[1]["label"].startswith("LABEL_")
 
 
+def test_images_and_sounds(tmp_path, one_device, classifier):
+    """In the place of token numbers; of the shape that the model was made for."""
+    rng = np.random.default_rng(0)
+    theirs = make("vit", "image-classification", tmp_path / "vit")
+    ours, pixels = jaxft.load(str(tmp_path / "vit")), rng.standard_normal((2, 3, 13, 10)).astype(np.float32)
+    expected = theirs(pixel_values=torch.tensor(pixels)).logits.detach().numpy()
+    out = ours(pixel_values=pixels)
+    np.testing.assert_allclose(out.logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert out.hidden.shape == (2, 10, 24)  # 3 x 3 patches, and the whole
+    with pytest.raises(UserError, match=r"pixel_values have shape \(2, 13, 10, 3\), expected \(batch, 3, 13, 10\)"):
+        ours(pixel_values=pixels.transpose(0, 2, 3, 1))
+    with pytest.raises(UserError, match="a vit model takes pixel_values, and no other input"):
+        ours([[5, 6]])
+    with pytest.raises(UserError, match="a bert model takes input_ids, and no other input"):
+        classifier([[5, 6]], pixel_values=pixels)
+    theirs = make("whisper", "seq2seq-lm", tmp_path / "whisper")
+    ours, sound = jaxft.load(str(tmp_path / "whisper")), rng.standard_normal((2, 7, 22)).astype(np.float32)
+    ids = rng.integers(5, 100, (2, 6))
+    expected = theirs(input_features=torch.tensor(sound), decoder_input_ids=torch.tensor(ids)).logits.detach().numpy()
+    found = ours(input_features=sound, decoder_input_ids=ids)
+    np.testing.assert_allclose(found.logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert found.memory.shape == (2, 11, 24)
+    with pytest.raises(UserError, match="decoder_input_ids are needed"):
+        ours(input_features=sound)
+
+
 def test_a_classifier_has_no_decoder_text(classifier):
     with pytest.raises(UserError, match="decoder_input_ids are given, but a sequence-classification model"):
         classifier([[5, 6]], decoder_input_ids=[[5, 6]])

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
-from zoo import FAMILIES, PAIRS, SIZES, heads_of, logits_of, make, model_type
+from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, scores_of_signal
 
 import jaxft
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
@@ -24,6 +24,7 @@ from jaxft.models.model import Model
 from jaxft.models.params import bind, shardings
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.models.save import save_model
+from jaxft.models.signals import Frames, Patches
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 
@@ -72,11 +73,23 @@ def targets_of(seed=1):
     return texts, batch
 
 
+def signals_of(embed, decodes: bool):
+    """(a batch of three images or sounds, what a decoder reads for each, where in a row of hidden states they stand)"""
+    rng = np.random.default_rng(0)
+    batch = {embed.key: rng.standard_normal((3, *embed.shape)).astype(np.float32)}
+    ones = np.ones((3, embed.length), np.int32)
+    batch |= {"segments": ones, "positions": np.cumsum(ones, 1, dtype=np.int32) - 1}
+    if not decodes:
+        return batch | {"at": np.zeros((3, 1), np.int32)}, [None] * 3, [(row, 0, embed.length) for row in range(3)]
+    texts, decoder = targets_of()
+    return batch | {name: rows[:3] for name, rows in decoder.items()}, texts[:3], TARGETS[:3]
+
+
 def of_texts(rows, reads, texts=TEXTS):
     """The pieces of an array (row, place or slot, ...) that belong to the texts, in their order."""
     if reads is None:
         return [rows[row, start : start + length] for row, start, length in texts]
-    return [rows[row, int(start > 0 and row == 3)][None] for row, start, _ in TEXTS]
+    return [rows[row, int(start > 0 and row == 3)][None] for row, start, _ in texts]
 
 
 def loss_of(values, targets, xp):
@@ -177,12 +190,18 @@ def check(theirs, head, tmp_path):
     ours = jaxft.load(str(tmp_path / "a"))
     assert ours.arch.kind == head
     reads = ours.arch.spec.reads if head in TEXT_LEVEL else None
-    texts, batch = batch_of(reads, ends=ours.arch.spec.encoder is not None)
-    decoded, places = [None] * len(texts), TEXTS
-    if ours.arch.spec.encoder is not None and head not in READ_AGAIN:
-        decoded, decoder_batch = targets_of()
-        batch, places = batch | decoder_batch, TARGETS
-    expected = [logits_of(theirs, *pair) for pair in zip(texts, decoded, strict=True)]
+    embed = (ours.arch.spec.encoder or ours.arch.spec).embed
+    if isinstance(embed, Patches | Frames):
+        batch, decoded, places = signals_of(embed, ours.arch.spec.encoder is not None)
+        signals = zip(batch[embed.key], decoded, strict=True)
+        expected = [scores_of_signal(theirs, embed.argument, *pair) for pair in signals]
+    else:
+        texts, batch = batch_of(reads, ends=ours.arch.spec.encoder is not None)
+        decoded, places = [None] * len(texts), TEXTS
+        if ours.arch.spec.encoder is not None and head not in READ_AGAIN:
+            decoded, decoder_batch = targets_of()
+            batch, places = batch | decoder_batch, TARGETS
+        expected = [logits_of(theirs, *pair) for pair in zip(texts, decoded, strict=True)]
     rng = np.random.default_rng(1)
     chosen = 0 if head == "none" else 1  # what the loss is made of
     shapes = [values[chosen].shape for values in expected]
@@ -344,7 +363,8 @@ def rates_of(part) -> set[float]:
     if not is_dataclass(part):
         return set()
     values = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {values.pop("dropout", None)}.union(*map(rates_of, values.values())) - {0.0, None}
+    own = {values.pop(name) for name in list(values) if name.endswith("dropout")}
+    return own.union(*map(rates_of, values.values())) - {0.0, None}
 
 
 # Rates that transformers does not use either, or that are 0 in all that is published.
@@ -364,6 +384,15 @@ def test_every_dropout_rate_is_read(family, tmp_path):
         arch = architecture(open_pretrained(str(tmp_path)), head, 3)
         found |= rates_of((arch.spec, arch.head))
     assert {name for name, rate in rates.items() if rate not in found} == set()
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta_v2", "t5", "whisper", "xlnet"])
+def test_one_rate_for_all_dropout(family, tmp_path):
+    """Of a run. Where an architecture has no dropout it gets none, not within an MLP of BERT's either."""
+    make(family, "none", tmp_path)
+    arch = architecture(open_pretrained(str(tmp_path)), "none", 3, dropout=0.37)
+    assert rates_of((arch.spec, arch.head)) == {0.37}
+    assert arch.spec.layers[0].mlp.dropout == (None if family in ("bert", "deberta_v2") else 0.37)
 
 
 @pytest.mark.parametrize("family", [family for family, head in PAIRS if head == "multiple-choice"])
@@ -418,8 +447,9 @@ def test_eight_devices_compute_what_one_does(family, tmp_path):
     head = next((head for head in ("masked-lm", "causal-lm", "seq2seq-lm") if head in heads), "none")
     make(family, head, tmp_path)
     ours = jaxft.load(str(tmp_path))
-    _, batch = batch_of(None)
-    if head == "seq2seq-lm":
+    embed, decodes = (ours.arch.spec.encoder or ours.arch.spec).embed, ours.arch.spec.encoder is not None
+    batch = signals_of(embed, decodes)[0] if family in SIGNALS else batch_of(None)[1]
+    if head == "seq2seq-lm" and family not in SIGNALS:
         batch |= targets_of()[1]
 
     def loss(params):

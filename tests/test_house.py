@@ -28,6 +28,7 @@ ALLOWED = {
     "models": {"models", "parallel", "problems", "strict_json"},
     "models.families": {
         *(f"models.{name}" for name in "spec parts attention distances dropout experts rotary heads hf".split()),
+        *(f"models.{name}" for name in "signals sinusoids".split()),
         "problems",
     },
     "data": {"data", "configurable", "problems", "strict_json"},

@@ -151,6 +151,19 @@ MORE = {
     "stablelm": {**GROUPED, "use_qkv_bias": True, "rope_parameters": PARTIAL},
     "t5": T5,
     "umt5": T5,
+    "vit": {
+        "image_size": [13, 10],
+        "patch_size": [4, 3],
+        **dict.fromkeys(["vocab_size", "max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id"]),
+    },
+    "whisper": {
+        **SIDES,
+        "scale_embedding": False,
+        "num_mel_bins": 7,
+        "max_source_positions": 11,
+        "max_target_positions": 64,
+        "max_position_embeddings": None,
+    },
     "xlnet": {
         "d_model": 24,
         "n_layer": 3,
@@ -169,6 +182,7 @@ def heads_of(family: str) -> dict[str, str]:
     return importlib.import_module(f"jaxft.models.families.{family}").FAMILY.architectures
 
 
+SIGNALS = {"vit", "whisper"}  # of images and sounds
 PAIRS = [(family, head) for family in FAMILIES for head in heads_of(family)]
 
 
@@ -186,6 +200,14 @@ def make(family: str, head: str, directory, **more) -> transformers.PreTrainedMo
     tokenizer = TOKENIZERS["encoder" if "masked-lm" in heads_of(family) else "decoder"]()
     save_perturbed(theirs, tokenizer, directory)
     return theirs
+
+
+def scores_of_signal(theirs, name: str, signal, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(hidden states (length, width), logits (slots, scores) or None) of an image or a sound, the argument `name`."""
+    more = {} if decoder_ids is None else {"decoder_input_ids": torch.tensor(decoder_ids)[None].long()}
+    given = {name: torch.tensor(signal)[None], **more}
+    hidden, logits = theirs.base_model(**given).last_hidden_state[0], theirs(**given).get("logits")
+    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1])
 
 
 def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:

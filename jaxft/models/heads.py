@@ -23,8 +23,10 @@ KINDS = {
     "masked-lm": "{}ForMaskedLM",
     "causal-lm": "{}ForCausalLM",
     "seq2seq-lm": "{}ForConditionalGeneration",
+    "image-classification": "{}ForImageClassification",
 }
-TEXT_LEVEL = ("sequence-classification", "multiple-choice")  # heads that read one token of each text
+# Heads that read one token of each text, or what stands for an image.
+TEXT_LEVEL = ("sequence-classification", "multiple-choice", "image-classification")
 # Heads for which the decoder of an encoder-decoder reads the text that its encoder has read.
 READ_AGAIN = ("sequence-classification", "question-answering")
 FIXED_SCORES = {"question-answering": 2, "multiple-choice": 1}  # start and end; one for each choice

@@ -191,17 +191,32 @@ class Interleaved:
 
 
 @dataclass(frozen=True)
-class Flattened(_OneToOne):
-    """A vector that is kept as a matrix of one row."""
+class Boxed(_OneToOne):
+    """A tensor that is kept with so many leading axes of 1."""
+
+    axes: int
 
     def tensors(self, theirs, ours):
         return [Entry(theirs, (ours,), self)]
 
     def split(self, array, widths):
-        return [array[0] if array.shape[:1] == (1,) else array]
+        return [array.reshape(array.shape[self.axes :]) if array.shape[: self.axes] == (1,) * self.axes else array]
 
     def join(self, arrays):
-        return arrays[0][None]
+        return arrays[0][(None,) * self.axes]
+
+
+@dataclass(frozen=True)
+class Patched(Transposed):
+    """A linear map of patches of an image, that PyTorch keeps as (outputs, channels, height, width)."""
+
+    shape: tuple[int, int, int]
+
+    def split(self, array, widths):
+        return [array.reshape(len(array), -1).T]
+
+    def join(self, arrays):
+        return arrays[0].T.reshape(-1, *self.shape)
 
 
 LINEAR_BIAS = Renamed(((".bias", ".bias"),))
@@ -212,7 +227,7 @@ embedding = Renamed(((".weight", ".embedding"),))
 norm = Renamed(((".weight", ".scale"), (".bias", ".bias")), ((".weight", ".gamma"), (".bias", ".beta")))
 tensor = Renamed((("", ""),))
 distances = Renamed(((".weight", ".scores"),))
-one_row = Flattened()
+one_row = Boxed(1)
 
 
 def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "classifier", tied: bool = True):

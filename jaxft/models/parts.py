@@ -236,6 +236,7 @@ class Embed:
     project: Projection | None = None  # behind all this
     fill: Callable | None = None  # shape -> the table of positions, if it does not train
     borrowed: bool = False  # the table of tokens is another's
+    argument: str = "input_ids"  # of transformers' models
 
     def build(self, width):
         return EmbedLayer(self, width)

@@ -96,15 +96,14 @@ def stored_classes(pretrained: Pretrained) -> int:
 
 
 def with_dropout(part, rate: float):
-    """The same spec with every `dropout` field, at any depth, set to `rate`, but for those that are None."""
+    """The same spec with every rate of dropout at any depth set to `rate`, but for those that are None."""
     if isinstance(part, tuple):
         return tuple(with_dropout(item, rate) for item in part)
     if not is_dataclass(part):
         return part
     changes = {f.name: with_dropout(getattr(part, f.name), rate) for f in fields(part)}
-    if changes.get("dropout") is not None:
-        changes["dropout"] = rate
-    return replace(part, **changes)
+    rates = {name: rate for name, value in changes.items() if name.endswith("dropout") and value is not None}
+    return replace(part, **changes | rates)
 
 
 def differ(directory: Path, first: str, second: str) -> bool:

@@ -75,6 +75,15 @@ class ConfigReader:
             raise_problems([f"config.json: {name}={a} is no multiple of {divisor}={b}"])
         return a // b
 
+    def pair(self, name: str) -> tuple[int, int]:
+        """A whole number that stands for two, or both of them."""
+        value = self._values.get(name)
+        both = [value, value] if type(value) is int else value
+        if not isinstance(both, list | tuple) or len(both) != 2 or any(type(n) is not int or n < 1 for n in both):
+            raise_problems([f"config.json: {name}={value!r}, expected a whole number, or a list of two"])
+        self._read.add(name)
+        return tuple(both)
+
     def of_layers(self, name: str, layers: str = "num_hidden_layers", default=None) -> list:
         """A setting that is a list with one entry for each layer; `layers` is the setting that counts them."""
         count, values = getattr(self, layers), self.get(name, default)

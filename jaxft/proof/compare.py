@@ -41,6 +41,8 @@ def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.nda
     """A reference (proof/reference.py) for random texts and the given ones, made by PyTorch in a process of its own."""
     if find_spec("torch") is None:
         raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
+    if (argument := (model.arch.spec.encoder or model.arch.spec).embed.argument) != "input_ids":
+        raise_problems([f"parity compares models that read texts; this one takes {argument}"])
     if model.arch.kind != "none":
         raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
     job = _job(model, texts, seed)

@@ -61,7 +61,7 @@ class Disentangled(Attention):
 
     kinds: frozenset[str] = frozenset()
     maps: tuple[tuple[bool, bool], tuple[bool, bool]] = ((True, True), (True, True))
-    rate: float | None = None  # dropout of the vectors of distances
+    position_dropout: float | None = None  # dropout of the vectors of distances
 
     def build(self, width):
         return DisentangledLayer(self, width)
@@ -85,7 +85,7 @@ class DisentangledLayer(AttentionLayer):
 
     def lean(self, q_bthd, k_bshd, context, key, at_bk):
         part, length = self.part, k_bshd.shape[1]
-        vectors = dropout(context.distances.astype(q_bthd.dtype), part.rate or 0.0, subkey(key, 1))
+        vectors = dropout(context.distances.astype(q_bthd.dtype), part.position_dropout or 0.0, subkey(key, 1))
         rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # of keys from first to last
         total = 0.0
         if "c2p" in part.kinds:
@@ -125,7 +125,7 @@ def spec(c, **attention) -> Spec:
         "distances": Vectors(buckets if buckets > 0 else longest, buckets > 0, longest, normed),
         "kinds": kinds,
         "maps": ((own, True), (own, True)),
-        "rate": rate,
+        "position_dropout": rate,
     }
     part = Disentangled(heads, heads, head_dim, causal=False, **usual | attention)
     layer = Layer(part, Dense(c.intermediate_size, c.hidden_act), ln, POST_NORM, rate)

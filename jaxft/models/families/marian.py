@@ -2,17 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from jaxft.models.families import bart
 from jaxft.models.hf import Row, embedding
-
-
-def sinusoids(shape: tuple[int, int]) -> np.ndarray:
-    """Sines, then cosines, of position / 10000^(2i / width) (Vaswani et al. 2017, section 3.5)."""
-    positions, width = shape
-    angles = np.arange(positions)[:, None] / 10000 ** (2 * (np.arange(width) // 2) / width)
-    return np.concatenate([np.sin(angles[:, ::2]), np.cos(angles[:, 1::2])], 1).astype(np.float32)
+from jaxft.models.sinusoids import sinusoids
 
 
 def spec(c):

@@ -11,7 +11,7 @@ from jaxft.models.attention import Attention, AttentionLayer
 from jaxft.models.distances import turned
 from jaxft.models.dropout import dropout
 from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
-from jaxft.models.hf import Entry, Family, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.hf import Boxed, Entry, Family, Row, architectures, embedding, linear, norm, tensor
 from jaxft.models.parts import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, recomputed, subkey
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
@@ -24,7 +24,7 @@ class Relative(Attention):
     """
 
     longest: int | None = None  # distance from which on all are alike
-    rate: float | None = None  # dropout of the sinusoids
+    position_dropout: float | None = None  # dropout of the sinusoids
 
     def build(self, width):
         return RelativeLayer(self, width)
@@ -56,7 +56,9 @@ class RelativeLayer(AttentionLayer):
     def lean(self, q_bthd, k_bshd, context, key, at_bk):
         part, dtype = self.part, q_bthd.dtype
         plain = q_bthd - self.q.bias[...].reshape(part.heads, part.head_dim).astype(dtype)
-        sinusoids = dropout(self._sinusoids(k_bshd.shape[1]).astype(dtype), part.rate or 0.0, subkey(key, 1))
+        sinusoids = dropout(
+            self._sinusoids(k_bshd.shape[1]).astype(dtype), part.position_dropout or 0.0, subkey(key, 1)
+        )
         heads = self.r(sinusoids).reshape(-1, part.heads, part.head_dim)
         q = plain + self.distance_bias[...].astype(dtype)
         total = turned(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=jnp.float32), at_bk)
@@ -87,7 +89,7 @@ class Embeddings(Embed):
 class EmbeddingsLayer(EmbedLayer):
     def __init__(self, part: Embeddings, width: int):
         super().__init__(part, width)
-        self.mask = param((1, 1, width), (None, None, "embed"))
+        self.mask = param((width,), ("embed",))
 
 
 def spec(c) -> Spec:
@@ -130,7 +132,7 @@ def rows(c) -> list[Row]:
     theirs, of, each = layer + "rel_attn.", ours + "attn.", PerHead(c.n_head)
     return [
         Row("word_embedding", "embed.tokens", embedding),
-        Row("mask_emb", "embed.mask", tensor),
+        Row("mask_emb", "embed.mask", Boxed(2)),
         *(Row(theirs + x, f"{of}{x}.kernel", each) for x in "qkvr"),
         Row(theirs + "o", of + "o.kernel", PerHead(c.n_head, turned=True)),
         Row(theirs + "r_w_bias", of + "q.bias", each),

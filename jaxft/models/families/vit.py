@@ -1,0 +1,64 @@
+"""ViT (Dosovitskiy et al. 2021): a pre-norm encoder of an image's patches."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Classifier, Pooler
+from jaxft.models.hf import Boxed, Family, Patched, Row, architectures, linear, norm
+from jaxft.models.parts import Dense, LayerNorm
+from jaxft.models.signals import Patches
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def spec(c) -> Spec:
+    c.ignore("encoder_stride")  # of a head that makes images
+    heads = c.num_attention_heads
+    head_dim = c.get("head_dim", c.hidden_size // heads)
+    attention = Attention(
+        heads,
+        heads,
+        head_dim,
+        causal=False,
+        bias=frozenset("qkvo" if c.qkv_bias else "o"),
+        dropout=c.attention_probs_dropout_prob,
+    )
+    ln, rate = LayerNorm(c.layer_norm_eps), c.hidden_dropout_prob
+    layer = Layer(attention, Dense(c.intermediate_size, c.hidden_act), ln, PRE_NORM, rate)
+    embed = Patches(*c.pair("image_size"), c.pair("patch_size"), c.num_channels, dropout=rate)
+    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, embed.length, c.initializer_range)
+
+
+def rows(c) -> list[Row]:
+    layer, ours = "encoder.layer.{i}.", "layers.{i}."
+    attention = layer + "attention.attention."
+    patch = Patched((c.num_channels, *c.pair("patch_size")))
+    return [
+        Row("embeddings.cls_token", "embed.whole", Boxed(2)),
+        Row("embeddings.position_embeddings", "embed.positions", Boxed(1)),
+        Row("embeddings.patch_embeddings.projection", "embed.patches", patch),
+        Row(layer + "layernorm_before", ours + "norms.attn_in", norm),
+        Row(attention + "query", ours + "attn.q", linear),
+        Row(attention + "key", ours + "attn.k", linear),
+        Row(attention + "value", ours + "attn.v", linear),
+        Row(layer + "attention.output.dense", ours + "attn.o", linear),
+        Row(layer + "layernorm_after", ours + "norms.mlp_in", norm),
+        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
+        Row(layer + "output.dense", ours + "mlp.down", linear),
+        Row("layernorm", "norm", norm),
+    ]
+
+
+def head(c, kind: str, classes: int):
+    c.expect("pooler_output_size", c.hidden_size, "a pooler of another width is not implemented")
+    if kind == "none":
+        return Pooler(c.pooler_act), [Row("vit.pooler.dense", "head.dense", linear)], {}
+    return Classifier(classes), [Row("classifier", "head.out", linear)], {}
+
+
+FAMILY = Family(
+    "vit.",
+    architectures("ViT", "none image-classification"),
+    spec,
+    rows,
+    head,
+    buffers=(r"embeddings\.mask_token",),
+    other_heads=(r"classifier\..*", r"pooler\..*", r"decoder\..*"),
+)

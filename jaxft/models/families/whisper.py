@@ -1,0 +1,72 @@
+"""Whisper (Radford et al. 2023): BART with norms before the sublayers, whose encoder reads the spectrum of a sound."""
+
+from dataclasses import replace
+
+from jaxft.models.attention import Attention, CrossAttention
+from jaxft.models.families import bart
+from jaxft.models.heads import LanguageModel
+from jaxft.models.hf import Row, architectures, embedding, linear
+from jaxft.models.parts import Dense, Embed
+from jaxft.models.signals import Frames
+from jaxft.models.sinusoids import to_the_last
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def spec(c) -> Spec:
+    c.expect("scale_embedding", False, "transformers does not scale them either")
+    c.expect("apply_spec_augment", False, "spectra with holes are not implemented")
+    c.ignore("mask_time_prob", "mask_time_length", "mask_time_min_masks", "median_filter_width")
+    c.ignore("mask_feature_prob", "mask_feature_length", "mask_feature_min_masks")
+    c.ignore("encoder_layerdrop", "decoder_layerdrop")  # of training in PyTorch
+    c.ignore("suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids")  # of generation
+    c.ignore("use_weighted_layer_sum", "classifier_proj_size")  # of another head
+
+    def layers(side: str, decodes: bool) -> tuple[Layer, ...]:
+        heads = side + "_attention_heads"
+        sizes = getattr(c, heads), getattr(c, heads), c.quotient("d_model", heads)
+        usual = {"bias": frozenset("qvo"), "dropout": c.attention_dropout}
+        hidden = getattr(c, side + "_ffn_dim")
+        mlp = Dense(hidden, c.activation_function, dropout=c.activation_dropout)
+        cross = CrossAttention(*sizes, **usual) if decodes else None
+        norms = PRE_NORM | {"cross_in"} if decodes else PRE_NORM
+        layer = Layer(Attention(*sizes, causal=decodes, **usual), mlp, bart.LN, norms, c.dropout, cross=cross)
+        return (layer,) * getattr(c, side + "_layers")
+
+    frames = Frames(c.num_mel_bins, c.max_source_positions, "gelu", to_the_last, c.dropout)
+    encoder = Spec(c.d_model, frames, layers("encoder", False), bart.LN, c.max_source_positions, c.init_std)
+    embed = Embed(c.vocab_size, c.max_target_positions, dropout=c.dropout)
+    return replace(
+        encoder,
+        embed=embed,
+        layers=layers("decoder", True),
+        max_positions=c.max_target_positions,
+        encoder=encoder,
+        start=c.decoder_start_token_id,
+    )
+
+
+def rows(c) -> list[Row]:
+    return [
+        Row("decoder.embed_tokens", "embed.tokens", embedding),
+        Row("encoder.conv1", "encoder.embed.first", linear),
+        Row("encoder.conv2", "encoder.embed.second", linear),
+        *bart.rows(c, before=True)[1:],
+    ]
+
+
+def head(c, kind: str, classes: int):
+    tied = c.get("tie_word_embeddings", True)
+    if kind == "none":
+        return None, [], {}
+    repeats = {"proj_out.weight": "model.decoder.embed_tokens.weight"} if tied else {}
+    return LanguageModel(tied, False), [Row("proj_out", "head.table", embedding)], repeats
+
+
+FAMILY = replace(
+    bart.FAMILY,
+    architectures=architectures("Whisper", "none seq2seq-lm"),
+    spec=spec,
+    rows=rows,
+    head=head,
+    other_heads=(r"proj_out\..*", r"projector\..*", r"classifier\..*", r"layer_weights"),
+)
