@@ -51,7 +51,7 @@ class LoadedModel:
     @property
     def tokenizer(self):
         if not hasattr(self, "_tokenizer"):
-            self._tokenizer = tokenizer_of(self.pretrained.directory, self.arch.spec.embed.vocab)
+            self._tokenizer = tokenizer_of(self.pretrained.directory, self.arch.spec.source.embed.vocab)
         return self._tokenizer
 
     def __call__(
@@ -77,11 +77,15 @@ class LoadedModel:
         `memory` (batch, length, width) is the encoder's result. In the place of `input_ids` a model of images
         takes `pixel_values` (batch, channels, height, width), one of sounds `input_features` (batch, bands, spectra).
         """
-        embed = (self.arch.spec.encoder or self.arch.spec).embed
+        embed = self.arch.spec.source.embed
         given = {"input_ids": input_ids, "pixel_values": pixel_values, "input_features": input_features}
         if [name for name, array in given.items() if array is not None] != [embed.argument]:
             raise_problems([f"a {self.pretrained.raw['model_type']} model takes {embed.argument}, and no other input"])
         if embed.argument != "input_ids":
+            others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+            raise_problems(
+                f"{name} is given, but {embed.argument} have none" for name, x in others.items() if x is not None
+            )
             decoder = decoder_input_ids, decoder_attention_mask
             return self._of_signals(embed, np.asarray(given[embed.argument]), *decoder)
         chooses = self.arch.kind == "multiple-choice"
@@ -118,6 +122,7 @@ class LoadedModel:
         if ids is None:
             missing = encodes and not again
             raise_problems(["decoder_input_ids are needed: the text that the decoder reads"] if missing else [])
+            raise_problems(["decoder_attention_mask is given without decoder_input_ids"] if mask is not None else [])
             return {}
         if not encodes or again:
             raise_problems(
@@ -158,9 +163,11 @@ class LoadedModel:
         {"tokens"}, the likeliest token for each mask in the text. No head: {"embedding"}, the mean of the hidden
         states. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
         """
-        encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
         if self.arch.kind not in ANSWERS:
             raise_problems([f"predict does not know {self.arch.kind} yet: call the model for its logits"])
+        if (argument := self.arch.spec.source.embed.argument) != "input_ids":
+            raise_problems([f"predict reads texts, but this model takes {argument}: call the model"])
+        encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
         answer = ANSWERS[self.arch.kind]
         lengths = [len(encode(*as_pair(text))["input_ids"]) for text in texts]
         raise_problems(
@@ -207,7 +214,7 @@ class LoadedModel:
     def _range_problems(self, batch) -> list[str]:
         """Numbers beyond a table's end: JAX would clamp them without a word."""
         embed, problems = self.arch.spec.embed, []
-        source = self.arch.spec.encoder or self.arch.spec
+        source = self.arch.spec.source
         limits = {"tokens": source.embed.vocab, "positions": source.max_positions, "types": embed.types}
         limits |= {"decoder_tokens": embed.vocab, "decoder_positions": self.arch.spec.max_positions}
         for name, limit in limits.items():

@@ -17,9 +17,11 @@ from zoo import make
 import jaxft
 from jaxft.config import Config
 from jaxft.data import Data, Pad
-from jaxft.loop.build import length_problems
+from jaxft.loop.build import build, length_problems
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.problems import UserError
+from jaxft.proof.compare import ask
+from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 
 AUTO = {
@@ -97,6 +99,8 @@ def test_a_decoder_reads_another_text(family, tmp_path, one_device):
         ours(source, mask, decoder_input_ids=target[:1], decoder_attention_mask=target_mask)
     with pytest.raises(UserError, match="decoder_tokens reach 125, but the model has 125 of them"):
         ours(source, mask, decoder_input_ids=target + 125 - target.max())
+    with pytest.raises(UserError, match="decoder_attention_mask is given without decoder_input_ids"):
+        jaxft.load(str(tmp_path), head="question-answering")(source, decoder_attention_mask=target_mask)
     classifier = jaxft.load(str(tmp_path), head="sequence-classification")
     with pytest.raises(UserError, match="decoder_input_ids are given, but a sequence-classification model"):
         classifier(source, mask, decoder_input_ids=target)
@@ -116,6 +120,16 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
         ours(pixel_values=pixels.transpose(0, 2, 3, 1))
     with pytest.raises(UserError, match="a vit model takes pixel_values, and no other input"):
         ours([[5, 6]])
+    with pytest.raises(UserError, match="attention_mask is given, but pixel_values have none"):
+        ours(pixel_values=pixels, attention_mask=[[1]])
+    with pytest.raises(UserError, match="predict does not know image-classification yet"):
+        ours.predict(["a text"])
+    with pytest.raises(UserError, match="parity compares models that read texts; this one takes pixel_values"):
+        ask(ours, [])
+    (tmp_path / "d.csv").write_text("text,label\na,b\n")
+    data = Data(path=str(tmp_path / "d.csv"))
+    with pytest.raises(UserError, match="takes pixel_values: there are tasks for models that read texts only"):
+        build(Config(model=str(tmp_path / "vit"), task=Classify(), data=data, lr=1e-3, batch=2, steps=1))
     with pytest.raises(UserError, match="a bert model takes input_ids, and no other input"):
         classifier([[5, 6]], pixel_values=pixels)
     theirs = make("whisper", "seq2seq-lm", tmp_path / "whisper")

@@ -18,10 +18,11 @@ from safetensors.numpy import load_file, save_file
 from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, scores_of_signal
 
 import jaxft
+from jaxft.loop.summary import flops
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
 from jaxft.models.load import find_weights
 from jaxft.models.model import Model
-from jaxft.models.params import bind, shardings
+from jaxft.models.params import bind, shardings, variables
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.models.save import save_model
 from jaxft.models.signals import Frames, Patches
@@ -135,6 +136,7 @@ VARIANTS = {
         "none",
         {"pos_att_type": "p2c", "share_att_key": False, "position_biased_input": True, "max_relative_positions": -1},
     ),
+    "texts that begin with their last token": ("mbart", "sequence-classification", {"decoder_start_token_id": 9}),
     "only what comes before": ("xlnet", "none", {"attn_type": "uni", "clamp_len": 4}),
     "no window": ("mistral", "causal-lm", {"sliding_window": None}),
     "tied": ("qwen2", "causal-lm", {"tie_word_embeddings": True}),
@@ -424,6 +426,61 @@ def test_heads_that_are_not_implemented(family, name, value, message, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
     with pytest.raises(UserError, match=re.escape(message)):
         jaxft.load(str(tmp_path))
+
+
+TABLES_OF_TOKENS = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"]
+
+
+@pytest.mark.parametrize("stored", [TABLES_OF_TOKENS, TABLES_OF_TOKENS[1:], TABLES_OF_TOKENS[2:]], ids=len)
+@pytest.mark.parametrize("prefix", ["model.", ""])
+@pytest.mark.parametrize("family, own", [("bart", False), ("t5", False), ("t5", True)])
+def test_copies_of_the_table_of_tokens(family, own, prefix, stored, tmp_path):
+    """Files hold one or several, with the backbone's prefix or without; beside them an output matrix or none."""
+    make(family, "seq2seq-lm", tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = {name.removeprefix("model."): array for name, array in load_file(file).items()}
+    prefix, array = prefix if family == "bart" else "", tensors.pop("shared.weight")
+    tensors = {prefix + name if "." in name else name: array for name, array in tensors.items()}
+    tensors |= {f"{prefix}{name}.weight": array for name in stored} | ({"lm_head.weight": array + 1} if own else {})
+    save_file(tensors, file, {"format": "pt"})
+    for head in ("seq2seq-lm", "sequence-classification", "none"):
+        pretrained = open_pretrained(str(tmp_path))
+        arch = architecture(pretrained, head, 3)
+        assert head != "seq2seq-lm" or arch.head.tied != own
+        views, report = find_weights(Model(arch.spec, arch.head), pretrained, arch, "pretrained")
+        np.testing.assert_array_equal(views["embed.tokens.embedding"], array)
+        assert not [name for name in report.new if not name.startswith("head.")]
+    other = f"{prefix}{stored[-1]}.weight"
+    save_file(tensors | {other: array + 2}, file, {"format": "pt"})
+    if len(stored) > 1:
+        with pytest.raises(UserError, match=re.escape(f"{other} differs from ")):
+            find_weights(Model(arch.spec, arch.head), pretrained, arch, "pretrained")
+
+
+def test_stored_positions_that_are_computed(tmp_path):
+    make("m2m_100", "none", tmp_path)
+    file = tmp_path / "model.safetensors"
+    more = {f"{side}.embed_positions.weights": np.ones((66, 24), np.float32) for side in ("encoder", "decoder")}
+    save_file(load_file(file) | more, file, {"format": "pt"})
+    assert jaxft.load(str(tmp_path)).report.unused == []
+
+
+def test_distances_that_nothing_reads(tmp_path):
+    make("deberta_v2", "none", tmp_path, pos_att_type=[])
+    with pytest.raises(UserError, match="pos_att_type names neither c2p nor p2c"):
+        jaxft.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", [family for family, head in PAIRS if head == "sequence-classification"])
+def test_flops_of_every_family(family, tmp_path):
+    """Counted whatever its layers are made of, also where the last layer is computed at one position only."""
+    make(family, "sequence-classification", tmp_path)
+    arch = architecture(open_pretrained(str(tmp_path)))
+    batch, counted = batch_of("first")[1], []
+    for hidden in ("all", "read"):
+        model = Model(arch.spec, arch.head, hidden=hidden)
+        counted.append(flops(model, set(variables(model)), batch))
+    assert 0 < counted[1] < counted[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

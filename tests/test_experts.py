@@ -105,6 +105,9 @@ def test_balance_is_that_of_transformers(family, tmp_path, one_device):
     assert float(found) == pytest.approx(loss.item(), rel=1e-5)
     wanted = theirs.model.embed_tokens.weight.grad.numpy()
     np.testing.assert_allclose(grads["embed.tokens.embedding"], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    tagger = jaxft.load(str(tmp_path), head="sequence-classification")
+    at = {"at": batch["tokens"][:, :1]}
+    assert jax.eval_shape(bind(tagger.model, tagger.params), batch | at).balance is None
     plain = make(family, "causal-lm", tmp_path / "plain", router_aux_loss_coef=0.3)
     assert not plain.config.output_router_logits
     assert jax.eval_shape(bind(jaxft.load(str(tmp_path / "plain")).model, ours.params), batch).balance is None

@@ -62,6 +62,14 @@ def test_a_single_score_has_a_gradient(tmp_path, one_device):
     assert all(check.holds for check in compare(model, reference))
 
 
+def test_texts_of_two_vocabularies(tmp_path, one_device):
+    """The source's tokens are those of the encoder, the target's those of the decoder."""
+    more = {"share_encoder_decoder_embeddings": False, "vocab_size": 30, "decoder_vocab_size": 150}
+    make("marian", "seq2seq-lm", tmp_path, **more)
+    job = comparing._job(jaxft.load(str(tmp_path)), [], 0)
+    assert max(max(text) for text in job["texts"]) < 30 < max(max(text) for text in job["decoder_texts"])
+
+
 def test_texts_are_padded_on_either_side(tiny_classifier, one_device):
     texts = [{"tokens": np.arange(1, n + 1)} for n in (4, 3, 2)]
     texts = [text | {"decoder_tokens": None} for text in texts]

@@ -169,7 +169,9 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     pretrained = open_pretrained(cfg.model)
     sources = open_sources(cfg, splits)
     spec = pretrained.family.spec(pretrained.reader)
-    tokenizer = tokenizer_of(pretrained.directory, spec.embed.vocab)
+    if (argument := spec.source.embed.argument) != "input_ids":
+        raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
+    tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab)
     setting = Setting(tokenizer, cfg.rows.cut(cfg.max_len), spec.reads, pretrained.labels)
     task = settled_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)

@@ -131,6 +131,7 @@ ORDER = (
     ("mlp.down", "mlp.experts.down"),
     ("norms.mlp_out", "norms.mlp_res"),
 )
+SLOTS = ((1, "attn"), (4, "cross"), (7, "mlp"))  # the row of what else a family has there
 BELOW = 10**6  # how far an encoder is below its decoder
 
 
@@ -142,7 +143,7 @@ def _depth(model: Model, path: str) -> float:
     """
     if path.startswith("encoder."):
         return min(_place(model, path), BELOW - 1) - BELOW
-    if path == "embed.tokens.embedding" and model.encoder is not None and model.encoder.embed.tokens is None:
+    if path == "embed.tokens.embedding" and model.encoder is not None and model.encoder.spec.embed.borrowed:
         return -1 - BELOW
     return _place(model, path)
 
@@ -157,7 +158,8 @@ def _place(model: Model, path: str) -> float:
     number = _segment(path)
     if _loops(model, path):
         return number
-    return number + next(row for row, names in enumerate(ORDER) if any(f".{name}." in path for name in names)) / 100
+    rows = [row for row, names in enumerate(ORDER) if any(f".{name}." in path for name in names)]
+    return number + (rows or [row for row, slot in SLOTS if f".{slot}." in path])[0] / 100
 
 
 def _loops(model: Model, path: str) -> bool:

@@ -140,16 +140,18 @@ class _Finder:
 
     def __init__(self, tensors, pretrained: Pretrained, arch: Architecture):
         self.tensors, self.family, self.arch = tensors, pretrained.family, arch
-        self.bases = {original: repeat for repeat, original in arch.repeats.items()}
+        self.copies = {}  # original -> its repeats
+        for repeat, original in arch.repeats.items():
+            self.copies.setdefault(original, []).append(repeat)
 
     def find(self, entry) -> str | None:
-        """The tensor's name in the file, or None."""
-        candidates = [entry.theirs, *entry.aliases]
-        if entry.theirs in self.bases:
-            candidates.append(self.bases[entry.theirs])  # only the tied copy may have been stored
-        bare = [name.removeprefix(self.arch.prefix) for name in candidates]
-        candidates += bare + [prefix + name for prefix in self.family.all_prefixes for name in bare]
-        return next((name for name in candidates if name in self.tensors), None)
+        """The tensor's name in the file, or None. Of tied ones only a copy may have been stored."""
+        for name in [entry.theirs, *entry.aliases, *self.copies.get(entry.theirs, [])]:
+            bare = name.removeprefix(self.arch.prefix)
+            written = [name, bare, *(prefix + bare for prefix in self.family.all_prefixes)]
+            if found := next((name for name in written if name in self.tensors), None):
+                return found
+        return None
 
     def their_name(self, ours: str) -> str:
         return next((entry.theirs for entry in self.arch.entries if ours in entry.ours), ours)
@@ -158,18 +160,20 @@ class _Finder:
         """Tensors that nothing took: (those of other heads, those that nobody expects)."""
         left = {name: self.family.base(name) for name in self.tensors if name not in loaded}
         left = {name: base for name, base in left.items() if not _matches(self.family.buffers, base)}
-        left = {name: base for name, base in left.items() if name not in self.arch.repeats}
+        repeats = {self.family.base(name) for name in self.arch.repeats}
+        left = {name: base for name, base in left.items() if base not in repeats}
         unused = sorted(name for name, base in left.items() if _matches(self.family.other_heads, base))
         return unused, sorted(left.keys() - set(unused))
 
     def broken_ties(self) -> list[str]:
         """Tied tensors that the checkpoint stores twice, with different values."""
-        problems = []
+        bases, problems = {self.family.base(name): name for name in self.tensors}, []
+        entries = {entry.theirs: entry for entry in self.arch.entries}
         for repeat, original in self.arch.repeats.items():
-            stored = next((n for n in (original, original.removeprefix(self.arch.prefix)) if n in self.tensors), None)
-            if repeat in self.tensors and stored and not np.array_equal(self.tensors[repeat], self.tensors[stored]):
+            copy, kept = bases.get(self.family.base(repeat)), self.find(entries[original])
+            if copy and kept and not np.array_equal(self.tensors[copy], self.tensors[kept]):
                 problems.append(
-                    f"{repeat} differs from {stored}, though config.json ties them: set tie_word_embeddings to false, "
+                    f"{copy} differs from {kept}, though config.json ties them: set tie_word_embeddings to false, "
                     "or remove one"
                 )
         return problems

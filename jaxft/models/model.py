@@ -102,7 +102,7 @@ class Model(Backbone):
         """Batch keys as in tasks/base.py. `key=None` means evaluation: no dropout."""
         memory, states, at = (None, None), None, batch.get("at")
         if self.encoder is not None:
-            tokens = self.embed.tokens if self.encoder.embed.tokens is None else None
+            tokens = self.embed.tokens if self.encoder.spec.embed.borrowed else None
             result, states, _ = self.encoder.run(batch, subkey(key, 4), tokens)
             memory = result, batch["segments"]
             batch = decoder_batch(batch, self.spec.start)

@@ -78,6 +78,8 @@ def architecture(
         raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
     spec = family.spec(reader)
     classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
+    if kind != "causal-lm":
+        spec = replace(spec, balance=0.0)  # as in transformers, where only that loss has it
     head, head_rows, repeats = family.head(reader, kind, classes)
     reader.check()
     prefix = dict(family.prefixes).get(kind, family.prefix)
@@ -146,7 +148,7 @@ def _directory(model: str) -> Path:
 
     try:
         for weights in ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack"):
-            files = [weights, "*.json", "*.txt", "*.model", "*.jinja"]
+            files = [weights, "*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
             directory = Path(snapshot_download(model, allow_patterns=files))
             if has_weights(directory):
                 break

@@ -29,6 +29,7 @@ class Patches:
     norm: Part | None = None  # of the sum
     vocab: int = 0  # there are no tokens
     types: None = None
+    borrowed: bool = False
     key: str = "pixels"  # of the batch
     argument: str = "pixel_values"  # of transformers' models
 
@@ -88,6 +89,7 @@ class Frames:
     dropout: float = 0.0
     vocab: int = 0
     types: None = None
+    borrowed: bool = False
     key: str = "features"
     argument: str = "input_features"
 

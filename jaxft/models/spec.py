@@ -51,3 +51,8 @@ class Spec:
     encoder: "Spec | None" = None  # whose result this one, a decoder, reads
     balance: float = 0.0  # factor of the experts' balance in the loss
     start: int | str | None = None  # the token that stands before a decoder's text; "last": the text's own last one
+
+    @property
+    def source(self) -> "Spec":
+        """The side that reads what the model is given: the encoder where there is one."""
+        return self.encoder or self

@@ -41,7 +41,7 @@ def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.nda
     """A reference (proof/reference.py) for random texts and the given ones, made by PyTorch in a process of its own."""
     if find_spec("torch") is None:
         raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
-    if (argument := (model.arch.spec.encoder or model.arch.spec).embed.argument) != "input_ids":
+    if (argument := model.arch.spec.source.embed.argument) != "input_ids":
         raise_problems([f"parity compares models that read texts; this one takes {argument}"])
     if model.arch.kind != "none":
         raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
@@ -61,8 +61,11 @@ def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
     rng, limit = np.random.default_rng(seed), model.arch.spec.max_positions or max(LENGTHS)
     config = model.pretrained.reader
     # By the padding token transformers finds in some families the end of a text, in others by its last token.
-    ordinary = np.setdiff1d(np.arange(model.arch.spec.embed.vocab), [config.get("pad_token_id", 0)])
-    random = [rng.choice(ordinary, min(length, limit)).tolist() for length in LENGTHS]
+
+    def ordinary(spec: Spec) -> np.ndarray:
+        return np.setdiff1d(np.arange(spec.embed.vocab), [config.get("pad_token_id", 0)])
+
+    random = [rng.choice(ordinary(model.arch.spec.source), min(length, limit)).tolist() for length in LENGTHS]
     given = [model.tokenizer(text, truncation=True, max_length=model.longest)["input_ids"] for text in texts]
     job = {
         "directory": str(model.pretrained.directory),
@@ -76,7 +79,9 @@ def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
     for text in random:
         text[-1] = config.get("eos_token_id", text[-1])
     if model.arch.kind not in READ_AGAIN:
-        job["decoder_texts"] = [rng.choice(ordinary, 1 + len(text) // 2).tolist() for text in job["texts"]]
+        job["decoder_texts"] = [
+            rng.choice(ordinary(model.arch.spec), 1 + len(text) // 2).tolist() for text in job["texts"]
+        ]
     return job
 
 
@@ -137,8 +142,8 @@ def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
     """Why a reference cannot be that of this model."""
     spec, problems = model.arch.spec, []
     most = max(int(text["tokens"].max()) for text in texts)
-    if most >= spec.embed.vocab:
-        problems.append(f"the reference has token {most}, the model ends at {spec.embed.vocab - 1}")
+    if most >= spec.source.embed.vocab:
+        problems.append(f"the reference has token {most}, the model ends at {spec.source.embed.vocab - 1}")
     sides = {"hidden": spec} | ({"memory": spec.encoder} if spec.encoder else {})
     for text in texts:
         read = text["tokens"] if text["decoder_tokens"] is None else text["decoder_tokens"]

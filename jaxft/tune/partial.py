@@ -12,7 +12,8 @@ class Partial:
     """What trains: the names that `train` matches; with `last_layers` also the last N layers, the final norm and the
     head; with neither, everything. What `freeze` matches does not train in any case.
 
-    Head only: train=("head",). Embeddings frozen: freeze=("embed",). Patterns: paths.py.
+    Head only: train=("head",). Embeddings frozen: freeze=("embed",), of an encoder-decoder ("embed", "encoder.embed"),
+    whose last layers are the decoder's. Patterns: paths.py.
     """
 
     train: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ LN = LayerNorm(1e-5)
 def spec(c, before=False, start=None, **embed) -> Spec:
     """`before`: norms stand before the sublayers, and one behind all layers; `embed` are changes of the embeddings.
 
-    `start` is what a decoder's text begins with, if config.json does not say it.
+    `start` is what a decoder's text begins with, whatever config.json says.
     """
     c.expect("is_decoder", False, "it is an encoder and a decoder here")
     c.expect("tie_word_embeddings", True, "tables of tokens that are not one are not implemented")
@@ -43,7 +43,8 @@ def spec(c, before=False, start=None, **embed) -> Spec:
 
     vocab = c.get("decoder_vocab_size", c.vocab_size)
     encoder = side(c.encoder_layers, "encoder_attention_heads", c.encoder_ffn_dim, c.vocab_size, False)
-    start = c.get("decoder_start_token_id", start)
+    said = c.get("decoder_start_token_id")
+    start = start or said
     return side(
         c.decoder_layers, "decoder_attention_heads", c.decoder_ffn_dim, vocab, True, encoder=encoder, start=start
     )

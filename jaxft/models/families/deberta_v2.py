@@ -14,6 +14,7 @@ from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm, Linear, Table, recomputed, subkey
 from jaxft.models.spec import POST_NORM, Layer, Part, Spec
+from jaxft.problems import raise_problems
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ def spec(c, **attention) -> Spec:
     c.expect("pooler_hidden_size", c.hidden_size, "it has the model's width in transformers")
     c.ignore("conv_act", "conv_groups")  # of that convolution
     heads, ln, rate = c.num_attention_heads, LayerNorm(c.layer_norm_eps), c.hidden_dropout_prob
-    kinds = frozenset(c.get("pos_att_type", []))
+    kinds = frozenset(c.get("pos_att_type", [])) & {"c2p", "p2c"}
+    if not kinds:
+        raise_problems(["config.json: pos_att_type names neither c2p nor p2c: without them it is BERT"])
     longest = c.get("max_relative_positions", -1)
     positions = c.max_position_embeddings
     longest = longest if longest > 0 else positions
@@ -121,7 +124,7 @@ def spec(c, **attention) -> Spec:
     own = not c.get("share_att_key", False)
     usual = {
         "dropout": c.attention_probs_dropout_prob,
-        "scale": 1.0 / math.sqrt(head_dim * (1 + len(kinds & {"c2p", "p2c"}))),
+        "scale": 1.0 / math.sqrt(head_dim * (1 + len(kinds))),
         "distances": Vectors(buckets if buckets > 0 else longest, buckets > 0, longest, normed),
         "kinds": kinds,
         "maps": ((own, True), (own, True)),

@@ -25,4 +25,5 @@ FAMILY = replace(
     spec=spec,
     rows=partial(bart.rows, before=True),
     head=head,
+    buffers=(r"(en|de)coder\.(version|embed_positions\.weights)",),
 )

@@ -66,7 +66,8 @@ def head(c, kind: str, classes: int, scaled: bool | None = None):
         return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, repeats
     if kind == "question-answering":
         return Classifier(classes), [Row("qa_outputs", "head.out", linear)], repeats
-    tied = not c.differ("lm_head.weight", "shared.weight")
+    tables = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")  # of which a file may have any
+    tied = not any(c.differ("lm_head.weight", table + ".weight") for table in tables)
     if tied:
         repeats["lm_head.weight"] = "shared.weight"
     part = LanguageModel(tied, False, scale=c.d_model**-0.5 if scaled else 1.0)

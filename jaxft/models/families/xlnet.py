@@ -100,7 +100,7 @@ def spec(c) -> Spec:
     longest = c.clamp_len if c.get("clamp_len", -1) > 0 else None
     causal = c.get("attn_type", "bi") == "uni"
     attention = Relative(
-        c.n_head, c.n_head, head_dim, causal, bias=frozenset("q"), dropout=rate, longest=longest, rate=rate
+        c.n_head, c.n_head, head_dim, causal, bias=frozenset("q"), dropout=rate, longest=longest, position_dropout=rate
     )
     c.expect("d_head", head_dim, "transformers takes the width divided by the heads")
     layer = Layer(attention, Dense(c.d_inner, c.ff_activation, dropout=rate), ln, POST_NORM, rate)
