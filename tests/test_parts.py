@@ -178,7 +178,7 @@ def test_nothing_of_length_times_length_is_kept(rate):
     mask = visible(segments, segments, False)
     q, k, v = (x.reshape(B, -1, KV, H).swapaxes(1, 2) for x in (q, k, v))
     _, back = jax.vjp(
-        lambda q, k, v: dot_product_attention(q, k, v, mask, None, key, Scores(1.0, dropout=rate)), q, k, v
+        lambda q, k, v: dot_product_attention(q, k, v, mask, None, None, key, Scores(1.0, dropout=rate)), q, k, v
     )
     stored = [x.shape for x in jax.tree.leaves(back) if hasattr(x, "shape")]
     assert stored and not [shape for shape in stored if len(shape) == 4 and shape[1] == KV and shape[3] == S]
