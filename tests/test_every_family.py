@@ -561,7 +561,7 @@ KNOWN_GAPS = {
     "roberta": {"causal-lm"},
     "xlm_roberta": {"causal-lm"},
     # One side of an encoder-decoder without the other.
-    **dict.fromkeys(["bart", "marian", "mbart", "pegasus"], {"causal-lm"}),
+    **dict.fromkeys(["bart", "marian", "mbart", "pegasus", "whisper"], {"causal-lm"}),
     **dict.fromkeys(["mt5", "t5", "umt5"], {"token-classification"}),
 }
 
