@@ -465,6 +465,14 @@ def test_stored_positions_that_are_computed(tmp_path):
     assert jaxft.load(str(tmp_path)).report.unused == []
 
 
+def test_a_decoder_without_a_first_token(tmp_path):
+    """It is needed only where the decoder reads the text again."""
+    make("bart", "seq2seq-lm", tmp_path, decoder_start_token_id=None)
+    jaxft.load(str(tmp_path))
+    with pytest.raises(UserError, match="config.json has no decoder_start_token_id"):
+        jaxft.load(str(tmp_path), head="sequence-classification")
+
+
 def test_distances_that_nothing_reads(tmp_path):
     make("deberta_v2", "none", tmp_path, pos_att_type=[])
     with pytest.raises(UserError, match="pos_att_type names neither c2p nor p2c"):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.distances import Distances
-from jaxft.models.parts import Linear, param, read, subkey
+from jaxft.models.parts import Linear, param, read, recomputed, subkey
 from jaxft.models.rotary import Rotary, rotate
 from jaxft.models.scores import Scores, attend
 from jaxft.models.spec import Part
@@ -187,6 +187,17 @@ class AttentionLayer(nnx.Module):
             y_btd = norm(y_btd)
         y_bthd = y_btd.reshape(*y_btd.shape[:2], heads, part.head_dim)
         return norm(y_bthd) if norm is not None and part.qk_norm.over == "head" else y_bthd
+
+
+class RecomputedLayer(AttentionLayer):
+    """Of attention whose `lean` depends on the queries: computed again in the backward pass, since what is added to the
+    scores would be kept, length x length for each row."""
+
+    def mixed(self, y_btd, x_bsd, context, key, at_bk):
+        def mixed(y_btd, x_bsd):
+            return super(RecomputedLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
+
+        return recomputed(mixed)(y_btd, x_bsd)
 
 
 class CrossAttentionLayer(AttentionLayer):

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxft.models.heads import KINDS, Classifier, LanguageModel, Transform
+from jaxft.models.heads import KINDS, Classifier, LanguageModel, Pooler, Transform
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,20 @@ def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "
         return LanguageModel(ties, False, **scores), [Row(output, "head.table", embedding)], repeats
 
     return head
+
+
+def rereading_head(c, kind: str, classes: int):
+    """The part and rows of the heads of an encoder-decoder that writes nothing: its decoder reads the text again."""
+    if kind == "sequence-classification":
+        rate = c.get("classifier_dropout", 0.0)
+        rows = [
+            Row("classification_head.dense", "head.pooler.dense", linear),
+            Row("classification_head.out_proj", "head.out", linear),
+        ]
+        return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows
+    if kind == "question-answering":
+        return Classifier(classes), [Row("qa_outputs", "head.out", linear)]
+    return None, []
 
 
 def masked_lm_head(tied: bool, transform: Transform, tokens, dense, behind, output, bias, biased: bool = True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxft.models.heads import FIXED_SCORES
+from jaxft.models.heads import FIXED_SCORES, READ_AGAIN
 from jaxft.models.hf import Entry, Family
 from jaxft.models.reader import ConfigReader, read_config, read_raw
 from jaxft.models.spec import Spec
@@ -78,6 +78,8 @@ def architecture(
         raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
     spec = family.spec(reader)
     classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
+    if kind in READ_AGAIN and spec.encoder is not None and spec.start is None:
+        raise_problems(["config.json has no decoder_start_token_id: what does the decoder's text begin with?"])
     if kind != "causal-lm":
         spec = replace(spec, balance=0.0)  # as in transformers, where only that loss has it
     head, head_rows, repeats = family.head(reader, kind, classes)

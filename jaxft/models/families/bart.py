@@ -1,8 +1,8 @@
 """BART (Lewis et al. 2020): a post-norm encoder and decoder with learned positions."""
 
 from jaxft.models.attention import Attention, CrossAttention
-from jaxft.models.heads import Classifier, LanguageModel, Pooler
-from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, one_row
+from jaxft.models.heads import LanguageModel
+from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, one_row, rereading_head
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
 
@@ -70,15 +70,8 @@ def rows(c, before=False) -> list[Row]:
 
 def head(c, kind: str, classes: int, prefix: str = "model."):
     repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
-    if kind == "none":
-        return None, [], repeats
-    if kind == "sequence-classification":
-        rate = c.get("classifier_dropout", 0.0)
-        rows = [Row("classification_head.dense", "head.pooler.dense", linear)]
-        rows.append(Row("classification_head.out_proj", "head.out", linear))
-        return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, repeats
-    if kind == "question-answering":
-        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], repeats
+    if kind != "seq2seq-lm":
+        return *rereading_head(c, kind, classes), repeats
     repeats["lm_head.weight"] = prefix + "shared.weight"
     return LanguageModel(True, "fixed"), [Row("final_logits_bias", "head.bias", one_row)], repeats
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.models.attention import Attention, AttentionLayer
+from jaxft.models.attention import Attention, RecomputedLayer
 from jaxft.models.distances import turned
 from jaxft.models.dropout import dropout
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm, Linear, Table, recomputed, subkey
+from jaxft.models.parts import Dense, Embed, LayerNorm, Linear, Table, subkey
 from jaxft.models.spec import POST_NORM, Layer, Part, Spec
 from jaxft.problems import raise_problems
 
@@ -68,21 +68,13 @@ class Disentangled(Attention):
         return DisentangledLayer(self, width)
 
 
-class DisentangledLayer(AttentionLayer):
+class DisentangledLayer(RecomputedLayer):
     def __init__(self, part: Disentangled, width: int):
         super().__init__(part, width)
         for name, kind, (own, bias) in zip(("position_k", "position_q"), ("c2p", "p2c"), part.maps, strict=True):
             wanted = own and kind in part.kinds
             linear = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias) if wanted else nnx.data(None)
             setattr(self, name, linear)
-
-    def mixed(self, y_btd, x_bsd, context, key, at_bk):
-        """The scores of distances are computed again in the backward pass: kept, they would be length x length."""
-
-        def mixed(y_btd, x_bsd):
-            return super(DisentangledLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
-
-        return recomputed(mixed)(y_btd, x_bsd)
 
     def lean(self, q_bthd, k_bshd, context, key, at_bk):
         part, length = self.part, k_bshd.shape[1]

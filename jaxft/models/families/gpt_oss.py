@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxft.models.experts import Experts
+from jaxft.models.experts import Experts, read_balance
 from jaxft.models.families import llama
 from jaxft.models.hf import Interleaved, Renamed, Row, architectures, linear, tensor
 
@@ -23,9 +23,8 @@ def spec(c):
     sizes = c.num_local_experts, c.num_experts_per_tok, c.intermediate_size
     experts = Experts(*sizes, c.hidden_act, bias=True, join=join)
     layers = [replace(llama.layer(c, sinks=True, window=window), mlp=experts) for window in llama.windows(c)]
-    weight = c.get("router_aux_loss_coef", 0.0)
     same = llama.stack(c, tuple(layers))
-    return replace(same, balance=weight if c.get("output_router_logits", False) else 0.0)
+    return replace(same, balance=read_balance(c))
 
 
 def rows(c):

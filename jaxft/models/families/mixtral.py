@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxft.models.experts import Experts
+from jaxft.models.experts import Experts, read_balance
 from jaxft.models.families import llama
 from jaxft.models.hf import Piled, Row, architectures, linear
 
@@ -12,8 +12,7 @@ def spec(c):
     layer = llama.layer(c, window=c.get("sliding_window"))
     experts = Experts(c.num_local_experts, c.num_experts_per_tok, c.intermediate_size, c.hidden_act)
     same = llama.stack(c, (replace(layer, mlp=experts),) * c.num_hidden_layers)
-    weight = c.get("router_aux_loss_coef", 0.0)
-    return replace(same, balance=weight if c.get("output_router_logits", False) else 0.0)
+    return replace(same, balance=read_balance(c))
 
 
 def rows(c):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from jaxft.models.experts import Experts, ExpertsLayer
+from jaxft.models.experts import Experts, ExpertsLayer, read_balance
 from jaxft.models.families import llama
 from jaxft.models.hf import Piled, Row, architectures, linear
 from jaxft.models.parts import Gated, Linear
@@ -48,9 +48,8 @@ def with_experts(c, layers: list[Layer], mixture) -> Spec:
     for number, layer in enumerate(layers):
         if count(c) and (number + 1) % step == 0 and number not in dense:
             layers[number] = replace(layer, mlp=mixture)
-    weight = c.get("router_aux_loss_coef", 0.0)
     same = llama.stack(c, tuple(layers))
-    return replace(same, balance=weight if c.get("output_router_logits", False) else 0.0)
+    return replace(same, balance=read_balance(c))
 
 
 def spec(c):

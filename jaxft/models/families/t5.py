@@ -2,8 +2,8 @@
 
 from jaxft.models.attention import Attention, CrossAttention
 from jaxft.models.distances import Buckets
-from jaxft.models.heads import Classifier, LanguageModel, Pooler
-from jaxft.models.hf import Family, Row, architectures, distances, embedding, linear, norm
+from jaxft.models.heads import LanguageModel
+from jaxft.models.hf import Family, Row, architectures, distances, embedding, linear, norm, rereading_head
 from jaxft.models.parts import Dense, Embed, Gated, RMSNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
@@ -57,15 +57,8 @@ def head(c, kind: str, classes: int, scaled: bool | None = None):
     scaled = c.get("scale_decoder_outputs", True) if scaled is None else scaled
     prefix = "transformer." if kind == "sequence-classification" else ""
     repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
-    if kind == "none":
-        return None, [], repeats
-    if kind == "sequence-classification":
-        rate = c.get("classifier_dropout", 0.0)
-        rows = [Row("classification_head.dense", "head.pooler.dense", linear)]
-        rows.append(Row("classification_head.out_proj", "head.out", linear))
-        return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, repeats
-    if kind == "question-answering":
-        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], repeats
+    if kind != "seq2seq-lm":
+        return *rereading_head(c, kind, classes), repeats
     tables = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")  # of which a file may have any
     tied = not any(c.differ("lm_head.weight", table + ".weight") for table in tables)
     if tied:

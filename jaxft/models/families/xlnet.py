@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
-from jaxft.models.attention import Attention, AttentionLayer
+from jaxft.models.attention import Attention, RecomputedLayer
 from jaxft.models.distances import turned
 from jaxft.models.dropout import dropout
 from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
 from jaxft.models.hf import Boxed, Entry, Family, Row, architectures, embedding, linear, norm, tensor
-from jaxft.models.parts import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, recomputed, subkey
+from jaxft.models.parts import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, subkey
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 
@@ -34,7 +34,7 @@ class Relative(Attention):
         return replace(super().scores, learned=True)
 
 
-class RelativeLayer(AttentionLayer):
+class RelativeLayer(RecomputedLayer):
     """The bias of `q` is that of its products with keys."""
 
     def __init__(self, part: Relative, width: int):
@@ -44,14 +44,6 @@ class RelativeLayer(AttentionLayer):
         self.distance_bias = param(each, ("heads", None), "zeros")
         self.type_bias = param(each, ("heads", None), "zeros")
         self.types = param((2, *each), (None, "heads", None))  # of equal types, of others
-
-    def mixed(self, y_btd, x_bsd, context, key, at_bk):
-        """The scores of distances are computed again in the backward pass: kept, they would be length x length."""
-
-        def mixed(y_btd, x_bsd):
-            return super(RelativeLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
-
-        return recomputed(mixed)(y_btd, x_bsd)
 
     def lean(self, q_bthd, k_bshd, context, key, at_bk):
         part, dtype = self.part, q_bthd.dtype
