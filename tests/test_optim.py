@@ -11,8 +11,11 @@ import torch
 import transformers
 from conftest import model_of, random_like
 from optax.contrib import muon
+from zoo import make
 
+from jaxft.models.model import Model
 from jaxft.models.params import all_names, names, shape, variables
+from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.optim.adafactor import Adafactor
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.base import lr_multipliers, optimizer
@@ -395,3 +398,26 @@ def test_clipping_is_by_the_global_norm(tiny_bert):
     small = jax.tree.map(lambda g: 1e-4 * g, gradients)
     updates, _ = jax.jit(tx.update)(small, tx.init(params), params)
     assert all(np.array_equal(-updates[path], small[path]) for path in trained)
+
+
+def test_layer_decay_of_an_encoder_before_its_decoder(tmp_path):
+    """Three layers of an encoder below two of a decoder; what all of them share is below everything."""
+    make("t5", "seq2seq-lm", tmp_path)
+    arch = architecture(open_pretrained(str(tmp_path)))
+    model = Model(arch.spec, arch.head)
+    powers = {}
+    for path, factor in lr_multipliers(model, (), 0.5).items():
+        rows = names(model, path)
+        powers |= dict(zip(rows, -np.log2(np.broadcast_to(factor.ravel(), len(rows))), strict=True))
+    wanted = {
+        "embed.tokens.embedding": 6,
+        "encoder.distances.scores": 6,
+        "encoder.layers.0.attn.q.kernel": 5,
+        "encoder.layers.2.mlp.up.kernel": 3,
+        "encoder.norm.scale": 2,
+        "distances.scores": 6,
+        "layers.0.cross.k.kernel": 2,
+        "layers.1.mlp.up.kernel": 1,
+        "norm.scale": 0,
+    }
+    assert {name: powers[name] for name in wanted} == wanted

@@ -6,6 +6,7 @@ import jax
 import pytest
 import transformers
 from conftest import model_of
+from zoo import make
 
 from jaxft.config import Config
 from jaxft.loop.build import lay_out
@@ -123,3 +124,19 @@ def test_stacked_arrays_train_whole_or_not_at_all(deep, tune):
     for path in variables(model):
         inside = {name in trained for name in names(model, path)}
         assert inside == {path in paths}
+
+
+def test_last_layers_of_an_encoder_decoder(tmp_path):
+    """They are the decoder's; the encoder, and what distances add to the scores of all layers, stay as they are."""
+    make("t5", "seq2seq-lm", tmp_path)
+    _, names, _ = laid_out(tmp_path, "seq2seq-lm", Partial(last_layers=1))
+    assert {name.split(".")[0] for name in names} == {"layers", "norm"}
+    assert {name.split(".")[1] for name in names if name.startswith("layers.")} == {"1"}
+
+
+def test_what_is_fixed_does_not_train(tmp_path):
+    """A table of sinusoids, and the bias of scores that transformers does not train either."""
+    make("pegasus", "seq2seq-lm", tmp_path)
+    model, _, paths = laid_out(tmp_path, "seq2seq-lm", Full())
+    fixed = {"embed.positions.embedding", "encoder.embed.positions.embedding", "head.bias"}
+    assert set(variables(model)) - set(paths) == fixed
