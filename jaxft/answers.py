@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from jaxft.problems import UserError, located
+from jaxft.problems import UserError, located, raise_problems
 from jaxft.tasks.base import column
 
 CHUNK = 1024  # rows held at a time
@@ -64,6 +64,7 @@ def write_answers(model, rows, columns: list[str], batch: int, output: str) -> N
 
     Raises UserError with the numbers of rows that have no text.
     """
+    raise_problems(model.unanswerable)
 
     def predict(some):
         return model.predict(list(zip(*(column(some, name) for name in columns), strict=True)), batch)

@@ -163,10 +163,7 @@ class LoadedModel:
         {"tokens"}, the likeliest token for each mask in the text. No head: {"embedding"}, the mean of the hidden
         states. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
         """
-        if self.arch.kind not in ANSWERS:
-            raise_problems([f"predict does not know {self.arch.kind} yet: call the model for its logits"])
-        if (argument := self.arch.spec.source.embed.argument) != "input_ids":
-            raise_problems([f"predict reads texts, but this model takes {argument}: call the model"])
+        raise_problems(self.unanswerable)
         encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
         answer = ANSWERS[self.arch.kind]
         lengths = [len(encode(*as_pair(text))["input_ids"]) for text in texts]
@@ -184,6 +181,17 @@ class LoadedModel:
             for row, i in enumerate(chosen):
                 answers[i] = answer(self, {name: value[row] for name, value in rows.items()}, out, row)
         return answers
+
+    @property
+    def unanswerable(self) -> list[str]:
+        """Why `predict` has no answers, whatever the texts."""
+        if self.arch.kind not in ANSWERS:
+            return [f"predict does not know {self.arch.kind} yet: call the model for its logits"]
+        if (argument := self.arch.spec.source.embed.argument) != "input_ids":
+            return [f"predict reads texts, but this model takes {argument}: call the model"]
+        if self.arch.spec.encoder is not None and self.arch.kind not in READ_AGAIN:
+            return ["predict has no text for this model's decoder: call the model with decoder_input_ids"]
+        return []
 
     @property
     def longest(self) -> int:

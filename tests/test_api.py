@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from zoo import make
 
 import jaxft
+from jaxft.answers import write_answers
 from jaxft.config import Config
 from jaxft.data import Data, Pad
 from jaxft.loop.build import build, length_problems
@@ -124,6 +125,10 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
         ours(pixel_values=pixels, attention_mask=[[1]])
     with pytest.raises(UserError, match="predict does not know image-classification yet"):
         ours.predict(["a text"])
+    with pytest.raises(UserError, match="^predict does not know image-classification yet"):  # not for every row
+        write_answers(ours, [{"text": "a"}, {"text": "b"}], ["text"], 2, str(tmp_path / "out.jsonl"))
+    with pytest.raises(UserError, match="predict reads texts, but this model takes pixel_values"):
+        jaxft.load(str(tmp_path / "vit"), head="none").predict(["a text"])
     with pytest.raises(UserError, match="parity compares models that read texts; this one takes pixel_values"):
         ask(ours, [])
     (tmp_path / "d.csv").write_text("text,label\na,b\n")
@@ -141,6 +146,9 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
     assert found.memory.shape == (2, 11, 24)
     with pytest.raises(UserError, match="decoder_input_ids are needed"):
         ours(input_features=sound)
+    make("t5", "none", tmp_path / "t5")
+    with pytest.raises(UserError, match="predict has no text for this model's decoder"):
+        jaxft.load(str(tmp_path / "t5")).predict(["a text"])
 
 
 def test_a_classifier_has_no_decoder_text(classifier):
