@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.answers import ANSWERS
-from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL
+from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, shardings, variables
+from jaxft.models.parts import Embed
 from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.models.save import save_model
 from jaxft.parallel.mesh import data_shards, make_mesh
@@ -51,8 +52,14 @@ class LoadedModel:
     @property
     def tokenizer(self):
         if not hasattr(self, "_tokenizer"):
-            self._tokenizer = tokenizer_of(self.pretrained.directory, self.arch.spec.source.embed.vocab)
+            self._tokenizer = tokenizer_of(self.pretrained.directory, self.texts.vocab)
         return self._tokenizer
+
+    @property
+    def texts(self) -> Embed:
+        """The embeddings of what a tokenizer makes: of the encoder's texts, or else of the decoder's."""
+        source = self.arch.spec.source.embed
+        return source if source.vocab else self.arch.spec.embed
 
     def __call__(
         self,
@@ -76,18 +83,25 @@ class LoadedModel:
         or answers: its decoder then reads the same text, one place later. `hidden` and `logits` are the decoder's,
         `memory` (batch, length, width) is the encoder's result. In the place of `input_ids` a model of images
         takes `pixel_values` (batch, channels, height, width), one of sounds `input_features` (batch, bands, spectra).
+        One that compares texts with images takes `input_ids` and `pixel_values`; `logits` (texts, images) then say how
+        near they are, `hidden` is of the texts, `memory` of the images.
         """
-        embed = self.arch.spec.source.embed
+        embed, apart = self.arch.spec.source.embed, self.arch.spec.apart
         given = {"input_ids": input_ids, "pixel_values": pixel_values, "input_features": input_features}
-        if [name for name, array in given.items() if array is not None] != [embed.argument]:
-            raise_problems([f"a {self.pretrained.raw['model_type']} model takes {embed.argument}, and no other input"])
+        takes = ["input_ids", embed.argument] if apart else [embed.argument]
+        if [name for name, array in given.items() if array is not None] != takes:
+            inputs = " and ".join(takes)
+            raise_problems([f"a {self.pretrained.raw['model_type']} model takes {inputs}, and no other input"])
+        decoder = {"decoder_input_ids": decoder_input_ids, "decoder_attention_mask": decoder_attention_mask}
+        others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+        if apart:
+            decoder = {"input_ids": input_ids, "attention_mask": others.pop("attention_mask")}
+            others |= {"decoder_input_ids": decoder_input_ids, "decoder_attention_mask": decoder_attention_mask}
         if embed.argument != "input_ids":
-            others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
             raise_problems(
                 f"{name} is given, but {embed.argument} have none" for name, x in others.items() if x is not None
             )
-            decoder = decoder_input_ids, decoder_attention_mask
-            return self._of_signals(embed, np.asarray(given[embed.argument]), *decoder)
+            return self._of_signals(embed, np.asarray(given[embed.argument]), decoder)
         chooses = self.arch.kind == "multiple-choice"
         axes = ("batch", "choices", "length") if chooses else ("batch", "length")
         ids = np.asarray(input_ids, np.int32)
@@ -99,25 +113,31 @@ class LoadedModel:
             if array is not None and np.shape(array) != ids.shape or ids.ndim != len(axes)
         )
         if not chooses:
-            decoder = self._decoder_arrays(ids, decoder_input_ids, decoder_attention_mask)
+            decoder = self._decoder_arrays(ids, decoder)
             return self._of_rows(ids, **given, decoder=decoder)
         shape = (math.prod(ids.shape[:2]), ids.shape[2])  # a row for each choice
         given = {name: array if array is None else np.reshape(array, shape) for name, array in given.items()}
         out = self._of_rows(ids.reshape(shape), **given)
         return Outputs(out.hidden.reshape(*ids.shape, out.hidden.shape[-1]), out.logits.reshape(ids.shape[:2]))
 
-    def _of_signals(self, embed, signals: np.ndarray, decoder_ids, decoder_mask) -> Outputs:
+    def _of_signals(self, embed, signals: np.ndarray, decoder: dict) -> Outputs:
         if signals.shape[1:] != embed.shape:
             shape = ", ".join(map(str, embed.shape))
             raise_problems([f"{embed.argument} have shape {signals.shape}, expected (batch, {shape})"])
         ones = np.ones((len(signals), embed.length), np.int32)
         batch = {embed.key: signals, "segments": ones, "positions": counted(ones)}
-        batch |= self._decoder_arrays(signals, decoder_ids, decoder_mask)
+        batch |= self._decoder_arrays(signals, decoder)
         raise_problems(self._range_problems(batch))
+        if self.arch.spec.apart:
+            return self._computed(batch, read_positions(batch["decoder_segments"], self.arch.spec.reads))
         return self._computed(batch, np.zeros((len(signals), 1), np.int32))
 
-    def _decoder_arrays(self, source, ids, mask) -> dict[str, np.ndarray]:
-        """What the decoder reads, under the names of a batch; {} where it reads the same text or there is none."""
+    def _decoder_arrays(self, source, given: dict) -> dict[str, np.ndarray]:
+        """What the decoder reads, under the names of a batch; {} where it reads the same text or there is none.
+
+        `given` are its tokens and their mask, by the names of their arguments.
+        """
+        (name, ids), (_, mask) = given.items()
         again, encodes = self.arch.kind in READ_AGAIN, self.arch.spec.encoder is not None
         if ids is None:
             missing = encodes and not again
@@ -130,12 +150,11 @@ class LoadedModel:
             )
         ids = np.asarray(ids, np.int32)
         mask = np.ones_like(ids) if mask is None else np.asarray(mask, np.int32)
-        if ids.ndim != 2 or ids.shape[0] != source.shape[0] or mask.shape != ids.shape:
+        fixed = not self.arch.spec.apart  # how many there are
+        if ids.ndim != 2 or (fixed and ids.shape[0] != source.shape[0]) or mask.shape != ids.shape:
+            rows = f", with the batch of {self.arch.spec.source.embed.argument}, {source.shape[0]}" if fixed else ""
             raise_problems(
-                [
-                    f"decoder_input_ids have shape {ids.shape}, their mask {mask.shape}: both must be (batch, target "
-                    f"length), with the batch of input_ids, {source.shape[0]}"
-                ]
+                [f"{name} have shape {ids.shape}, their mask {mask.shape}: both must be (batch, length){rows}"]
             )
         return {"decoder_tokens": ids, "decoder_segments": mask, "decoder_positions": counted(mask)}
 
@@ -150,10 +169,12 @@ class LoadedModel:
 
     def _computed(self, batch, at: np.ndarray) -> Outputs:
         """`at` (batch, 1) is what a head reads that reads one position of each row."""
-        text_level = self.arch.kind in TEXT_LEVEL
+        compares = isinstance(self.arch.head, Contrast)
+        text_level = self.arch.kind in TEXT_LEVEL or compares
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch | ({"at": at} if text_level else {}))
-        logits = None if self.arch.kind == "none" else out.logits[:, 0] if text_level else out.logits
+        silent = self.arch.kind == "none" and not compares
+        logits = None if silent else out.logits[:, 0] if text_level else out.logits
         return Outputs(out.hidden, logits, out.memory)
 
     def predict(self, texts: list, batch: int = 32) -> list[dict]:

@@ -118,7 +118,7 @@ def test_torch_is_for_tests_only():
         assert not re.search(r"^\s*(import|from) torch\b", file.read_text(), re.M), module_of(file)
 
 
-NAMES = set(FAMILIES) - {"opt"}  # which is also what Optax calls its state
+NAMES = set(FAMILIES) - {"opt", "clip"}  # which are also what Optax calls its state, and what is done to gradients
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if "families" not in f.parts], ids=module_of)

@@ -52,6 +52,25 @@ MORE = {
     "albert": {"embedding_size": 14, "num_hidden_layers": 4, "num_hidden_groups": 2},
     "bloom": {"n_layer": 3, "n_head": 3, "intermediate_size": None, "max_position_embeddings": None},
     "bart": SIDES,
+    "clip": {
+        **dict.fromkeys(SIZES),
+        "text_config": {
+            **SIZES,
+            "num_hidden_layers": 2,
+            "eos_token_id": 3,  # 2 stands for the largest number of a text
+            "projection_dim": 10,
+        },
+        "vision_config": {
+            "hidden_size": 20,
+            "intermediate_size": 30,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": 13,
+            "patch_size": 4,
+            "projection_dim": 10,
+        },
+        "projection_dim": 10,
+    },
     "cohere": {**GROUPED, "logit_scale": 0.3},
     "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 2},
     "deberta_v2": {
@@ -182,7 +201,7 @@ def heads_of(family: str) -> dict[str, str]:
     return importlib.import_module(f"jaxft.models.families.{family}").FAMILY.architectures
 
 
-SIGNALS = {"vit", "whisper"}  # of images and sounds
+SIGNALS = {"clip", "vit", "whisper"}  # of images and sounds
 PAIRS = [(family, head) for family in FAMILIES for head in heads_of(family)]
 
 
@@ -204,9 +223,13 @@ def make(family: str, head: str, directory, **more) -> transformers.PreTrainedMo
 
 def scores_of_signal(theirs, name: str, signal, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(hidden states (length, width), logits (slots, scores) or None) of an image or a sound, the argument `name`."""
-    more = {} if decoder_ids is None else {"decoder_input_ids": torch.tensor(decoder_ids)[None].long()}
+    apart = hasattr(theirs, "text_model")
+    texts = "input_ids" if apart else "decoder_input_ids"
+    more = {} if decoder_ids is None else {texts: torch.tensor(decoder_ids)[None].long()}
     given = {name: torch.tensor(signal)[None], **more}
-    hidden, logits = theirs.base_model(**given).last_hidden_state[0], theirs(**given).get("logits")
+    base = theirs.base_model(**given)
+    hidden = (base.text_model_output if apart else base).last_hidden_state[0]
+    logits = theirs(**given).get("logits")
     return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1])
 
 

@@ -1,11 +1,15 @@
 """What stands on top of a backbone: nothing, a classifier, or a language model's output layer.
 
-A head reads the hidden states at the positions `at` (batch, slots); without `at` it reads every position.
+A head reads the hidden states at the positions `at` (batch, slots); without `at` it reads every position. `memory` is
+an encoder's result.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxft.models.dropout import dropout
@@ -51,7 +55,7 @@ class PoolerLayer(nnx.Module):
         self.dense = Linear(width, width, ("embed", None), part.bias)
         self.norm = part.norm.build(width) if part.norm else nnx.data(None)
 
-    def __call__(self, hidden, tokens: Table, key):
+    def __call__(self, hidden, tokens: Table, key, memory=None):
         hidden = self.act(self.dense(dropout(hidden, self.part.dropout, key)))
         return hidden if self.norm is None else self.norm(hidden)
 
@@ -75,7 +79,7 @@ class ClassifierLayer(nnx.Module):
         self.pooler = part.pooler.build(width, vocab) if part.pooler else nnx.data(None)
         self.out = Linear(width, part.classes, ("embed", None), part.bias)
 
-    def __call__(self, hidden, tokens: Table, key):
+    def __call__(self, hidden, tokens: Table, key, memory=None):
         if self.pooler is not None:
             hidden = self.pooler(hidden, tokens, subkey(key, 1))
         return self.out(dropout(hidden, self.rate, subkey(key, 0))).astype(jnp.float32)
@@ -117,7 +121,7 @@ class LanguageModelLayer(nnx.Module):
         fixed = part.bias == "fixed"
         self.bias = param((vocab,), ("vocab",), "zeros", fixed) if part.bias else nnx.data(None)
 
-    def __call__(self, hidden, tokens: Table, key):
+    def __call__(self, hidden, tokens: Table, key, memory=None):
         if self.part.transform:
             hidden = self.norm(self.act(self.dense(hidden)))
         if self.part.scale != 1.0:
@@ -125,3 +129,38 @@ class LanguageModelLayer(nnx.Module):
         table = tokens if self.table is None else self.table
         bias = None if self.bias is None else self.bias[...]
         return Vocabulary(hidden, table.embedding[...], bias, self.part.cap)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How near each text is to each image of the batch (Radford et al. 2021, figure 3).
+
+    Both are mapped to `width` numbers; the score is the cosine of the angle between them, times a learned factor.
+    """
+
+    width: int
+    source: int  # width of the encoder's result, whose first vector stands for the image
+    norm: Part  # of that vector
+    scale: float  # logarithm of the factor, at first
+
+    def build(self, width, vocab):
+        return ContrastLayer(self, width)
+
+
+class ContrastLayer(nnx.Module):
+    def __init__(self, part: Contrast, width: int):
+        self.norm = part.norm.build(part.source)
+        self.text = Linear(width, part.width, ("embed", None), bias=False)
+        self.image = Linear(part.source, part.width, ("embed", None), bias=False)
+        self.scale = param((), (), partial(np.full, fill_value=part.scale, dtype=np.float32))
+
+    def __call__(self, hidden, tokens: Table, key, memory=None):
+        """(batch, slots, images), float32; the images are those of the whole batch."""
+        texts = unit(self.text(hidden).astype(jnp.float32))
+        images = unit(self.image(self.norm(memory[:, 0])).astype(jnp.float32))
+        return jnp.exp(self.scale[...]) * jnp.einsum("bsd,id->bsi", texts, images)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """The vectors of the last axis, of length 1."""
+    return x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True))

@@ -55,7 +55,7 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
         theirs = finder.find(entry)
         if theirs is None or (init == "backbone" and _is_head(entry.ours[0])):
             continue
-        parts = entry.how.split(tensors[theirs], [wanted[name][-1] for name in entry.ours])
+        parts = entry.how.split(tensors[theirs], [math.prod(wanted[name][-1:]) for name in entry.ours])
         for name, part in zip(entry.ours, parts, strict=True):
             needed = wanted[name] if entry.row is None else wanted[name][1:]
             if part.shape != needed:

@@ -110,7 +110,7 @@ class Model(Backbone):
         if self.head is None:
             return Outputs(hidden, None, states, balance)
         seen = x if self.hidden == "read" else read(x, at)
-        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2)), states, balance)
+        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2), memory[0]), states, balance)
 
 
 def unbalance(routes_2e: jax.Array) -> jax.Array:

@@ -78,4 +78,4 @@ def initial(model: Model, path: str, seed: int) -> list[np.ndarray]:
 
 def lead(variable: nnx.Param) -> int:
     """1 if the parameter has a leading axis of layers."""
-    return int(variable.get_metadata("axes")[0] == "layers")
+    return int(variable.get_metadata("axes")[:1] == ("layers",))

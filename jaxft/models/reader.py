@@ -40,7 +40,7 @@ class ConfigReader:
 
     def __init__(self, values: dict, defaults: dict, differ: Callable[[str, str], bool] | None = None):
         self._values, self._defaults = values, defaults
-        self._read = set()
+        self._read, self._parts = set(), {}
         self.differ = differ
 
     def __getattr__(self, name: str):
@@ -67,6 +67,12 @@ class ConfigReader:
         if not isinstance(value, dict):
             raise_problems([f"config.json: {name}={value!r}, expected an object"])
         return ConfigReader(value, defaults)
+
+    def part(self, name: str) -> "ConfigReader":
+        """The settings of a part of the model; `check` goes through them as well."""
+        if name not in self._parts:
+            self._parts[name] = self.section(name, self._defaults[name])
+        return self._parts[name]
 
     def quotient(self, name: str, divisor: str) -> int:
         """One whole number by another, which must divide it."""
@@ -131,6 +137,8 @@ class ConfigReader:
                 for name in sorted(unread)
             ]
         )
+        for part in self._parts.values():
+            part.check()
 
 
 def read_raw(directory) -> dict:

@@ -107,7 +107,7 @@ def named_tensors(model, params, pretrained, arch, dtype):
             continue
         joined = entry.how.join([_fetch(params, *by_name[name], entry.row) for name in entry.ours])
         name = base if arch.kind == "none" else entry.theirs
-        yield name, np.ascontiguousarray(joined.astype(stored.get(base, usual) if dtype == "auto" else usual))
+        yield name, np.asarray(joined.astype(stored.get(base, usual) if dtype == "auto" else usual), order="C")
 
 
 def _stored_dtypes(pretrained) -> dict[str, np.dtype]:

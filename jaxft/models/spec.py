@@ -48,7 +48,7 @@ class Spec:
     init_std: float  # standard deviation of newly initialised kernels and embeddings
     reads: str = "first"  # the token that classification heads read: "first" or "last" of each text
     dropout: float | None = None  # on the result; None: there is none, whatever a run's rate
-    encoder: "Spec | None" = None  # whose result this one, a decoder, reads
+    encoder: "Spec | None" = None  # whose result this one's layers read; or, if none has `cross`, its head alone
     balance: float = 0.0  # factor of the experts' balance in the loss
     start: int | str | None = None  # the token that stands before a decoder's text; "last": the text's own last one
 
@@ -56,3 +56,8 @@ class Spec:
     def source(self) -> "Spec":
         """The side that reads what the model is given: the encoder where there is one."""
         return self.encoder or self
+
+    @property
+    def apart(self) -> bool:
+        """Whether there are two backbones that only the head brings together: one of texts, and `encoder`."""
+        return self.encoder is not None and not any(layer.cross for layer in self.layers)

@@ -1,0 +1,89 @@
+"""CLIP (Radford et al. 2021): a pre-norm decoder of texts beside a ViT; the head compares what they say."""
+
+from jaxft.models.attention import Attention
+from jaxft.models.heads import Contrast
+from jaxft.models.hf import Family, Patched, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.signals import Patches
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+
+
+def layers(c, causal: bool) -> tuple[Layer, ...]:
+    c.ignore("initializer_factor", "projection_dim")  # of new weights; of a tower without the other
+    heads = c.num_attention_heads
+    head_dim = c.quotient("hidden_size", "num_attention_heads")
+    attention = Attention(heads, heads, head_dim, causal=causal, dropout=c.attention_dropout)
+    layer = Layer(attention, Dense(c.intermediate_size, c.hidden_act), LayerNorm(c.layer_norm_eps), PRE_NORM)
+    return (layer,) * c.num_hidden_layers
+
+
+def spec(c) -> Spec:
+    c.ignore("initializer_factor")
+    text, image = c.part("text_config"), c.part("vision_config")
+    ln = LayerNorm(image.layer_norm_eps)
+    pixels, patch = image.pair("image_size"), image.pair("patch_size")
+    patches = Patches(*pixels, patch, image.num_channels, bias=False, norm=ln)
+    std = image.initializer_range
+    vision = Spec(image.hidden_size, patches, layers(image, False), None, patches.length, std)
+    longest = text.max_position_embeddings
+    return Spec(
+        text.hidden_size,
+        Embed(text.vocab_size, longest),
+        layers(text, True),
+        LayerNorm(text.layer_norm_eps),
+        longest,
+        text.initializer_range,
+        reads="last",
+        encoder=vision,
+    )
+
+
+def rows(c) -> list[Row]:
+    image = c.part("vision_config")
+    patch = Patched((image.num_channels, *image.pair("patch_size")))
+    vision = "vision_model."
+    return [
+        Row("text_model.embeddings.token_embedding", "embed.tokens", embedding),
+        Row("text_model.embeddings.position_embedding", "embed.positions", embedding),
+        *tower("text_model.", ""),
+        Row("text_model.final_layer_norm", "norm", norm),
+        Row(vision + "embeddings.class_embedding", "encoder.embed.whole", tensor),
+        Row(vision + "embeddings.position_embedding.weight", "encoder.embed.positions", tensor),
+        Row(vision + "embeddings.patch_embedding", "encoder.embed.patches", patch),
+        Row(vision + "pre_layrnorm", "encoder.embed.norm", norm),
+        *tower(vision, "encoder."),
+    ]
+
+
+def tower(theirs: str, ours: str) -> list[Row]:
+    theirs, ours = theirs + "encoder.layers.{i}.", ours + "layers.{i}."
+    return [
+        Row(theirs + "layer_norm1", ours + "norms.attn_in", norm),
+        *(Row(f"{theirs}self_attn.{name}_proj", f"{ours}attn.{name}", linear) for name in "qkv"),
+        Row(theirs + "self_attn.out_proj", ours + "attn.o", linear),
+        Row(theirs + "layer_norm2", ours + "norms.mlp_in", norm),
+        Row(theirs + "mlp.fc1", ours + "mlp.up", linear),
+        Row(theirs + "mlp.fc2", ours + "mlp.down", linear),
+    ]
+
+
+def head(c, kind: str, classes: int):
+    image = c.part("vision_config")
+    part = Contrast(c.projection_dim, image.hidden_size, LayerNorm(image.layer_norm_eps), c.logit_scale_init_value)
+    rows = [
+        Row("text_projection", "head.text", linear),
+        Row("visual_projection", "head.image", linear),
+        Row("vision_model.post_layernorm", "head.norm", norm),
+        Row("logit_scale", "head.scale", tensor),
+    ]
+    return part, rows, {}
+
+
+FAMILY = Family(
+    "",
+    architectures("CLIP", "none"),
+    spec,
+    rows,
+    head,
+    buffers=(r"(text|vision)_model\.embeddings\.position_ids",),
+)
