@@ -100,6 +100,7 @@ class Config:
     micro_batches: int = 1  # pieces of the batch computed one after another to save memory; same update
     steps: int | None = None  # updates; set this or epochs
     epochs: float | None = None  # passes over the training data
+    add_tokens: tuple[str, ...] = ()  # words that tokenizer and model shall know, each as one token
     max_len: int = 128  # tokens of one example; longer ones are cut
     seed: int = 0
     dtype: str = "auto"  # of the computation; weights in training are float32. auto: bfloat16 where it is fast

@@ -187,7 +187,7 @@ def test_a_tokenizer_larger_than_the_embeddings(bert_tokenizer, tmp_path, one_de
     )
     for said in (message(build, cfg), message(lambda: jaxft.load(str(tmp_path / "model")).tokenizer)):
         assert f"with number {len(larger) - 1}" in said and f"embeddings end at {size - 1}" in said
-        assert "resize_token_embeddings" in said
+        assert "name all the new ones in config.add_tokens" in said
 
 
 def test_tokenizers_that_cannot_be_read(tiny_bert, tmp_path):

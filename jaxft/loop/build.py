@@ -69,7 +69,7 @@ class Built:
 
     def load(self) -> tuple[Params, Params, LoadReport]:
         """(trained, frozen, report): trained parameters are float32 masters, frozen ones have the compute dtype."""
-        views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init)
+        views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init, self.cfg.seed)
         new = {name for name in report.new if name not in self._trained_names()}
         raise_problems(
             [f"{name} is newly initialised but does not train: add it to config.tune" for name in sorted(new)]
@@ -171,14 +171,20 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     spec = pretrained.family.spec(pretrained.reader)
     if (argument := spec.source.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
-    tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab)
+    tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab, cfg.add_tokens)
     setting = Setting(tokenizer, cfg.rows.cut(cfg.max_len), spec.reads, pretrained.labels)
     task = settled_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)
     labels = getattr(task, "labels", None)
-    arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout)
+    tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
+    arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout, tokens)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
     model, trained = lay_out(cfg, arch, "all" if task.slots(1) is None else "read")
+    if arch.fewer is not None and "embed.tokens.embedding" not in trained:
+        raise UserError(
+            "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
+            "be learned. Let embed.tokens train as well, or leave the tokens out"
+        )
     return Built(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
 
 

@@ -20,6 +20,7 @@ def export_state(built: Built, state: TrainState, frozen, directory: Path, step:
         labels=list(task.labels) if getattr(task, "labels", None) else None,
         problem_type=getattr(task, "problem_type", None),
         files={"README.md": model_card(built, step, results)},
+        tokenizer=built.setting.tokenizer if built.cfg.add_tokens else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from jaxft.models.pretrained import Architecture, Pretrained
 from jaxft.models.tensors import open_tensors, release
 from jaxft.problems import raise_problems
 
-Views = dict[str, "np.ndarray | Pile"]
+Views = dict[str, "np.ndarray | Pile | Grown"]
 READERS = 2  # threads: one copies while the other waits for the kernel's fresh pages
 
 
@@ -27,20 +28,25 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    tokens: int = 0  # that the checkpoint does not know
 
     def __str__(self):
         lines = [f"loaded {len(self.loaded)} tensors"]
         if self.new and not self.loaded:
             return f"all {len(self.new)} parameters newly initialised"
         lines += [f"newly initialised: {', '.join(self.new)}"] if self.new else []
+        lines += [f"new rows for {self.tokens} more tokens"] if self.tokens else []
         lines += [f"in the checkpoint but unused: {', '.join(self.unused)}"] if self.unused else []
         return "; ".join(lines)
 
 
-def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init: str) -> tuple[Views, LoadReport]:
+def find_weights(
+    model: Model, pretrained: Pretrained, arch: Architecture, init: str, seed: int = 0
+) -> tuple[Views, LoadReport]:
     """Parameter name -> view of its tensor in the checkpoint, for all that the checkpoint has.
 
-    init: "pretrained" takes all, "backbone" leaves the head new, "random" takes nothing. Raises UserError that lists
+    init: "pretrained" takes all, "backbone" leaves the head new, "random" takes nothing. `seed` is that of the rows of
+    tokens that the checkpoint does not know. Raises UserError that lists
     every missing, misshapen and unexpected tensor; only a head may be missing.
     """
     wanted = {name: shape(variable)[lead(variable) :] for name, variable in _by_name(model)}
@@ -49,6 +55,7 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
     tensors = open_tensors(pretrained.directory)
     finder = _Finder(tensors, pretrained, arch)
     views, piles, report, problems = {}, {}, LoadReport(), []
+    of_tokens = {name for name, variable in _by_name(model) if variable.get_metadata("axes")[:1] == ("vocab",)}
     for entry in arch.entries:
         if not all(name in wanted for name in entry.ours):
             continue
@@ -58,6 +65,9 @@ def find_weights(model: Model, pretrained: Pretrained, arch: Architecture, init:
         parts = entry.how.split(tensors[theirs], [math.prod(wanted[name][-1:]) for name in entry.ours])
         for name, part in zip(entry.ours, parts, strict=True):
             needed = wanted[name] if entry.row is None else wanted[name][1:]
+            if arch.fewer is not None and name in of_tokens and part.shape == (arch.fewer, *needed[1:]):
+                report.tokens = needed[0] - arch.fewer
+                part = Grown(part, new_rows(part, needed[0] - arch.fewer, seed, name))
             if part.shape != needed:
                 problems.append(_misshapen(theirs, part.shape, needed, _is_head(name)))
             if entry.row is None:
@@ -94,7 +104,7 @@ def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dt
             parts = initial(model, path, seed)
         read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path])
         array = jax.make_array_from_callback(shape(variable), placements[path], read)
-        release([view for part in parts for view in (part.views if isinstance(part, Pile) else [part])])
+        release([view for part in parts for view in getattr(part, "views", [part])])
         return array
 
     wanted = variables(model)
@@ -110,6 +120,31 @@ class Pile:
 
     def __getitem__(self, index) -> np.ndarray:
         return np.stack([view[index[1:]] for view in self.views[index[0]]])
+
+
+class Grown:
+    """A view with further rows behind it, of which only what is asked for is read."""
+
+    def __init__(self, view: np.ndarray, rows: np.ndarray):
+        self.views, self.rows, self.shape = [view], rows, (len(view) + len(rows), *view.shape[1:])
+
+    def __getitem__(self, index) -> np.ndarray:
+        (view,) = self.views
+        start, stop, _ = index[0].indices(self.shape[0])
+        old, new = slice(start, min(stop, len(view))), slice(max(start - len(view), 0), max(stop - len(view), 0))
+        return np.concatenate([view[(old, *index[1:])], self.rows[(new, *index[1:])]])
+
+
+def new_rows(rows: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
+    """Rows for tokens that a model does not know, float32: near the mean of all the others.
+
+    So each of them is as likely as a known one is on average, and the scores of those hardly change (Hewitt 2021,
+    "Initializing new word embeddings for pretrained language models"); a hundredth of the known ones' spread lets them
+    differ. They depend on (seed, name) only.
+    """
+    known = rows.astype(np.float32)
+    noise = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
+    return known.mean(0) + 0.01 * known.std(0) * noise.standard_normal((count, *rows.shape[1:]), np.float32)
 
 
 def _read(parts, dtype, index):

@@ -46,6 +46,7 @@ class Architecture:
     entries: list[Entry]
     repeats: dict[str, str]  # tensors that tie to others: their name -> the name of the one that counts
     prefix: str  # of the backbone's tensors in a checkpoint with this head
+    fewer: int | None = None  # tokens that the checkpoint knows, where the model has rows for more
 
 
 def open_pretrained(model: str) -> Pretrained:
@@ -63,11 +64,16 @@ def open_pretrained(model: str) -> Pretrained:
 
 
 def architecture(
-    pretrained: Pretrained, kind: str | None = None, classes: int | None = None, dropout: float | None = None
+    pretrained: Pretrained,
+    kind: str | None = None,
+    classes: int | None = None,
+    dropout: float | None = None,
+    vocabulary: int = 0,
 ) -> Architecture:
     """The architecture with head `kind` (None: the one that config.json's `architectures` names).
 
-    `classes` defaults to the checkpoint's own number; `dropout` replaces every rate of config.json.
+    `classes` defaults to the checkpoint's own number; `dropout` replaces every rate of config.json; a model that knows
+    fewer than `vocabulary` tokens gets rows for more.
     Raises UserError for a head the family has not, and for settings of config.json that nothing reads.
     """
     family, reader = pretrained.family, pretrained.reader
@@ -82,6 +88,9 @@ def architecture(
         raise_problems(["config.json has no decoder_start_token_id: what does the decoder's text begin with?"])
     if kind != "causal-lm":
         spec = replace(spec, balance=0.0)  # as in transformers, where only that loss has it
+    known = spec.source.embed.vocab
+    if known < vocabulary:
+        spec = with_vocabulary(spec, vocabulary)
     head, head_rows, repeats = family.head(reader, kind, classes)
     reader.check()
     prefix = dict(family.prefixes).get(kind, family.prefix)
@@ -90,7 +99,7 @@ def architecture(
     entries = [entry for row in rows for entry in row.entries(*layers)]
     if dropout is not None:
         spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
-    return Architecture(spec, kind, head, entries, repeats, prefix)
+    return Architecture(spec, kind, head, entries, repeats, prefix, known if known < vocabulary else None)
 
 
 def stored_classes(pretrained: Pretrained) -> int:
@@ -116,8 +125,21 @@ def differ(directory: Path, first: str, second: str) -> bool:
     return all(name in tensors for name in (first, second)) and not np.array_equal(tensors[first], tensors[second])
 
 
-def tokenizer_of(directory, vocabulary: int):
-    """The directory's tokenizer (transformers, fast), for a model that has embeddings of `vocabulary` tokens."""
+def with_vocabulary(spec: Spec, vocabulary: int) -> Spec:
+    """The same spec with rows for so many tokens, on both sides where an encoder shares them."""
+    if spec.encoder is not None and spec.encoder.embed.vocab != spec.embed.vocab:
+        raise_problems(
+            ["tokens cannot be added: the encoder and the decoder of this model have vocabularies of their own"]
+        )
+    encoder = with_vocabulary(spec.encoder, vocabulary) if spec.encoder else None
+    return replace(spec, embed=replace(spec.embed, vocab=vocabulary), encoder=encoder)
+
+
+def tokenizer_of(directory, vocabulary: int, added: tuple[str, ...] = ()):
+    """The directory's tokenizer (transformers, fast), for a model that has embeddings of `vocabulary` tokens.
+
+    It knows the tokens `added` as well; they alone may have numbers beyond the embeddings.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -128,13 +150,15 @@ def tokenizer_of(directory, vocabulary: int):
     if not tokenizer.is_fast or not any((Path(directory) / name).exists() for name in files):
         # Without any of them transformers makes a tokenizer that knows no word.
         raise_problems([f"{directory} has no tokenizer ({' or '.join(files)}): copy the files of the model's own"])
-    largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
+    tokenizer.add_tokens(list(added))
+    numbers = [item for item in tokenizer.get_vocab().items() if item[0] not in added]
+    largest = max(numbers, key=lambda item: item[1], default=("", -1))
     if largest[1] >= vocabulary:
         raise_problems(
             [
                 f"the tokenizer in {directory} has the token {largest[0]!r} with number {largest[1]}, the model's "
-                f"embeddings end at {vocabulary - 1}: take the tokenizer that belongs to the model, or resize the "
-                "model's embeddings with transformers (resize_token_embeddings)"
+                f"embeddings end at {vocabulary - 1}: take the tokenizer that belongs to the model, or, to train with "
+                "more tokens than it knows, name all the new ones in config.add_tokens"
             ]
         )
     if largest[1] < 0:

@@ -37,12 +37,14 @@ def save_model(
     labels: list[str] | None = None,
     problem_type: str | None = None,
     files: dict[str, str] | None = None,
+    tokenizer=None,
 ) -> None:
     """Write `directory` anew; a model that lies there is replaced once the new one is complete.
 
     dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
-    byte-equal; otherwise float32, float16 or bfloat16. `files` are further texts by name. Every process of a pod must
-    call; the first one writes. Raises UserError if the directory holds anything but a model, which would be lost.
+    byte-equal; otherwise float32, float16 or bfloat16. `files` are further texts by name; `tokenizer` is one that has
+    changed since it was read. Every process of a pod must call; the first one writes. Raises UserError if the directory
+    holds anything but a model, which would be lost.
     """
     target = Path(directory).absolute()
     raise_problems(output_problems(target))
@@ -56,6 +58,8 @@ def save_model(
         for name in COPIED:
             if (pretrained.directory / name).exists():
                 shutil.copy(pretrained.directory / name, partial / name)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
         for name, text in (files or {}).items():
             (partial / name).write_text(text)
     _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
@@ -81,6 +85,8 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
     """The original config.json with the exported head, labels and number format."""
     config = dict(pretrained.raw)
     config["architectures"] = [pretrained.family.architectures[arch.kind]]
+    if arch.fewer is not None:
+        config["vocab_size"] = arch.spec.embed.vocab
     if labels is not None:
         config.pop("num_labels", None)
         config["id2label"] = {str(number): label for number, label in enumerate(labels)}
