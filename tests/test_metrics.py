@@ -137,7 +137,7 @@ def test_evaluation_does_not_depend_on_the_batch(size):
         sums = {"loss": Mean.of(losses[batch["row"]], batch["weights"])}
         return sums, {"row": batch["row"], "weights": batch["weights"]}
 
-    found, figures = evaluate(step, batches, lambda batch: batch, Kept())
+    found, figures, files = evaluate(step, batches, lambda batch: batch, Kept())
     assert found["loss"] == pytest.approx(1.8, abs=1e-6)
     assert found["perplexity"] == pytest.approx(np.exp(1.8), rel=1e-6)
     assert found["rows"] == [0, 1, 2, 3, 4]

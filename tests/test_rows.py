@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxft.data import Chunk, Pack, Pad
-from jaxft.data.encoded import encode_all
+from jaxft.data.encoded import encode_all, fault_problems
 from jaxft.data.pipeline import Batches
 from jaxft.data.rows import best_fit, least_padding
 from jaxft.problems import UserError
@@ -54,6 +54,38 @@ def test_encode_all_counts_and_keeps_row_numbers():
         assert encoded.report["dropped"] == {"too short": 2} and encoded.report["tokens"] == 12
         assert (encoded.report["rows"], encoded.report["kept"]) == (5, 3)
     assert encoded.report["truncated"] == 1
+
+
+def test_a_row_may_give_several_examples_and_have_faults():
+    rows = [{"id": i, "n": n, "k": None} for i, n in enumerate([3, 0, 5, 2, 7])]
+
+    def windows(piece):
+        made = [encode([row | {"n": n} for n in range(1, row["n"] + 1)]) if row["n"] else "no text" for row in piece]
+        for row, examples in zip(piece, made, strict=True):
+            if row["id"] > 1:
+                examples[0]["fault"] = ("a lost answer", f"'{row['id']}'")
+        return made
+
+    for chunk in (1, 2, 1000):
+        encoded = encode_all(rows, windows, chunk)
+        assert encoded.source.tolist() == [0] * 3 + [2] * 5 + [3] * 2 + [4] * 7
+        assert encoded.lengths.tolist() == [1, 2, 3, 1, 2, 3, 4, 5, 1, 2, 1, 2, 3, 4, 5, 6, 7]
+        report = encoded.report
+        assert (report["rows"], report["kept"], report["windows"]) == (5, 4, 17)
+        assert report["faults"] == {"a lost answer": 3} and "fault" not in encoded.flat
+        assert report["shown"] == {"a lost answer": ["row 3: '2'", "row 4: '3'", "row 5: '4'"]}
+    assert fault_problems(report, 0.75) == [] and fault_problems(make([3]).report, 0.0) == []
+    assert fault_problems(report, 0.74) == [
+        "3 of 4 rows have a lost answer (row 3: '2'; row 4: '3'; row 5: '4'): repair them, or let more of them pass "
+        "with config.task.fault_limit"
+    ]
+    # A slot says which example it is of; the example says which row.
+    made = batches(encoded, Pack(length=16), 17, slots=lambda length: None)[0]
+    for number in range(17):
+        own = made["index"] == number
+        assert (made["tokens"][own] // 1000 == encoded.source[number] + 1).all() and own.sum() == encoded.lengths[
+            number
+        ]
 
 
 def test_all_rows_dropped_says_why():

@@ -45,8 +45,7 @@ class Filler:
         places = plan.members[mine]
         examples = [self.draw(self.encoded[numbers[place]], random(place)) for place in places]
         flat = {key: np.concatenate([blank, *(e[key] for e in examples)]) for key, blank in self.blank.items()}
-        owner = self.encoded.source[numbers[places]]
-        return self._scatter(plan, mine, rows, plan.row[mine] - index * rows, flat, examples, owner)
+        return self._scatter(plan, mine, rows, plan.row[mine] - index * rows, flat, examples, numbers[places])
 
     def _scatter(self, plan, mine, rows, row, flat, examples, owner) -> Example:
         length, width = plan.shape[1], plan.slots

@@ -8,6 +8,7 @@ import numpy as np
 from jaxft.problems import UserError, located
 
 Example = dict[str, np.ndarray]
+FAULTS = 3  # rows of each kind that are shown
 
 
 class Encoded:
@@ -17,7 +18,8 @@ class Encoded:
     counts   int32 (n,)  head slots of each example; its length if it has no `at`
     source   int32 (n,)  source row of each example
     report   rows, kept, dropped (reason to number), tokens, truncated (examples that lost tokens), empty (examples of
-             empty texts)
+             empty texts); where rows gave several examples each, `windows`, how many; `faults`, kind to number of rows,
+             and `shown`, kind to the first of them, where there are any
     """
 
     def __init__(self, flat: Example, offsets: dict[str, np.ndarray], source: np.ndarray, report: dict):
@@ -34,11 +36,12 @@ class Encoded:
         }
 
 
-def encode_all(rows, encode: Callable[[list[dict]], list[Example | str]], chunk: int = 1000) -> Encoded:
-    """Encodes every row. A string from `encode` drops the row, for that reason; a UserError gets the row number added.
+def encode_all(rows, encode: Callable[[list[dict]], list[Example | list[Example] | str]], chunk: int = 1000) -> Encoded:
+    """Encodes every row, to one example or a list of them, its windows. A string from `encode` drops the row, for that
+    reason; a UserError gets the row number added.
 
     An example may have the scalars `cut` and `empty`, whether it lost tokens and whether its text is empty, which are
-    counted and removed.
+    counted and removed, and so is `fault`: a kind, and what it is in this row.
     Raises UserError if no example is left.
     """
     builder = _Builder()
@@ -58,18 +61,20 @@ class _Builder:
         self.sizes: list[Example] = []
         self.source: list[int] = []
         self.dropped: Counter[str] = Counter()
-        self.truncated = self.empty = 0
+        self.truncated = self.empty = self.windows = 0
+        self.faults: Counter[str] = Counter()
+        self.shown: dict[str, list[str]] = {}
 
-    def add(self, examples: list[Example | str], start: int):
+    def add(self, examples: list[Example | list[Example] | str], start: int):
         kept = []
-        for number, example in enumerate(examples, start):
-            if isinstance(example, str):
-                self.dropped[example] += 1
+        for number, given in enumerate(examples, start):
+            if isinstance(given, str):
+                self.dropped[given] += 1
                 continue
-            self.truncated += bool(example.get("cut", False))
-            self.empty += bool(example.get("empty", False))
-            kept.append({key: value for key, value in example.items() if key not in ("cut", "empty")})
-            self.source.append(number)
+            several = isinstance(given, list)
+            self.windows += len(given) if several else 0
+            for example in given if several else [given]:
+                kept.append(self._counted(example, number))
         if not kept:
             return
         keys = kept[0].keys() if not self.pieces else self.pieces[0].keys()
@@ -78,6 +83,17 @@ class _Builder:
                 raise ValueError(f"examples differ in their keys: {sorted(example)} and {sorted(keys)}")
         self.pieces.append({key: np.concatenate([example[key] for example in kept]) for key in keys})
         self.sizes.append({key: np.array([len(example[key]) for example in kept]) for key in keys})
+
+    def _counted(self, example: Example, number: int) -> Example:
+        self.truncated += bool(example.get("cut", False))
+        self.empty += bool(example.get("empty", False))
+        if "fault" in example:
+            kind, what = example["fault"]
+            self.faults[kind] += 1
+            shown = self.shown.setdefault(kind, [])
+            shown += [f"row {number + 1}: {what}"] if len(shown) < FAULTS else []
+        self.source.append(number)
+        return {key: value for key, value in example.items() if key not in ("cut", "empty", "fault")}
 
     def finish(self, rows: int, name: str) -> Encoded:
         if not self.pieces:
@@ -88,13 +104,27 @@ class _Builder:
         offsets = {key: starts(np.concatenate([size[key] for size in self.sizes])) for key in keys}
         report = {
             "rows": rows,
-            "kept": len(self.source),
+            "kept": len(set(self.source)),
             "dropped": dict(self.dropped),
             "tokens": len(flat["tokens"]),
             "truncated": self.truncated,
             "empty": self.empty,
         }
+        report |= {"windows": self.windows} if self.windows else {}
+        report |= {"faults": dict(self.faults), "shown": self.shown} if self.faults else {}
         return Encoded(flat, offsets, np.array(self.source, np.int32), report)
+
+
+def fault_problems(report: dict, limit: float) -> list[str]:
+    """What to say of more than a share `limit` of the kept rows with faults."""
+    faults = report.get("faults", {})
+    if sum(faults.values()) <= limit * report["kept"]:
+        return []
+    return [
+        f"{count:,} of {report['kept']:,} rows have {kind} ({'; '.join(report['shown'][kind])}): repair them, or let "
+        "more of them pass with config.task.fault_limit"
+        for kind, count in faults.items()
+    ]
 
 
 def starts(sizes: np.ndarray) -> np.ndarray:

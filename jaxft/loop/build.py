@@ -1,6 +1,7 @@
 """From a configuration to everything that a run needs; the only module that knows every package."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxft.config import Config
-from jaxft.data.encoded import Encoded, encode_all
+from jaxft.data.encoded import Encoded, encode_all, fault_problems
 from jaxft.data.source import Rows, as_rows
 from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
 from jaxft.metrics import Mean
@@ -43,8 +44,19 @@ class Built:
         return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
     def encode(self, split: str) -> Encoded:
-        """All examples of a split; the source rows are released."""
-        return encode_all(self.sources.pop(split), partial(self.task.encode, setting=self.setting))
+        """All examples of a split; the source rows are released, unless the task judges its answers by them."""
+        keeps = split != "train" and hasattr(self.task, "judge")
+        rows = self.sources[split] if keeps else self.sources.pop(split)
+        encoded = encode_all(rows, partial(self.task.encode, setting=self.setting))
+        found = fault_problems(encoded.report, getattr(self.task, "fault_limit", 1.0))
+        raise_problems(f"{rows.name}: {problem}" for problem in found)
+        return encoded
+
+    def judge(self, split: str, encoded: Encoded) -> Callable | None:
+        """What the task makes of an evaluation set's kept slots; None where it needs no texts."""
+        if not hasattr(self.task, "judge"):
+            return None
+        return partial(self.task.judge, encoded=encoded, rows=self.sources[split])
 
     def draw(self, example, rng):
         return self.task.draw(example, rng, self.setting)
@@ -63,9 +75,7 @@ class Built:
     def put(self, batch: dict) -> dict[str, jax.Array]:
         """A host's rows of a batch, onto its devices."""
         rows = sharding(("batch",), (data_shards(self.mesh),), self.mesh)
-        return {
-            key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items() if key != "index"
-        }
+        return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
 
     def load(self) -> tuple[Params, Params, LoadReport]:
         """(trained, frozen, report): trained parameters are float32 masters, frozen ones have the compute dtype."""

@@ -14,13 +14,15 @@ class Evaluation(NamedTuple):
 
     numbers: dict[str, float]
     figures: list[dict]  # jaxft/pictures.py; none for a task that has no picture
+    files: dict[str, object] = {}  # answers, by the ending of a file's name; none for a task that does not judge
 
 
-def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task) -> Evaluation:
+def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task, judge: Callable | None = None) -> Evaluation:
     """Metrics of one evaluation set, and the task's picture of it.
 
     `step(batch)` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
     Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
+    `judge(kept)` gives further metrics, and files.
     """
     sums: dict[str, Mean] = {}
     kept: dict[str, list[np.ndarray]] = {}
@@ -33,7 +35,8 @@ def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task) -> Ev
     _take(pending, sums, kept)
     whole = {name: np.concatenate(parts) for name, parts in kept.items()}
     numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, whole)}
-    return Evaluation(numbers, task.picture(whole) if hasattr(task, "picture") else [])
+    more, files = judge(whole) if judge is not None else ({}, {})
+    return Evaluation(numbers | more, task.picture(whole) if hasattr(task, "picture") else [], files)
 
 
 def _take(results, sums, kept) -> None:

@@ -12,6 +12,7 @@ from jaxft.loop.build import build
 from jaxft.loop.claim import claim
 from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
+from jaxft.loop.report import write_predictions
 from jaxft.loop.run import Run, precision, start
 from jaxft.loop.space import told_when_full
 from jaxft.loop.stop import Asked, Stop
@@ -124,8 +125,10 @@ def run_eval(run: Run, name: str) -> None:
         return run.eval_step(run.state.params, run.frozen, batch)
 
     batches = run.stop.between(run.evals[name])
-    run.results[name], figures = evaluate(step, batches, run.built.put, run.built.task)
+    judge = run.built.judge(name, run.evals[name].encoded)
+    run.results[name], figures, files = evaluate(step, batches, run.built.put, run.built.task, judge)
     run.report.draw(run.done, name, figures)
+    write_predictions(run.workdir, name, files)
     run.writer.write(run.done, name, run.results[name])
 
 

@@ -200,11 +200,14 @@ def data_rows(reports: dict[str, dict]) -> list[list]:
     sets = list(reports.values())
     reasons = dict.fromkeys(reason for report in sets for reason in report["dropped"])
     words = {
-        "rows": "rows read", "kept": "examples", "empty": "examples without text", "tokens": "tokens",
+        "rows": "rows read", "kept": "examples", "windows": "their windows", "empty": "examples without text",
+        "tokens": "tokens",
         "truncated": "examples cut off at config.max_len", "chunks": "chunks", "left": "tokens left over",
     }  # fmt: skip
     given = {key for report in sets for key in report}
     facts = [[word, *(report.get(key) for report in sets)] for key, word in words.items() if key in given]
+    faults = dict.fromkeys(kind for report in sets for kind in report.get("faults", {}))
+    facts += [[f"rows with {kind}", *(report.get("faults", {}).get(kind, 0) for report in sets)] for kind in faults]
     dropped = [[f"rows left out: {why}", *(report["dropped"].get(why, 0) for report in sets)] for why in reasons]
     return facts[:2] + dropped + facts[2:]
 

@@ -93,6 +93,14 @@ def write(workdir: Path) -> None:
         replace_text(page_of(workdir), page(workdir.absolute().name, metrics, pictures, config, summary))
 
 
+def write_predictions(workdir: Path, split: str, files: dict[str, object]) -> None:
+    """The answers of the latest evaluation of a set: predictions/SPLIT.json and the like."""
+    for ending, value in files.items() if jax.process_index() == 0 else ():
+        directory = Path(workdir) / "predictions"
+        directory.mkdir(exist_ok=True)
+        replace_text(directory / (split + ending), json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def page_of(workdir: Path) -> Path:
     return Path(workdir) / "report.html"
 

@@ -68,7 +68,8 @@ class Run:
 
     def next_batch(self) -> dict[str, jax.Array]:
         """The next batch, on its way to the devices."""
-        return self.built.put(next(self.iterator))
+        batch = next(self.iterator)
+        return self.built.put({key: value for key, value in batch.items() if key != "index"})
 
     def fetch(self) -> None:
         """Bring the metrics of the latest steps to the host; waits for these steps."""
@@ -135,9 +136,12 @@ def eval_batches(built: Built, name: str) -> EvalBatches:
 def data_report(report: dict) -> str:
     """What became of the rows, in a sentence."""
     parts = [f"{report['kept']:,} of {report['rows']:,} rows", f"{report['tokens']:,} tokens"]
+    parts += [f"{report['windows']:,} windows"] if "windows" in report else []
     parts += [f"{count:,} left out: {reason}" for reason, count in report["dropped"].items()]
     parts += [f"{report['empty']:,} without text"] if report["empty"] else []
     parts += [f"{report['truncated']:,} cut off at config.max_len"] if report["truncated"] else []
+    for kind, count in report.get("faults", {}).items():
+        parts.append(f"{count:,} with {kind} ({'; '.join(report['shown'][kind])})")
     if "chunks" in report:
         parts.append(f"{report['chunks']:,} chunks, {report['left']:,} tokens left over")
     return ", ".join(parts)

@@ -11,6 +11,7 @@ from jaxft.loop.build import Built, build, evaluation_step, training
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
+from jaxft.loop.report import write_predictions
 from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
 from jaxft.models.save import output_problems
@@ -24,7 +25,7 @@ def evaluate_run(workdir: str, step: int | None) -> dict[str, dict[str, float]]:
     with jax.set_mesh(built.mesh), precision(built):
         _, state, _ = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        return evaluate_all(built, state.params, frozen)
+        return evaluate_all(built, state.params, frozen, workdir)
 
 
 def evaluate_model(cfg: Config, model: str) -> dict[str, dict[str, float]]:
@@ -66,11 +67,16 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
             raise UserError(f"the checkpoint {directory}/{chosen} cannot be read: {error}") from error
 
 
-def evaluate_all(built: Built, trained, frozen) -> dict[str, dict[str, float]]:
+def evaluate_all(built: Built, trained, frozen, workdir: str | None = None) -> dict[str, dict[str, float]]:
+    """Metrics of each evaluation set; answers, where the task gives some, go to `workdir`."""
     step = evaluation_step(built)
 
     def measure(name):
         batches = eval_batches(built, name)
-        return evaluate(lambda batch: step(trained, frozen, batch), batches, built.put, built.task).numbers
+        judge = built.judge(name, batches.encoded)
+        numbers, _, files = evaluate(lambda batch: step(trained, frozen, batch), batches, built.put, built.task, judge)
+        if workdir is not None:
+            write_predictions(Path(workdir), name, files)
+        return numbers
 
     return {name: measure(name) for name in built.cfg.evals}

@@ -115,7 +115,7 @@ def split_rows(x: jax.Array, pieces: int) -> jax.Array:
 
 
 def eval_step(params: Params, frozen: Params, batch, *, forward, task) -> tuple[dict[str, Mean], dict[str, jax.Array]]:
-    """Summed pairs of a batch, and what the task keeps of each slot."""
+    """Summed pairs of a batch, and what the task keeps of each slot, with its weight and its example's number."""
     out = forward({**params, **frozen}, batch, None)
     kept = task.collect(out, batch)
-    return task.loss(out, batch), {**kept, "weights": batch["weights"]} if kept else {}
+    return task.loss(out, batch), {**kept, "weights": batch["weights"], "index": batch["index"]} if kept else {}

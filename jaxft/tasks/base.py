@@ -8,6 +8,8 @@ An example (host, numpy), made by `encode`:
     weights  float32 (k,)           0 where there is nothing to learn
     cut      bool                   whether tokens were cut off; counted for the report, then dropped
     empty    bool                   whether there is nothing but special tokens; likewise
+    fault    (str, str)             what is wrong with the row: the kind, and the row's own; likewise
+What else it has stays on the host, for `judge`.
 
 A batch has rows of one length, each holding one example (padded) or several (packed):
     tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
@@ -16,7 +18,7 @@ A batch has rows of one length, each holding one example (padded) or several (pa
     decoder_tokens, decoder_segments, decoder_positions   int32 (rows, target length): what a decoder behind an encoder
                                          reads, in the row and segment of its text; absent: the same text, one place
                                          later. `at` and the rest are then those of the decoder
-    index    int32 (rows, slots)         on the host only: number of the source row that a slot belongs to, or -1
+    index    int32 (rows, slots)         in evaluation only: number of the example that a slot belongs to, or -1
 """
 
 from dataclasses import dataclass
@@ -64,6 +66,11 @@ class Task(Protocol):
     For the report a task may have two more methods. `picture(kept)`, with the kept slots of a whole set as `summarise`
     gets them, returns figures (jaxft/pictures.py). `tally(targets)`, with all targets of a set as `encode` made them,
     returns what they look like, name to number: how many examples each class has.
+
+    A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
+    (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes further metrics, and files of the
+    answers in the format that benchmarks take, {ending of the name: JSON value}. It may have `fault_limit`, the largest
+    share of rows that may have a `fault`.
     """
 
     head: str
@@ -74,8 +81,8 @@ class Task(Protocol):
     def prepare(self, rows, setting: Setting) -> "Task":
         """The task with everything settled that depends on the training rows: labels, class weights."""
 
-    def encode(self, rows: list[dict], setting: Setting) -> list[Example | str]:
-        """Source rows to examples; a string instead says why the row is left out."""
+    def encode(self, rows: list[dict], setting: Setting) -> list[Example | list[Example] | str]:
+        """Source rows to an example each, or a list of them; a string instead says why the row is left out."""
 
     def draw(self, example: Example, rng: np.random.Generator, setting: Setting) -> Example:
         """What is random at each visit of an example."""
