@@ -1,7 +1,5 @@
 """Classification of a text or a pair of texts: one class, several labels, or a number."""
 
-import math
-import re
 from dataclasses import replace
 
 import jax
@@ -12,8 +10,9 @@ import optax
 from jaxft.configurable import config
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
 from jaxft.pictures import class_figures, label_figures, value_figures
-from jaxft.problems import SHOWN, UserError, located, raise_problems, shown, suggest
+from jaxft.problems import SHOWN, raise_problems, shown
 from jaxft.tasks.base import Setting, column, encode_texts, text_of
+from jaxft.tasks.labels import checked, finite_number, known_labels, unknown_labels
 
 
 @config
@@ -59,7 +58,7 @@ class Classify:
     def encode(self, rows, setting):
         numbers = {name: number for number, name in enumerate(self.labels)}
         names = _names(rows, self.label)
-        raise_problems(_unknown(names, numbers))
+        raise_problems(unknown_labels(names, numbers))
         targets = [None if name is None else np.array([numbers[name]], np.int32) for name in names]
         return labelled(self, rows, setting, targets)
 
@@ -120,7 +119,7 @@ class MultiLabel:
     def encode(self, rows, setting):
         numbers = {name: number for number, name in enumerate(self.labels)}
         lists = self._lists(rows)
-        raise_problems([problem for names in lists for problem in _unknown(names, numbers)][:SHOWN])
+        raise_problems([problem for names in lists for problem in unknown_labels(names, numbers)][:SHOWN])
         targets = np.zeros((len(rows), 1, len(self.labels)), np.float32)
         for target, names in zip(targets, lists, strict=True):
             target[0, [numbers[name] for name in names]] = 1.0
@@ -180,7 +179,7 @@ class Regress:
 
     def encode(self, rows, setting):
         given = [row[self.label] for row in rows]
-        values = [_number(value) for value in given]
+        values = [finite_number(value) for value in given]
         bad = [raw for raw, value in zip(given, values, strict=True) if value is None and raw is not None]
         raise_problems(f"column {self.label!r} holds {shown(value)}, expected a number" for value in bad[:SHOWN])
         targets = [None if value is None else np.array([value], np.float32) for value in values]
@@ -230,59 +229,6 @@ def labels_of(rows, name: str) -> list[str]:
     return [value for value in checked(rows.named(), lambda piece: _names(piece, name)) if value is not None]
 
 
-def checked(rows, read):
-    """What `read` gives for all rows; if it finds something wrong, with the numbers of the rows."""
-    piece = rows[:]
-    try:
-        return read(piece)
-    except UserError as error:
-        raise located(error, piece, 1, rows.name, read) from None
-
-
-def known_labels(rows, name: str, values: list[str], checkpoint: list[str] | None) -> list[str]:
-    """Class names by number: the data set's own order, or the checkpoint's if it has the same names, else sorted."""
-    distinct = set(values)
-    if name in rows.classes:
-        found = rows.classes[name]
-    elif all(map(_is_integer, distinct)):
-        found = sorted(distinct, key=lambda value: (int(value), value))
-    else:
-        found = sorted(distinct)
-    if not found:
-        raise_problems([f"column {name!r} holds no label at all"])
-    if decimals := [value for value in found if _is_decimal(value)]:
-        raise_problems(
-            [f"column {name!r} holds decimals such as {decimals[0]}: for regression use the task Regress; for classes, "
-             "name them in task.labels"]
-        )  # fmt: skip
-    if checkpoint is not None and set(checkpoint) == set(found):
-        return checkpoint
-    return found
-
-
 def _names(rows, name: str) -> list[str | None]:
     """Class names as text; None for a row without label."""
     return [None if row[name] is None else text_of(row[name], name) for row in rows]
-
-
-def _unknown(names, numbers) -> list[str]:
-    strange = sorted({name for name in names if name is not None} - numbers.keys())
-    known = ", ".join(numbers)
-    return [f"label {name!r} is not among the training labels: {known}.{suggest(name, numbers)}" for name in strange]
-
-
-def _is_integer(value: str) -> bool:
-    return re.fullmatch("-?[0-9]+", value) is not None
-
-
-def _is_decimal(value: str) -> bool:
-    return _number(value) is not None and not _is_integer(value)
-
-
-def _number(value) -> float | None:
-    """A finite number, or None. Python would also read 'nan', 'infinity' and '1_000', which are names here."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and "_" not in str(value) else None
