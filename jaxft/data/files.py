@@ -14,14 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from jaxft import strict_json
+from jaxft.data import conll
 from jaxft.data.tables import table_of, wrap
 from jaxft.problems import UserError
 
 
-def read_file(path: str, quote: str = '"') -> datasets.Dataset:
-    """The rows of `path`. Raises UserError, naming the file and the row, if it is malformed or has no rows."""
+def read_file(path: str, quote: str = '"', columns: tuple[str, ...] = ()) -> datasets.Dataset:
+    """The rows of `path`; a file with named `columns` is one of sentences (data/conll.py), whatever its suffix.
+
+    Raises UserError, naming the file and the row, if it is malformed or has no rows.
+    """
     try:
-        table = READERS[suffix(path)](path, quote)
+        table = _columns(path, columns) if columns else READERS[suffix(path)](path, quote)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
     except (EOFError, zlib.error) as error:
@@ -97,6 +101,16 @@ def _lines(path: str, quote) -> datasets.Dataset:
     with _text(path) as file:
         lines = (line.rstrip("\r\n") for line in file)
         return table_of(({"text": line} for line in lines if line), path, {"text": pa.string()})
+
+
+def _columns(path: str, names: tuple[str, ...]) -> datasets.Dataset:
+    kinds = dict.fromkeys(names or (conll.WORD, conll.TAG), pa.list_(pa.string()))
+    with _text(path) as file:
+        return table_of(conll.sentences(path, file, names), path, kinds)
+
+
+def _unnamed_columns(path: str, quote) -> datasets.Dataset:
+    return _columns(path, ())
 
 
 def _json_lines(path: str, quote) -> datasets.Dataset:
@@ -201,4 +215,6 @@ READERS = {
     ".parquet": _parquet,
     ".arrow": _arrow,
     ".txt": _lines,
+    ".conll": _unnamed_columns,
+    ".iob": _unnamed_columns,
 }

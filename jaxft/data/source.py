@@ -17,8 +17,9 @@ from jaxft.problems import UserError, shown, suggest
 class Data:
     """Rows of a file, of files named by a glob, of a directory that `save_to_disk` wrote, or of a hub data set.
 
-    Files: .jsonl .json .csv .tsv .parquet .arrow .txt, each plain or with .gz added. Cells of csv and tsv stay exactly
-    the text that they are.
+    Files: .jsonl .json .csv .tsv .parquet .arrow .txt .conll .iob, each plain or with .gz added. Cells of csv and tsv
+    stay exactly the text that they are. The last two hold sentences, a word a line, and so does a file of any name
+    whose `columns` are given (data/conll.py).
     """
 
     path: str
@@ -26,6 +27,9 @@ class Data:
     name: str | None = None  # configuration of a hub data set
     limit: int | None = None  # only so many rows from the start
     quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
+    columns: tuple[
+        str, ...
+    ] = ()  # names of all columns of a file of sentences; (): "tokens" and "tags", first and last
 
     def problems(self) -> list[str]:
         found = []
@@ -33,6 +37,8 @@ class Data:
             found.append(f"limit is {self.limit}, expected 1 or more, or None for all rows")
         if len(self.quote) > 1:
             found.append(f"quote is {self.quote!r}, expected one character, or '' for none")
+        if len(set(self.columns)) < len(self.columns):
+            found.append(f"columns are {', '.join(self.columns)}: each must have a name of its own")
         return found
 
     def open(self) -> "Rows":
@@ -46,7 +52,7 @@ class Data:
             table = self._pick(datasets.load_from_disk(path))
         elif os.path.isfile(path) or glob.has_magic(path):
             table = self._read(path)
-        elif _looks_like_path(path):
+        elif self.columns or _looks_like_path(path):
             raise UserError(f"no such file: {self.path}.{_near(path)}")
         else:
             table = self._load(path)
@@ -58,15 +64,16 @@ class Data:
         paths = [path] if os.path.isfile(path) else sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
         problems = [f"no file matches {self.path}"] if not paths else []
         problems += [
-            f"{one}: unknown kind of file, expected one of {' '.join(READERS)}, or one of them with .gz"
+            f"{one}: unknown kind of file, expected one of {' '.join(READERS)}, or one of them with .gz; "
+            "if it holds a word a line, name its columns"
             for one in paths
-            if suffix(one) not in READERS
+            if suffix(one) not in READERS and not self.columns
         ]
         if self.split is not None or self.name is not None:
             problems.append(f"{self.path} is a file: it has no splits or configurations; leave split and name unset")
         if problems:
             raise UserError(problems)
-        return join([read_file(one, self.quote) for one in paths], paths)
+        return join([read_file(one, self.quote, self.columns) for one in paths], paths)
 
     def _load(self, path: str) -> datasets.Dataset:
         datasets.disable_progress_bars()

@@ -1,0 +1,88 @@
+"""Files of sentences in columns: what is a word, what ends a sentence, and what is wrong with a line."""
+
+import gzip
+
+import pytest
+
+from jaxft.data import Data
+from jaxft.problems import UserError
+
+CONLL2003 = """-DOCSTART- -X- -X- O
+
+EU NNP B-NP B-ORG
+rejects VBZ B-VP O
+. . O O
+
+-DOCSTART- -X- -X- O
+Peter NNP B-NP B-PER
+# 1 B-NP O
+
+
+Blackburn NNP I-NP I-PER"""
+NAMES = ("tokens", "pos_tags", "chunk_tags", "ner_tags")
+
+
+def write(path, text):
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wb") as file:
+        file.write(text.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["a.conll", "a.iob", "a.conll.gz"])
+def test_sentences(tmp_path, name):
+    rows = Data(path=write(tmp_path / name, CONLL2003.replace("\n", "\r\n"))).open()
+    assert rows.columns == ["tokens", "tags"] and rows[:] == [
+        {"tokens": ["EU", "rejects", "."], "tags": ["B-ORG", "O", "O"]},
+        {"tokens": ["Peter", "#"], "tags": ["B-PER", "O"]},
+        {"tokens": ["Blackburn"], "tags": ["I-PER"]},
+    ]
+
+
+@pytest.mark.parametrize("name", ["eng.train", "train.txt", "a.conll"])
+def test_named_columns(tmp_path, name):
+    rows = Data(path=write(tmp_path / name, CONLL2003), columns=NAMES).open()
+    assert rows.columns == list(NAMES) and len(rows) == 3
+    assert rows[1] == {
+        "tokens": ["Peter", "#"], "pos_tags": ["NNP", "1"], "chunk_tags": ["B-NP", "B-NP"], "ner_tags": ["B-PER", "O"],
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"line 3: 4 columns, but 2 names for them: tokens, tags"):
+        Data(path=str(tmp_path / name), columns=("tokens", "tags")).open()
+
+
+def test_tabs_keep_spaces_and_comments_are_left_out(tmp_path):
+    text = "# id = 1\n#\tO\nNew York\tB-LOC\n\xa0a\u2028b \tO\n# a comment with\tthree\tcolumns\n \t \nnull\t1\n"
+    assert Data(path=write(tmp_path / "a.conll", text)).open()[:] == [
+        {"tokens": ["#", "New York", "\xa0a\u2028b "], "tags": ["O", "B-LOC", "O"]},
+        {"tokens": ["null"], "tags": ["1"]},
+    ]
+    spaces = write(tmp_path / "b.conll", "a\xa0b   x  O \n")
+    assert Data(path=spaces).open()[0] == {"tokens": ["a\xa0b"], "tags": ["O"]}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a x O\n\nb x\n", "line 3: 2 columns where line 1 has 3, parted by spaces"),
+        ("a\tO\nb O\n", "line 2: 1 columns where line 1 has 2, parted by tabs"),
+        ("# c\na\tO\nb\t\n", "line 3: column 2 is empty"),
+        ("a\nb\n", "line 1: a single column, where a word and its tag are expected"),
+        ("\n\n-DOCSTART- O\n", "has no rows"),
+        ("", "has no rows"),
+    ],
+)
+def test_what_is_wrong_with_a_line(tmp_path, text, message):
+    path = write(tmp_path / "a.conll", text)
+    with pytest.raises(UserError) as caught:
+        Data(path=path).open()
+    assert message in str(caught.value) and path in str(caught.value)
+
+
+def test_what_is_wrong_with_the_columns(tmp_path):
+    with pytest.raises(UserError, match="columns are a, a: each must have a name of its own"):
+        Data(path=write(tmp_path / "a.conll", "x O\n"), columns=("a", "a")).open()
+    with pytest.raises(UserError, match="no such file: eng.train"):
+        Data(path="eng.train", columns=NAMES).open()
+    with pytest.raises(UserError, match="is not UTF-8"):
+        (tmp_path / "b.conll").write_bytes(b"a O\n\xff O\n")
+        Data(path=str(tmp_path / "b.conll")).open()
