@@ -32,13 +32,14 @@ class Tagset:
     @cached_property
     def places(self) -> np.ndarray:
         """The letter B, I, E, S or O of each tag (tags + 1,); the last one is that of the number -1."""
-        return np.array([MEANING.get(tag[0], tag[0]) for tag in (*self.tags, OUTSIDE)])
+        tags = (*self.tags, OUTSIDE) if self.scheme else [OUTSIDE] * (len(self.tags) + 1)
+        return np.array([MEANING.get(tag[0], tag[0]) for tag in tags])
 
     @cached_property
     def kinds(self) -> np.ndarray:
         """The number of each tag's type (tags + 1,), -1 for O."""
         numbers = {name: number for number, name in enumerate(self.types)}
-        return np.array([-1 if tag == OUTSIDE else numbers[tag[2:]] for tag in (*self.tags, OUTSIDE)])
+        return np.array([numbers.get(tag[2:], -1) if tag != OUTSIDE else -1 for tag in (*self.tags, OUTSIDE)])
 
     @cached_property
     def goes_on(self) -> np.ndarray:
@@ -81,8 +82,8 @@ def scheme_of(tags) -> str | None:
 def completed(tags: list[str], scheme: str | None) -> list[str]:
     """The tags, and behind them those that the scheme has for the same types: an entity of a rare type may have had a
     single word in all of the training data."""
-    types = dict.fromkeys(tag[2:] for tag in tags if tag != OUTSIDE) if scheme else ()
-    wanted = [f"{prefix}-{kind}" for kind in types for prefix in PREFIXES[scheme]]
+    types = dict.fromkeys(tag[2:] for tag in tags if tag != OUTSIDE)
+    wanted = [f"{prefix}-{kind}" for kind in types for prefix in PREFIXES.get(scheme, "")]
     return [*tags, *(tag for tag in wanted if tag not in set(tags))]
 
 

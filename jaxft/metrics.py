@@ -75,6 +75,15 @@ def classification_metrics(targets: np.ndarray, predictions: np.ndarray, classes
     return metrics
 
 
+def tag_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
+    """accuracy, f1_macro over the classes of either side; class numbers (words,), a prediction of -1 being none."""
+    counts = confusion(targets, np.where(predictions < 0, classes, predictions), classes + 1)
+    return {
+        "accuracy": float(np.mean(targets == predictions)),
+        "f1_macro": float(np.nanmean(f1_scores(counts)[:classes])),
+    }
+
+
 def multilabel_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     """accuracy (all labels of an example right), f1_micro, f1_macro over labels; 0/1 arrays (examples, labels)."""
     hits = (targets & predictions).sum(0)

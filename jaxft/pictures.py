@@ -57,6 +57,11 @@ def label_figures(targets: np.ndarray, predictions: np.ndarray, labels: list[str
     return [_score_table("Labels", "label", labels, (targets & predictions).sum(0), targets.sum(0), predictions.sum(0))]
 
 
+def entity_figure(types: list[str], hits: np.ndarray, true: np.ndarray, found: np.ndarray) -> dict:
+    """Scores by entity type, from how many are in both, in the truth, and found; all (types,)."""
+    return _score_table("Entities", "type", types, hits, true, found)
+
+
 def value_figures(targets: np.ndarray, predictions: np.ndarray) -> list[dict]:
     """Predicted against true numbers, both (examples,)."""
     return [scatter("Predicted against true", "true value", "predicted value", np.stack([targets, predictions], 1))]

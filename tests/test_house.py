@@ -35,7 +35,7 @@ ALLOWED = {
     },
     "data": {"data", "configurable", "problems", "strict_json"},
     "tasks": {
-        *"tasks.base tasks.labels tasks.tokens".split(),
+        *"tasks.base tasks.labels tasks.tokens tasks.words".split(),
         *"models.model metrics entities pictures configurable problems".split(),
     },
     "tune": LEAVES,

@@ -18,8 +18,9 @@ class Encoded:
     counts   int32 (n,)  head slots of each example; its length if it has no `at`
     source   int32 (n,)  source row of each example
     report   rows, kept, dropped (reason to number), tokens, truncated (examples that lost tokens), empty (examples of
-             empty texts); where rows gave several examples each, `windows`, how many; `faults`, kind to number of rows,
-             and `shown`, kind to the first of them, where there are any
+             empty texts), notes (what else the task counts: words to number); where rows gave several examples each,
+             `windows`, how many; `faults`, kind to number of rows, and `shown`, kind to the first of them, where there
+             are any
     """
 
     def __init__(self, flat: Example, offsets: dict[str, np.ndarray], source: np.ndarray, report: dict):
@@ -40,8 +41,9 @@ def encode_all(rows, encode: Callable[[list[dict]], list[Example | list[Example]
     """Encodes every row, to one example or a list of them, its windows. A string from `encode` drops the row, for that
     reason; a UserError gets the row number added.
 
-    An example may have the scalars `cut` and `empty`, whether it lost tokens and whether its text is empty, which are
-    counted and removed, and so is `fault`: a kind, and what it is in this row.
+    An example may have the scalars `cut` and `empty`, whether it lost tokens and whether its text is empty, and a dict
+    `notes` of numbers by what they count. They are summed and removed, and so is `fault`: a kind, and what it is in
+    this row.
     Raises UserError if no example is left.
     """
     builder = _Builder()
@@ -64,6 +66,7 @@ class _Builder:
         self.truncated = self.empty = self.windows = 0
         self.faults: Counter[str] = Counter()
         self.shown: dict[str, list[str]] = {}
+        self.notes: Counter[str] = Counter()
 
     def add(self, examples: list[Example | list[Example] | str], start: int):
         kept = []
@@ -87,13 +90,14 @@ class _Builder:
     def _counted(self, example: Example, number: int) -> Example:
         self.truncated += bool(example.get("cut", False))
         self.empty += bool(example.get("empty", False))
+        self.notes.update(example.get("notes", {}))
         if "fault" in example:
             kind, what = example["fault"]
             self.faults[kind] += 1
             shown = self.shown.setdefault(kind, [])
             shown += [f"row {number + 1}: {what}"] if len(shown) < FAULTS else []
         self.source.append(number)
-        return {key: value for key, value in example.items() if key not in ("cut", "empty", "fault")}
+        return {key: value for key, value in example.items() if key not in ("cut", "empty", "notes", "fault")}
 
     def finish(self, rows: int, name: str) -> Encoded:
         if not self.pieces:
@@ -109,22 +113,11 @@ class _Builder:
             "tokens": len(flat["tokens"]),
             "truncated": self.truncated,
             "empty": self.empty,
+            "notes": dict(self.notes),
         }
         report |= {"windows": self.windows} if self.windows else {}
         report |= {"faults": dict(self.faults), "shown": self.shown} if self.faults else {}
         return Encoded(flat, offsets, np.array(self.source, np.int32), report)
-
-
-def fault_problems(report: dict, limit: float) -> list[str]:
-    """What to say of more than a share `limit` of the kept rows with faults."""
-    faults = report.get("faults", {})
-    if sum(faults.values()) <= limit * report["kept"]:
-        return []
-    return [
-        f"{count:,} of {report['kept']:,} rows have {kind} ({'; '.join(report['shown'][kind])}): repair them, or let "
-        "more of them pass with config.task.fault_limit"
-        for kind, count in faults.items()
-    ]
 
 
 def starts(sizes: np.ndarray) -> np.ndarray:

@@ -159,8 +159,16 @@ def _demand(filler: Filler, slots, batch: int, multiple: int, max_len: int) -> D
     if "at" not in filler.blank:
         return Demand(encoded.lengths, encoded.lengths, lambda length: length, batch, multiple, max_len)
     distinct, which = np.unique(encoded.lengths, return_inverse=True)
+    if "at" in encoded.flat:  # not drawn: the slots of all examples are known, and may be more than tokens
+        most = np.zeros(len(distinct), np.int64)
+        np.maximum.at(most, which, encoded.counts)
+        most = np.maximum.accumulate(most)
+
+        def known(length):
+            return int(most[np.searchsorted(distinct, length, "right") - 1])
+
+        return Demand(encoded.lengths, encoded.counts, known, batch, multiple, max_len)
     needs = np.array([slots(int(length)) for length in distinct])[which]
-    needs = np.minimum(needs, encoded.counts) if "at" in encoded.flat else needs
     return Demand(encoded.lengths, needs, slots, batch, multiple, max_len)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxft.config import Config
-from jaxft.data.encoded import Encoded, encode_all, fault_problems
+from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.source import Rows, as_rows
 from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
 from jaxft.metrics import Mean
@@ -48,8 +48,8 @@ class Built:
         keeps = split != "train" and hasattr(self.task, "judge")
         rows = self.sources[split] if keeps else self.sources.pop(split)
         encoded = encode_all(rows, partial(self.task.encode, setting=self.setting))
-        found = fault_problems(encoded.report, getattr(self.task, "fault_limit", 1.0))
-        raise_problems(f"{rows.name}: {problem}" for problem in found)
+        review = getattr(self.task, "review", lambda report: [])
+        raise_problems(f"{split}: {problem}" for problem in review(encoded.report))
         return encoded
 
     def judge(self, split: str, encoded: Encoded) -> Callable | None:

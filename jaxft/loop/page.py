@@ -209,7 +209,9 @@ def data_rows(reports: dict[str, dict]) -> list[list]:
     faults = dict.fromkeys(kind for report in sets for kind in report.get("faults", {}))
     facts += [[f"rows with {kind}", *(report.get("faults", {}).get(kind, 0) for report in sets)] for kind in faults]
     dropped = [[f"rows left out: {why}", *(report["dropped"].get(why, 0) for report in sets)] for why in reasons]
-    return facts[:2] + dropped + facts[2:]
+    noted = dict.fromkeys(what for report in sets for what in report["notes"])
+    notes = [[what, *(report["notes"].get(what, 0) for report in sets)] for what in noted]
+    return facts[:2] + dropped + facts[2:] + notes
 
 
 def tally_rows(targets: dict[str, dict]) -> dict | None:

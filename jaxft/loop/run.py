@@ -140,6 +140,7 @@ def data_report(report: dict) -> str:
     parts += [f"{count:,} left out: {reason}" for reason, count in report["dropped"].items()]
     parts += [f"{report['empty']:,} without text"] if report["empty"] else []
     parts += [f"{report['truncated']:,} cut off at config.max_len"] if report["truncated"] else []
+    parts += [f"{count:,} {what}" for what, count in report["notes"].items() if count]
     for kind, count in report.get("faults", {}).items():
         parts.append(f"{count:,} with {kind} ({'; '.join(report['shown'][kind])})")
     if "chunks" in report:

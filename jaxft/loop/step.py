@@ -115,7 +115,8 @@ def split_rows(x: jax.Array, pieces: int) -> jax.Array:
 
 
 def eval_step(params: Params, frozen: Params, batch, *, forward, task) -> tuple[dict[str, Mean], dict[str, jax.Array]]:
-    """Summed pairs of a batch, and what the task keeps of each slot, with its weight and its example's number."""
+    """Summed pairs of a batch, and what the task keeps of each slot, with `weights` that say of which slots, and the
+    number of its example."""
     out = forward({**params, **frozen}, batch, None)
     kept = task.collect(out, batch)
-    return task.loss(out, batch), {**kept, "weights": batch["weights"], "index": batch["index"]} if kept else {}
+    return task.loss(out, batch), {"weights": batch["weights"], "index": batch["index"], **kept} if kept else {}

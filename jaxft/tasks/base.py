@@ -8,6 +8,7 @@ An example (host, numpy), made by `encode`:
     weights  float32 (k,)           0 where there is nothing to learn
     cut      bool                   whether tokens were cut off; counted for the report, then dropped
     empty    bool                   whether there is nothing but special tokens; likewise
+    notes    dict                   numbers, by what they count; summed for the report, then dropped
     fault    (str, str)             what is wrong with the row: the kind, and the row's own; likewise
 What else it has stays on the host, for `judge`.
 
@@ -65,12 +66,12 @@ class Task(Protocol):
 
     For the report a task may have two more methods. `picture(kept)`, with the kept slots of a whole set as `summarise`
     gets them, returns figures (jaxft/pictures.py). `tally(targets)`, with all targets of a set as `encode` made them,
-    returns what they look like, name to number: how many examples each class has.
+    returns what they look like, name to number: how many examples each class has. `review(report)`, with what became
+    of a set's rows (data/encoded.py), says what is too wrong with it to go on.
 
     A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
     (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes further metrics, and files of the
-    answers in the format that benchmarks take, {ending of the name: JSON value}. It may have `fault_limit`, the largest
-    share of rows that may have a `fault`.
+    answers in the format that benchmarks take, {ending of the name: JSON value}.
     """
 
     head: str
@@ -88,13 +89,20 @@ class Task(Protocol):
         """What is random at each visit of an example."""
 
     def slots(self, length: int) -> int | None:
-        """How many positions the head reads in a row of `length` tokens that holds one example; None: all."""
+        """How many positions the head reads in a row of `length` tokens that holds one example; None: all.
+
+        Asked only where `draw` makes `at`; where `encode` does, they are counted.
+        """
 
     def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
         """Pairs to be summed over micro-batches and devices; `loss` is the one to differentiate."""
 
     def collect(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
-        """What evaluation keeps of each slot, (rows, slots, ...); {} if sums suffice."""
+        """What evaluation keeps of each slot, (rows, slots, ...); {} if sums suffice.
+
+        A slot is kept where its weight is not 0, or where `weights` is not, if the task gives them anew. Slots of an
+        example follow each other.
+        """
 
     def summarise(self, sums: dict[str, Mean], kept: dict[str, np.ndarray]) -> dict[str, float]:
         """Metrics of a whole set, from the summed pairs and the kept slots (slots with weight 0 removed)."""
@@ -126,3 +134,15 @@ def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) ->
     for example, types in zip(examples, out.get("token_type_ids", []), strict=False):
         example["types"] = np.array(types, np.int32)
     return examples
+
+
+def fault_problems(report: dict, limit: float) -> list[str]:
+    """For `review`: what to say of more than a share `limit` of the kept rows with faults."""
+    faults = report.get("faults", {})
+    if sum(faults.values()) <= limit * report["kept"]:
+        return []
+    return [
+        f"{count:,} of {report['kept']:,} rows have {kind} ({'; '.join(report['shown'][kind])}): repair them, or let "
+        "more of them pass with config.task.fault_limit"
+        for kind, count in faults.items()
+    ]
