@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxft.assets import path
 from jaxft.config import Config, Mesh
 from jaxft.data import Data
-from jaxft.loop.build import Training, build, training
+from jaxft.loop.build import build
+from jaxft.loop.training import Training, training
 from jaxft.tasks.classify import Classify
 
 ROWS, LENGTH = 16, 128

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from jaxft.data import Chunk, Pack, Pad
-from jaxft.data.encoded import encode_all, fault_problems
+from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
 from jaxft.data.rows import best_fit, least_padding
 from jaxft.problems import UserError
+from jaxft.tasks.base import fault_problems
 
 
 def encode(rows):

@@ -14,8 +14,9 @@ from jax.extend.core import jaxprs_in_params
 
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
-from jaxft.loop.build import build, training
+from jaxft.loop.build import build
 from jaxft.loop.step import TrainState, apply_gradient, batch_gradient, split_rows, train_step
+from jaxft.loop.training import training
 from jaxft.metrics import Mean
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.optim.adamw import AdamW

@@ -329,7 +329,7 @@ def test_metrics_are_of_words(bert_tokenizer, batch, how):
     def score(source, count):
         return scores.setdefault(source, rng.standard_normal((count, len(LABELS))))
 
-    numbers, figures = kept_of(task, made, score)
+    numbers, figures, _ = kept_of(task, made, score)
     found = []
     for number, one in enumerate(rows):
         encoded = bert_tokenizer(one["tokens"], is_split_into_words=True, truncation=True, max_length=32)
@@ -356,7 +356,7 @@ def test_metrics_of_parts_of_speech(bert_tokenizer):
     task = Tag(labels=labels)
     made = batches_of(task, rows, bert_tokenizer, Pad(), EvalBatches, 2, longest=8)
     answers = [[0, 1, 1, 1, 0, 1, 2, 2], [2, 0]]
-    numbers, figures = kept_of(task, made, lambda source, count: 5 * np.eye(3)[answers[source]])
+    numbers, figures, _ = kept_of(task, made, lambda source, count: 5 * np.eye(3)[answers[source]])
     truth = [0, 1, 0, 1, 0, 1, 0, 1, 2, 0]
     found = [0, 1, 1, 1, 0, 1, -1, -1, 2, 0]
     assert numbers["accuracy"] == pytest.approx(0.7)

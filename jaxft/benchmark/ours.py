@@ -17,11 +17,12 @@ from jaxft.benchmark.job import WARM, read_job
 from jaxft.command import Flag
 from jaxft.config import Save, load_config
 from jaxft.host_memory import peak_bytes
-from jaxft.loop.build import build, evaluation_step
+from jaxft.loop.build import build
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import log_point, save
 from jaxft.loop.run import Run, eval_batches, precision, start
 from jaxft.loop.stop import Stop
+from jaxft.loop.training import evaluation_step
 
 
 def measure_load(folder: Path) -> dict:

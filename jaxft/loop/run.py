@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxft.config import save_config
 from jaxft.data.pipeline import Batches, EvalBatches, train_iterator
-from jaxft.loop.build import Built, Training, evaluation_step, training
+from jaxft.loop.build import Built
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.facts import gather
 from jaxft.loop.pace import Pace
@@ -20,6 +20,7 @@ from jaxft.loop.space import check_space
 from jaxft.loop.step import StepMetrics, TrainState
 from jaxft.loop.stop import Stop
 from jaxft.loop.summary import human
+from jaxft.loop.training import Training, evaluation_step, training
 from jaxft.loop.writer import Writer
 from jaxft.parallel.mesh import data_shards
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import jax
 
 from jaxft.config import Config, load_config
-from jaxft.loop.build import Built, build, evaluation_step, training
+from jaxft.loop.build import Built, build
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.evals import evaluate
 from jaxft.loop.export import export_state
 from jaxft.loop.report import write_predictions
 from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
+from jaxft.loop.training import evaluation_step, training
 from jaxft.models.save import output_problems
 from jaxft.problems import UserError, raise_problems
 
