@@ -6,9 +6,13 @@ import os
 import numpy as np
 
 from jaxft.problems import UserError, located, raise_problems
-from jaxft.tasks.base import column
+from jaxft.spans import Choice, choose
+from jaxft.tasks.answer import Answer, windows
+from jaxft.tasks.base import Setting, column
 
 CHUNK = 1024  # rows held at a time
+WINDOW = 384  # tokens that are read at once of a context, as is usual in training
+COLUMNS = {"question-answering": ("question", "context")}  # of the texts by head; others have one, called text
 
 
 def _classes(model, row, out, place) -> dict:
@@ -53,10 +57,69 @@ ANSWERS = {
 }
 
 
+def spans(model, pairs: list, batch: int) -> list[dict]:
+    """The answers to pairs of question and context, which is read in windows."""
+    asked = Answer()
+    length = min(WINDOW, model.longest)
+    setting = Setting(model.tokenizer, length, model.arch.spec.reads)
+    pairs = [tuple(pair) for pair in pairs]
+    raise_problems(
+        f"row {number} holds {len(pair)} texts: a question-answering model reads pairs (question, context)"
+        for number, pair in enumerate(pairs, 1)
+        if len(pair) != 2
+    )
+    contexts = [context for _, context in pairs]
+    stride = min(asked.stride, length // 3)
+    read = windows(setting, [text for text, _ in pairs], contexts, stride, asked.max_query_length)
+    flat = [(number, window) for number, some in enumerate(read) for window in some]
+    kept: list[list] = [[] for _ in pairs]
+    for place, logits in model.answered([_arguments(window) for _, window in flat], batch, _logits):
+        number, window = flat[place]
+        used = window["weights"] > 0
+        kept[number].append((logits[used], window["offsets"][used]))
+    return [
+        _span(choose(some, context, asked.n_best_size, asked.max_answer_length), context)
+        for some, context in zip(kept, contexts, strict=True)
+    ]
+
+
+def _arguments(window: dict) -> dict:
+    """A window as the model's arguments."""
+    row = {"input_ids": window["tokens"], "attention_mask": np.ones_like(window["tokens"])}
+    return row | ({"token_type_ids": window["types"]} if "types" in window else {})
+
+
+def _logits(model, row, out, place) -> np.ndarray:
+    return np.asarray(out.logits[place])[row["attention_mask"] > 0]
+
+
+def _span(choice: Choice, context: str) -> dict:
+    if not choice.candidates:
+        return {"answer": "", "score": 0.0, "start": 0, "end": 0, "no_answer": None, "candidates": []}
+    scores = np.array([candidate.score for candidate in choice.candidates])
+    powers = np.exp(scores - max(scores[0], scores[0] + choice.no_answer))
+    shares = powers / (powers.sum() + np.exp(min(choice.no_answer, 0.0)))
+    candidates = [
+        {"answer": context[start:end], "score": float(share), "start": start, "end": end}
+        for share, (_, start, end) in zip(shares, choice.candidates, strict=True)
+    ]
+    return {**candidates[0], "no_answer": choice.no_answer, "candidates": candidates}
+
+
+# Heads that may read a text in several pieces.
+WINDOWED = {"question-answering": spans}
+
+
 def label_names(pretrained, classes: int) -> list[str]:
     """Class names as config.json has them, LABEL_0, LABEL_1, ... if it has none."""
     table = pretrained.raw.get("id2label")
     return [table[key] for key in sorted(table, key=int)] if table else [f"LABEL_{i}" for i in range(classes)]
+
+
+def text_columns(kind: str, text: str | None, pair: str | None) -> list[str]:
+    """Columns of a row's texts: those that are named, else what is usual for the head."""
+    usual = COLUMNS.get(kind, ("text", None))
+    return [name for name in (text or usual[0], pair or usual[1]) if name is not None]
 
 
 def write_answers(model, rows, columns: list[str], batch: int, output: str) -> None:

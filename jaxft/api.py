@@ -1,13 +1,14 @@
 """`jaxft.load`: a Hugging Face model as a Python object that computes, predicts and saves."""
 
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.answers import ANSWERS
+from jaxft.answers import ANSWERS, WINDOWED
 from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
@@ -183,30 +184,38 @@ class LoadedModel:
         Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
         {"tokens"}, the likeliest token for each mask in the text. No head: {"embedding"}, the mean of the hidden
         states. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
+
+        Question answering, of pairs (question, context): {"answer", "score", "start", "end"}, the likeliest span, its
+        share of the likelihood and its characters in the context; "candidates", the best spans; and "no_answer", by how
+        much the score of no answer is larger (None where the context is empty). A long context is read in windows.
         """
         raise_problems(self.unanswerable)
+        if self.arch.kind in WINDOWED:
+            return WINDOWED[self.arch.kind](self, texts, batch)
         encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
-        answer = ANSWERS[self.arch.kind]
-        lengths = [len(encode(*as_pair(text))["input_ids"]) for text in texts]
+        rows = [encode(*as_pair(text)) for text in texts]
         raise_problems(
             f"text {number} is empty: the tokenizer makes no token of it, so that there is nothing to read"
-            for number, length in enumerate(lengths, 1)
-            if length == 0
+            for number, row in enumerate(rows, 1)
+            if len(row["input_ids"]) == 0
         )
-        order = np.argsort(lengths, kind="stable")
-        answers: list = [None] * len(texts)
-        for start in range(0, len(texts), batch):
+        answers = dict(self.answered(rows, batch, ANSWERS[self.arch.kind]))
+        return [answers[number] for number in range(len(rows))]
+
+    def answered(self, rows: list, batch: int, answer: Callable) -> Iterator[tuple[int, object]]:
+        """(number, answer) of each row, in the order of their lengths; see ANSWERS for what `answer` is given."""
+        order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable").tolist()
+        for start in range(0, len(rows), batch):
             chosen = order[start : start + batch]
-            rows = self._pad([encode(*as_pair(texts[i])) for i in chosen], batch)
-            out = self(**rows)
-            for row, i in enumerate(chosen):
-                answers[i] = answer(self, {name: value[row] for name, value in rows.items()}, out, row)
-        return answers
+            padded = self._pad([rows[i] for i in chosen], batch)
+            out = self(**padded)
+            for row, number in enumerate(chosen):
+                yield number, answer(self, {name: value[row] for name, value in padded.items()}, out, row)
 
     @property
     def unanswerable(self) -> list[str]:
         """Why `predict` has no answers, whatever the texts."""
-        if self.arch.kind not in ANSWERS:
+        if self.arch.kind not in ANSWERS and self.arch.kind not in WINDOWED:
             return [f"predict does not know {self.arch.kind} yet: call the model for its logits"]
         if (argument := self.arch.spec.source.embed.argument) != "input_ids":
             return [f"predict reads texts, but this model takes {argument}: call the model"]

@@ -1,7 +1,8 @@
 """Ask a model about every row of a file: python -m jaxft.predict --model=DIR --input=FILE --output=FILE.jsonl
 
 Writes one JSON line for each input row, in the same order: the row's own fields, then the answer (a field that the row
-has already is called predicted_NAME). The text is in column --text, a second one in column --pair.
+has already is called predicted_NAME). The text is in column --text, a second one in column --pair; of a model that
+answers questions these are by themselves the columns question and context.
 """
 
 import json
@@ -12,19 +13,20 @@ from jaxft.problems import raise_problems, suggest
 
 
 def main(flags):
-    from jaxft.answers import write_answers
+    from jaxft.answers import text_columns, write_answers
     from jaxft.api import load
     from jaxft.data.source import Data
 
     rows = Data(path=flags.input).open()
-    columns = [name for name in (flags.text, flags.pair) if name is not None]
+    model = load(flags.model)
+    columns = text_columns(model.arch.kind, flags.text, flags.pair)
     raise_problems(
         f"{flags.input} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. "
         "Name the right one with --text or --pair"
         for name in columns
         if name not in rows.columns
     )
-    write_answers(load(flags.model), rows, columns, flags.batch, flags.output)
+    write_answers(model, rows, columns, flags.batch, flags.output)
     print(json.dumps({"rows": len(rows), "output": flags.output}))
 
 
@@ -35,7 +37,7 @@ if __name__ == "__main__":
         Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR"),
         Flag("input", "rows: any file that training reads", required=True, value="FILE"),
         Flag("output", "where the answers go", required=True, value="FILE.jsonl"),
-        Flag("text", "column of the text", default="text", value="COLUMN"),
+        Flag("text", "column of the text (text)", value="COLUMN"),
         Flag("pair", "column of a second text", value="COLUMN"),
         Flag("batch", "rows computed together", type=int, default=32),
     )

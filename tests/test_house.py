@@ -170,7 +170,7 @@ def calls(file: str, function: str) -> set[str]:
 def test_three_hops_from_command_to_gradient():
     assert "fit" in calls("train.py", "main")
     assert {"train_step", "run.training.step"} <= calls("loop/fit.py", "fit")
-    assert "train_step" in calls("loop/build.py", "step")
-    assert "batch_gradient" in calls("loop/build.py", "gradient")  # what it jits
+    assert "train_step" in calls("loop/training.py", "step")
+    assert "batch_gradient" in calls("loop/training.py", "gradient")  # what it jits
     assert "accumulate" in calls("loop/step.py", "batch_gradient")
     assert "jax.grad" in calls("loop/step.py", "accumulate")

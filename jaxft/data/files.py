@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from jaxft import strict_json
-from jaxft.data import conll
+from jaxft.data import conll, squad
 from jaxft.data.tables import table_of, wrap
 from jaxft.problems import UserError
 
@@ -119,7 +119,7 @@ def _json_lines(path: str, quote) -> datasets.Dataset:
 
 
 def _json(path: str, quote) -> datasets.Dataset:
-    """A list of objects, an object whose `data` is such a list, or one object a line."""
+    """A list of objects, an object whose `data` is such a list (that of SQuAD is nested), or one object a line."""
     with _text(path) as file:
         text = file.read()
     try:
@@ -139,7 +139,7 @@ def _json(path: str, quote) -> datasets.Dataset:
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path}, row {number}: expected an object, found {_kind(row)}")
-    return table_of(iter(value), path)
+    return table_of(squad.questions(value, path) if squad.is_nested(value) else iter(value), path)
 
 
 def _is_object(line: str) -> bool:

@@ -1,0 +1,29 @@
+"""SQuAD: --config=configs/squad.py:v1, or v2, where half of the test's questions have no answer.
+
+The data is the hub's. The files of the data set's own page do as well, in which case there are no splits:
+
+    --config.data.path=train-v1.1.json --config.data.split=None
+    --config.evals.validation.data.path=dev-v1.1.json --config.evals.validation.data.split=None
+"""
+
+from jaxft.config import Config, Eval
+from jaxft.data import Data, Pack
+from jaxft.tasks.answer import Answer
+
+NAMES = {"v1": "rajpurkar/squad", "v2": "rajpurkar/squad_v2"}
+
+
+def get_config(version="v1"):
+    """Length, stride, batch, rate and epochs are those of BERT's published recipe for a TPU."""
+    name = NAMES[version]
+    return Config(
+        model="google-bert/bert-base-uncased",
+        task=Answer(stride=128),
+        data=Data(path=name, split="train"),
+        evals={"validation": Eval(data=Data(path=name, split="validation"))},
+        rows=Pack(length=384),
+        lr=3e-5,
+        batch=24,
+        epochs=2,
+        max_len=384,
+    )

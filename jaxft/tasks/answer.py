@@ -1,0 +1,269 @@
+"""Extractive question answering: the answer is a span of the context, or there is none (SQuAD 1.1 and 2.0)."""
+
+import logging
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.configurable import config
+from jaxft.metrics import Mean
+from jaxft.problems import raise_problems, shown
+from jaxft.spans import choose, squad_metrics, trimmed
+from jaxft.tasks.base import Setting, column, fault_problems
+
+log = logging.getLogger("jaxft")
+
+MISPLACED = "an answer that is not where answer_start says"
+LOST = "an answer that no window holds"
+
+
+@config
+class Answer:
+    """Start and end of the answer among a question's and its context's tokens.
+
+    A context that is too long is read in windows that overlap by `stride` tokens; a window without the answer has
+    none. Only the context is cut, and questions of more than `max_query_length` tokens. Where the tokenizer ends with
+    its classification token and pads on the left (XLNet), the context comes first.
+
+    An answer is {"text": [...], "answer_start": [...]}, of which the first is learned; empty lists: there is none.
+    Rows whose answer is not at `answer_start` teach nothing, but are evaluated by their texts.
+    """
+
+    question: str = "question"  # column
+    context: str = "context"
+    answers: str = "answers"
+    id: str = "id"  # column that names the questions in predictions; without it they are numbered from 0
+    stride: int = 128  # tokens that neighbouring windows share
+    max_query_length: int = 64  # tokens
+    n_best_size: int = 20  # spans that are kept of each question
+    max_answer_length: int = 30  # tokens
+    null_threshold: float | None = None  # no answer must be better by more than this; None: 0, or infinite in a set
+    # whose questions all have an answer
+    fault_limit: float = 0.01  # largest share of rows with answers that are misplaced, or that no window holds
+
+    head = "question-answering"
+
+    def problems(self):
+        numbers = {name: getattr(self, name) for name in ("max_query_length", "n_best_size", "max_answer_length")}
+        found = [f"{name} is {value}, expected 1 or more" for name, value in numbers.items() if value < 1]
+        found += [] if self.stride >= 0 else [f"stride is {self.stride}, expected 0 or more tokens"]
+        return found + ([] if 0 <= self.fault_limit <= 1 else [f"fault_limit is {self.fault_limit}, expected 0 to 1"])
+
+    def columns(self):
+        return [self.question, self.context, self.answers]
+
+    def prepare(self, rows, setting):
+        question_room(setting, self.stride, self.max_query_length)
+        return self
+
+    def encode(self, rows, setting):
+        golds = [answers_of(row[self.answers], self.answers) for row in rows]
+        questions, contexts = column(rows, self.question), column(rows, self.context)
+        read = windows(setting, questions, contexts, self.stride, self.max_query_length)
+        return [_targeted(*one) for one in zip(read, contexts, golds, strict=True)]
+
+    def review(self, report):
+        return fault_problems(report, self.fault_limit)
+
+    def draw(self, example, rng, setting):
+        return example
+
+    def slots(self, length):
+        return None
+
+    def loss(self, out, batch):
+        """The mean of both cross entropies over the tokens of each window; `count` is the number of windows."""
+        marks = batch["targets"]
+        errors = -jnp.sum(marks * log_shares(out.logits, batch["segments"])) / 2
+        return {"loss": Mean(errors, jnp.sum(marks[..., 0], dtype=jnp.float32))}
+
+    def collect(self, out, batch):
+        """Logits of all tokens that an answer may begin or end with: memory grows with the evaluation set's tokens."""
+        return {"logits": out.logits}
+
+    def summarise(self, sums, kept):
+        return {}
+
+    def judge(self, kept, encoded, rows):
+        choices: dict[int, list] = {}
+        cuts = np.flatnonzero(np.diff(kept["index"], prepend=-1, append=-1))
+        for start, stop in pairwise(cuts.tolist()):
+            number = int(kept["index"][start])
+            window = encoded[number]
+            offsets = window["offsets"][window["weights"] > 0]
+            choices.setdefault(int(encoded.source[number]), []).append((kept["logits"][start:stop], offsets))
+        return self._scored([(row, choices.get(number, [])) for number, row in enumerate(rows)])
+
+    def _scored(self, read):
+        """Metrics, and the answers as SQuAD's script takes them, of rows with their windows."""
+        golds, choices, contexts = [], [], []
+        asked = [(row, windows) for row, windows in read if row[self.answers] is not None]
+        for row, found in asked:
+            golds.append([text for text, _ in answers_of(row[self.answers], self.answers)])
+            contexts.append("" if row[self.context] is None else str(row[self.context]))
+            choices.append(choose(found, contexts[-1], self.n_best_size, self.max_answer_length))
+        threshold = self.null_threshold
+        if threshold is None:
+            threshold = np.inf if all(map(any, golds)) else 0.0
+        best = [choice.text(context, np.inf) for choice, context in zip(choices, contexts, strict=True)]
+        no_answer = np.array([choice.no_answer for choice in choices])
+        names = self._names([row for row, _ in asked])
+        given = [text if score <= threshold else "" for text, score in zip(best, no_answer, strict=True)]
+        files = {".json": dict(zip(names, given, strict=True))}
+        if threshold < np.inf:
+            files[".null_odds.json"] = dict(zip(names, np.nan_to_num(no_answer).tolist(), strict=True))
+        return squad_metrics(best, golds, no_answer, threshold), files
+
+    def _names(self, rows) -> list[str]:
+        names = [str(row.get(self.id, number)) for number, row in enumerate(rows)]
+        if len(set(names)) == len(names):
+            return names
+        log.warning("column %r names several questions alike: in predictions they are numbered from 0", self.id)
+        return [str(number) for number in range(len(rows))]
+
+
+def log_shares(logits_bt2: jax.Array, segments_bt: jax.Array) -> jax.Array:
+    """log softmax of start and end over the tokens of each example, (rows, length, 2)."""
+
+    def of_row(logits, segments):
+        count = len(segments) + 1  # segments are numbered from 1, padding is 0
+        top = jax.lax.stop_gradient(jax.ops.segment_max(logits, segments, count))[segments]
+        return logits - top - jnp.log(jax.ops.segment_sum(jnp.exp(logits - top), segments, count))[segments]
+
+    return jax.vmap(of_row)(logits_bt2, segments_bt)
+
+
+def windows(setting: Setting, questions: list[str], contexts: list[str], stride: int, most: int) -> list[list[dict]]:
+    """For each question and its context the windows that hold all of the context, none where there is no token.
+
+    A window is an example without targets. `weights` is 1 for tokens that an answer may begin or end with and for the
+    one that stands for no answer: the classification token or, without one, the first. `offsets` int32 (n, 2) are the
+    characters of the context that such a token covers; -1 for all others. Questions keep at most `most` tokens.
+    """
+    if not questions:
+        return []  # which the tokenizer cannot say
+    questions, cut = shortened(setting.tokenizer, questions, question_room(setting, stride, most))
+    turned = context_first(setting.tokenizer)
+    out = setting.tokenizer(
+        *((contexts, questions) if turned else (questions, contexts)),
+        truncation="only_first" if turned else "only_second",
+        max_length=setting.max_len,
+        stride=stride,
+        return_overflowing_tokens=True,
+    )
+    found: list[list[dict]] = [[] for _ in questions]
+    for number, row in enumerate(out["overflow_to_sample_mapping"]):
+        encoding = out.encodings[number]
+        if len(encoding):
+            window = _window(encoding, setting.tokenizer.cls_token_id, 0 if turned else 1)
+            if "token_type_ids" in out:
+                window["types"] = np.array(encoding.type_ids, np.int32)
+            found[row].append(window | {"cut": cut[row] and not found[row]})
+    return found
+
+
+def _window(encoding, cls: int | None, context: int) -> dict:
+    tokens = np.array(encoding.ids, np.int32)
+    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
+    inside = parts == context
+    null = np.flatnonzero((tokens == cls) & (parts == -1)) if cls is not None else ()
+    null = null[0] if len(null) else 0
+    inside[null] = False
+    offsets = np.where(inside[:, None], np.array(encoding.offsets, np.int32), -1)
+    weights = inside.astype(np.float32)
+    weights[null] = 1.0
+    return {"tokens": tokens, "offsets": offsets, "weights": weights}
+
+
+def _targeted(read: list[dict], context: str, golds: list[tuple[str, int]] | None) -> list[dict] | str:
+    """The windows with `targets` int8 (n, 2), 1 at the start and at the end; or why there are none."""
+    if golds is None:
+        return "no answers, not even an empty list"
+    if not read:
+        return "no text"
+    text, start = golds[0] if golds else ("", 0)
+    misplaced = context[start : start + len(text)] != text or start < 0
+    span = trimmed(context, start, start + len(text))
+    held = False
+    for window in read:
+        window["targets"] = np.zeros((len(window["tokens"]), 2), np.int8)
+        places = None if misplaced or not text else place_of(window["offsets"], *span)
+        held |= places is not None
+        if not misplaced:
+            null = int(np.flatnonzero((window["offsets"][:, 0] < 0) & (window["weights"] > 0))[0])
+            window["targets"][(null, null) if places is None else places, (0, 1)] = 1
+    if misplaced:
+        there = context[start : start + len(text)] if start >= 0 else ""
+        read[0]["fault"] = (MISPLACED, f"at {start} stands {shown(there)}, not {shown(text)}")
+    elif text and not held:
+        read[0]["fault"] = (LOST, shown(text))
+    return read
+
+
+def place_of(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] | None:
+    """First and last token that cover the characters from `start` up to `end`; None if a part is not in the window."""
+    inside = np.flatnonzero(offsets[:, 0] >= 0)
+    if not len(inside) or offsets[inside[0], 0] > start or offsets[inside[-1], 1] < end:
+        return None
+    # Several tokens may be pieces of one character: all of them belong to the answer.
+    first, last = inside[offsets[inside, 1] > start], inside[offsets[inside, 0] < end]
+    return (int(first[0]), int(last[-1])) if len(first) and len(last) and first[0] <= last[-1] else None
+
+
+def answers_of(value, name: str) -> list[tuple[str, int]] | None:
+    """(text, first character) of a cell's answers that are not empty; None for a cell without value."""
+    if value is None:
+        return None
+    if isinstance(value, dict) and value.keys() >= {"text", "answer_start"}:
+        pairs = [value["text"], value["answer_start"]]
+        if all(isinstance(one, list) for one in pairs) and len(pairs[0]) == len(pairs[1]):
+            value = [{"text": text, "answer_start": start} for text, start in zip(*pairs, strict=True)]
+    good = isinstance(value, list) and all(
+        isinstance(one, dict) and isinstance(one.get("text"), str) and type(one.get("answer_start")) is int
+        for one in value
+    )
+    if not good:
+        raise_problems(
+            [f"column {name!r} holds {shown(value)}, expected {{'text': [texts], 'answer_start': [whole numbers]}}"]
+        )
+    return [(one["text"], one["answer_start"]) for one in value if one["text"]]
+
+
+def question_room(setting: Setting, stride: int, most: int) -> int:
+    """Tokens of a question that leave a window more than `stride` tokens of context. Raises UserError for none."""
+    if setting.max_len is None:
+        raise_problems(["questions and their contexts are no running text: use Pad or Pack for config.rows, not Chunk"])
+    special = setting.tokenizer.num_special_tokens_to_add(pair=True)
+    room = setting.max_len - special - stride - 1
+    if room < 1:
+        raise_problems(
+            [
+                f"windows of {setting.max_len} tokens that share {stride} leave no room for a question: set "
+                f"config.max_len to 384, or config.task.stride to a third of it, {setting.max_len // 3}"
+            ]
+        )
+    return min(room, most)
+
+
+def shortened(tokenizer, questions: list[str], most: int) -> tuple[list[str], list[bool]]:
+    """The questions, of those with more than `most` tokens the beginning, and which of them were cut."""
+    cut = [False] * len(questions)
+    questions = list(questions)
+    encodings = tokenizer(questions, add_special_tokens=False, verbose=False).encodings
+    for number, encoding in enumerate(encodings):
+        keep = most
+        while len(encoding) > most:  # once, unless the last piece alone is read otherwise
+            cut[number] = True
+            questions[number] = questions[number][: encoding.offsets[keep - 1][1]] if keep else ""
+            encoding = tokenizer(questions[number], add_special_tokens=False, verbose=False).encodings[0]
+            keep -= 1
+    return questions, cut
+
+
+def context_first(tokenizer) -> bool:
+    """Whether the classification token stands last, and padding first."""
+    if tokenizer.padding_side != "left" or tokenizer.cls_token_id is None:
+        return False
+    return tokenizer("", "")["input_ids"][-1:] == [tokenizer.cls_token_id]
