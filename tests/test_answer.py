@@ -21,7 +21,7 @@ import jaxft
 from jaxft.command import CONFIG, parse
 from jaxft.config import load_config
 from jaxft.data import Chunk, Pack, Pad
-from jaxft.data.encoded import encode_all, fault_problems
+from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
 from jaxft.data.source import Data
 from jaxft.loop.evals import evaluate
@@ -32,7 +32,7 @@ from jaxft.models.params import bind, variables
 from jaxft.problems import UserError
 from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics
 from jaxft.tasks.answer import Answer, log_shares, place_of, windows
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import Setting, fault_problems
 
 STRANGE = "Die Straße  nach Ōsaka: 東京 — ﬁn, naïve café 👩‍👩‍👧 costs 10 €; İstanbul!"
 CONTEXTS = [" ".join(TEXTS), " ".join([STRANGE] * 4), STRANGE, "short", ""]

@@ -36,7 +36,7 @@ ALLOWED = {
     "data": {"data", "configurable", "problems", "strict_json"},
     "tasks": {
         *"tasks.base tasks.labels tasks.tokens tasks.words".split(),
-        *"models.model metrics entities pictures configurable problems".split(),
+        *"models.model metrics entities pictures spans configurable problems".split(),
     },
     "tune": LEAVES,
     "optim": {"models.model", "models.params", *LEAVES},
