@@ -290,6 +290,28 @@ def test_report(tiny_bert, loaded, one_device):
     assert "newly initialised: head.out.bias" in str(model.report) and "unused: cls." in str(model.report)
 
 
+@pytest.mark.parametrize(
+    "family, pair", [("bert", "seq_relationship_logits"), ("albert", "sop_logits"), ("electra", None)]
+)
+def test_pretraining(family, pair, tmp_path, one_device):
+    """Masked tokens and pairs, or replaced tokens, as transformers gives them."""
+    theirs, model = make(family, "pretraining", tmp_path), jaxft.load(str(tmp_path), head="pretraining")
+    ids, mask = np.random.default_rng(0).integers(5, 100, (2, 9)), np.ones((2, 9), np.int64)
+    mask[1, 6:] = 0
+    types = 1 * (np.arange(9) > 4) + np.zeros_like(ids)
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    with torch.no_grad():
+        expected = theirs(**{name: torch.tensor(x) for name, x in given.items()})
+    out = model(**given)
+    assert out.logits.dtype == jnp.float32 and out.logits.shape == expected[0].shape
+    np.testing.assert_allclose(out.logits[mask > 0], expected[0][torch.tensor(mask) > 0], rtol=0, atol=1e-5)
+    if pair is None:
+        assert out.pair_logits is None
+    else:
+        assert out.pair_logits.dtype == jnp.float32
+        np.testing.assert_allclose(out.pair_logits, expected[pair], rtol=0, atol=1e-5)
+
+
 def test_choices(tmp_path, one_device):
     """Two questions of three choices, padded on the right and on the left: transformers' scores."""
     theirs, model = make("bert", "multiple-choice", tmp_path), jaxft.load(str(tmp_path))

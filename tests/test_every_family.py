@@ -20,7 +20,7 @@ from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, mode
 import jaxft
 from jaxft.loop.summary import flops
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
-from jaxft.models.load import find_weights
+from jaxft.models.load import find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import bind, shardings, variables
 from jaxft.models.pretrained import architecture, open_pretrained
@@ -204,26 +204,30 @@ def check(theirs, head, tmp_path):
             decoded, decoder_batch = targets_of()
             batch, places = batch | decoder_batch, TARGETS
         expected = [logits_of(theirs, *pair) for pair in zip(texts, decoded, strict=True)]
+    pairs = [pair for _, _, pair in expected if pair is not None]
+    if head == "pretraining":
+        batch["pair_at"] = batch_of("first")[1]["at"]
     rng = np.random.default_rng(1)
     chosen = 0 if head == "none" else 1  # what the loss is made of
-    shapes = [values[chosen].shape for values in expected]
-    squares = head in ("none", "multiple-choice")  # of a single score the cross entropy is always 0
+    read = [values[chosen] for values in expected] + pairs
+    squares = head == "none" or read[0].shape[-1] == 1  # of a single score the cross entropy is always 0
+    shapes = [values.shape for values in read]
     targets = [np.float32(rng.standard_normal(s)) if squares else rng.integers(0, s[-1], s[0]) for s in shapes]
-    loss = loss_of([values[chosen] for values in expected], [torch.tensor(target) for target in targets], torch)
+    loss = loss_of(read, [torch.tensor(target) for target in targets], torch)
     loss.backward()
 
     def objective(params):
         out = bind(ours.model, params)(batch)
         values = of_texts(out.hidden, None, places) if head == "none" else of_texts(out.logits, reads, places)
-        return loss_of(values, targets, jnp), (out.hidden, None if head == "none" else out.logits)
+        values += of_texts(out.pair_logits, "first") if pairs else []
+        return loss_of(values, targets, jnp), (out.hidden, values)
 
     program = jax.jit(jax.value_and_grad(objective, has_aux=True))
-    (value, (hidden, logits)), gradients = program(ours.params)
-    for found, (wanted, _) in zip(of_texts(np.asarray(hidden), None, places), expected, strict=True):
+    (value, (hidden, values)), gradients = program(ours.params)
+    for found, (wanted, _, _) in zip(of_texts(np.asarray(hidden), None, places), expected, strict=True):
         close(found, wanted, "hidden states")
-    if head != "none":
-        for found, (_, wanted) in zip(of_texts(np.asarray(logits), reads, places), expected, strict=True):
-            close(found, wanted, "logits")
+    for found, wanted in zip(values, read, strict=True):
+        close(found, wanted, "what the loss reads")
     assert float(value) == pytest.approx(loss.item(), rel=1e-5)
     check_way_back(theirs, ours, tmp_path)
     check_gradients(theirs, ours, gradients, tmp_path)
@@ -477,6 +481,21 @@ def test_distances_that_nothing_reads(tmp_path):
     make("deberta_v2", "none", tmp_path, pos_att_type=[])
     with pytest.raises(UserError, match="pos_att_type names neither c2p nor p2c"):
         jaxft.load(str(tmp_path))
+
+
+def test_pairs_where_only_what_is_read_is_computed(tmp_path):
+    """Masked tokens and the beginnings of two texts a row, whose last layer is computed nowhere else."""
+    make("bert", "pretraining", tmp_path)
+    ours, batch = jaxft.load(str(tmp_path)), batch_of("first")[1]
+    batch |= {"pair_at": batch["at"], "at": np.array([[2, 9, 5], [1, 0, 8], [4, 7, 12], [1, 6, 11]])}
+    pretrained = open_pretrained(str(tmp_path))
+    read = Model(ours.arch.spec, ours.arch.head, hidden="read")
+    views, _ = find_weights(read, pretrained, ours.arch, "pretrained")
+    params = place(read, views, shardings(read, ours.mesh), dict.fromkeys(variables(read), jnp.float32), seed=0)
+    found, wanted = bind(read, params)(batch), bind(ours.model, ours.params)(batch)
+    assert found.logits.shape == (4, 3, 125) and found.pair_logits.shape == (4, 2, 2)
+    np.testing.assert_allclose(found.logits, wanted.logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.pair_logits, wanted.pair_logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [family for family, head in PAIRS if head == "sequence-classification"])

@@ -202,16 +202,17 @@ def make(family: str, head: str, directory, **more) -> transformers.PreTrainedMo
     return theirs
 
 
-def scores_of_signal(theirs, name: str, signal, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(hidden states (length, width), logits (slots, scores) or None) of an image or a sound, the argument `name`."""
+def scores_of_signal(theirs, name: str, signal, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+    """As `logits_of`, of an image or a sound, the argument `name`."""
     more = {} if decoder_ids is None else {"decoder_input_ids": torch.tensor(decoder_ids)[None].long()}
     given = {name: torch.tensor(signal)[None], **more}
     hidden, logits = theirs.base_model(**given).last_hidden_state[0], theirs(**given).get("logits")
-    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1])
+    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1]), None
 
 
-def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(hidden states (length, width), logits (slots, scores) or None) of one text without padding.
+def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """(hidden states (length, width), logits (slots, scores) or None, scores of pairs (1, classes) or None) of one text
+    without padding.
 
     `decoder_ids` are what the decoder reads, if that is another text.
     """
@@ -220,6 +221,10 @@ def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor
     out = theirs(ids[None] if "ForMultipleChoice" in type(theirs).__name__ else ids, output_hidden_states=True, **more)
     hidden = (out.get("decoder_hidden_states") or out.hidden_states)[-1][0]
     if "start_logits" in out:
-        return hidden, torch.stack([out.start_logits[0], out.end_logits[0]], -1)
+        return hidden, torch.stack([out.start_logits[0], out.end_logits[0]], -1), None
+    if "prediction_logits" in out:
+        return hidden, out.prediction_logits[0], out.get("seq_relationship_logits", out.get("sop_logits"))
     logits = out.get("logits")
-    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1])
+    if type(theirs).__name__.endswith("ForPreTraining"):  # one score for each token
+        return hidden, logits[0][:, None], None
+    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1]), None

@@ -23,6 +23,7 @@ KINDS = {
     "masked-lm": "{}ForMaskedLM",
     "causal-lm": "{}ForCausalLM",
     "seq2seq-lm": "{}ForConditionalGeneration",
+    "pretraining": "{}ForPreTraining",
     "image-classification": "{}ForImageClassification",
 }
 # Heads that read one token of each text, or what stands for an image.
@@ -125,3 +126,24 @@ class LanguageModelLayer(nnx.Module):
         table = tokens if self.table is None else self.table
         bias = None if self.bias is None else self.bias[...]
         return Vocabulary(hidden, table.embedding[...], bias, self.part.cap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(LanguageModel):
+    """A masked language model and, beside it, scores of how the two halves of a text belong together.
+
+    Devlin et al. 2018, section 3.1: whether the second follows the first; Lan et al. 2020, section 3.1: their order.
+    """
+
+    pair: Classifier
+
+    def build(self, width, vocab):
+        return PretrainingLayer(self, width, vocab)
+
+
+class PretrainingLayer(LanguageModelLayer):
+    """`pair` reads other positions, the batch's `pair_at`; the model calls it."""
+
+    def __init__(self, part: Pretraining, width: int, vocab: int):
+        super().__init__(part, width, vocab)
+        self.pair = part.pair.build(width, vocab)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from jaxft.models.families import bert
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head, norm
+from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head, norm, pretraining_head
 from jaxft.models.parts import LayerNorm, Projection
 
 
@@ -48,7 +48,7 @@ def head(c, kind, classes):
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return bert.head(c, kind, classes)
-    return masked_lm_head(
+    masked_lm = masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps), c.embedding_size),
         tokens="albert.embeddings.word_embeddings",
@@ -57,12 +57,16 @@ def head(c, kind, classes):
         output="predictions.decoder",
         bias="predictions.bias",
     )
+    if kind == "pretraining":
+        pair = Classifier(classes, Pooler("tanh"), dropout=rate)
+        return pretraining_head(masked_lm, pair, pooler.theirs, "sop_classifier.classifier")
+    return masked_lm
 
 
 FAMILY = replace(
     bert.FAMILY,
     prefix="albert.",
-    architectures=architectures("Albert", ENCODER_HEADS),
+    architectures=architectures("Albert", ENCODER_HEADS + " pretraining"),
     spec=spec,
     rows=rows,
     head=head,

@@ -2,7 +2,17 @@
 
 from jaxft.models.attention import Attention
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
+from jaxft.models.hf import (
+    ENCODER_HEADS,
+    Family,
+    Row,
+    architectures,
+    embedding,
+    linear,
+    masked_lm_head,
+    norm,
+    pretraining_head,
+)
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
@@ -64,7 +74,7 @@ def head(c, kind: str, classes: int):
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
-    return masked_lm_head(
+    masked_lm = masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
         tokens="bert.embeddings.word_embeddings",
@@ -73,11 +83,15 @@ def head(c, kind: str, classes: int):
         output="cls.predictions.decoder",
         bias="cls.predictions.bias",
     )
+    if kind == "pretraining":
+        pair = Classifier(2, Pooler("tanh"))
+        return pretraining_head(masked_lm, pair, "bert.pooler.dense", "cls.seq_relationship")
+    return masked_lm
 
 
 FAMILY = Family(
     "bert.",
-    architectures("Bert", ENCODER_HEADS),
+    architectures("Bert", ENCODER_HEADS + " pretraining"),
     spec,
     rows,
     head,
