@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.answers import ANSWERS
-from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL
+from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, shardings, variables
@@ -156,7 +156,7 @@ class LoadedModel:
         reads = {"at": at} if text_level else {"pair_at": at} if kind == "pretraining" else {}
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch | reads)
-        logits = None if kind == "none" else out.logits[:, 0] if text_level else out.logits
+        logits = None if kind == "none" else out.logits[:, 0] if text_level or kind in AVERAGED else out.logits
         if kind == "pretraining" and logits.shape[-1] == 1:
             logits = logits[..., 0]
         pairs = None if out.pair_logits is None else out.pair_logits[:, 0]

@@ -151,6 +151,30 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
         jaxft.load(str(tmp_path / "t5")).predict(["a text"])
 
 
+def test_one_side_of_an_encoder_decoder(tmp_path, one_device):
+    """The encoder of a sound and of a text, and a decoder that is given the text itself."""
+    theirs = make("whisper", "audio-classification", tmp_path / "sound")
+    sound = np.random.default_rng(0).standard_normal((2, 7, 22)).astype(np.float32)
+    found = jaxft.load(str(tmp_path / "sound"))(input_features=sound)
+    assert found.hidden.shape == (2, 11, 24) and found.logits.shape == (2, 5) and found.memory is None
+    expected = theirs(input_features=torch.tensor(sound)).logits.detach().numpy()
+    np.testing.assert_allclose(found.logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    ids, mask = np.random.default_rng(1).integers(5, 100, (2, 9)), np.ones((2, 9), np.int64)
+    mask[1, 6:] = 0
+    for family, head in (("t5", "token-classification"), ("whisper", "causal-lm")):
+        theirs = make(family, head, tmp_path / family)
+        ours = jaxft.load(str(tmp_path / family))
+        found = ours(ids, mask)
+        expected = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask)).logits.detach().numpy()
+        assert found.memory is None and found.logits.shape == expected.shape
+        atol = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(found.logits[mask > 0], expected[mask > 0], rtol=0, atol=atol)
+        with pytest.raises(UserError, match="decoder_input_ids are given, but"):
+            ours(ids, decoder_input_ids=ids)
+        with pytest.raises(UserError, match="takes input_ids, and no other input"):
+            ours(input_features=sound)
+
+
 def test_a_classifier_has_no_decoder_text(classifier):
     with pytest.raises(UserError, match="decoder_input_ids are given, but a sequence-classification model"):
         classifier([[5, 6]], decoder_input_ids=[[5, 6]])

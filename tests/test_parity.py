@@ -33,6 +33,7 @@ def run(*flags):
         ("electra", "pretraining"),
         ("pegasus", "seq2seq-lm"),
         ("t5", "sequence-classification"),
+        ("t5", "token-classification"),
     ],
 )
 def test_equal(family, head, tmp_path, one_device):

@@ -206,7 +206,8 @@ def scores_of_signal(theirs, name: str, signal, decoder_ids=None) -> tuple[torch
     """As `logits_of`, of an image or a sound, the argument `name`."""
     more = {} if decoder_ids is None else {"decoder_input_ids": torch.tensor(decoder_ids)[None].long()}
     given = {name: torch.tensor(signal)[None], **more}
-    hidden, logits = theirs.base_model(**given).last_hidden_state[0], theirs(**given).get("logits")
+    backbone = theirs.encoder if type(theirs).__name__.endswith("ForAudioClassification") else theirs.base_model
+    hidden, logits = backbone(**given).last_hidden_state[0], theirs(**given).get("logits")
     return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1]), None
 
 

@@ -25,11 +25,13 @@ KINDS = {
     "seq2seq-lm": "{}ForConditionalGeneration",
     "pretraining": "{}ForPreTraining",
     "image-classification": "{}ForImageClassification",
+    "audio-classification": "{}ForAudioClassification",
 }
 # Heads that read one token of each text, or what stands for an image.
 TEXT_LEVEL = ("sequence-classification", "multiple-choice", "image-classification")
 # Heads for which the decoder of an encoder-decoder reads the text that its encoder has read.
 READ_AGAIN = ("sequence-classification", "question-answering")
+AVERAGED = ("audio-classification",)  # heads that read all of it at once
 FIXED_SCORES = {"question-answering": 2, "multiple-choice": 1}  # start and end; one for each choice
 
 
@@ -80,6 +82,27 @@ class ClassifierLayer(nnx.Module):
         if self.pooler is not None:
             hidden = self.pooler(hidden, tokens, subkey(key, 1))
         return self.out(dropout(hidden, self.rate, subkey(key, 0))).astype(jnp.float32)
+
+
+@dataclass(frozen=True)
+class Average:
+    """Scores of a whole sound: of the mean of all its vectors, each mapped to another `width` before."""
+
+    classes: int
+    width: int
+
+    def build(self, width, vocab):
+        return AverageLayer(self, width)
+
+
+class AverageLayer(nnx.Module):
+    def __init__(self, part: Average, width: int):
+        self.project = Linear(width, part.width, ("embed", None))
+        self.out = Linear(part.width, part.classes, ("embed", None))
+
+    def __call__(self, hidden, tokens: Table, key):
+        """From (batch, length, width) to (batch, 1, classes), float32."""
+        return self.out(jnp.mean(self.project(hidden), 1, keepdims=True)).astype(jnp.float32)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Family:
     buffers: tuple[str, ...] = ()  # patterns of tensors that are no parameters
     other_heads: tuple[str, ...] = ()  # and of those that may stand beside the head asked for
     prefixes: tuple[tuple[str, str], ...] = ()  # (head, its prefix), where that is another
+    # (head, "encoder" or "decoder", table of tokens), where a head has but one side of an encoder-decoder
+    sides: tuple[tuple[str, str, str | None], ...] = ()
 
     @property
     def all_prefixes(self) -> list[str]:
