@@ -264,9 +264,9 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     )
     words = refused(jaxft.load, str(tiny_bert), head="maskedlm")
     assert "'maskedlm'" in words and "Did you mean 'masked-lm'?" in words
-    assert "a bert model has no head 'causal-lm', only none" in refused(jaxft.load, str(tiny_bert), head="causal-lm")
-    words = refused(jaxft.load, str(tiny_bert), head="casual-lm")
-    assert "has no head 'casual-lm'" in words and "Did you mean 'causal-lm'" not in words  # which it has not either
+    assert "a bert model has no head 'seq2seq-lm', only none" in refused(jaxft.load, str(tiny_bert), head="seq2seq-lm")
+    words = refused(jaxft.load, str(tiny_bert), head="seq2seqlm")
+    assert "has no head 'seq2seqlm'" in words and "Did you mean 'seq2seq-lm'" not in words  # which it has not either
     assert "a gpt2 model has no head 'masked-lm'" in refused(jaxft.load, str(tiny_gpt2), head="masked-lm")
     assert "no config.json" in refused(jaxft.load, str(tmp_path))
     changes = {

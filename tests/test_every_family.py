@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
-from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, scores_of_signal
+from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, needs, scores_of_signal
 
 import jaxft
 from jaxft.loop.summary import flops
@@ -385,9 +385,9 @@ def test_every_dropout_rate_is_read(family, tmp_path):
     file = tmp_path / "config.json"
     names = set(rates_of_config(transformers.AutoConfig.from_pretrained(tmp_path))) - IDLE.get(family, set())
     rates = {name: 0.2 + 0.01 * number for number, name in enumerate(sorted(names))}
-    file.write_text(json.dumps(json.loads(file.read_text()) | rates))
-    found = set()
+    config, found = json.loads(file.read_text()) | rates, set()
     for head in heads_of(family):
+        file.write_text(json.dumps(config | needs(family, head)))
         arch = architecture(open_pretrained(str(tmp_path)), head, 3)
         found |= rates_of((arch.spec, arch.head))
     assert {name for name, rate in rates.items() if rate not in found} == set()
@@ -476,6 +476,16 @@ def test_a_decoder_without_a_first_token(tmp_path):
     jaxft.load(str(tmp_path))
     with pytest.raises(UserError, match="config.json has no decoder_start_token_id"):
         jaxft.load(str(tmp_path), head="sequence-classification")
+
+
+def test_a_language_model_that_sees_what_it_predicts(tmp_path):
+    """An encoder's attention under a causal language model, and the other way round."""
+    make("roberta", "causal-lm", tmp_path / "a")
+    make("electra", "masked-lm", tmp_path / "b")
+    assert all(layer.attn.causal for layer in architecture(open_pretrained(str(tmp_path / "a")), "none").spec.layers)
+    for name, head in (("a", "masked-lm"), ("b", "causal-lm")):
+        with pytest.raises(UserError, match=f"is_decoder={head == 'masked-lm'} is not supported"):
+            jaxft.load(str(tmp_path / name), head=head)
 
 
 def test_a_decoder_alone_is_no_model_of_both(tmp_path):
@@ -632,18 +642,13 @@ def test_every_head_of_transformers_is_here():
     for family in FAMILIES:
         stem = heads_of(family)["none"].removesuffix("Model")
         there = {head for head, name in KINDS.items() if hasattr(transformers, name.format(stem))}
+        there |= {"causal-lm"} if hasattr(transformers, stem + "LMHeadModel") else set()
         if lacking := there - heads_of(family).keys():
             missing[family] = lacking
     assert missing == KNOWN_GAPS
 
 
-KNOWN_GAPS = {
-    # Encoders turned into decoders.
-    "camembert": {"causal-lm"},
-    "electra": {"causal-lm"},
-    "roberta": {"causal-lm"},
-    "xlm_roberta": {"causal-lm"},
-}
+KNOWN_GAPS = {"xlnet": {"causal-lm"}}  # which reads permuted orders in two streams
 
 
 def test_the_readme_says_how_many():

@@ -190,10 +190,15 @@ def model_type(family: str) -> str:
     return family.replace("_", "-") if family.replace("_", "-") in transformers.CONFIG_MAPPING else family
 
 
+def needs(family: str, head: str) -> dict:
+    """Settings without which the model has not this head: an encoder's attention, turned into a decoder's."""
+    return {"is_decoder": True} if head == "causal-lm" and "masked-lm" in heads_of(family) else {}
+
+
 def make(family: str, head: str, directory, **more) -> transformers.PreTrainedModel:
     """A perturbed random model, also written to the directory. `more` are further settings."""
     settings = SIZES | MORE.get(family, {}) | {"num_labels": 2 if head == "question-answering" else 5}
-    settings = {name: value for name, value in settings.items() if value is not None} | more
+    settings = {name: value for name, value in settings.items() if value is not None} | needs(family, head) | more
     config = transformers.AutoConfig.for_model(model_type(family), **settings)
     config._attn_implementation = "eager"
     theirs = getattr(transformers, heads_of(family)[head])(config).eval()

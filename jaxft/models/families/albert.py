@@ -12,6 +12,7 @@ def spec(c):
     c.ignore("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks")  # of the first checkpoints
     c.ignore("classifier_dropout_prob")  # of heads
     c.expect("inner_group_num", 1, "several layers in a group are not implemented")
+    c.expect("is_decoder", False, "attention is never causal, whatever this says")
     groups, times = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
     same = bert.spec(c)
     layer = replace(same.layers[0], times=times, drops=frozenset(["attn_out"]))

@@ -19,8 +19,7 @@ from jaxft.models.spec import POST_NORM, Layer, Spec
 
 def spec(c) -> Spec:
     c.expect("position_embedding_type", "absolute", "relative positions are not implemented")
-    c.expect("is_decoder", False, "BERT is an encoder here")
-    c.expect("add_cross_attention", False, "BERT is an encoder here")
+    c.expect("add_cross_attention", False, "there is no encoder here whose result could be read")
     heads = c.num_attention_heads
     ln = LayerNorm(c.layer_norm_eps)
     layer = Layer(
@@ -28,7 +27,7 @@ def spec(c) -> Spec:
             heads,
             heads,
             c.quotient("hidden_size", "num_attention_heads"),
-            causal=False,
+            causal=c.get("is_decoder", False),
             dropout=c.attention_probs_dropout_prob,
         ),
         Dense(c.intermediate_size, c.hidden_act),
@@ -74,6 +73,7 @@ def head(c, kind: str, classes: int):
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
+    expect_sight(c, kind)
     masked_lm = masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
@@ -89,9 +89,17 @@ def head(c, kind: str, classes: int):
     return masked_lm
 
 
+def expect_sight(c, kind: str) -> None:
+    """Refuse a causal language model that sees what it predicts, and a masked one that sees only what comes before."""
+    if kind == "causal-lm":
+        c.expect("is_decoder", True, "a causal language model sees what comes before; to train one, set it to true")
+    else:
+        c.expect("is_decoder", False, "a masked language model sees all of a text; the head of this one is causal-lm")
+
+
 FAMILY = Family(
     "bert.",
-    architectures("Bert", ENCODER_HEADS + " pretraining"),
+    architectures("Bert", ENCODER_HEADS + " pretraining") | {"causal-lm": "BertLMHeadModel"},
     spec,
     rows,
     head,

@@ -34,8 +34,9 @@ def head(c, kind, classes):
         return Classifier(1, Pooler(c.hidden_act)), rows, {}
     if kind == "multiple-choice":
         return choice(c, classes)
-    if kind != "masked-lm":
+    if kind not in ("masked-lm", "causal-lm"):
         return bert.head(c, kind, classes)
+    bert.expect_sight(c, kind)
     return masked_lm_head(
         tied,
         Transform("gelu", LayerNorm(c.layer_norm_eps), c.embedding_size),
@@ -57,7 +58,7 @@ def choice(c, classes):
 FAMILY = replace(
     bert.FAMILY,
     prefix="electra.",
-    architectures=architectures("Electra", ENCODER_HEADS + " pretraining"),
+    architectures=architectures("Electra", ENCODER_HEADS + " causal-lm pretraining"),
     spec=spec,
     rows=rows,
     head=head,
