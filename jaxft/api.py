@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.answers import ANSWERS, WINDOWED
-from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL, Contrast
+from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, shardings, variables
@@ -78,7 +78,9 @@ class LoadedModel:
 
         Returns `hidden` (batch, length, width) and `logits`, float32: (batch, classes) for classification, (batch,
         choices) for multiple choice, (batch, length, vocabulary) for language models, None without a head. Positions
-        count the tokens of each row, padding left out, unless `position_ids` says otherwise.
+        count the tokens of each row, padding left out, unless `position_ids` says otherwise. For pretraining `logits`
+        are the masked language model's, and `pair_logits` (batch, 2) the pair's; or where replaced tokens are found,
+        `logits` are (batch, length), and there is no pair.
 
         A model of encoder and decoder also needs `decoder_input_ids` (batch, target length), unless its head classifies
         or answers: its decoder then reads the same text, one place later. `hidden` and `logits` are the decoder's,
@@ -170,13 +172,17 @@ class LoadedModel:
 
     def _computed(self, batch, at: np.ndarray) -> Outputs:
         """`at` (batch, 1) is what a head reads that reads one position of each row."""
-        compares = isinstance(self.arch.head, Contrast)
-        text_level = self.arch.kind in TEXT_LEVEL or compares
+        kind, compares = self.arch.kind, isinstance(self.arch.head, Contrast)
+        text_level = kind in TEXT_LEVEL or compares
+        reads = {"at": at} if text_level else {"pair_at": at} if kind == "pretraining" else {}
         with jax.set_mesh(self.mesh):
-            out = self._forward(self.params, batch | ({"at": at} if text_level else {}))
-        silent = self.arch.kind == "none" and not compares
-        logits = None if silent else out.logits[:, 0] if text_level else out.logits
-        return Outputs(out.hidden, logits, out.memory)
+            out = self._forward(self.params, batch | reads)
+        silent = kind == "none" and not compares
+        logits = None if silent else out.logits[:, 0] if text_level or kind in AVERAGED else out.logits
+        if kind == "pretraining" and logits.shape[-1] == 1:
+            logits = logits[..., 0]
+        pairs = None if out.pair_logits is None else out.pair_logits[:, 0]
+        return Outputs(out.hidden, logits, out.memory, pair_logits=pairs)
 
     def predict(self, texts: list, batch: int = 32) -> list[dict]:
         """What the head says of each text; a pair of texts is a tuple.
@@ -267,7 +273,7 @@ class LoadedModel:
 
 def _arrays(out: Outputs) -> Outputs:
     memory = None if out.memory is None else out.memory.astype(jnp.float32)
-    return Outputs(out.hidden.astype(jnp.float32), out.logits, memory)
+    return Outputs(out.hidden.astype(jnp.float32), out.logits, memory, pair_logits=out.pair_logits)
 
 
 def counted(mask: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from jaxft.models.model import Model
 from jaxft.models.params import bind, shape, variables
 from jaxft.models.pretrained import architecture, open_pretrained
 
-HEADS = ("masked-lm", "causal-lm", "seq2seq-lm", "none")
+HEADS = ("masked-lm", "seq2seq-lm", "causal-lm", "none")
 
 
 def seconds(family: str) -> tuple[str, float]:

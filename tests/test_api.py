@@ -151,6 +151,30 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
         jaxft.load(str(tmp_path / "t5")).predict(["a text"])
 
 
+def test_one_side_of_an_encoder_decoder(tmp_path, one_device):
+    """The encoder of a sound and of a text, and a decoder that is given the text itself."""
+    theirs = make("whisper", "audio-classification", tmp_path / "sound")
+    sound = np.random.default_rng(0).standard_normal((2, 7, 22)).astype(np.float32)
+    found = jaxft.load(str(tmp_path / "sound"))(input_features=sound)
+    assert found.hidden.shape == (2, 11, 24) and found.logits.shape == (2, 5) and found.memory is None
+    expected = theirs(input_features=torch.tensor(sound)).logits.detach().numpy()
+    np.testing.assert_allclose(found.logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    ids, mask = np.random.default_rng(1).integers(5, 100, (2, 9)), np.ones((2, 9), np.int64)
+    mask[1, 6:] = 0
+    for family, head in (("t5", "token-classification"), ("whisper", "causal-lm")):
+        theirs = make(family, head, tmp_path / family)
+        ours = jaxft.load(str(tmp_path / family))
+        found = ours(ids, mask)
+        expected = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask)).logits.detach().numpy()
+        assert found.memory is None and found.logits.shape == expected.shape
+        atol = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(found.logits[mask > 0], expected[mask > 0], rtol=0, atol=atol)
+        with pytest.raises(UserError, match="decoder_input_ids are given, but"):
+            ours(ids, decoder_input_ids=ids)
+        with pytest.raises(UserError, match="takes input_ids, and no other input"):
+            ours(input_features=sound)
+
+
 def test_a_classifier_has_no_decoder_text(classifier):
     with pytest.raises(UserError, match="decoder_input_ids are given, but a sequence-classification model"):
         classifier([[5, 6]], decoder_input_ids=[[5, 6]])
@@ -240,9 +264,9 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     )
     words = refused(jaxft.load, str(tiny_bert), head="maskedlm")
     assert "'maskedlm'" in words and "Did you mean 'masked-lm'?" in words
-    assert "a bert model has no head 'causal-lm', only none" in refused(jaxft.load, str(tiny_bert), head="causal-lm")
-    words = refused(jaxft.load, str(tiny_bert), head="casual-lm")
-    assert "has no head 'casual-lm'" in words and "Did you mean 'causal-lm'" not in words  # which it has not either
+    assert "a bert model has no head 'seq2seq-lm', only none" in refused(jaxft.load, str(tiny_bert), head="seq2seq-lm")
+    words = refused(jaxft.load, str(tiny_bert), head="seq2seqlm")
+    assert "has no head 'seq2seqlm'" in words and "Did you mean 'seq2seq-lm'" not in words  # which it has not either
     assert "a gpt2 model has no head 'masked-lm'" in refused(jaxft.load, str(tiny_gpt2), head="masked-lm")
     assert "no config.json" in refused(jaxft.load, str(tmp_path))
     changes = {
@@ -288,6 +312,28 @@ def test_report(tiny_bert, loaded, one_device):
     assert set(model.report.new) == {f"head.{m}.{p}" for m in ("out", "pooler.dense") for p in ("kernel", "bias")}
     assert all(name.startswith("cls.") for name in model.report.unused) and len(model.report.unused) == 5
     assert "newly initialised: head.out.bias" in str(model.report) and "unused: cls." in str(model.report)
+
+
+@pytest.mark.parametrize(
+    "family, pair", [("bert", "seq_relationship_logits"), ("albert", "sop_logits"), ("electra", None)]
+)
+def test_pretraining(family, pair, tmp_path, one_device):
+    """Masked tokens and pairs, or replaced tokens, as transformers gives them."""
+    theirs, model = make(family, "pretraining", tmp_path), jaxft.load(str(tmp_path), head="pretraining")
+    ids, mask = np.random.default_rng(0).integers(5, 100, (2, 9)), np.ones((2, 9), np.int64)
+    mask[1, 6:] = 0
+    types = 1 * (np.arange(9) > 4) + np.zeros_like(ids)
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    with torch.no_grad():
+        expected = theirs(**{name: torch.tensor(x) for name, x in given.items()})
+    out = model(**given)
+    assert out.logits.dtype == jnp.float32 and out.logits.shape == expected[0].shape
+    np.testing.assert_allclose(out.logits[mask > 0], expected[0][torch.tensor(mask) > 0], rtol=0, atol=1e-5)
+    if pair is None:
+        assert out.pair_logits is None
+    else:
+        assert out.pair_logits.dtype == jnp.float32
+        np.testing.assert_allclose(out.pair_logits, expected[pair], rtol=0, atol=1e-5)
 
 
 def test_choices(tmp_path, one_device):

@@ -15,12 +15,12 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
-from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, scores_of_signal
+from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, needs, scores_of_signal
 
 import jaxft
 from jaxft.loop.summary import flops
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
-from jaxft.models.load import find_weights
+from jaxft.models.load import find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import bind, shardings, variables
 from jaxft.models.pretrained import architecture, open_pretrained
@@ -196,6 +196,7 @@ def check(theirs, head, tmp_path):
     embed = (ours.arch.spec.encoder or ours.arch.spec).embed
     if isinstance(embed, Patches | Frames):
         batch, decoded, places = signals_of(embed, ours.arch.spec.encoder is not None)
+        batch = {name: array for name, array in batch.items() if name != "at" or reads}
         signals = zip(batch[embed.key], decoded, strict=True)
         expected = [scores_of_signal(theirs, embed.argument, *pair) for pair in signals]
     else:
@@ -205,26 +206,30 @@ def check(theirs, head, tmp_path):
             decoded, decoder_batch = targets_of()
             batch, places = batch | decoder_batch, TARGETS
         expected = [logits_of(theirs, *pair) for pair in zip(texts, decoded, strict=True)]
+    pairs = [pair for _, _, pair in expected if pair is not None]
+    if head == "pretraining":
+        batch["pair_at"] = batch_of("first")[1]["at"]
     rng = np.random.default_rng(1)
     chosen = 0 if head == "none" else 1  # what the loss is made of
-    shapes = [values[chosen].shape for values in expected]
-    squares = head in ("none", "multiple-choice")  # of a single score the cross entropy is always 0
+    read = [values[chosen] for values in expected] + pairs
+    squares = head == "none" or read[0].shape[-1] == 1  # of a single score the cross entropy is always 0
+    shapes = [values.shape for values in read]
     targets = [np.float32(rng.standard_normal(s)) if squares else rng.integers(0, s[-1], s[0]) for s in shapes]
-    loss = loss_of([values[chosen] for values in expected], [torch.tensor(target) for target in targets], torch)
+    loss = loss_of(read, [torch.tensor(target) for target in targets], torch)
     loss.backward()
 
     def objective(params):
         out = bind(ours.model, params)(batch)
         values = of_texts(out.hidden, None, places) if head == "none" else of_texts(out.logits, reads, places)
-        return loss_of(values, targets, jnp), (out.hidden, None if head == "none" else out.logits)
+        values += of_texts(out.pair_logits, "first") if pairs else []
+        return loss_of(values, targets, jnp), (out.hidden, values)
 
     program = jax.jit(jax.value_and_grad(objective, has_aux=True))
-    (value, (hidden, logits)), gradients = program(ours.params)
-    for found, (wanted, _) in zip(of_texts(np.asarray(hidden), None, places), expected, strict=True):
+    (value, (hidden, values)), gradients = program(ours.params)
+    for found, (wanted, _, _) in zip(of_texts(np.asarray(hidden), None, places), expected, strict=True):
         close(found, wanted, "hidden states")
-    if head != "none":
-        for found, (_, wanted) in zip(of_texts(np.asarray(logits), reads, places), expected, strict=True):
-            close(found, wanted, "logits")
+    for found, wanted in zip(values, read, strict=True):
+        close(found, wanted, "what the loss reads")
     assert float(value) == pytest.approx(loss.item(), rel=1e-5)
     check_way_back(theirs, ours, tmp_path)
     check_gradients(theirs, ours, gradients, tmp_path)
@@ -422,9 +427,9 @@ def test_every_dropout_rate_is_read(family, tmp_path):
     file = tmp_path / "config.json"
     names = set(rates_of_config(transformers.AutoConfig.from_pretrained(tmp_path))) - IDLE.get(family, set())
     rates = {name: 0.2 + 0.01 * number for number, name in enumerate(sorted(names))}
-    file.write_text(json.dumps(json.loads(file.read_text()) | rates))
-    found = set()
+    config, found = json.loads(file.read_text()) | rates, set()
     for head in heads_of(family):
+        file.write_text(json.dumps(config | needs(family, head)))
         arch = architecture(open_pretrained(str(tmp_path)), head, 3)
         found |= rates_of((arch.spec, arch.head))
     assert {name for name, rate in rates.items() if rate not in found} == set()
@@ -515,10 +520,47 @@ def test_a_decoder_without_a_first_token(tmp_path):
         jaxft.load(str(tmp_path), head="sequence-classification")
 
 
+def test_a_language_model_that_sees_what_it_predicts(tmp_path):
+    """An encoder's attention under a causal language model, and the other way round."""
+    make("roberta", "causal-lm", tmp_path / "a")
+    make("electra", "masked-lm", tmp_path / "b")
+    assert all(layer.attn.causal for layer in architecture(open_pretrained(str(tmp_path / "a")), "none").spec.layers)
+    for name, head in (("a", "masked-lm"), ("b", "causal-lm")):
+        with pytest.raises(UserError, match=f"is_decoder={head == 'masked-lm'} is not supported"):
+            jaxft.load(str(tmp_path / name), head=head)
+
+
+def test_a_decoder_alone_is_no_model_of_both(tmp_path):
+    make("bart", "causal-lm", tmp_path)
+    with pytest.raises(UserError, match="is_decoder=True is not supported, only False: it is an encoder and a decoder"):
+        jaxft.load(str(tmp_path), head="seq2seq-lm")
+
+
+def test_a_sum_of_all_layers(tmp_path):
+    make("whisper", "audio-classification", tmp_path, use_weighted_layer_sum=True)
+    with pytest.raises(UserError, match="use_weighted_layer_sum=True is not supported"):
+        jaxft.load(str(tmp_path))
+
+
 def test_distances_that_nothing_reads(tmp_path):
     make("deberta_v2", "none", tmp_path, pos_att_type=[])
     with pytest.raises(UserError, match="pos_att_type names neither c2p nor p2c"):
         jaxft.load(str(tmp_path))
+
+
+def test_pairs_where_only_what_is_read_is_computed(tmp_path):
+    """Masked tokens and the beginnings of two texts a row, whose last layer is computed nowhere else."""
+    make("bert", "pretraining", tmp_path)
+    ours, batch = jaxft.load(str(tmp_path)), batch_of("first")[1]
+    batch |= {"pair_at": batch["at"], "at": np.array([[2, 9, 5], [1, 0, 8], [4, 7, 12], [1, 6, 11]])}
+    pretrained = open_pretrained(str(tmp_path))
+    read = Model(ours.arch.spec, ours.arch.head, hidden="read")
+    views, _ = find_weights(read, pretrained, ours.arch, "pretrained")
+    params = place(read, views, shardings(read, ours.mesh), dict.fromkeys(variables(read), jnp.float32), seed=0)
+    found, wanted = bind(read, params)(batch), bind(ours.model, ours.params)(batch)
+    assert found.logits.shape == (4, 3, 125) and found.pair_logits.shape == (4, 2, 2)
+    np.testing.assert_allclose(found.logits, wanted.logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.pair_logits, wanted.pair_logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [family for family, head in PAIRS if head == "sequence-classification"])
@@ -533,12 +575,27 @@ def test_flops_of_every_family(family, tmp_path):
     assert 0 < counted[1] < counted[0]
 
 
+def test_flops_of_a_decoder_alone(tmp_path):
+    """What it does not use is not counted: each weight of a matrix that a token meets is six of them."""
+    make("bart", "causal-lm", tmp_path)
+    arch = architecture(open_pretrained(str(tmp_path)))
+    model, batch = Model(arch.spec, arch.head), batch_of(None)[1]
+    tokens, width, layers = batch["tokens"].size, 24, 2
+    weights = 125 * width + layers * (4 * width**2 + 2 * width * 32)
+    scores = layers * 2 * tokens * LENGTH * width
+    assert flops(model, set(variables(model)), batch) == 6 * (tokens * weights + scores)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_backbone_of_a_model_with_any_head(family, tmp_path):
     """It is taken from each of the family's checkpoints; what is left over are the tensors of that head."""
     for head in heads_of(family):  # "none" comes first
         theirs = make(family, head, tmp_path / head)
         pretrained = open_pretrained(str(tmp_path / head))
+        if head in {of for of, _, _ in pretrained.family.sides}:
+            with pytest.raises(UserError, match="the checkpoint lacks|is an encoder and a decoder"):
+                jaxft.load(str(tmp_path / head), head="none")
+            continue
         arch = architecture(pretrained, "none")
         _, report = find_weights(Model(arch.spec, arch.head), pretrained, arch, "pretrained")
         prefix, stored = theirs.base_model_prefix + ".", load_file(tmp_path / head / "model.safetensors").keys()
@@ -547,11 +604,39 @@ def test_the_backbone_of_a_model_with_any_head(family, tmp_path):
         assert set(report.unused) == {name for name in stored if name.removeprefix(prefix) not in backbone}
 
 
+HALVES = {
+    ("t5", "token-classification"): "decoder.",
+    ("bart", "causal-lm"): "encoder.",
+    ("marian", "causal-lm"): "encoder.",
+    ("whisper", "causal-lm"): "encoder.",
+    ("whisper", "audio-classification"): "decoder.",
+}
+
+
+@pytest.mark.parametrize("family, head", HALVES, ids=map("-".join, HALVES))
+def test_one_side_of_a_whole_model(family, head, tmp_path):
+    """It is taken from the model of both; what is left over is the other side, and transformers reads what is saved."""
+    theirs = make(family, "none", tmp_path / "whole")
+    ours = jaxft.load(str(tmp_path / "whole"), head=head)
+    stored = load_file(tmp_path / "whole" / "model.safetensors")
+    assert set(ours.report.unused) == {name for name in stored if name.startswith(HALVES[family, head])}
+    assert all(name.startswith("head.") for name in ours.report.new)
+    ours.save(tmp_path / "half")
+    found, info = getattr(transformers, heads_of(family)[head]).from_pretrained(
+        tmp_path / "half", output_loading_info=True
+    )
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    side, state = {"encoder.": "decoder.", "decoder.": "encoder."}[HALVES[family, head]], found.state_dict()
+    for name, tensor in theirs.state_dict().items():
+        if name.startswith(side):
+            assert torch.equal(next(value for key, value in state.items() if key.endswith(name)), tensor), name
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_eight_devices_compute_what_one_does(family, tmp_path):
     """Rows over two, weights over two, heads, MLPs and vocabulary over two: the same loss and gradients."""
     heads = heads_of(family)
-    head = next((head for head in ("masked-lm", "causal-lm", "seq2seq-lm") if head in heads), "none")
+    head = next((head for head in ("masked-lm", "seq2seq-lm", "causal-lm") if head in heads), "none")
     make(family, head, tmp_path)
     ours = jaxft.load(str(tmp_path))
     embed, decodes = (ours.arch.spec.encoder or ours.arch.spec).embed, ours.arch.spec.encoder is not None
@@ -599,22 +684,15 @@ def test_every_head_of_transformers_is_here():
     for family in FAMILIES:
         stem = heads_of(family)["none"].removesuffix("Model")
         there = {head for head, name in KINDS.items() if hasattr(transformers, name.format(stem))}
+        there |= {"causal-lm"} if hasattr(transformers, stem + "LMHeadModel") else set()
         if lacking := there - heads_of(family).keys():
             missing[family] = lacking
     assert missing == KNOWN_GAPS
 
 
 KNOWN_GAPS = {
-    # Encoders turned into decoders.
-    "camembert": {"causal-lm"},
-    "electra": {"causal-lm"},
-    "roberta": {"causal-lm"},
-    "xlm_roberta": {"causal-lm"},
-    # One side of an encoder-decoder without the other.
-    **dict.fromkeys(["bart", "marian", "mbart", "pegasus", "whisper"], {"causal-lm"}),
-    **dict.fromkeys(["mt5", "t5", "umt5"], {"token-classification"}),
-    # One tower without the other.
-    "clip": {"image-classification"},
+    "clip": {"image-classification"},  # one tower without the other
+    "xlnet": {"causal-lm"},  # which reads permuted orders in two streams
 }
 
 

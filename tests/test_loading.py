@@ -63,6 +63,7 @@ def test_norms_may_be_named_gamma_and_beta(tiny_bert, tmp_path):
 
 POOLER, CLASSES = {"head.pooler.dense.kernel", "head.pooler.dense.bias"}, {"head.out.kernel", "head.out.bias"}
 TRANSFORM = {"head.dense.kernel", "head.dense.bias", "head.norm.scale", "head.norm.bias", "head.bias"}
+PAIRS = {f"head.pair.{part}.{kind}" for part in ("pooler.dense", "out") for kind in ("kernel", "bias")}
 # What is new when the weights of a class go into a head, and what stays unused: patterns of the checkpoint's names.
 BERTS = {
     ("BertModel", "none"): (set(), ()),
@@ -74,6 +75,8 @@ BERTS = {
     ("BertForMaskedLM", "masked-lm"): (set(), ()),
     ("BertForPreTraining", "none"): (set(), ("cls",)),
     ("BertForPreTraining", "sequence-classification"): (CLASSES, ("cls",)),
+    ("BertForPreTraining", "pretraining"): (set(), ()),
+    ("BertForMaskedLM", "pretraining"): (PAIRS, ()),
     ("BertForPreTraining", "masked-lm"): (set(), ("cls.seq_relationship", "bert.pooler")),
     ("BertForSequenceClassification", "none"): (set(), ("classifier",)),
     ("BertForSequenceClassification", "sequence-classification"): (set(), ()),

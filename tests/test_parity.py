@@ -28,9 +28,12 @@ def run(*flags):
         ("gpt_neox", "causal-lm"),
         ("llama", "question-answering"),
         ("bert", "none"),
+        ("bert", "pretraining"),
         ("electra", "multiple-choice"),
+        ("electra", "pretraining"),
         ("pegasus", "seq2seq-lm"),
         ("t5", "sequence-classification"),
+        ("t5", "token-classification"),
     ],
 )
 def test_equal(family, head, tmp_path, one_device):
@@ -48,6 +51,7 @@ def test_equal(family, head, tmp_path, one_device):
         assert names[: layers + 1] == wanted
         names = names[layers + 1 :]
     assert ("logits" in names) == (head != "none") and "loss" in names
+    assert ("logits of pairs" in names) == ((family, head) == ("bert", "pretraining"))
     stored = load_file(tmp_path / "model.safetensors").keys()
     trains = [name for name in stored if not name.endswith(("embed_positions.weight", "final_logits_bias"))]
     assert sum(name.startswith("gradient of ") for name in names) == len(stored if family != "pegasus" else trains)

@@ -140,3 +140,11 @@ def test_what_is_fixed_does_not_train(tmp_path):
     model, _, paths = laid_out(tmp_path, "seq2seq-lm", Full())
     fixed = {"embed.positions.embedding", "encoder.embed.positions.embedding", "head.bias"}
     assert set(variables(model)) - set(paths) == fixed
+
+
+def test_what_a_decoder_alone_does_not_use(tmp_path):
+    """Its attention to an encoder that is not there: neither gradients nor decay change it."""
+    make("bart", "causal-lm", tmp_path)
+    model, _, paths = laid_out(tmp_path, "causal-lm", Full())
+    left = set(variables(model)) - set(paths)
+    assert left == {path for path in variables(model) if ".cross." in path} and len(left) == 8

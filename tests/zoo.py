@@ -209,10 +209,15 @@ def model_type(family: str) -> str:
     return family.replace("_", "-") if family.replace("_", "-") in transformers.CONFIG_MAPPING else family
 
 
+def needs(family: str, head: str) -> dict:
+    """Settings without which the model has not this head: an encoder's attention, turned into a decoder's."""
+    return {"is_decoder": True} if head == "causal-lm" and "masked-lm" in heads_of(family) else {}
+
+
 def make(family: str, head: str, directory, **more) -> transformers.PreTrainedModel:
     """A perturbed random model, also written to the directory. `more` are further settings."""
     settings = SIZES | MORE.get(family, {}) | {"num_labels": 2 if head == "question-answering" else 5}
-    settings = {name: value for name, value in settings.items() if value is not None} | more
+    settings = {name: value for name, value in settings.items() if value is not None} | needs(family, head) | more
     config = transformers.AutoConfig.for_model(model_type(family), **settings)
     config._attn_implementation = "eager"
     theirs = getattr(transformers, heads_of(family)[head])(config).eval()
@@ -221,20 +226,22 @@ def make(family: str, head: str, directory, **more) -> transformers.PreTrainedMo
     return theirs
 
 
-def scores_of_signal(theirs, name: str, signal, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(hidden states (length, width), logits (slots, scores) or None) of an image or a sound, the argument `name`."""
+def scores_of_signal(theirs, name: str, signal, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+    """As `logits_of`, of an image or a sound, the argument `name`."""
     apart = hasattr(theirs, "text_model")
     texts = "input_ids" if apart else "decoder_input_ids"
     more = {} if decoder_ids is None else {texts: torch.tensor(decoder_ids)[None].long()}
     given = {name: torch.tensor(signal)[None], **more}
-    base = theirs.base_model(**given)
+    backbone = theirs.encoder if type(theirs).__name__.endswith("ForAudioClassification") else theirs.base_model
+    base = backbone(**given)
     hidden = (base.text_model_output if apart else base).last_hidden_state[0]
     logits = theirs(**given).get("logits")
-    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1])
+    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1]), None
 
 
-def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(hidden states (length, width), logits (slots, scores) or None) of one text without padding.
+def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """(hidden states (length, width), logits (slots, scores) or None, scores of pairs (1, classes) or None) of one text
+    without padding.
 
     `decoder_ids` are what the decoder reads, if that is another text.
     """
@@ -243,6 +250,10 @@ def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor
     out = theirs(ids[None] if "ForMultipleChoice" in type(theirs).__name__ else ids, output_hidden_states=True, **more)
     hidden = (out.get("decoder_hidden_states") or out.hidden_states)[-1][0]
     if "start_logits" in out:
-        return hidden, torch.stack([out.start_logits[0], out.end_logits[0]], -1)
+        return hidden, torch.stack([out.start_logits[0], out.end_logits[0]], -1), None
+    if "prediction_logits" in out:
+        return hidden, out.prediction_logits[0], out.get("seq_relationship_logits", out.get("sop_logits"))
     logits = out.get("logits")
-    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1])
+    if type(theirs).__name__.endswith("ForPreTraining"):  # one score for each token
+        return hidden, logits[0][:, None], None
+    return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1]), None

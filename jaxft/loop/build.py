@@ -17,6 +17,7 @@ from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
 from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
+from jaxft.models.sides import sided
 from jaxft.parallel.mesh import data_shards, make_mesh, sharding
 from jaxft.problems import UserError, raise_problems, suggest
 from jaxft.tasks.base import Setting
@@ -111,7 +112,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     mesh = make_mesh(cfg.mesh.sizes(jax.device_count()))
     pretrained = open_pretrained(cfg.model)
     sources = open_sources(cfg, splits)
-    spec = pretrained.family.spec(pretrained.reader)
+    spec, _, _ = sided(pretrained.family, pretrained.reader, cfg.task.head)
     if (argument := spec.source.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
     tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab, cfg.add_tokens)

@@ -8,6 +8,7 @@ import jax
 from jaxft.host_memory import peak_bytes
 from jaxft.models.model import Model
 from jaxft.models.params import shape, variables
+from jaxft.models.sides import Idle
 
 # Dense bfloat16 peak of one chip, FLOP/s, from the makers' data sheets; by words of JAX's `device_kind`. Of names that
 # begin alike the longer comes first.
@@ -41,7 +42,8 @@ def flops(model: Model, trained: set[str], batch: dict) -> float:
     lowest = min((_depth(model, path) for path in trained), default=math.inf)
     total = 0.0
     for path, variable in variables(model).items():
-        if not path.endswith((".kernel", ".embedding")):
+        idle = ".cross." in path and model.encoder is None
+        if idle or not path.endswith((".kernel", ".embedding")):
             continue
         size = math.prod(shape(variable)) * _share(model, path)
         if path.removeprefix("encoder.").startswith("embed.") and path.endswith(".embedding"):
@@ -67,7 +69,7 @@ def _attention(model: Model, name: str, lowest: float, slots: int, batch: dict) 
             layer = backbone.spec.layers[segment.start + place]
             for kind, part in (("attn", layer.attn), ("cross", layer.cross)):
                 query, key = (f"{name}layers.segments.{number}.{place}.{kind}.{x}.kernel" for x in "qk")
-                if part is None:
+                if part is None or isinstance(part, Idle):
                     continue
                 backward = 2 if _depth(model, query) >= lowest else 0
                 queries = slots if _at_slots(model, query) else _tokens(query, batch)

@@ -27,12 +27,15 @@ KINDS = {
     "masked-lm": "{}ForMaskedLM",
     "causal-lm": "{}ForCausalLM",
     "seq2seq-lm": "{}ForConditionalGeneration",
+    "pretraining": "{}ForPreTraining",
     "image-classification": "{}ForImageClassification",
+    "audio-classification": "{}ForAudioClassification",
 }
 # Heads that read one token of each text, or what stands for an image.
 TEXT_LEVEL = ("sequence-classification", "multiple-choice", "image-classification")
 # Heads for which the decoder of an encoder-decoder reads the text that its encoder has read.
 READ_AGAIN = ("sequence-classification", "question-answering")
+AVERAGED = ("audio-classification",)  # heads that read all of it at once
 FIXED_SCORES = {"question-answering": 2, "multiple-choice": 1}  # start and end; one for each choice
 
 
@@ -86,6 +89,27 @@ class ClassifierLayer(nnx.Module):
 
 
 @dataclass(frozen=True)
+class Average:
+    """Scores of a whole sound: of the mean of all its vectors, each mapped to another `width` before."""
+
+    classes: int
+    width: int
+
+    def build(self, width, vocab):
+        return AverageLayer(self, width)
+
+
+class AverageLayer(nnx.Module):
+    def __init__(self, part: Average, width: int):
+        self.project = Linear(width, part.width, ("embed", None))
+        self.out = Linear(part.width, part.classes, ("embed", None))
+
+    def __call__(self, hidden, tokens: Table, key, memory=None):
+        """From (batch, length, width) to (batch, 1, classes), float32."""
+        return self.out(jnp.mean(self.project(hidden), 1, keepdims=True)).astype(jnp.float32)
+
+
+@dataclass(frozen=True)
 class Transform:
     """The dense layer and norm before a masked language model's output layer."""
 
@@ -129,6 +153,27 @@ class LanguageModelLayer(nnx.Module):
         table = tokens if self.table is None else self.table
         bias = None if self.bias is None else self.bias[...]
         return Vocabulary(hidden, table.embedding[...], bias, self.part.cap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(LanguageModel):
+    """A masked language model and, beside it, scores of how the two halves of a text belong together.
+
+    Devlin et al. 2018, section 3.1: whether the second follows the first; Lan et al. 2020, section 3.1: their order.
+    """
+
+    pair: Classifier
+
+    def build(self, width, vocab):
+        return PretrainingLayer(self, width, vocab)
+
+
+class PretrainingLayer(LanguageModelLayer):
+    """`pair` reads other positions, the batch's `pair_at`; the model calls it."""
+
+    def __init__(self, part: Pretraining, width: int, vocab: int):
+        super().__init__(part, width, vocab)
+        self.pair = part.pair.build(width, vocab)
 
 
 @dataclass(frozen=True)

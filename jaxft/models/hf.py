@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxft.models.heads import KINDS, Classifier, LanguageModel, Pooler, Transform
+from jaxft.models.heads import KINDS, Classifier, LanguageModel, Pooler, Pretraining, Transform
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Family:
     buffers: tuple[str, ...] = ()  # patterns of tensors that are no parameters
     other_heads: tuple[str, ...] = ()  # and of those that may stand beside the head asked for
     prefixes: tuple[tuple[str, str], ...] = ()  # (head, its prefix), where that is another
+    # (head, "encoder" or "decoder", table of tokens), where a head has but one side of an encoder-decoder
+    sides: tuple[tuple[str, str, str | None], ...] = ()
 
     @property
     def all_prefixes(self) -> list[str]:
@@ -287,3 +289,10 @@ def masked_lm_head(tied: bool, transform: Transform, tokens, dense, behind, outp
     if tied:
         repeats[output + ".weight"] = tokens + ".weight"
     return LanguageModel(tied, biased, transform), rows, repeats
+
+
+def pretraining_head(masked_lm, pair: Classifier, pooler: str, output: str):
+    """What a family's `head` returns for a masked language model, `masked_lm`, with the scores of pairs beside it."""
+    part, rows, repeats = masked_lm
+    rows = [*rows, Row(pooler, "head.pair.pooler.dense", linear), Row(output, "head.pair.out", linear)]
+    return Pretraining(**vars(part), pair=pair), rows, repeats

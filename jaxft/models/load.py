@@ -211,7 +211,8 @@ class _Finder:
         left = {name: base for name, base in left.items() if not _matches(self.family.buffers, base)}
         repeats = {self.family.base(name) for name in self.arch.repeats}
         left = {name: base for name, base in left.items() if base not in repeats}
-        unused = sorted(name for name, base in left.items() if _matches(self.family.other_heads, base))
+        absent, others = self.arch.absent, self.family.other_heads
+        unused = sorted(name for name, base in left.items() if base in absent or _matches(others, base))
         return unused, sorted(left.keys() - set(unused))
 
     def broken_ties(self) -> list[str]:

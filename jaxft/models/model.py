@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxft.models.attention import Context
 from jaxft.models.dropout import dropout
+from jaxft.models.heads import PretrainingLayer
 from jaxft.models.parts import Table, read, subkey
 from jaxft.models.spec import Spec
 from jaxft.models.stack import Stack, plan
@@ -18,14 +19,15 @@ from jaxft.models.vocabulary import Vocabulary
 class Outputs(NamedTuple):
     """`hidden` (batch, length, width) after the last layer, and what the head says.
 
-    Of a model that computes what its head reads, `hidden` is (batch, slots, width). `memory` (batch, source length,
-    width) is the encoder's result, if there is one; `hidden` is then the decoder's.
+    Of a model that computes what its head reads, `hidden` is (batch, slots, width), with the pairs' places behind.
+    `memory` (batch, source length, width) is the encoder's result, if there is one; `hidden` is then the decoder's.
     """
 
     hidden: jax.Array
     scores: jax.Array | Vocabulary | None
     memory: jax.Array | None = None
     balance: jax.Array | None = None  # what to add to the mean loss, so that all experts have work
+    pair_logits: jax.Array | None = None  # float32 (batch, pairs, classes), of a head for pretraining
 
     @property
     def logits(self) -> jax.Array | None:
@@ -106,11 +108,21 @@ class Model(Backbone):
             result, states, _ = self.encoder.run(batch, subkey(key, 4), tokens)
             memory = result, batch["segments"]
             batch = decoder_batch(batch, self.spec.start)
+        pair_at = batch.get("pair_at") if isinstance(self.head, PretrainingLayer) else None
+        if pair_at is not None and self.hidden == "read":
+            batch = batch | {"at": jnp.concatenate([at, pair_at], 1)}
         x, hidden, balance = self.run(batch, key, memory=memory)
         if self.head is None:
             return Outputs(hidden, None, states, balance)
-        seen = x if self.hidden == "read" else read(x, at)
-        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2), memory[0]), states, balance)
+        seen, of_pairs = self._seen(x, at, pair_at)
+        pairs = None if of_pairs is None else self.head.pair(of_pairs, self.embed.tokens, subkey(key, 5))
+        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2), memory[0]), states, balance, pairs)
+
+    def _seen(self, x, at, pair_at):
+        """What the head reads of the result, and what its scores of pairs read, where it has those."""
+        if self.hidden != "read":
+            return read(x, at), None if pair_at is None else read(x, pair_at)
+        return (x, None) if pair_at is None else jnp.split(x, [at.shape[1]], 1)
 
 
 def unbalance(routes_2e: jax.Array) -> jax.Array:

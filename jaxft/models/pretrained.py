@@ -11,6 +11,7 @@ import numpy as np
 from jaxft.models.heads import FIXED_SCORES, READ_AGAIN
 from jaxft.models.hf import Entry, Family
 from jaxft.models.reader import ConfigReader, read_config, read_raw
+from jaxft.models.sides import entries, sided
 from jaxft.models.spec import Spec
 from jaxft.models.tensors import has_weights, open_tensors
 from jaxft.problems import raise_problems, suggest
@@ -46,6 +47,7 @@ class Architecture:
     entries: list[Entry]
     repeats: dict[str, str]  # tensors that tie to others: their name -> the name of the one that counts
     prefix: str  # of the backbone's tensors in a checkpoint with this head
+    absent: frozenset[str] = frozenset()  # names of tensors of the side that this head does without
     fewer: int | None = None  # tokens that the checkpoint knows, where the model has rows for more
 
 
@@ -82,7 +84,7 @@ def architecture(
         known = list(family.architectures)
         model = f"a {pretrained.raw['model_type']} model"
         raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
-    spec = family.spec(reader)
+    spec, backbone, absent = sided(family, reader, kind)
     classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
     if kind in READ_AGAIN and spec.encoder is not None and spec.start is None:
         raise_problems(["config.json has no decoder_start_token_id: what does the decoder's text begin with?"])
@@ -94,12 +96,11 @@ def architecture(
     head, head_rows, repeats = family.head(reader, kind, classes)
     reader.check()
     prefix = dict(family.prefixes).get(kind, family.prefix)
-    rows = [row._replace(theirs=prefix + row.theirs) for row in family.rows(reader)] + head_rows
-    layers = len(spec.layers), len(spec.encoder.layers) if spec.encoder else 0
-    entries = [entry for row in rows for entry in row.entries(*layers)]
+    rows = [row._replace(theirs=prefix + row.theirs) for row in backbone] + head_rows
     if dropout is not None:
         spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
-    return Architecture(spec, kind, head, entries, repeats, prefix, known if known < vocabulary else None)
+    fewer = known if known < vocabulary else None
+    return Architecture(spec, kind, head, entries(rows, spec), repeats, prefix, absent, fewer)
 
 
 def stored_classes(pretrained: Pretrained) -> int:

@@ -15,7 +15,7 @@ IGNORED = frozenset(
     """_name_or_path architectures model_type transformers_version dtype torch_dtype id2label label2id problem_type
     num_labels finetuning_task use_cache initializer_range return_dict output_attentions output_hidden_states
     chunk_size_feed_forward gradient_checkpointing pretraining_tp tokenizer_class task_specific_params
-    output_past eos_token_ids bos_token_id eos_token_id pad_token_id
+    is_encoder_decoder output_past eos_token_ids bos_token_id eos_token_id pad_token_id
     sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id
     max_length max_new_tokens do_sample temperature top_k top_p num_beams _attn_implementation auto_map
     classifier_dropout head_type directionality pruned_heads""".split()

@@ -33,7 +33,7 @@ class Layer:
     parallel: bool = False  # the MLP reads what attention reads (by way of `attn_in` where there is no `mlp_in`)
     residual: float = 1.0  # factor of each sublayer's output
     times: int = 1  # how often it runs, on its own result
-    cross: Part | None = None  # attention to the encoder's result
+    cross: Part | None = None  # attention to the encoder's result; idle where there is none
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Block(nnx.Module):
             x = x + y + self.added("mlp_out", self.mlp(seen, context, subkey(key, 3), at), subkey(key, 2))
         else:
             x = self.norm("attn_res", x + y)
-            if self.cross is not None:
+            if self.cross is not None and context.memory is not None:
                 y = self.cross(self.norm("cross_in", x), context, subkey(key, 4), at)
                 x = self.norm("cross_res", x + self.added("cross_out", y, subkey(key, 5)))
             y = self.mlp(self.norm("mlp_in", x), context, subkey(key, 3), at)
@@ -130,7 +130,7 @@ class Stack(nnx.Module):
         states, routes = [], context.routes
         for part in self.parts:
             context.prepare(part.attn)
-            if part.cross is not None:
+            if part.cross is not None and context.memory is not None:
                 context.prepare(part.cross)
         for segment, blocks in zip(self.plan, self.segments, strict=True):
             last = segment.start + segment.period * segment.repeats == len(self.parts)

@@ -116,25 +116,32 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
         out = bind(every, params)(batch)
         values = [_of_text(out, row, place, model) for row, place in enumerate(places)]
         losses = [_loss(value, text["targets"]) for value, text in zip(values, texts, strict=True)]
-        return sum(losses), (out.hidden, out.memory, values)
+        if pairs := list(out.pair_logits) if texts[0]["pair"] is not None else []:
+            losses += [_loss(pair, text["pair_targets"]) for pair, text in zip(pairs, texts, strict=True)]
+        return sum(losses), (out.hidden, out.memory, values, pairs)
 
     with jax.set_mesh(model.mesh), jax.default_matmul_precision("highest"):
-        (total, (hidden, memory, values)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+        (total, (hidden, memory, values, pairs)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+            model.params
+        )
     checks, spec = [], model.arch.spec
     if memory is not None:
         states = [text["memory"] for text in texts]
         checks += _hidden_checks(np.asarray(memory), sources, states, spec.encoder, "the encoder's ")
     checks += _hidden_checks(np.asarray(hidden), places, [text["hidden"] for text in texts], spec)
     if texts[0]["logits"] is not None:
-        pairs = [(value, text["logits"]) for value, text in zip(values, texts, strict=True)]
-        checks.append(_check("logits", pairs, "logits"))
+        found = [(value, text["logits"]) for value, text in zip(values, texts, strict=True)]
+        checks.append(_check("logits", found, "logits"))
+    if pairs:
+        found = [(pair, text["pair"]) for pair, text in zip(pairs, texts, strict=True)]
+        checks.append(_check("logits of pairs", found, "logits"))
     checks.append(_check("loss", [(total, reference["loss"])], "loss"))
     return checks + _gradient_checks(every, gradients, model, reference)
 
 
 def _texts(reference) -> list[dict]:
     count = sum(name.endswith(".tokens") for name in reference)
-    keys = ("tokens", "decoder_tokens", "memory", "hidden", "logits", "targets")
+    keys = ("tokens", "decoder_tokens", "memory", "hidden", "logits", "targets", "pair", "pair_targets")
     return [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
 
 
@@ -166,6 +173,8 @@ def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray
     if model.arch.kind in TEXT_LEVEL:
         ends = [place.start if model.arch.spec.reads == "first" else place.stop - 1 for place in places]
         batch["at"] = np.array(ends, np.int32)[:, None]
+    if model.arch.kind == "pretraining":
+        batch["pair_at"] = np.array([place.start for place in places], np.int32)[:, None]
     return batch, sources, places
 
 

@@ -3,6 +3,7 @@
 Of each text, alone and without padding (n tokens, L layers, w wide, s slots of the head, c scores):
     I.tokens  int32 (n,)                I.hidden   float32 (L + 1, n, w): the embeddings, and after each layer
     I.logits  float32 (s, c)            I.targets  int32 (s,); float32 (n, w) without a head, (s, 1) for one score
+    I.pair    float32 (1, classes)      I.pair_targets  int32 (1,), of a head for pretraining with scores of pairs
 and of an encoder-decoder, whose `hidden` is the decoder's, (L + 1, m, w):
     I.decoder_tokens  int32 (m,), if that is another text      I.memory  the encoder's hidden states
 and over all of them `loss`, summed, `gradient.NAME` of every tensor NAME of the checkpoint, and `head`.
@@ -48,7 +49,7 @@ def compute(job: Job) -> dict[str, np.ndarray]:
             arrays[f"{number}.decoder_tokens"] = np.array(job.decoder_texts[number], np.int32)
         out = model(ids[None] if job.head == "multiple-choice" else ids, output_hidden_states=True, **more)
         states = out.decoder_hidden_states if "decoder_hidden_states" in out else out.hidden_states
-        hidden, logits = torch.cat(states), logits_of(out)
+        hidden, logits, pair = torch.cat(states), logits_of(out, job.head), pair_of(out)
         if "encoder_hidden_states" in out:
             arrays[f"{number}.memory"] = torch.cat(out.encoder_hidden_states).detach().numpy()
         arrays[f"{number}.tokens"] = np.array(tokens, np.int32)
@@ -60,17 +61,34 @@ def compute(job: Job) -> dict[str, np.ndarray]:
             targets = np.float32(rng.standard_normal(values.shape))
             loss = loss + ((values - torch.tensor(targets)) ** 2).sum()
         else:
-            targets = rng.integers(0, logits.shape[-1], len(logits)).astype(np.int32)
-            loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor(targets).long(), reduction="sum")
+            targets, entropy = cross_entropy(logits, rng)
+            loss = loss + entropy
         arrays[f"{number}.targets"] = targets
+        if pair is not None:
+            arrays[f"{number}.pair"] = pair.detach().numpy()
+            arrays[f"{number}.pair_targets"], entropy = cross_entropy(pair, rng)
+            loss = loss + entropy
     loss.backward()
     return arrays | {"loss": np.float64(loss.item())} | gradients_of(model)
 
 
-def logits_of(out) -> torch.Tensor | None:
+def cross_entropy(logits: torch.Tensor, rng) -> tuple[np.ndarray, torch.Tensor]:
+    """(random targets, the summed error)."""
+    targets = rng.integers(0, logits.shape[-1], len(logits)).astype(np.int32)
+    return targets, torch.nn.functional.cross_entropy(logits, torch.tensor(targets).long(), reduction="sum")
+
+
+def pair_of(out) -> torch.Tensor | None:
+    """(1, classes) of a batch of one text, where there are scores of pairs."""
+    return out.get("seq_relationship_logits", out.get("sop_logits"))
+
+
+def logits_of(out, head: str) -> torch.Tensor | None:
     """(slots, scores) of a batch of one text."""
     if "start_logits" in out:
         return torch.stack([out.start_logits[0], out.end_logits[0]], -1)
+    if head == "pretraining":  # of a masked language model, or one score for each token
+        return out.prediction_logits[0] if "prediction_logits" in out else out.logits[0][:, None]
     return out.logits.reshape(-1, out.logits.shape[-1]) if "logits" in out else None
 
 

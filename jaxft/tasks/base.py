@@ -19,6 +19,10 @@ A batch has rows of one length, each holding one example (padded) or several (pa
     decoder_tokens, decoder_segments, decoder_positions   int32 (rows, target length): what a decoder behind an encoder
                                          reads, in the row and segment of its text; absent: the same text, one place
                                          later. `at` and the rest are then those of the decoder
+    pair_at  int32 (rows, pairs)         for the head `pretraining`: where each text of the row begins, which is where
+                                         the scores of pairs read (`out.pair_logits`); `at` stays the masked ones'.
+                                         A task's `pair_targets` and `pair_weights` are (rows, pairs) too; unused pairs
+                                         have weight 0
     index    int32 (rows, slots)         in evaluation only: number of the example that a slot belongs to, or -1
 """
 

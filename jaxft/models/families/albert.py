@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from jaxft.models.families import bert
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head, norm
+from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head, norm, pretraining_head
 from jaxft.models.parts import LayerNorm, Projection
 
 
@@ -12,6 +12,7 @@ def spec(c):
     c.ignore("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks")  # of the first checkpoints
     c.ignore("classifier_dropout_prob")  # of heads
     c.expect("inner_group_num", 1, "several layers in a group are not implemented")
+    c.expect("is_decoder", False, "attention is never causal, whatever this says")
     groups, times = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
     same = bert.spec(c)
     layer = replace(same.layers[0], times=times, drops=frozenset(["attn_out"]))
@@ -48,7 +49,7 @@ def head(c, kind, classes):
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return bert.head(c, kind, classes)
-    return masked_lm_head(
+    masked_lm = masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps), c.embedding_size),
         tokens="albert.embeddings.word_embeddings",
@@ -57,12 +58,16 @@ def head(c, kind, classes):
         output="predictions.decoder",
         bias="predictions.bias",
     )
+    if kind == "pretraining":
+        pair = Classifier(classes, Pooler("tanh"), dropout=rate)
+        return pretraining_head(masked_lm, pair, pooler.theirs, "sop_classifier.classifier")
+    return masked_lm
 
 
 FAMILY = replace(
     bert.FAMILY,
     prefix="albert.",
-    architectures=architectures("Albert", ENCODER_HEADS),
+    architectures=architectures("Albert", ENCODER_HEADS + " pretraining"),
     spec=spec,
     rows=rows,
     head=head,

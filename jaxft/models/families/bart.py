@@ -15,7 +15,6 @@ def spec(c, before=False, start=None, **embed) -> Spec:
 
     `start` is what a decoder's text begins with, whatever config.json says.
     """
-    c.expect("is_decoder", False, "it is an encoder and a decoder here")
     c.expect("tie_word_embeddings", True, "tables of tokens that are not one are not implemented")
     c.ignore("encoder_layerdrop", "decoder_layerdrop")  # of training in PyTorch
     c.ignore("forced_eos_token_id", "forced_bos_token_id")  # of generation
@@ -69,14 +68,19 @@ def rows(c, before=False) -> list[Row]:
 
 
 def head(c, kind: str, classes: int, prefix: str = "model."):
-    repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
+    names = ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")
+    shared, *copies, output = (name + ".weight" if name == "lm_head" else f"{prefix}{name}.weight" for name in names)
+    if kind == "causal-lm":  # of the decoder alone
+        c.ignore("is_decoder")
+        return LanguageModel(True, False), [], dict.fromkeys([shared, copies[0], output], copies[1])
+    c.expect("is_decoder", False, "it is an encoder and a decoder here; the head causal-lm is the decoder alone")
+    repeats = dict.fromkeys(copies, shared)
     if kind != "seq2seq-lm":
         return *rereading_head(c, kind, classes), repeats
-    repeats["lm_head.weight"] = prefix + "shared.weight"
-    return LanguageModel(True, "fixed"), [Row("final_logits_bias", "head.bias", one_row)], repeats
+    return LanguageModel(True, "fixed"), [Row("final_logits_bias", "head.bias", one_row)], repeats | {output: shared}
 
 
-HEADS = "none seq2seq-lm sequence-classification question-answering"
+HEADS = "none seq2seq-lm causal-lm sequence-classification question-answering"
 FAMILY = Family(
     "model.",
     architectures("Bart", HEADS),
@@ -84,5 +88,6 @@ FAMILY = Family(
     rows,
     head,
     buffers=(r"(en|de)coder\.version",),
+    sides=(("causal-lm", "decoder", "decoder.embed_tokens"),),
     other_heads=(r"lm_head\..*", r"final_logits_bias", r"classification_head\..*", r"qa_outputs\..*"),
 )

@@ -2,15 +2,24 @@
 
 from jaxft.models.attention import Attention
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
+from jaxft.models.hf import (
+    ENCODER_HEADS,
+    Family,
+    Row,
+    architectures,
+    embedding,
+    linear,
+    masked_lm_head,
+    norm,
+    pretraining_head,
+)
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 
 def spec(c) -> Spec:
     c.expect("position_embedding_type", "absolute", "relative positions are not implemented")
-    c.expect("is_decoder", False, "BERT is an encoder here")
-    c.expect("add_cross_attention", False, "BERT is an encoder here")
+    c.expect("add_cross_attention", False, "there is no encoder here whose result could be read")
     heads = c.num_attention_heads
     ln = LayerNorm(c.layer_norm_eps)
     layer = Layer(
@@ -18,7 +27,7 @@ def spec(c) -> Spec:
             heads,
             heads,
             c.quotient("hidden_size", "num_attention_heads"),
-            causal=False,
+            causal=c.get("is_decoder", False),
             dropout=c.attention_probs_dropout_prob,
         ),
         Dense(c.intermediate_size, c.hidden_act),
@@ -64,7 +73,8 @@ def head(c, kind: str, classes: int):
         return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
-    return masked_lm_head(
+    expect_sight(c, kind)
+    masked_lm = masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
         tokens="bert.embeddings.word_embeddings",
@@ -73,11 +83,23 @@ def head(c, kind: str, classes: int):
         output="cls.predictions.decoder",
         bias="cls.predictions.bias",
     )
+    if kind == "pretraining":
+        pair = Classifier(2, Pooler("tanh"))
+        return pretraining_head(masked_lm, pair, "bert.pooler.dense", "cls.seq_relationship")
+    return masked_lm
+
+
+def expect_sight(c, kind: str) -> None:
+    """Refuse a causal language model that sees what it predicts, and a masked one that sees only what comes before."""
+    if kind == "causal-lm":
+        c.expect("is_decoder", True, "a causal language model sees what comes before; to train one, set it to true")
+    else:
+        c.expect("is_decoder", False, "a masked language model sees all of a text; the head of this one is causal-lm")
 
 
 FAMILY = Family(
     "bert.",
-    architectures("Bert", ENCODER_HEADS),
+    architectures("Bert", ENCODER_HEADS + " pretraining") | {"causal-lm": "BertLMHeadModel"},
     spec,
     rows,
     head,

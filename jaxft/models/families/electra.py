@@ -26,10 +26,17 @@ def head(c, kind, classes):
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
         rows = [Row("classifier.dense", "head.pooler.dense", linear), Row("classifier.out_proj", "head.out", linear)]
         return Classifier(classes, Pooler("gelu", rate), dropout=rate), rows, {}
+    if kind == "pretraining":  # whether a token was replaced (Clark et al. 2020, section 2)
+        rows = [
+            Row("discriminator_predictions.dense", "head.pooler.dense", linear),
+            Row("discriminator_predictions.dense_prediction", "head.out", linear),
+        ]
+        return Classifier(1, Pooler(c.hidden_act)), rows, {}
     if kind == "multiple-choice":
         return choice(c, classes)
-    if kind != "masked-lm":
+    if kind not in ("masked-lm", "causal-lm"):
         return bert.head(c, kind, classes)
+    bert.expect_sight(c, kind)
     return masked_lm_head(
         tied,
         Transform("gelu", LayerNorm(c.layer_norm_eps), c.embedding_size),
@@ -51,7 +58,7 @@ def choice(c, classes):
 FAMILY = replace(
     bert.FAMILY,
     prefix="electra.",
-    architectures=architectures("Electra", ENCODER_HEADS),
+    architectures=architectures("Electra", ENCODER_HEADS + " causal-lm pretraining"),
     spec=spec,
     rows=rows,
     head=head,

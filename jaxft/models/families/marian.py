@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from jaxft.models.families import bart
-from jaxft.models.hf import Row, embedding
+from jaxft.models.hf import Row, architectures, embedding
 from jaxft.models.sinusoids import sinusoids
 
 
@@ -22,13 +22,13 @@ def rows(c):
 def head(c, kind: str, classes: int):
     part, rows, repeats = bart.head(c, kind, classes)
     if not c.share_encoder_decoder_embeddings:
-        repeats = {name: "model.decoder.embed_tokens.weight" for name in repeats if name == "lm_head.weight"}
+        repeats = {"lm_head.weight": "model.decoder.embed_tokens.weight"} if part else {}
     return part, rows, repeats
 
 
 FAMILY = replace(
     bart.FAMILY,
-    architectures={"none": "MarianModel", "seq2seq-lm": "MarianMTModel"},
+    architectures=architectures("Marian", "none causal-lm") | {"seq2seq-lm": "MarianMTModel"},
     spec=spec,
     rows=rows,
     head=head,

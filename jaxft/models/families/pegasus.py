@@ -14,7 +14,7 @@ def spec(c):
 
 FAMILY = replace(
     bart.FAMILY,
-    architectures=architectures("Pegasus", "none seq2seq-lm"),
+    architectures=architectures("Pegasus", "none seq2seq-lm causal-lm"),
     spec=spec,
     rows=partial(bart.rows, before=True),
 )

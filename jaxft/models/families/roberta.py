@@ -23,9 +23,10 @@ def head(c, kind, classes):
     if kind == "multiple-choice":
         rows = [Row("roberta.pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("tanh"), dropout=c.hidden_dropout_prob), rows, {}
-    if kind != "masked-lm":
+    if kind not in ("masked-lm", "causal-lm"):
         part, rows, repeats = bert.head(c, kind, classes)
         return part, [row._replace(theirs=row.theirs.replace("bert.", "roberta.")) for row in rows], repeats
+    bert.expect_sight(c, kind)
     return masked_lm_head(
         tied,
         Transform("gelu", LayerNorm(c.layer_norm_eps)),
@@ -37,10 +38,11 @@ def head(c, kind, classes):
     )
 
 
+HEADS = ENCODER_HEADS + " causal-lm"
 FAMILY = replace(
     bert.FAMILY,
     prefix="roberta.",
-    architectures=architectures("Roberta", ENCODER_HEADS),
+    architectures=architectures("Roberta", HEADS),
     spec=spec,
     head=head,
     other_heads=(r"lm_head\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),

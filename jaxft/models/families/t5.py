@@ -2,7 +2,7 @@
 
 from jaxft.models.attention import Attention, CrossAttention
 from jaxft.models.distances import Buckets
-from jaxft.models.heads import LanguageModel
+from jaxft.models.heads import Classifier, LanguageModel
 from jaxft.models.hf import Family, Row, architectures, distances, embedding, linear, norm, rereading_head
 from jaxft.models.parts import Dense, Embed, Gated, RMSNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
@@ -55,8 +55,10 @@ def head(c, kind: str, classes: int, scaled: bool | None = None):
     """`scaled`: hidden states are divided by the root of their width before they meet the table of tokens."""
     c.ignore("tie_word_embeddings")  # the matrices of the checkpoint say whether they are tied
     scaled = c.get("scale_decoder_outputs", True) if scaled is None else scaled
-    prefix = "transformer." if kind == "sequence-classification" else ""
+    prefix = dict(FAMILY.prefixes).get(kind, "")
     repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
+    if kind == "token-classification":
+        return Classifier(classes, dropout=c.classifier_dropout), [Row("classifier", "head.out", linear)], repeats
     if kind != "seq2seq-lm":
         return *rereading_head(c, kind, classes), repeats
     tables = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")  # of which a file may have any
@@ -67,7 +69,7 @@ def head(c, kind: str, classes: int, scaled: bool | None = None):
     return part, [Row("lm_head", "head.table", embedding)], repeats
 
 
-HEADS = "none seq2seq-lm sequence-classification question-answering"
+HEADS = "none seq2seq-lm sequence-classification token-classification question-answering"
 FAMILY = Family(
     "",
     architectures("T5", HEADS),
@@ -75,6 +77,7 @@ FAMILY = Family(
     rows,
     head,
     buffers=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
-    other_heads=(r"lm_head\..*", r"classification_head\..*", r"qa_outputs\..*"),
-    prefixes=(("sequence-classification", "transformer."),),
+    other_heads=(r"lm_head\..*", r"classification_head\..*", r"classifier\..*", r"qa_outputs\..*"),
+    prefixes=(("sequence-classification", "transformer."), ("token-classification", "transformer.")),
+    sides=(("token-classification", "encoder", "shared"),),
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from jaxft.models.attention import Attention, CrossAttention
 from jaxft.models.families import bart
-from jaxft.models.heads import LanguageModel
+from jaxft.models.heads import Average, LanguageModel
 from jaxft.models.hf import Row, architectures, embedding, linear
 from jaxft.models.parts import Dense, Embed
 from jaxft.models.signals import Frames
@@ -58,15 +58,21 @@ def head(c, kind: str, classes: int):
     tied = c.get("tie_word_embeddings", True)
     if kind == "none":
         return None, [], {}
+    if kind == "audio-classification":
+        c.expect("use_weighted_layer_sum", False, "a sum of all layers' results is not implemented")
+        rows = [Row("projector", "head.project", linear), Row("classifier", "head.out", linear)]
+        return Average(classes, c.classifier_proj_size), rows, {}
     repeats = {"proj_out.weight": "model.decoder.embed_tokens.weight"} if tied else {}
     return LanguageModel(tied, False), [Row("proj_out", "head.table", embedding)], repeats
 
 
 FAMILY = replace(
     bart.FAMILY,
-    architectures=architectures("Whisper", "none seq2seq-lm"),
+    architectures=architectures("Whisper", "none seq2seq-lm causal-lm audio-classification"),
     spec=spec,
     rows=rows,
     head=head,
+    prefixes=(("audio-classification", ""),),
+    sides=(*bart.FAMILY.sides, ("audio-classification", "encoder", None)),
     other_heads=(r"proj_out\..*", r"projector\..*", r"classifier\..*", r"layer_weights"),
 )

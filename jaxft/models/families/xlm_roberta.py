@@ -3,6 +3,6 @@
 from dataclasses import replace
 
 from jaxft.models.families import roberta
-from jaxft.models.hf import ENCODER_HEADS, architectures
+from jaxft.models.hf import architectures
 
-FAMILY = replace(roberta.FAMILY, architectures=architectures("XLMRoberta", ENCODER_HEADS))
+FAMILY = replace(roberta.FAMILY, architectures=architectures("XLMRoberta", roberta.HEADS))
