@@ -20,7 +20,7 @@ SHORT = (
 
 
 def test_the_readme_has_these_commands():
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     assert COMMANDS[0].startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
     )
@@ -55,7 +55,7 @@ def test_quick_start_and_what_follows(checkout):
     assert {"config.json", "metrics.jsonl", "report.html", "checkpoints", "model"} <= set(
         os.listdir(checkout / "runs/quickstart")
     )
-    _, _, _, evaluate, predict, export = COMMANDS
+    evaluate, predict, export = COMMANDS[3:6]
     assert json.loads(run(evaluate, checkout)) == scores
     assert json.loads(run(predict, checkout))["rows"] == 372
     answers = [json.loads(line) for line in (checkout / "runs/answers.jsonl").read_text().splitlines()]
@@ -74,6 +74,24 @@ def test_own_data(checkout):
     assert scores["split"] == "test"
     config = json.loads((checkout / "runs/mine/config.json").read_text())
     assert config["data"]["path"] == "mine.csv" and config["task"]["label"] == "topic"
+
+
+@pytest.mark.slow
+def test_questions(checkout):
+    asked = {
+        "id": "1",
+        "question": "who sat?",
+        "answers": [{"text": "a cat", "answer_start": 0}],
+        "is_impossible": False,
+    }
+    nothing = {"id": "2", "question": "why?", "answers": [], "plausible_answers": [], "is_impossible": True}
+    paragraph = {"context": "a cat sat on the mat", "qas": [asked, nothing]}
+    for name in ("train-v2.0.json", "dev-v2.0.json"):
+        (checkout / name).write_text(json.dumps({"data": [{"title": "cats", "paragraphs": [paragraph]}]}))
+    tiny = "model=jaxft/assets/tiny-encoder max_len=48 task.stride=8 rows.length=48 batch=2"
+    scores = json.loads(run(" ".join([COMMANDS[6], *(f"--config.{one}" for one in tiny.split())]), checkout))
+    assert {"f1", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh"} <= scores.keys()
+    assert json.loads((checkout / "runs/squad/predictions/validation.json").read_text()).keys() == {"1", "2"}
 
 
 def test_the_configuration_that_the_readme_shows(tmp_path):
