@@ -13,7 +13,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from conftest import TEXTS, bert_config, byte_bpe, model_of, rows_of, save_perturbed, wordpiece
+from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,9 +26,11 @@ from jaxft.data.pipeline import Batches, EvalBatches
 from jaxft.data.source import Data
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import fit
+from jaxft.loop.page import data_rows
+from jaxft.loop.run import data_report
 from jaxft.loop.saved import evaluate_run
 from jaxft.models.model import Outputs
-from jaxft.models.params import bind, variables
+from jaxft.models.params import bind
 from jaxft.problems import UserError
 from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics
 from jaxft.tasks.answer import Answer, log_shares, place_of, windows
@@ -77,6 +79,9 @@ def asked(context, text, question="where is the cat", start=None):
 
 def unanswered(context, question="why"):
     return {"question": question, "context": context, "answers": {"text": [], "answer_start": []}}
+
+
+ROWS = [asked(text, text.split()[n], "the cat") for n, text in enumerate(TEXTS, 1)] + [unanswered(TEXTS[0])]
 
 
 def encoded_of(rows, tokenizer, max_len=40, stride=8, **more):
@@ -207,6 +212,9 @@ def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
     assert report["dropped"] == {"no answers, not even an empty list": 1}
     assert report["faults"] == {misplaced: 2, lost: 1}
     assert report["shown"][misplaced] == ["row 9: at 5 stands 'at ', not 'cat'", "row 10: at -1 stands '', not 'cat'"]
+    shown = data_rows({"train": report})
+    assert [f"rows with {misplaced}", 2] in shown and ["their windows", len(encoded)] in shown
+    assert f"1 with {lost} (row 11: {context[:20]!r}"[:-1] in data_report(report)
     # Nothing is learned of an answer that is misplaced; no window of an answer that is lost holds it.
     marks = [encoded[i]["targets"].sum() for i in range(len(encoded))]
     by_row = [{mark for mark, row in zip(marks, encoded.source, strict=True) if row == number} for number in range(13)]
@@ -232,28 +240,26 @@ def reader(tmp_path_factory, bert_tokenizer):
     return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("reader"))
 
 
-@pytest.fixture(scope="module")
-def some(bert_tokenizer):
-    rows = [asked(text, text.split()[n], "the cat", None) for n, text in enumerate(TEXTS, 1)] + [unanswered(TEXTS[0])]
-    return encoded_of(rows, bert_tokenizer)
+def xlnet(directory):
+    """A model that reads context and question the other way round."""
+    tokenizer = unigram()
+    config = transformers.XLNetConfig(vocab_size=len(tokenizer), d_model=24, n_layer=2, n_head=3, d_inner=32)
+    return save_perturbed(transformers.XLNetForQuestionAnsweringSimple(config), tokenizer, directory)
 
 
-def batches_of(encoded, rows, task):
-    return Batches(encoded, rows, len(encoded), 0, None, task.slots, 1, 64, 0)
-
-
-def test_loss_is_that_of_transformers_and_packing_changes_nothing(reader, some, one_device):
-    task, encoded = some
-    theirs = transformers.BertForQuestionAnswering.from_pretrained(reader, attn_implementation="eager").eval()
+@pytest.mark.parametrize("family", ["bert", "xlnet"])
+def test_loss_is_that_of_transformers_and_packing_changes_nothing(family, reader, tmp_path, one_device):
+    directory = reader if family == "bert" else xlnet(tmp_path)
+    ours = jaxft.load(str(directory))
+    task, encoded = encoded_of(ROWS, ours.tokenizer)
+    kinds = {"bert": transformers.BertForQuestionAnswering, "xlnet": transformers.XLNetForQuestionAnsweringSimple}
+    theirs = kinds[family].from_pretrained(directory, attn_implementation="eager").eval()
     wanted = []
-    for i in range(len(encoded)):
+    for i in range(len(encoded)):  # one row at a time: transformers' softmax would run over padding
         row = {key: torch.tensor(encoded[i][key], dtype=torch.long)[None] for key in ("tokens", "types")}
-        start, end = torch.tensor(encoded[i]["targets"]).argmax(0)
-        out = theirs(
-            row["tokens"], token_type_ids=row["types"], start_positions=start[None], end_positions=end[None]
-        )  # one row, so that there is no padding, which transformers' softmax would run over
+        start, end = torch.tensor(encoded[i]["targets"]).argmax(0)[:, None]
+        out = theirs(row["tokens"], token_type_ids=row["types"], start_positions=start, end_positions=end)
         wanted.append(out.loss.item())
-    ours = jaxft.load(str(reader))
 
     @jax.jit
     @jax.value_and_grad
@@ -263,14 +269,13 @@ def test_loss_is_that_of_transformers_and_packing_changes_nothing(reader, some, 
 
     found = {}
     for name, rows in {"padded": Pad(), "packed": Pack(length=64)}.items():
-        batch = batches_of(encoded, rows, task)[0]
+        batch = Batches(encoded, rows, len(encoded), 0, None, task.slots, 1, 64, 0)[0]
         batch.pop("index")
         assert (batch["segments"].max() > 1) == (name == "packed")
         found[name] = mean(ours.params, batch)
         assert float(found[name][0]) == pytest.approx(np.mean(wanted), abs=1e-5)
     for one, other in zip(*(jax.tree.leaves(found[name][1]) for name in found), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
-    assert set(variables(model_of(reader))) == set(ours.params)
 
 
 def test_shares_are_of_each_examples_own_tokens():
@@ -439,25 +444,23 @@ def test_the_recipe_from_file_to_prediction(version, reader, tmp_path, one_devic
     assert task == Answer(stride=16)
 
 
-def test_evaluation_does_not_depend_on_batches_or_padding(some, bert_tokenizer):
+def test_evaluation_does_not_depend_on_batches_or_padding(bert_tokenizer):
     """And its windows are each seen once: logits are made of the tokens, so that they are known."""
-    task, encoded = some
+    task, encoded = encoded_of(ROWS, bert_tokenizer)
     table = np.random.default_rng(0).standard_normal((len(bert_tokenizer), 2)).astype(np.float32)
-    rows = [asked(text, text.split()[n], "the cat", None) for n, text in enumerate(TEXTS, 1)] + [unanswered(TEXTS[0])]
 
+    @jax.jit
     def step(batch):
-        out = Outputs(None, jnp.array(table[batch["tokens"]]))
-        batch = {key: jnp.array(value) for key, value in batch.items()}
+        out = Outputs(None, jnp.array(table)[batch["tokens"]])
         return task.loss(out, batch), task.collect(out, batch) | {key: batch[key] for key in ("weights", "index")}
 
     found = []
-    for size in (1, 3, 16):
+    for size in (3, 16):
         batches = EvalBatches(encoded, Pad(), size, 0, None, task.slots, 1, 64, 0)
-        judge = partial(task.judge, encoded=encoded, rows=rows_of(rows))
+        judge = partial(task.judge, encoded=encoded, rows=rows_of(ROWS))
         found.append(evaluate(step, batches, lambda batch: batch, task, judge))
-    for other in found[1:]:
-        assert other.numbers == pytest.approx(found[0].numbers, abs=1e-6) and other.files == found[0].files
-    assert list(found[0].files[".json"]) == [str(number) for number in range(len(rows))]
+    assert found[1].numbers == pytest.approx(found[0].numbers, abs=1e-6) and found[1].files == found[0].files
+    assert list(found[0].files[".json"]) == [str(number) for number in range(len(ROWS))]
 
 
 def test_pairs_are_asked_for(reader, one_device):
