@@ -37,7 +37,7 @@ if __name__ == "__main__":
         Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR"),
         Flag("input", "rows: any file that training reads", required=True, value="FILE"),
         Flag("output", "where the answers go", required=True, value="FILE.jsonl"),
-        Flag("text", "column of the text (text)", value="COLUMN"),
+        Flag("text", "column of the text (default: text)", value="COLUMN"),
         Flag("pair", "column of a second text", value="COLUMN"),
         Flag("batch", "rows computed together", type=int, default=32),
     )
