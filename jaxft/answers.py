@@ -4,11 +4,14 @@ import json
 import os
 
 import numpy as np
+from scipy.special import logsumexp
 
-from jaxft.problems import UserError, located, raise_problems
+from jaxft.entities import Tagset, scheme_of, segments, viterbi
+from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
 from jaxft.spans import Choice, choose
 from jaxft.tasks.answer import Answer, windows
 from jaxft.tasks.base import Setting, column
+from jaxft.tasks.words import words_of_text
 
 CHUNK = 1024  # rows held at a time
 WINDOW = 384  # tokens that are read at once of a context, as is usual in training
@@ -83,6 +86,43 @@ def spans(model, pairs: list, batch: int) -> list[dict]:
     ]
 
 
+def tags(model, texts: list, batch: int, decode: str = "argmax") -> list[dict]:
+    """Entities of texts or, of tags that name none, those of their words."""
+    known = ("argmax", "viterbi")
+    bad = [] if decode in known else [f"decode is {decode!r}, expected {' or '.join(known)}.{suggest(decode, known)}"]
+    texts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    pairs = [number for number, text in enumerate(texts, 1) if len(text) > 1]
+    raise_problems(bad + [f"text {number} is a pair, but tags are of single texts" for number in pairs[:SHOWN]])
+    rows = [model.tokenizer(*text, truncation=True, max_length=model.longest, padding=False) for text in texts]
+    scores = dict(model.answered(rows, batch, _logits))
+    return [
+        _tagged(model, text, row.encodings[0], scores[number].astype(np.float64), decode)
+        for number, ((text,), row) in enumerate(zip(texts, rows, strict=True))
+    ]
+
+
+def _tagged(model, text: str, encoding, logits: np.ndarray, decode: str) -> dict:
+    """Of one text; `read` says where a too long one was cut. Scores are probabilities, an entity's their mean."""
+    words = words_of_text(text, encoding)
+    first = np.array([i == 0 for i in range(len(words))], bool)
+    logits = logits[np.array([word[0] for word in words], int)]
+    labels = tuple(label_names(model.pretrained, logits.shape[-1]))
+    tagset = Tagset(labels, scheme_of(labels))
+    found = viterbi(logits, first, tagset) if decode == "viterbi" else logits.argmax(-1)
+    sure = np.exp(logits[np.arange(len(words)), found] - logsumexp(logits, -1)).tolist()
+    spans = [(start, stop) for _, start, stop in words]
+    cut = {"read": spans[-1][1] if spans else 0} if encoding.overflowing else {}
+    if tagset.scheme is None:
+        return {"tags": [{"word": text[start:stop], "start": start, "end": stop, "tag": labels[tag], "score": score}
+                         for (start, stop), tag, score in zip(spans, found, sure, strict=True)]} | cut  # fmt: skip
+    entities = []
+    for begin, end, kind in zip(*segments(found, first, tagset), strict=True):
+        start, stop = spans[begin][0], spans[end - 1][1]
+        entity = {"type": tagset.types[kind], "start": start, "end": stop, "text": text[start:stop]}
+        entities.append(entity | {"score": float(np.mean(sure[begin:end]))})
+    return {"entities": entities} | cut
+
+
 def _arguments(window: dict) -> dict:
     """A window as the model's arguments."""
     row = {"input_ids": window["tokens"], "attention_mask": np.ones_like(window["tokens"])}
@@ -106,8 +146,8 @@ def _span(choice: Choice, context: str) -> dict:
     return {**candidates[0], "no_answer": choice.no_answer, "candidates": candidates}
 
 
-# Heads that may read a text in several pieces.
-WINDOWED = {"question-answering": spans}
+# Heads whose answers are places in the texts: all of them at once.
+PLACED = {"question-answering": spans, "token-classification": tags}
 
 
 def label_names(pretrained, classes: int) -> list[str]:
@@ -122,15 +162,17 @@ def text_columns(kind: str, text: str | None, pair: str | None) -> list[str]:
     return [name for name in (text or usual[0], pair or usual[1]) if name is not None]
 
 
-def write_answers(model, rows, columns: list[str], batch: int, output: str) -> None:
+def write_answers(model, rows, columns: list[str], batch: int, output: str, **how) -> None:
     """One JSON line a row, its fields and the answer to its texts; `output` is there when all of it is.
+
+    `how` are further arguments of `model.predict`.
 
     Raises UserError with the numbers of rows that have no text.
     """
     raise_problems(model.unanswerable)
 
     def predict(some):
-        return model.predict(list(zip(*(column(some, name) for name in columns), strict=True)), batch)
+        return model.predict(list(zip(*(column(some, name) for name in columns), strict=True)), batch, **how)
 
     with open(output + ".partial", "w") as file:
         for start in range(0, len(rows), CHUNK):

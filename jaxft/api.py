@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.answers import ANSWERS, WINDOWED
+from jaxft.answers import ANSWERS, PLACED
 from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
@@ -184,7 +184,7 @@ class LoadedModel:
         pairs = None if out.pair_logits is None else out.pair_logits[:, 0]
         return Outputs(out.hidden, logits, out.memory, pair_logits=pairs)
 
-    def predict(self, texts: list, batch: int = 32) -> list[dict]:
+    def predict(self, texts: list, batch: int = 32, **how) -> list[dict]:
         """What the head says of each text; a pair of texts is a tuple.
 
         Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
@@ -194,10 +194,15 @@ class LoadedModel:
         Question answering, of pairs (question, context): {"answer", "score", "start", "end"}, the likeliest span, its
         share of the likelihood and its characters in the context; "candidates", the best spans; and "no_answer", by how
         much the score of no answer is larger (None where the context is empty). A long context is read in windows.
+
+        Token classification: {"entities"}, each {"type", "start", "end", "text", "score"}, or {"tags"}, each {"word",
+        "start", "end", "tag", "score"}, where tags name no entities. It takes `decode`, "argmax" or "viterbi", the
+        likeliest sequence that the tags' scheme allows.
         """
-        raise_problems(self.unanswerable)
-        if self.arch.kind in WINDOWED:
-            return WINDOWED[self.arch.kind](self, texts, batch)
+        takes = ("decode",) if self.arch.kind == "token-classification" else ()
+        raise_problems(self.unanswerable + [f"{self.arch.kind} takes no {name!r}" for name in how if name not in takes])
+        if self.arch.kind in PLACED:
+            return PLACED[self.arch.kind](self, texts, batch, **how)
         encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
         rows = [encode(*as_pair(text)) for text in texts]
         raise_problems(
@@ -221,7 +226,7 @@ class LoadedModel:
     @property
     def unanswerable(self) -> list[str]:
         """Why `predict` has no answers, whatever the texts."""
-        if self.arch.kind not in ANSWERS and self.arch.kind not in WINDOWED:
+        if self.arch.kind not in ANSWERS and self.arch.kind not in PLACED:
             return [f"predict does not know {self.arch.kind} yet: call the model for its logits"]
         if (argument := self.arch.spec.source.embed.argument) != "input_ids":
             return [f"predict reads texts, but this model takes {argument}: call the model"]

@@ -26,7 +26,8 @@ def main(flags):
         for name in columns
         if name not in rows.columns
     )
-    write_answers(model, rows, columns, flags.batch, flags.output)
+    how = {} if flags.decode is None else {"decode": flags.decode}
+    write_answers(model, rows, columns, flags.batch, flags.output, **how)
     print(json.dumps({"rows": len(rows), "output": flags.output}))
 
 
@@ -40,4 +41,5 @@ if __name__ == "__main__":
         Flag("text", "column of the text (default: text)", value="COLUMN"),
         Flag("pair", "column of a second text", value="COLUMN"),
         Flag("batch", "rows computed together", type=int, default=32),
+        Flag("decode", "tags of words: argmax, or viterbi for sequences that their scheme allows", value="HOW"),
     )

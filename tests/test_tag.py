@@ -6,22 +6,26 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, wordpiece
+from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, variant, wordpiece
 from seqeval.metrics import f1_score
+from seqeval.metrics.sequence_labeling import get_entities
 from sklearn import metrics as sklearn
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
+import jaxft
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
 from jaxft.data import Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
+from jaxft.entities import Tagset, viterbi
 from jaxft.loop.build import build
 from jaxft.loop.evals import evaluate
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
 from jaxft.tasks.tag import BEYOND, MISSING, TAKEN, Tag
+from jaxft.tasks.words import words_of_text
 
 WORDS = ["An", "18th", "century", "(B.C.)", "poet", "of", "Łódź", "unhappy"]
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -39,6 +43,16 @@ def unigram(scheme="always") -> transformers.PreTrainedTokenizerFast:
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
+
+
+def every_byte():
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<s>", "</s>"]
+    )
+    made.train_from_iterator(TEXTS, trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
 
 
 def split_first(tokenizer):
@@ -63,7 +77,8 @@ def prefixed(tokenizer):
 TOKENIZERS = {
     "wordpiece": wordpiece,
     "byte-level": lambda: byte_bpe(bos="<s>", eos="</s>"),
-    "with prefix space": lambda: prefixed(byte_bpe(bos="<s>", eos="</s>")),
+    "every byte": every_byte,
+    "with prefix space": lambda: prefixed(every_byte()),
     "regex first": lambda: split_first(byte_bpe()),
     "unigram": unigram,
     "unigram, first": lambda: unigram("first"),
@@ -112,11 +127,13 @@ def test_tokens_of_words(tokenizer):
     assert last["at"].tolist() == (starts[1:] - 1).tolist() and np.array_equal(last["targets"], made["targets"])
 
 
-@pytest.mark.parametrize("name", ["wordpiece", "byte-level", "with prefix space", "unigram", "unigram, first"])
+@pytest.mark.parametrize(
+    "name", ["wordpiece", "byte-level", "every byte", "with prefix space", "unigram", "unigram, first"]
+)
 def test_alignment_as_in_transformers(name):
     """`word_ids` as in transformers' own example of token classification, the tokenizer being made for words."""
     tokenizer = TOKENIZERS[name]()
-    theirs = prefixed(tokenizer) if name == "byte-level" else tokenizer
+    theirs = prefixed(tokenizer) if name in ("byte-level", "every byte") else tokenizer
     theirs = theirs(WORDS, is_split_into_words=True, truncation=True, max_length=16)
     labels, before = [], None
     for word in theirs.word_ids():
@@ -391,3 +408,119 @@ def test_too_many_words_lost(tagger, one_device):
     )
     encoded = build(configured(tagger, rows, Tag(max_lost=0.08), init="backbone")).encode("train")
     assert encoded.report["notes"][BEYOND] == 10 and encoded.report["truncated"] == 1
+
+
+# --- predictions ---
+
+
+@pytest.fixture(scope="module")
+def model(tagger):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "device_count", lambda *backend: 1)
+        return jaxft.load(str(tagger))
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("", []),
+        ("  \n", []),
+        ("Łódź, the u;n! -- unhappy!", ["Łódź", ",", "the", "u", ";", "n", "!", "--", "unhappy", "!"]),
+        (" \tthe  cat\nsat\u00a0on", ["the", "cat", "sat", "on"]),
+        ("(b,c;) 1,000", ["(", "b", ",", "c", ";)", "1", ",", "000"]),
+        ("हिन्दी cafe\u0301 18th", ["हिन्दी", "cafe\u0301", "18th"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["every byte", "with prefix space", "unigram", "unigram, first"])
+def test_words_of_a_text(name, text, wanted):
+    tokenizer = TOKENIZERS[name]()
+    encoding = tokenizer(text).encodings[0]
+    found = words_of_text(text, encoding)
+    words = [text[start:stop] for _, start, stop in found]
+    assert words == wanted
+    # Each word is read at the first token that is of it: its text begins there.
+    for place, start, _ in found:
+        begin, end = encoding.offsets[place]
+        assert begin <= start <= end
+
+
+def test_words_of_wordpiece(bert_tokenizer):
+    text = "Unhappy (B.C.) sailors, U.N. -- \u4f60\u597d"
+    found = words_of_text(text, bert_tokenizer(text).encodings[0])
+    assert [text[start:stop] for _, start, stop in found] == [
+        "Unhappy", "(", "B", ".", "C", ".", ")", "sailors", ",", "U", ".", "N", ".", "-", "-", "\u4f60", "\u597d",
+    ]  # fmt: skip
+    accents = "cafe\u0301 18th"
+    tokenizer = TOKENIZERS["every byte"]()
+    assert len(tokenizer("\u4f60\u597d")["input_ids"]) == 6  # three bytes a letter
+    for one, wanted in ((accents, accents.split()), ("a\u4f60\u597d", ["a", "\u4f60", "\u597d"])):
+        found = words_of_text(one, tokenizer(one).encodings[0])
+        assert [one[start:stop] for _, start, stop in found] == wanted
+
+
+def their_tags(directory, text) -> tuple[list, np.ndarray]:
+    """(start, stop) and probabilities of each word, by transformers."""
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(directory).eval()
+    given = transformers.AutoTokenizer.from_pretrained(directory)(
+        text, return_tensors="pt", return_offsets_mapping=True
+    )
+    offsets, ids = given.pop("offset_mapping")[0].tolist(), given.word_ids()
+    with torch.no_grad():
+        chances = theirs(**given).logits[0].softmax(-1).numpy()
+    places = [ids.index(word) for word in dict.fromkeys(ids) if word is not None]
+    spans = [
+        (offsets[i][0], max(stop for (_, stop), own in zip(offsets, ids, strict=True) if own == ids[i])) for i in places
+    ]
+    return spans, chances[places]
+
+
+def test_entities_of_texts(model, tagger):
+    """Those that seqeval finds in the tags of transformers; several batches, which are sorted by length."""
+    texts = [*TEXTS, "Unhappy  sailors returned,\nto the (unhappiest) harbour", "", "a"]
+    answers = model.predict(texts, batch=4)
+    count = 0
+    for text, answer in zip(texts, answers, strict=True):
+        spans, chances = their_tags(tagger, text)
+        best = chances.argmax(-1)
+        wanted = [
+            {"type": kind, "start": spans[a][0], "end": spans[b][1], "text": text[spans[a][0] : spans[b][1]],
+             "score": pytest.approx(float(chances[range(a, b + 1), best[a : b + 1]].mean()), abs=1e-5)}
+            for kind, a, b in get_entities([LABELS[number] for number in best])
+        ]  # fmt: skip
+        assert answer == {"entities": wanted}
+        assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in answer["entities"])
+        count += len(wanted)
+    assert count > 20
+    for answer, text in zip(model.predict(texts, decode="viterbi"), texts, strict=True):
+        spans, chances = their_tags(tagger, text)
+        best = viterbi(np.log(chances), np.arange(len(chances)) == 0, Tagset(LABELS, "BIO"))
+        wanted = get_entities([LABELS[number] for number in best])
+        assert [(e["type"], e["start"], e["end"]) for e in answer["entities"]] == [
+            (kind, spans[a][0], spans[b][1]) for kind, a, b in wanted
+        ]
+
+
+def test_what_predict_refuses_and_what_it_cuts(model, tiny_classifier, one_device):
+    with pytest.raises(UserError, match="text 2 is a pair, but tags are of single texts"):
+        model.predict(["a", ("a", "b")])
+    with pytest.raises(UserError, match="decode is 'viterbo', expected argmax or viterbi. Did you mean 'viterbi'"):
+        model.predict(["a"], decode="viterbo")
+    with pytest.raises(UserError, match="sequence-classification takes no 'decode'"):
+        jaxft.load(str(tiny_classifier)).predict(["a"], decode="viterbi")
+    (answer,) = model.predict(["the " * 100])
+    assert answer["read"] == 62 * 4 - 1 and max(entity["end"] for entity in answer["entities"]) <= answer["read"]
+
+
+def test_parts_of_speech_of_a_text(tagger, tmp_path, one_device):
+    names = {"id2label": dict(enumerate("NVADX")), "label2id": {name: i for i, name in enumerate("NVADX")}}
+    other = jaxft.load(str(variant(tagger, tmp_path / "tags", config=names)))
+    text = "the unhappy sailors, 10!"
+    (answer,) = other.predict([text])
+    spans, chances = their_tags(tagger, text)
+    assert answer == {
+        "tags": [
+            {"word": text[start:stop], "start": start, "end": stop, "tag": "NVADX"[row.argmax()],
+             "score": pytest.approx(row.max().item(), abs=1e-5)}
+            for (start, stop), row in zip(spans, chances, strict=True)
+        ]
+    }  # fmt: skip

@@ -1,5 +1,7 @@
 """Texts that come as lists of words: what a row holds, and the tokens of each word."""
 
+import unicodedata
+
 import numpy as np
 
 from jaxft.problems import raise_problems, shown
@@ -44,6 +46,44 @@ def needs_space(tokenizer) -> bool:
     inside = tokens("a a")
     alone, behind = (tokens([word], is_split_into_words=True) for word in ("a", " a"))
     return inside[-len(alone) :] != alone and inside[-len(behind) :] == behind
+
+
+def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
+    """(first token, start, stop) of each word of a running text that was not given as words; stop is behind its end.
+
+    A word ends at white space, where punctuation begins or ends, and in scripts that are written without spaces at each
+    token: not where some tokenizer's expression cuts, which may be between a letter and its accent, or a number and its
+    "th". A token of white space alone belongs to what follows it, if the tokenizer says so.
+    """
+    words: list[tuple[int, int, int]] = []
+    before = None
+    for place, (number, (start, stop)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
+        if number is None:
+            continue
+        piece = text[start:stop]
+        start, stop = stop - len(piece.lstrip()), start + len(piece.rstrip())
+        first, begin, end = words[-1] if words else (-1, -1, -1)
+        if start >= stop:
+            words.append((place, start, start))
+        elif begin == end and begin >= 0 and number == before:
+            words[-1] = (first, start, stop)
+        elif start < end or begin < end == start and not _parted(text[end - 1], text[start], number == before):
+            words[-1] = (first, begin, max(end, stop))
+        else:
+            words.append((place, start, stop))
+        before = number
+    return [word for word in words if word[1] < word[2]]
+
+
+# How the names of letters begin in scripts without spaces between words.
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
+
+def _parted(left: str, right: str, joined: bool) -> bool:
+    """Whether neighbouring letters, the second at the beginning of a token, are of two words; `joined` says of
+    punctuation that it is one word to the tokenizer."""
+    marks = [unicodedata.category(letter)[0] in "PS" for letter in (left, right)]
+    return marks[0] != marks[1] or all(marks) and not joined or unicodedata.name(right, "").startswith(UNSPACED)
 
 
 def numbers_of_words(encoding) -> np.ndarray:
