@@ -1,5 +1,6 @@
 """Every command of the README, as it stands there."""
 
+import csv
 import json
 import os
 import re
@@ -20,7 +21,7 @@ SHORT = (
 
 
 def test_the_readme_has_these_commands():
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 9
     assert COMMANDS[0].startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
     )
@@ -55,7 +56,7 @@ def test_quick_start_and_what_follows(checkout):
     assert {"config.json", "metrics.jsonl", "report.html", "checkpoints", "model"} <= set(
         os.listdir(checkout / "runs/quickstart")
     )
-    evaluate, predict, export = COMMANDS[3:6]
+    evaluate, predict, export = COMMANDS[5:8]
     assert json.loads(run(evaluate, checkout)) == scores
     assert json.loads(run(predict, checkout))["rows"] == 372
     answers = [json.loads(line) for line in (checkout / "runs/answers.jsonl").read_text().splitlines()]
@@ -89,9 +90,28 @@ def test_questions(checkout):
     for name in ("train-v2.0.json", "dev-v2.0.json"):
         (checkout / name).write_text(json.dumps({"data": [{"title": "cats", "paragraphs": [paragraph]}]}))
     tiny = "model=jaxft/assets/tiny-encoder max_len=48 task.stride=8 rows.length=48 batch=2"
-    scores = json.loads(run(" ".join([COMMANDS[6], *(f"--config.{one}" for one in tiny.split())]), checkout))
+    scores = json.loads(run(" ".join([COMMANDS[8], *(f"--config.{one}" for one in tiny.split())]), checkout))
     assert {"f1", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh"} <= scores.keys()
     assert json.loads((checkout / "runs/squad/predictions/validation.json").read_text()).keys() == {"1", "2"}
+
+
+@pytest.mark.slow
+def test_tags_of_words(checkout):
+    (checkout / "conll2003").mkdir()
+    for name in ("eng.train", "eng.testa", "eng.testb"):
+        (checkout / "conll2003" / name).write_text("Bonn NNP I-NP I-LOC\nis VBZ I-VP O\n\nAnn NNP I-NP I-PER\n\n" * 20)
+    small = " --config.model=jaxft/assets/tiny-encoder --config.max_len=64 --config.rows.length=64"
+    scores = run(COMMANDS[3] + SHORT + small, checkout).splitlines()
+    assert [json.loads(line)["split"] for line in scores] == ["val", "test"] and "f1_LOC" in json.loads(scores[0])
+    assert json.loads(run(COMMANDS[4], checkout))["rows"] == len(csv_rows(checkout / "mine.csv"))
+    for line in (checkout / "runs/entities.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert all(row["sentence"][e["start"] : e["end"]] == e["text"] for e in row["entities"])
+
+
+def csv_rows(path: Path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_configuration_that_the_readme_shows(tmp_path):

@@ -1,5 +1,8 @@
 """Tags of words: which token stands for which word, the loss, metrics of words, and runs from files to predictions."""
 
+import json
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,14 +16,18 @@ from sklearn import metrics as sklearn
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import jaxft
+from configs.conll import get_config
+from jaxft.answers import write_answers
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
-from jaxft.data import Pack, Pad
+from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
 from jaxft.entities import Tagset, viterbi
 from jaxft.loop.build import build
 from jaxft.loop.evals import evaluate
+from jaxft.loop.fit import fit
+from jaxft.loop.saved import evaluate_model, evaluate_run
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
@@ -524,3 +531,81 @@ def test_parts_of_speech_of_a_text(tagger, tmp_path, one_device):
             for (start, stop), row in zip(spans, chances, strict=True)
         ]
     }  # fmt: skip
+
+
+# --- from files to an exported model ---
+
+SENTENCES = """-DOCSTART- -X- -X- O
+
+sailors NNS B-NP I-PER
+returned VBD B-VP O
+to TO B-PP O
+the DT B-NP O
+harbour NN I-NP I-LOC
+
+good JJ B-NP O
+actors NNS I-NP I-PER
+and CC O O
+bad JJ B-NP B-PER
+actors NNS I-NP I-PER
+"""
+
+
+@pytest.fixture
+def shared_task(tmp_path):
+    """A directory in the layout of CoNLL-2003, in which B- stands between entities that touch."""
+    folder = tmp_path / "conll"
+    folder.mkdir()
+    for name, times in (("eng.train", 8), ("eng.testa", 2), ("eng.testb", 3)):
+        (folder / name).write_text(SENTENCES * times)
+    return folder
+
+
+def test_conll_from_files_to_predictions(shared_task, tiny_bert, tmp_path, one_device, caplog):
+    cfg = get_config(str(shared_task))
+    cfg = replace(cfg, model=str(tiny_bert), steps=2, epochs=None, batch=4, rows=Pack(length=32), max_len=32)
+    workdir = str(tmp_path / "run")
+    with caplog.at_level("INFO", "jaxft"):
+        fit(cfg, workdir)
+    assert "16 of 16 rows" in caplog.text and "24 tags I- that begin an entity, read as B-" in caplog.text
+    scores = evaluate_run(workdir, None)
+    expected = {"loss", "accuracy", "precision", "recall", "f1", "f1_macro", "f1_PER", "f1_LOC"}
+    assert expected <= scores["val"].keys() and scores["val"].keys() == scores["test"].keys()
+    labels = {0: "B-LOC", 1: "B-PER", 2: "I-LOC", 3: "I-PER", 4: "O"}
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(f"{workdir}/model")
+    assert theirs.config.id2label == labels and theirs.config.label2id == {name: i for i, name in labels.items()}
+    assert evaluate_model(cfg, f"{workdir}/model")["test"] == pytest.approx(scores["test"], abs=1e-5)
+    rows = Data(path=write_lines(tmp_path / "in.jsonl", ["good sailors returned to the harbour", "a", ""])).open()
+    write_answers(jaxft.load(f"{workdir}/model"), rows, ["text"], 2, str(tmp_path / "out.jsonl"), decode="viterbi")
+    for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines()):
+        assert all(line["text"][e["start"] : e["end"]] == e["text"] for e in line["entities"])
+    assert "Entities" in (tmp_path / "run" / "report.html").read_text()
+
+
+def write_lines(path, texts) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+@pytest.mark.parametrize("tags, scheme", [("pos_tags", "none"), ("chunk_tags", "BIO")])
+def test_other_tags_of_the_same_sentences(shared_task, tiny_bert, one_device, tags, scheme):
+    cfg = get_config(str(shared_task))
+    built = build(replace(cfg, model=str(tiny_bert), task=Tag(tags=tags), max_len=32, rows=Pad(), batch=8))
+    assert built.task.scheme == scheme and built.encode("train").report["notes"]["words"] == 80
+
+
+def test_conll_without_its_files(tmp_path):
+    with pytest.raises(UserError, match="no file of the train sentences: expected eng.train or train.txt or train.con"):
+        get_config(str(tmp_path))
+    cfg = get_config()
+    assert cfg.data.split == "train" and not cfg.problems() and cfg.evals["val"].data.split == "validation"
+
+
+def test_tags_that_training_did_not_have(shared_task, tiny_bert, one_device):
+    (shared_task / "eng.testb").write_text("Bonn NNP B-NP I-GPE\nwins VBZ B-VP O\n")
+    cfg = get_config(str(shared_task))
+    built = build(replace(cfg, model=str(tiny_bert), max_len=32, rows=Pad(), batch=8))
+    with pytest.raises(
+        UserError, match=r"eng.testb, row 1: 1 words \('Bonn'\) have the tag 'I-GPE', which is not among"
+    ):
+        built.encode("test")

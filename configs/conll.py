@@ -1,0 +1,52 @@
+"""CoNLL-2003: names of persons, places, organisations and others in English news, with BERT.
+
+--config=configs/conll.py:DIR reads the files of a directory, under the shared task's names (eng.train, eng.testa,
+eng.testb) or as train.txt, valid.txt and test.txt; without DIR the data come from the hub. Parts of speech and chunks
+of the same sentences: --config.task.tags=pos_tags or chunk_tags.
+
+Batch, rate and epochs are BERT's (Devlin et al. 2018, section A.3).
+"""
+
+from pathlib import Path
+
+from jaxft.config import Config, Eval, Save
+from jaxft.data import Data, Pack
+from jaxft.problems import UserError
+from jaxft.tasks.tag import Tag
+
+COLUMNS = ("tokens", "pos_tags", "chunk_tags", "ner_tags")
+HUB = "tomaarsen/conll2003"
+FILES = {
+    "train": ("eng.train", "train.txt", "train.conll"),
+    "validation": ("eng.testa", "valid.txt", "dev.txt", "dev.conll"),
+    "test": ("eng.testb", "test.txt", "test.conll"),
+}
+
+
+def get_config(directory=""):
+    """`directory` holds the three files; "": the hub."""
+
+    def data(split):
+        return Data(path=file_of(directory, split), columns=COLUMNS) if directory else Data(path=HUB, split=split)
+
+    return Config(
+        model="google-bert/bert-base-cased",
+        task=Tag(),
+        data=data("train"),
+        evals={"val": Eval(data=data("validation")), "test": Eval(data=data("test"))},
+        rows=Pack(length=256),
+        lr=5e-5,
+        batch=32,
+        max_len=256,
+        epochs=3,
+        save=Save(every=400, best="val/f1"),
+    )
+
+
+def file_of(directory: str, split: str) -> str:
+    """The file of a split, by the first of its usual names that there is."""
+    names = FILES[split]
+    found = [str(Path(directory) / name) for name in names if (Path(directory) / name).is_file()]
+    if not found:
+        raise UserError(f"{directory} has no file of the {split} sentences: expected {' or '.join(names)}")
+    return found[0]
