@@ -187,6 +187,26 @@ def test_targets_with_classes_and_no_at():
     assert np.array_equal(dense["index"] >= 0, dense["segments"] > 0)
 
 
+@pytest.mark.parametrize("rows", [Pad(buckets=(8, 16), window=1), Pack(length=16)])
+def test_slots_that_are_known_are_counted(rows):
+    """Where `encode` makes `at`: more than tokens, or fewer than a row could hold."""
+
+    def some(pieces):
+        return [{"tokens": np.ones(row["n"], np.int32), "at": np.zeros(row["k"], np.int32),
+                 "targets": np.arange(row["k"]), "weights": np.ones(row["k"])} for row in pieces]  # fmt: skip
+
+    data = encode_all([{"n": 16, "k": 20}, {"n": 6, "k": 2}, {"n": 7, "k": 1}], some)
+    made = batches(data, rows, 3, lambda length: length)
+    for step in range(3):
+        assert (made[step]["index"] >= 0).sum() == made[step]["weights"].sum() == 23
+        assert made[step]["targets"].shape[1] == 20
+    small = batches(data, Pad(buckets=(8, 16), window=1), 1, lambda length: length)
+    assert {(len(one["tokens"][0]), len(one["at"][0])) for one in map(small.__getitem__, range(6))} == {
+        (16, 20),
+        (8, 2),
+    }
+
+
 @pytest.mark.parametrize("k", [None, 1, 3])
 def test_packing_loses_and_mixes_nothing(k):
     lengths = random_lengths(300, 3, 40)

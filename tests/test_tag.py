@@ -28,6 +28,7 @@ from jaxft.loop.build import build
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import fit
 from jaxft.loop.saved import evaluate_model, evaluate_run
+from jaxft.loop.step import eval_step
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
@@ -335,8 +336,8 @@ def kept_of(task, batches, score):
                 where = np.flatnonzero(slots == source)
                 logits[line, where] = score(source, len(where))
         out = Outputs(None, jnp.asarray(logits))
-        kept = task.collect(out, {key: jnp.asarray(value) for key, value in batch.items()})
-        return task.loss(out, batch), {"weights": batch["weights"], **kept}
+        arrays = {key: jnp.asarray(value) for key, value in batch.items()}
+        return eval_step({}, {}, arrays, forward=lambda params, batch, key: out, task=task)
 
     return evaluate(step, [batches[i] for i in range(len(batches))], lambda batch: batch, task)
 
