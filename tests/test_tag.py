@@ -53,6 +53,18 @@ def unigram(scheme="always") -> transformers.PreTrainedTokenizerFast:
     )
 
 
+def unparted():
+    """As the first Llama's: the space is put in front by the normalizer, and nothing cuts a text into words."""
+    made = json.loads(unigram().backend_tokenizer.to_str())
+    steps = [
+        {"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    ]
+    made |= {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": steps}}
+    made = Tokenizer.from_str(json.dumps(made))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")
+
+
 def every_byte():
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -90,6 +102,7 @@ TOKENIZERS = {
     "regex first": lambda: split_first(byte_bpe()),
     "unigram": unigram,
     "unigram, first": lambda: unigram("first"),
+    "unparted": unparted,
     "unigram, never": lambda: unigram("never"),
 }
 
@@ -439,7 +452,7 @@ def model(tagger):
         ("हिन्दी cafe\u0301 18th", ["हिन्दी", "cafe\u0301", "18th"]),
     ],
 )
-@pytest.mark.parametrize("name", ["every byte", "with prefix space", "unigram", "unigram, first"])
+@pytest.mark.parametrize("name", ["every byte", "with prefix space", "unigram", "unigram, first", "unparted"])
 def test_words_of_a_text(name, text, wanted):
     tokenizer = TOKENIZERS[name]()
     encoding = tokenizer(text).encodings[0]
@@ -450,6 +463,14 @@ def test_words_of_a_text(name, text, wanted):
     for place, start, _ in found:
         begin, end = encoding.offsets[place]
         assert begin <= start <= end
+
+
+def test_a_space_that_is_a_token_by_itself():
+    """Is the first of its word in training: read there."""
+    encoding = unigram()("unhappy Łódź").encodings[0]
+    ids = encoding.word_ids
+    assert encoding.tokens[ids.index(1)] == "▁"
+    assert words_of_text("unhappy Łódź", encoding) == [(ids.index(0), 0, 7), (ids.index(1), 8, 12)]
 
 
 def test_words_of_wordpiece(bert_tokenizer):
