@@ -51,9 +51,9 @@ def needs_space(tokenizer) -> bool:
 def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
     """(first token, start, stop) of each word of a running text that was not given as words; stop is behind its end.
 
-    A word ends at white space, where punctuation begins or ends, and in scripts that are written without spaces at each
-    token: not where some tokenizer's expression cuts, which may be between a letter and its accent, or a number and its
-    "th". A token of white space alone belongs to what follows it, if the tokenizer says so.
+    A word ends at white space, where punctuation around words begins or ends, and in scripts that are written without
+    spaces at each token: not where some tokenizer's expression cuts, which may be between a letter and its accent, or a
+    number and its "th". A token of white space alone belongs to what follows it, if the tokenizer says so.
     """
     words: list[tuple[int, int, int]] = []
     before = None
@@ -67,7 +67,7 @@ def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
             words.append((place, start, start))
         elif begin == end and begin >= 0 and number == before:
             words[-1] = (first, start, stop)
-        elif start < end or begin < end == start and not _parted(text[end - 1], text[start], number == before):
+        elif start < end or begin < end == start and not _parted(text, start, number == before):
             words[-1] = (first, begin, max(end, stop))
         else:
             words.append((place, start, stop))
@@ -75,15 +75,23 @@ def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
     return [word for word in words if word[1] < word[2]]
 
 
+INSIDE = ".,-&"  # not apostrophes: what stands behind one is seldom of the name
 # How the names of letters begin in scripts without spaces between words.
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
-def _parted(left: str, right: str, joined: bool) -> bool:
-    """Whether neighbouring letters, the second at the beginning of a token, are of two words; `joined` says of
-    punctuation that it is one word to the tokenizer."""
-    marks = [unicodedata.category(letter)[0] in "PS" for letter in (left, right)]
-    return marks[0] != marks[1] or all(marks) and not joined or unicodedata.name(right, "").startswith(UNSPACED)
+def _parted(text: str, at: int, joined: bool) -> bool:
+    """Whether a token that begins at `at`, right behind another, begins a word; `joined` says of punctuation that it is
+    one word to the tokenizer."""
+    left, right = _is_mark(text, at - 1), _is_mark(text, at)
+    return left != right or left and not joined or unicodedata.name(text[at], "").startswith(UNSPACED)
+
+
+def _is_mark(text: str, at: int) -> bool:
+    """Punctuation or a symbol, but not inside of a word: U.N., 1,000, German-born."""
+    around = text[max(at - 1, 0) : at] + text[at + 1 : at + 2]
+    inside = text[at] in INSIDE and len(around) == 2 and around.isalnum()
+    return unicodedata.category(text[at])[0] in "PS" and not inside
 
 
 def numbers_of_words(encoding) -> np.ndarray:
