@@ -26,7 +26,7 @@ def workdir(tmp_path_factory):
     rng = np.random.default_rng(0)
     labels = [EVIL, "a-class-with-a-name-that-is-rather-long", "ünï 漢字", "d"]
     figures = [*class_figures(*rng.integers(0, 4, (2, 200)), labels), *value_figures(*rng.standard_normal((2, 50)))]
-    report = {"rows": 300, "kept": 299, "dropped": {EVIL: 1}, "tokens": 9000, "truncated": 2}
+    report = {"rows": 300, "kept": 299, "dropped": {EVIL: 1}, "tokens": 9000, "truncated": 2, "notes": {}}
     summary = {
         "steps": 300, "epochs_per_step": 0.01, "data": {"train": report, "val": report},
         "targets": {"train": dict.fromkeys(labels, 75), "val": dict.fromkeys(labels, 1)},
