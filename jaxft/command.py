@@ -30,6 +30,7 @@ class Flag:
 
 
 CONFIG = Flag("config", "configuration; --config.FIELD=VALUE changes a field", required=True, value="FILE.py[:ARG]")
+SUITE = Flag("suite", "tasks; --config.FIELD=VALUE changes a field of all", required=True, value="FILE.py[:DIR]")
 CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
 WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
 WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
@@ -42,8 +43,8 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
 
     A command is a function `main`, and `command.run(main, __doc__, command.CONFIG, command.WORKDIR)` under
     `if __name__ == "__main__"`. `args` has an attribute for each flag ("-" becomes "_"); `args.config` is the checked
-    Config, or None. Results belong on stdout; logging and messages go to stderr. A UserError, also one that `main`
-    raises, is printed without its traceback.
+    Config, or None; `args.settings` are the changes to a configuration as they were written. Results belong on stdout;
+    logging and messages go to stderr. A UserError, also one that `main` raises, is printed without its traceback.
     """
     use_huge_pages()
     _set_environment()
@@ -102,7 +103,7 @@ class _Stderr(logging.StreamHandler):
 def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
     """The flags' values. Raises one UserError with the problems of flags, overrides and configuration together."""
     texts, settings, problems = _scan(argv, flags)
-    args = SimpleNamespace(**{_attribute(flag.name): flag.default for flag in flags})
+    args = SimpleNamespace(**{_attribute(flag.name): flag.default for flag in flags}, settings=settings)
     for flag in flags:
         if flag.type is bool:
             setattr(args, _attribute(flag.name), False)
@@ -116,7 +117,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
     if "config" in texts:
         args.config, found = _configuration(texts["config"], settings)
         problems += found
-    elif settings and not any(flag.name == "config" and flag.required for flag in flags):
+    elif settings and not any(flag.name in ("config", "suite") and flag.required for flag in flags):
         problems.append(f"--config.{settings[0][0]} changes a field of a configuration: --config=FILE.py is needed")
     raise_problems(problems)
     return args
@@ -139,7 +140,7 @@ def _scan(argv, flags) -> tuple[dict[str, str], list[tuple[str, str]], list[str]
     while words:
         word = words.pop(0)
         name, equals, text = word.lstrip("-").partition("=")
-        setting = name.startswith("config.") and "config" in by_name
+        setting = name.startswith("config.") and not by_name.keys().isdisjoint(("config", "suite"))
         if not word.startswith("-"):
             problems.append(f"{word!r} is not a flag: write --NAME=VALUE")
             continue
@@ -174,6 +175,13 @@ def _value(flag: Flag, text: str):
     if flag.choices and value not in flag.choices:
         raise ValueError(f"expected {', '.join(flag.choices)}.{suggest(text, flag.choices)}")
     return value
+
+
+def configuration(spec: str, settings: list[tuple[str, str]]) -> Config:
+    """The checked configuration that `spec` names, with its changes: (field, text). Raises UserError."""
+    cfg, problems = _configuration(spec, settings)
+    raise_problems(problems)
+    return cfg
 
 
 def _configuration(spec: str, settings) -> tuple[Config | None, list[str]]:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,20 @@ def load(spec: str) -> Config:
     if not isinstance(cfg, Config):
         raise UserError(f"{path}: get_config returned {cfg!r} ({type(cfg).__name__}), expected a jaxft.config.Config")
     return cfg
+
+
+def load_suite(spec: str) -> tuple[Path, dict, Callable[[str], str]]:
+    """What the suite "FILE.py" or "FILE.py:DIR" is: its file, its tasks by name (`get_entries` of the file), and the
+    configuration of a task, as `load` takes it. DIR has the data; without it, that is the hub's.
+    """
+    path, directory = split(spec)
+    if not path.is_file():
+        raise UserError(_missing(path))
+    get_entries = getattr(_run(path, lambda: _import(path)), "get_entries", None)
+    if not callable(get_entries):
+        raise UserError(f"{path} has no function get_entries: it is no suite, but perhaps a --config")
+    entries = _run(path, lambda: get_entries(*directory))
+    return path, entries, lambda task: f"{path}:{'@'.join([task, *directory])}"
 
 
 def split(spec: str) -> tuple[Path, list[str]]:

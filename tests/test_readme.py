@@ -21,7 +21,7 @@ SHORT = (
 
 
 def test_the_readme_has_these_commands():
-    assert len(COMMANDS) == 9
+    assert len(COMMANDS) == 10
     assert COMMANDS[0].startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
     )

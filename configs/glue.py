@@ -1,0 +1,85 @@
+"""GLUE (Wang et al. 2019), one of its tasks: --config=configs/glue.py:cola
+
+All of them, and what the benchmark's server takes: python -m jaxft.suite --suite=configs/glue.py --workdir=runs/glue
+
+The data is the hub's, nyu-mll/glue, or a copy of it: DIR with a folder for each task (cola/train-*.parquet, or any
+other kind of file), as in --config=configs/glue.py:cola@DIR and --suite=configs/glue.py:DIR.
+"""
+
+from jaxft.config import Config, Eval
+from jaxft.data import Data
+from jaxft.leaderboard import Entry, Test, name, number, tsv
+from jaxft.tasks.classify import Classify, Regress
+
+VALIDATION = {"validation": "validation"}
+TASKS = {  # task, and the evaluation sets by the names of their splits
+    "cola": (Classify(text="sentence"), VALIDATION),
+    "sst2": (Classify(text="sentence"), VALIDATION),
+    "mrpc": (Classify(text="sentence1", pair="sentence2"), VALIDATION),
+    "stsb": (Regress(text="sentence1", pair="sentence2"), VALIDATION),
+    "qqp": (Classify(text="question1", pair="question2"), VALIDATION),
+    "mnli": (
+        Classify(text="premise", pair="hypothesis"),
+        {"matched": "validation_matched", "mismatched": "validation_mismatched"},
+    ),
+    "qnli": (Classify(text="question", pair="sentence"), VALIDATION),
+    "rte": (Classify(text="sentence1", pair="sentence2"), VALIDATION),
+    "wnli": (Classify(text="sentence1", pair="sentence2"), VALIDATION),
+}
+
+
+def get_config(task):
+    """`task`, or task@DIR. Length, batch, rate and epochs are those of BERT (Devlin et al. 2018, appendix A.3)."""
+    task, _, directory = task.partition("@")
+    what, sets = TASKS[task]
+    return Config(
+        model="google-bert/bert-base-uncased",
+        task=what,
+        data=source(directory, task, "train"),
+        evals={name: Eval(data=source(directory, task, split)) for name, split in sets.items()},
+        lr=2e-5,
+        batch=32,
+        epochs=3,
+        max_len=128,
+    )
+
+
+def source(directory: str, task: str, split: str) -> Data:
+    """The rows of a split: the hub's, or those of a directory's files."""
+    if not directory:
+        return Data(path="nyu-mll/glue", name=task, split=split)
+    return Data(path=f"{directory}/{task}/{split}[-.]*")
+
+
+def similarity(model, answer) -> str:
+    """From 0 to 5, as the scale of the data is."""
+    return f"{min(max(answer['value'], 0.0), 5.0):.3f}"
+
+
+def get_entries(directory=""):
+    """The leaderboard's tasks (Wang et al. 2019, table 1); AX is answered by the model of MNLI."""
+
+    def tests(task, value, columns=None, **files):
+        what = TASKS[task][0] if task in TASKS else None
+        columns = columns or tuple(column for column in (what.text, what.pair) if column)
+        return tuple(Test(f"{file}.tsv", source(directory, task, split), columns, tsv(value)) for split, file in
+                     files.items())  # fmt: skip
+
+    def plain(*metrics):
+        return tuple(f"validation/{metric}" for metric in metrics)
+
+    return {
+        "cola": Entry(plain("matthews_correlation"), tests("cola", number, test="CoLA")),
+        "sst2": Entry(plain("accuracy"), tests("sst2", number, test="SST-2")),
+        "mrpc": Entry(plain("f1", "accuracy"), tests("mrpc", number, test="MRPC")),
+        "stsb": Entry(plain("pearson", "spearmanr"), tests("stsb", similarity, test="STS-B")),
+        "qqp": Entry(plain("f1", "accuracy"), tests("qqp", number, test="QQP")),
+        "mnli": Entry(
+            ("matched/accuracy", "mismatched/accuracy"),
+            tests("mnli", name, test_matched="MNLI-m", test_mismatched="MNLI-mm"),
+        ),
+        "qnli": Entry(plain("accuracy"), tests("qnli", name, test="QNLI")),
+        "rte": Entry(plain("accuracy"), tests("rte", name, test="RTE")),
+        "wnli": Entry(plain("accuracy"), tests("wnli", number, test="WNLI")),
+        "ax": Entry(tests=tests("ax", name, ("premise", "hypothesis"), test="AX"), of="mnli"),
+    }

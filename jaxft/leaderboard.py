@@ -1,0 +1,115 @@
+"""All tasks of a benchmark: train each, write what its server takes, and sum up in one row."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxft.api import LoadedModel, load
+from jaxft.config import Config
+from jaxft.data.source import as_rows
+from jaxft.loop.fit import fit
+from jaxft.problems import raise_problems, suggest
+from jaxft.tasks.base import column
+
+log = logging.getLogger("jaxft")
+
+
+@dataclass(frozen=True)
+class Test:
+    """Rows without answers, and the file of answers that a benchmark's server takes."""
+
+    file: str  # its name
+    data: object  # a source
+    columns: tuple[str, ...]  # of the text, or of both texts
+    # The model, the rows and what `predict` answers -> the lines of the file
+    lines: Callable[[LoadedModel, list[dict], list[dict]], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One task of a benchmark; its score is the mean of `metrics`, each an "EVAL/METRIC"."""
+
+    metrics: tuple[str, ...] = ()
+    tests: tuple[Test, ...] = ()
+    of: str | None = None  # the task whose model answers, where there is nothing to train on
+
+
+def tsv(value: Callable[[LoadedModel, dict], object]):
+    """Lines of a table `index`, `prediction`, as GLUE's server takes them."""
+
+    def lines(model, rows, answers):
+        yield "index\tprediction"
+        for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            yield f"{row.get('idx', number)}\t{value(model, answer)}"
+
+    return lines
+
+
+def name(model: LoadedModel, answer: dict) -> str:
+    """The class that a text was given."""
+    return answer["label"]
+
+
+def number(model: LoadedModel, answer: dict) -> int:
+    """The same, by its number."""
+    return model.pretrained.raw["label2id"][answer["label"]]
+
+
+def run(
+    entries: dict[str, Entry], config: Callable[[str], Config], workdir: Path, only: list[str] | None = None
+) -> dict:
+    """Task -> {"score": ..., and its metrics}, in percent; a task that is done in `workdir` is not done again.
+
+    `config` gives the configuration of a task. Each has a work directory of its own; the files for the server are in
+    `workdir`/submission. Raises UserError for tasks in `only` that there are not.
+    """
+    unknown = sorted(set(only or ()) - entries.keys())
+    raise_problems(f"there is no task {task!r}, only {', '.join(entries)}.{suggest(task, entries)}" for task in unknown)
+    results = {}
+    for task, entry in entries.items():
+        if only and task not in only:
+            continue
+        if entry.of is None:
+            log.info("%s: %s", workdir.name, task)
+            found = fit(config(task), str(workdir / task))
+            numbers = {key: 100 * found[key.partition("/")[0]][key.partition("/")[2]] for key in entry.metrics}
+            results[task] = {"score": float(np.mean(list(numbers.values()))), **numbers}
+        answered = workdir / (entry.of or task) / "model"
+        if entry.tests and (entry.of is None or answered.exists()):
+            submit(entry.tests, str(answered), workdir / "submission")
+        jax.clear_caches()  # no other task has the same program
+    return results
+
+
+def submit(tests: Iterable[Test], model: str, directory: Path) -> None:
+    """Write the files that the server takes; every process of a pod must call."""
+    loaded = load(model)
+    for test in tests:
+        rows = as_rows(test.data.open(), test.file)
+        rows = rows[: len(rows)]
+        texts = list(zip(*(column(rows, name) for name in test.columns), strict=True))
+        lines = "\n".join(test.lines(loaded, rows, loaded.predict(texts)))
+        if jax.process_index() == 0:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / test.file).write_text(lines + "\n")
+
+
+def row(results: dict) -> dict[str, float]:
+    """The leaderboard's row: each task's score, and their mean."""
+    scores = {task: round(numbers["score"], 2) for task, numbers in results.items()}
+    return scores | {"average": round(float(np.mean([numbers["score"] for numbers in results.values()])), 2)}
+
+
+def jsonl(value: Callable[[LoadedModel, dict], object]):
+    """Lines of objects with `idx` and `label`, as SuperGLUE's server takes them."""
+
+    def lines(model, rows, answers):
+        for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            yield json.dumps({"idx": row.get("idx", number), "label": value(model, answer)})
+
+    return lines

@@ -1,0 +1,118 @@
+"""Benchmarks as one command: rows in the data set's own layout, two steps of each task, and the server's files."""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+import jaxft
+from jaxft import command, suite
+from jaxft.problems import UserError
+
+TEXTS = ["a good film", "a bad film", "the cat sat on the mat", "it was raining", "the dog sat", "numbers such as 10"]
+NAMES = {
+    "cola": ("sentence", None, ["unacceptable", "acceptable"]),
+    "sst2": ("sentence", None, ["negative", "positive"]),
+    "mrpc": ("sentence1", "sentence2", ["not_equivalent", "equivalent"]),
+    "stsb": ("sentence1", "sentence2", None),
+    "qqp": ("question1", "question2", ["not_duplicate", "duplicate"]),
+    "mnli": ("premise", "hypothesis", ["entailment", "neutral", "contradiction"]),
+    "qnli": ("question", "sentence", ["entailment", "not_entailment"]),
+    "rte": ("sentence1", "sentence2", ["entailment", "not_entailment"]),
+    "wnli": ("sentence1", "sentence2", ["not_entailment", "entailment"]),
+    "ax": ("premise", "hypothesis", ["entailment", "neutral", "contradiction"]),
+}
+FILES = "CoLA SST-2 MRPC STS-B QQP MNLI-m MNLI-mm QNLI RTE WNLI AX".split()
+
+
+def glue(directory: Path) -> Path:
+    """A folder for each task, with a Parquet file for each split, as on the hub; a test's labels are -1."""
+    rng = np.random.default_rng(0)
+    for task, (text, pair, names) in NAMES.items():
+        kind = datasets.Value("float32") if names is None else datasets.ClassLabel(names=names)
+        columns = [column for column in (text, pair) if column]
+        features = {name: datasets.Value("string") for name in columns} | {
+            "label": kind,
+            "idx": datasets.Value("int32"),
+        }
+        splits = ["train"] + [f"{split}{end}" for split in ("validation", "test") for end in (
+            ("_matched", "_mismatched") if task == "mnli" else ("",))]  # fmt: skip
+        for split in ["test"] if task == "ax" else splits:
+            rows = {name: [TEXTS[(i + 2 * at) % 6] for i in range(9)] for at, name in enumerate(columns)}
+            labels = rng.uniform(0, 5, 9) if names is None else np.arange(9) % len(names)
+            labels = [-1.0 if names is None else -1] * 9 if split.startswith("test") else labels.tolist()
+            table = datasets.Dataset.from_dict(
+                rows | {"label": labels, "idx": list(range(9))}, datasets.Features(features)
+            )
+            (directory / task).mkdir(parents=True, exist_ok=True)
+            table.to_parquet(str(directory / task / f"{split}-00000-of-00001.parquet"))
+    return directory
+
+
+def called(capsys, *argv) -> list[dict]:
+    flags = [command.SUITE, command.WORKDIR, command.Flag("only", "")]
+    suite.main(command.parse([*map(str, argv)], *flags))
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.slow
+def test_glue(tiny_bert, tmp_path, capsys, one_device):
+    data, workdir = glue(tmp_path / "glue"), tmp_path / "run"
+    short = {
+        "epochs": None,
+        "steps": 2,
+        "batch": 4,
+        "max_len": 32,
+        "rows.buckets": "(32,)",
+        "mesh.data": 1,
+        "model": tiny_bert,
+    }
+    argv = [f"--suite=configs/glue.py:{data}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in short.items())]
+    *tasks, row = called(capsys, *argv)
+    assert [task["task"] for task in tasks] == [name for name in NAMES if name != "ax"]
+    assert row["suite"] == "glue" and row["average"] == pytest.approx(np.mean([t["score"] for t in tasks]), abs=0.01)
+    mnli = tasks[5]
+    metrics = [json.loads(line) for line in (workdir / "mnli/metrics.jsonl").read_text().splitlines()]
+    wanted = {line["split"]: 100 * line["accuracy"] for line in metrics if line["split"].endswith("matched")}
+    assert mnli == {"task": "mnli", "score": np.mean(list(wanted.values())),
+                    "matched/accuracy": wanted["matched"], "mismatched/accuracy": wanted["mismatched"]}  # fmt: skip
+    mrpc = tasks[2]
+    assert mrpc["score"] == pytest.approx((mrpc["validation/f1"] + mrpc["validation/accuracy"]) / 2)
+
+    lines = {file: (workdir / f"submission/{file}.tsv").read_text().splitlines() for file in FILES}
+    assert all(text[0] == "index\tprediction" and len(text) == 10 for text in lines.values())
+    answers = {file: dict(line.split("\t") for line in text[1:]) for file, text in lines.items()}
+    assert all(list(found) == list(map(str, range(9))) for found in answers.values())
+    for file in ("CoLA", "SST-2", "MRPC", "QQP", "WNLI"):
+        assert set(answers[file].values()) <= {"0", "1"}
+    for file in ("QNLI", "RTE"):
+        assert set(answers[file].values()) <= {"entailment", "not_entailment"}
+    for file in ("MNLI-m", "MNLI-mm", "AX"):
+        assert set(answers[file].values()) <= {"entailment", "neutral", "contradiction"}
+    assert all(0 <= float(value) <= 5 for value in answers["STS-B"].values())
+    model = jaxft.load(str(workdir / "cola/model"))
+    labels = [answer["label"] for answer in model.predict([TEXTS[i % 6] for i in range(9)])]
+    assert [NAMES["cola"][2][int(value)] for value in answers["CoLA"].values()] == labels
+
+    # Again, with one submission lost: no task is trained again, and the file comes back the same.
+    before = (workdir / "submission/RTE.tsv").read_bytes()
+    (workdir / "submission/RTE.tsv").unlink()
+    only = called(capsys, *argv, "--only=rte,wnli")
+    assert only[:2] == [task for task in tasks if task["task"] in ("rte", "wnli")]
+    assert (workdir / "submission/RTE.tsv").read_bytes() == before
+    assert [json.loads(line)["step"] for line in (workdir / "rte/metrics.jsonl").read_text().splitlines()][-1] == 2
+
+
+def test_what_is_no_suite(tmp_path):
+    flags = [command.SUITE, command.WORKDIR, command.Flag("only", "")]
+
+    def refused(*argv):
+        with pytest.raises(UserError) as error:
+            suite.main(command.parse([*argv, f"--workdir={tmp_path}"], *flags))
+        return str(error.value)
+
+    assert "has no function get_entries" in refused("--suite=configs/quickstart.py")
+    assert "there is no configuration file" in refused("--suite=configs/gleu.py")
+    assert "there is no task 'colla', only cola, " in refused("--suite=configs/glue.py", "--only=colla")
