@@ -8,7 +8,8 @@ other kind of file), as in --config=configs/glue.py:cola@DIR and --suite=configs
 
 from jaxft.config import Config, Eval
 from jaxft.data import Data
-from jaxft.leaderboard import Entry, Test, name, number, tsv
+from jaxft.leaderboard import Entry, Test, class_name, class_number, tsv
+from jaxft.problems import UserError, suggest
 from jaxft.tasks.classify import Classify, Regress
 
 VALIDATION = {"validation": "validation"}
@@ -31,6 +32,8 @@ TASKS = {  # task, and the evaluation sets by the names of their splits
 def get_config(task):
     """`task`, or task@DIR. Length, batch, rate and epochs are those of BERT (Devlin et al. 2018, appendix A.3)."""
     task, _, directory = task.partition("@")
+    if task not in TASKS:
+        raise UserError(f"there is no task {task!r}, only {', '.join(TASKS)}.{suggest(task, TASKS)}")
     what, sets = TASKS[task]
     return Config(
         model="google-bert/bert-base-uncased",
@@ -69,17 +72,17 @@ def get_entries(directory=""):
         return tuple(f"validation/{metric}" for metric in metrics)
 
     return {
-        "cola": Entry(plain("matthews_correlation"), tests("cola", number, test="CoLA")),
-        "sst2": Entry(plain("accuracy"), tests("sst2", number, test="SST-2")),
-        "mrpc": Entry(plain("f1", "accuracy"), tests("mrpc", number, test="MRPC")),
+        "cola": Entry(plain("matthews_correlation"), tests("cola", class_number, test="CoLA")),
+        "sst2": Entry(plain("accuracy"), tests("sst2", class_number, test="SST-2")),
+        "mrpc": Entry(plain("f1", "accuracy"), tests("mrpc", class_number, test="MRPC")),
         "stsb": Entry(plain("pearson", "spearmanr"), tests("stsb", similarity, test="STS-B")),
-        "qqp": Entry(plain("f1", "accuracy"), tests("qqp", number, test="QQP")),
+        "qqp": Entry(plain("f1", "accuracy"), tests("qqp", class_number, test="QQP")),
         "mnli": Entry(
             ("matched/accuracy", "mismatched/accuracy"),
-            tests("mnli", name, test_matched="MNLI-m", test_mismatched="MNLI-mm"),
+            tests("mnli", class_name, test_matched="MNLI-m", test_mismatched="MNLI-mm"),
         ),
-        "qnli": Entry(plain("accuracy"), tests("qnli", name, test="QNLI")),
-        "rte": Entry(plain("accuracy"), tests("rte", name, test="RTE")),
-        "wnli": Entry(plain("accuracy"), tests("wnli", number, test="WNLI")),
-        "ax": Entry(tests=tests("ax", name, ("premise", "hypothesis"), test="AX"), of="mnli"),
+        "qnli": Entry(plain("accuracy"), tests("qnli", class_name, test="QNLI")),
+        "rte": Entry(plain("accuracy"), tests("rte", class_name, test="RTE")),
+        "wnli": Entry(plain("accuracy"), tests("wnli", class_number, test="WNLI")),
+        "ax": Entry(tests=tests("ax", class_name, ("premise", "hypothesis"), test="AX"), of="mnli"),
     }

@@ -8,6 +8,7 @@ The data is the hub's. The files of the data set's own page do as well, in which
 
 from jaxft.config import Config, Eval
 from jaxft.data import Data, Pack
+from jaxft.problems import UserError
 from jaxft.tasks.answer import Answer
 
 NAMES = {"v1": "rajpurkar/squad", "v2": "rajpurkar/squad_v2"}
@@ -15,6 +16,8 @@ NAMES = {"v1": "rajpurkar/squad", "v2": "rajpurkar/squad_v2"}
 
 def get_config(version="v1"):
     """Length, stride, batch, rate and epochs are those of BERT's published recipe for a TPU."""
+    if version not in NAMES:
+        raise UserError(f"there is no version {version!r}, only {' and '.join(NAMES)}")
     name = NAMES[version]
     return Config(
         model="google-bert/bert-base-uncased",

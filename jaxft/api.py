@@ -86,8 +86,8 @@ class LoadedModel:
         or answers: its decoder then reads the same text, one place later. `hidden` and `logits` are the decoder's,
         `memory` (batch, length, width) is the encoder's result. In the place of `input_ids` a model of images
         takes `pixel_values` (batch, channels, height, width), one of sounds `input_features` (batch, bands, spectra).
-        One that compares texts with images takes `input_ids` and `pixel_values`; `logits` (texts, images) then say how
-        near they are, `hidden` is of the texts, `memory` of the images.
+        One that compares texts, which end where their mask does, with images takes `input_ids` and `pixel_values`:
+        `logits` (texts, images) say how near they are, `hidden` is of the texts, `memory` of the images.
         """
         embed, apart = self.arch.spec.source.embed, self.arch.spec.apart
         given = {"input_ids": input_ids, "pixel_values": pixel_values, "input_features": input_features}

@@ -1,6 +1,5 @@
 """All tasks of a benchmark: train each, write what its server takes, and sum up in one row."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -50,12 +49,12 @@ def tsv(value: Callable[[LoadedModel, dict], object]):
     return lines
 
 
-def name(model: LoadedModel, answer: dict) -> str:
+def class_name(model: LoadedModel, answer: dict) -> str:
     """The class that a text was given."""
     return answer["label"]
 
 
-def number(model: LoadedModel, answer: dict) -> int:
+def class_number(model: LoadedModel, answer: dict) -> int:
     """The same, by its number."""
     return model.pretrained.raw["label2id"][answer["label"]]
 
@@ -66,10 +65,10 @@ def run(
     """Task -> {"score": ..., and its metrics}, in percent; a task that is done in `workdir` is not done again.
 
     `config` gives the configuration of a task. Each has a work directory of its own; the files for the server are in
-    `workdir`/submission. Raises UserError for tasks in `only` that there are not.
+    `workdir`/submission. Raises UserError for tasks in `only` that there are not, or that another one's model answers
+    which is not trained; and in several processes, of which none could ask the model alone.
     """
-    unknown = sorted(set(only or ()) - entries.keys())
-    raise_problems(f"there is no task {task!r}, only {', '.join(entries)}.{suggest(task, entries)}" for task in unknown)
+    raise_problems(problems(entries, workdir, only))
     results = {}
     for task, entry in entries.items():
         if only and task not in only:
@@ -79,37 +78,37 @@ def run(
             found = fit(config(task), str(workdir / task))
             numbers = {key: 100 * found[key.partition("/")[0]][key.partition("/")[2]] for key in entry.metrics}
             results[task] = {"score": float(np.mean(list(numbers.values()))), **numbers}
-        answered = workdir / (entry.of or task) / "model"
-        if entry.tests and (entry.of is None or answered.exists()):
-            submit(entry.tests, str(answered), workdir / "submission")
-        jax.clear_caches()  # no other task has the same program
+        submit(entry.tests, str(workdir / (entry.of or task) / "model"), workdir / "submission")
     return results
 
 
+def problems(entries: dict[str, Entry], workdir: Path, only: list[str] | None) -> list[str]:
+    """Why the tasks `only`, or all of them, cannot be done."""
+    found = [] if jax.process_count() == 1 else ["a suite runs in one process, with all of its devices"]
+    for task in only or ():
+        if task not in entries:
+            found.append(f"there is no task {task!r}, only {', '.join(entries)}.{suggest(task, entries)}")
+        elif (of := entries[task].of) is not None and of not in only and not (workdir / of / "model").exists():
+            found.append(
+                f"{task} is answered by the model of {of}, which is not trained in {workdir}: --only={of},{task}"
+            )
+    return found
+
+
 def submit(tests: Iterable[Test], model: str, directory: Path) -> None:
-    """Write the files that the server takes; every process of a pod must call."""
+    """Write the files that the server takes."""
     loaded = load(model)
     for test in tests:
         rows = as_rows(test.data.open(), test.file)
         rows = rows[: len(rows)]
         texts = list(zip(*(column(rows, name) for name in test.columns), strict=True))
         lines = "\n".join(test.lines(loaded, rows, loaded.predict(texts)))
-        if jax.process_index() == 0:
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / test.file).write_text(lines + "\n")
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / test.file).write_text(lines + "\n")
 
 
 def row(results: dict) -> dict[str, float]:
     """The leaderboard's row: each task's score, and their mean."""
-    scores = {task: round(numbers["score"], 2) for task, numbers in results.items()}
-    return scores | {"average": round(float(np.mean([numbers["score"] for numbers in results.values()])), 2)}
-
-
-def jsonl(value: Callable[[LoadedModel, dict], object]):
-    """Lines of objects with `idx` and `label`, as SuperGLUE's server takes them."""
-
-    def lines(model, rows, answers):
-        for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            yield json.dumps({"idx": row.get("idx", number), "label": value(model, answer)})
-
-    return lines
+    scores = [numbers["score"] for numbers in results.values()]
+    average = {"average": round(float(np.mean(scores)), 2)} if scores else {}
+    return {task: round(score, 2) for task, score in zip(results, scores, strict=True)} | average

@@ -9,13 +9,19 @@ import transformers
 from conftest import bert_config, save_perturbed, wordpiece
 from safetensors.numpy import load_file
 from test_same_numbers import write_rows
+from zoo import make
 
 import jaxft
 from jaxft.config import Config
 from jaxft.data import Data, Pad
 from jaxft.loop.build import build
 from jaxft.loop.fit import fit
-from jaxft.models.params import names
+from jaxft.models.load import find_weights, place
+from jaxft.models.model import Model
+from jaxft.models.params import names, shardings, variables
+from jaxft.models.pretrained import architecture, open_pretrained
+from jaxft.models.save import save_model
+from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
@@ -81,6 +87,33 @@ def test_training_with_more_tokens(family, task, tables, families, tmp_path, one
     with torch.no_grad():
         logits = theirs(torch.tensor(ids)).logits.numpy()
     np.testing.assert_allclose(ours(ids).logits, logits, atol=1e-5 * max(1, np.abs(logits).max()))
+
+
+@pytest.mark.parametrize("family", ["bart", "marian", "t5", "electra"])
+def test_tables_that_the_sides_share(family, tmp_path, one_device):
+    """And biases that do not train: transformers takes it all, and computes the same."""
+    head = "masked-lm" if family == "electra" else "seq2seq-lm"
+    more = {"decoder_vocab_size": 125} if family == "marian" else {}
+    theirs = make(family, head, tmp_path / "a", **more)
+    pretrained = open_pretrained(str(tmp_path / "a"))
+    arch = architecture(pretrained, vocabulary=128)
+    model = Model(arch.spec, arch.head)
+    views, report = find_weights(model, pretrained, arch, "pretrained")
+    mesh = make_mesh({"data": 1})
+    params = place(model, views, shardings(model, mesh), dict.fromkeys(variables(model), np.float32), 0)
+    save_model(tmp_path / "b", model, params, pretrained, arch)
+    assert report.tokens == 3
+    before, (found, info) = theirs, type(theirs).from_pretrained(tmp_path / "b", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids = torch.arange(5, 14)[None]
+    given = {"input_ids": ids} | ({} if family == "electra" else {"decoder_input_ids": ids[:, :4]})
+    with torch.no_grad():
+        old, new = before(**given).logits, found.eval()(**given).logits
+    torch.testing.assert_close(new[..., :125], old, rtol=0, atol=1e-6)
+    assert new.shape[-1] == 128
+    if family != "electra":
+        given = {name: array.numpy() for name, array in given.items()}
+        np.testing.assert_allclose(jaxft.load(str(tmp_path / "b"))(**given).logits, new.numpy(), atol=1e-5)
 
 
 def test_the_seed_decides(tiny_bert, tmp_path, one_device):

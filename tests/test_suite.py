@@ -115,4 +115,13 @@ def test_what_is_no_suite(tmp_path):
 
     assert "has no function get_entries" in refused("--suite=configs/quickstart.py")
     assert "there is no configuration file" in refused("--suite=configs/gleu.py")
-    assert "there is no task 'colla', only cola, " in refused("--suite=configs/glue.py", "--only=colla")
+    assert "there is no task 'colla', only cola, " in refused("--suite=configs/glue.py", "--only=colla,sst2")
+    assert "ax is answered by the model of mnli, which is not trained" in refused(
+        "--suite=configs/glue.py", "--only=ax"
+    )
+    for config, sentence in (
+        ("glue.py:colla", "there is no task 'colla'"),
+        ("squad.py:v3", "there is no version 'v3'"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            command.parse([f"--config=configs/{config}"], command.CONFIG)

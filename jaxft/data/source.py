@@ -27,9 +27,7 @@ class Data:
     name: str | None = None  # configuration of a hub data set
     limit: int | None = None  # only so many rows from the start
     quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
-    columns: tuple[
-        str, ...
-    ] = ()  # names of all columns of a file of sentences; (): "tokens" and "tags", first and last
+    columns: tuple[str, ...] = ()  # names of a sentence file's columns; (): "tokens", the first, and "tags", the last
 
     def problems(self) -> list[str]:
         found = []

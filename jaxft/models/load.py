@@ -46,8 +46,8 @@ def find_weights(
     """Parameter name -> view of its tensor in the checkpoint, for all that the checkpoint has.
 
     init: "pretrained" takes all, "backbone" leaves the head new, "random" takes nothing. `seed` is that of the rows of
-    tokens that the checkpoint does not know. Raises UserError that lists
-    every missing, misshapen and unexpected tensor; only a head may be missing.
+    tokens that the checkpoint does not know. Raises UserError that lists every missing, misshapen and unexpected
+    tensor; only a head may be missing.
     """
     wanted = {name: shape(variable)[lead(variable) :] for name, variable in _by_name(model)}
     if init == "random":

@@ -86,7 +86,8 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
     config = dict(pretrained.raw)
     config["architectures"] = [pretrained.family.architectures[arch.kind]]
     if arch.fewer is not None:
-        config["vocab_size"] = arch.spec.embed.vocab
+        sizes = [name for name, value in config.items() if name.endswith("vocab_size") and value == arch.fewer]
+        config |= dict.fromkeys([*sizes, "vocab_size"], arch.spec.embed.vocab)  # the sides may have theirs
     if labels is not None:
         config.pop("num_labels", None)
         config["id2label"] = {str(number): label for number, label in enumerate(labels)}
