@@ -16,7 +16,7 @@ from jaxft.config import Config
 from jaxft.data import Data, Pad
 from jaxft.loop.build import build
 from jaxft.loop.fit import fit
-from jaxft.models.load import find_weights, place
+from jaxft.models.load import Grown, find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import names, shardings, variables
 from jaxft.models.pretrained import architecture, open_pretrained
@@ -135,6 +135,16 @@ def test_every_device_gets_its_share(tiny_bert, tmp_path):
     alone, _, _ = build(config(tiny_bert, tmp_path, MaskedLM(), batch=8, add_tokens=cfg.add_tokens)).load()
     for path, array in alone.items():
         np.testing.assert_array_equal(shared[path], array)
+
+
+def test_any_piece_of_a_table_with_more_rows():
+    whole = np.arange(24).reshape(8, 3)
+    table = Grown(whole[:5], whole[5:])
+    assert table.shape == whole.shape
+    for start in range(8):
+        for stop in range(start + 1, 9):
+            np.testing.assert_array_equal(table[slice(start, stop), slice(1, 3)], whole[start:stop, 1:3])
+    np.testing.assert_array_equal(table[slice(None), slice(None)], whole)
 
 
 def test_a_tokenizer_that_knows_more_already(bert_tokenizer, tmp_path, one_device):

@@ -388,6 +388,16 @@ def test_settings_that_transformers_does_not_know(tmp_path, caplog):
             jaxft.load(str(tmp_path))
 
 
+def test_settings_of_a_part_that_nothing_reads(tmp_path):
+    make("clip", "none", tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    config["vision_config"]["quantization_config"] = {"bits": 4}
+    file.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="config.json: quantization_config=.* is not read by jaxft's clip_vision_model"):
+        jaxft.load(str(tmp_path))
+
+
 def test_a_head_whose_backbone_has_another_prefix(tmp_path):
     """Answers of Llama and its kin: transformers calls the backbone `transformer.` there, `model.` elsewhere."""
     make("llama", "causal-lm", tmp_path)
