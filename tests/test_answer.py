@@ -322,7 +322,7 @@ def test_the_best_of_several_windows():
                     best[span] = max(best[span], logits[i, 0] + logits[j, 1])
     wanted = sorted(((score, *span) for span, score in best.items()), reverse=True)[:20]
     found = choose(read, context, 20, 5)
-    assert found.candidates == wanted
+    assert found.candidates == wanted and choose(read[::-1], context, 20, 5) == found
     nothing = min(*(read[i][0][0].sum() for i in range(4)), read[4][0][12].sum())
     assert found.no_answer == pytest.approx(nothing - wanted[0][0], abs=1e-12)
     text = context[wanted[0][1] : wanted[0][2]]
