@@ -65,8 +65,8 @@ def get_entries(directory=""):
     def tests(task, value, columns=None, **files):
         what = TASKS[task][0] if task in TASKS else None
         columns = columns or tuple(column for column in (what.text, what.pair) if column)
-        return tuple(Test(f"{file}.tsv", source(directory, task, split), columns, tsv(value)) for split, file in
-                     files.items())  # fmt: skip
+        lines = tsv(columns, value)
+        return tuple(Test(f"{file}.tsv", source(directory, task, split), lines) for split, file in files.items())
 
     def plain(*metrics):
         return tuple(f"validation/{metric}" for metric in metrics)

@@ -2,20 +2,24 @@
 
 import json
 import os
+from functools import partial
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from jaxft.entities import Tagset, scheme_of, segments, viterbi
 from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
 from jaxft.spans import Choice, choose
 from jaxft.tasks.answer import Answer, windows
-from jaxft.tasks.base import Setting, column
+from jaxft.tasks.base import Setting
+from jaxft.tasks.choose import choices_of
+from jaxft.tasks.template import column
 from jaxft.tasks.words import words_of_text
 
 CHUNK = 1024  # rows held at a time
 WINDOW = 384  # tokens that are read at once of a context, as is usual in training
-COLUMNS = {"question-answering": ("question", "context")}  # of the texts by head; others have one, called text
+# Of the texts by head; others have one, called text.
+COLUMNS = {"question-answering": ("question", "context"), "multiple-choice": ("question", "choices")}
 
 
 def _classes(model, row, out, place) -> dict:
@@ -123,6 +127,21 @@ def _tagged(model, text: str, encoding, logits: np.ndarray, decode: str) -> dict
     return {"entities": entities} | cut
 
 
+def choices(model, texts: list, batch: int) -> list[dict]:
+    """The likeliest choice of each question; its choices stand behind it, as many as there are."""
+    raise_problems(
+        f"row {number} holds {len(text)} texts: a multiple-choice model reads (question, choice, choice, ...)"
+        for number, text in enumerate(map(tuple, texts), 1)
+        if len(text) < 3
+    )
+    encode = partial(model.tokenizer, truncation="longest_first", max_length=model.longest, padding=False)
+    rows = [encode(question, choice) for question, *some in texts for choice in some]
+    scores = dict(model.answered(rows, batch, lambda model, row, out, place: float(out.logits[place, 0])))
+    ends = np.cumsum([len(text) - 1 for text in texts])[:-1]
+    shares = [softmax(some) for some in np.split(np.array([scores[i] for i in range(len(rows))]), ends)]
+    return [{"choice": int(some.argmax()), "score": float(some.max()), "scores": some.tolist()} for some in shares]
+
+
 def _arguments(window: dict) -> dict:
     """A window as the model's arguments."""
     row = {"input_ids": window["tokens"], "attention_mask": np.ones_like(window["tokens"])}
@@ -146,8 +165,8 @@ def _span(choice: Choice, context: str) -> dict:
     return {**candidates[0], "no_answer": choice.no_answer, "candidates": candidates}
 
 
-# Heads whose answers are places in the texts: all of them at once.
-PLACED = {"question-answering": spans, "token-classification": tags}
+# Heads that answer all texts at once.
+PLACED = {"question-answering": spans, "token-classification": tags, "multiple-choice": choices}
 
 
 def label_names(pretrained, classes: int) -> list[str]:
@@ -157,9 +176,21 @@ def label_names(pretrained, classes: int) -> list[str]:
 
 
 def text_columns(kind: str, text: str | None, pair: str | None) -> list[str]:
-    """Columns of a row's texts: those that are named, else what is usual for the head."""
+    """Columns of a row's texts, or templates: those that are named, else what is usual for the head.
+
+    Of multiple choice `pair` names one for each choice, with commas between them, or one that lists the choices.
+    """
     usual = COLUMNS.get(kind, ("text", None))
-    return [name for name in (text or usual[0], pair or usual[1]) if name is not None]
+    names = [name for name in (text or usual[0], pair or usual[1]) if name is not None]
+    return [names[0], *names[1].split(",")] if kind == "multiple-choice" else names
+
+
+def texts_of(kind: str, rows: list[dict], columns: list[str]) -> list[tuple[str, ...]]:
+    """The texts of each row, as `predict` takes them."""
+    if kind != "multiple-choice":
+        return list(zip(*(column(rows, name) for name in columns), strict=True))
+    question, *names = columns
+    return [(text, *some) for text, some in zip(column(rows, question), choices_of(rows, tuple(names)), strict=True)]
 
 
 def write_answers(model, rows, columns: list[str], batch: int, output: str, **how) -> None:
@@ -172,7 +203,7 @@ def write_answers(model, rows, columns: list[str], batch: int, output: str, **ho
     raise_problems(model.unanswerable)
 
     def predict(some):
-        return model.predict(list(zip(*(column(some, name) for name in columns), strict=True)), batch, **how)
+        return model.predict(texts_of(model.arch.kind, some, columns), batch, **how)
 
     with open(output + ".partial", "w") as file:
         for start in range(0, len(rows), CHUNK):

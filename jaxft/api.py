@@ -198,6 +198,9 @@ class LoadedModel:
         Token classification: {"entities"}, each {"type", "start", "end", "text", "score"}, or {"tags"}, each {"word",
         "start", "end", "tag", "score"}, where tags name no entities. It takes `decode`, "argmax" or "viterbi", the
         likeliest sequence that the tags' scheme allows.
+
+        Multiple choice, of texts (question, choice, choice, ...): {"choice", "score", "scores"}, the number of the
+        likeliest from 0, and the share of each.
         """
         takes = ("decode",) if self.arch.kind == "token-classification" else ()
         raise_problems(self.unanswerable + [f"{self.arch.kind} takes no {name!r}" for name in how if name not in takes])
@@ -219,7 +222,8 @@ class LoadedModel:
         for start in range(0, len(rows), batch):
             chosen = order[start : start + batch]
             padded = self._pad([rows[i] for i in chosen], batch)
-            out = self(**padded)
+            single = self.arch.kind == "multiple-choice"  # each row is a choice by itself
+            out = self(**{name: array[:, None] if single else array for name, array in padded.items()})
             for row, number in enumerate(chosen):
                 yield number, answer(self, {name: value[row] for name, value in padded.items()}, out, row)
 
@@ -262,8 +266,7 @@ class LoadedModel:
 
     def _range_problems(self, batch) -> list[str]:
         """Numbers beyond a table's end: JAX would clamp them without a word."""
-        embed, problems = self.arch.spec.embed, []
-        source = self.arch.spec.source
+        embed, source, problems = self.arch.spec.embed, self.arch.spec.source, []
         limits = {"tokens": source.embed.vocab, "positions": source.max_positions, "types": embed.types}
         limits |= {"decoder_tokens": embed.vocab, "decoder_positions": self.arch.spec.max_positions}
         for name, limit in limits.items():

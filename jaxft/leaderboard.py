@@ -1,5 +1,6 @@
 """All tasks of a benchmark: train each, write what its server takes, and sum up in one row."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,12 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxft.answers import texts_of
 from jaxft.api import LoadedModel, load
 from jaxft.config import Config
 from jaxft.data.source import as_rows
 from jaxft.loop.fit import fit
 from jaxft.problems import raise_problems, suggest
-from jaxft.tasks.base import column
 
 log = logging.getLogger("jaxft")
 
@@ -24,9 +25,7 @@ class Test:
 
     file: str  # its name
     data: object  # a source
-    columns: tuple[str, ...]  # of the text, or of both texts
-    # The model, the rows and what `predict` answers -> the lines of the file
-    lines: Callable[[LoadedModel, list[dict], list[dict]], Iterable[str]]
+    lines: Callable[[LoadedModel, list[dict]], Iterable[str]]  # the model and the rows -> the lines of the file
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,28 @@ class Entry:
     of: str | None = None  # the task whose model answers, where there is nothing to train on
 
 
-def tsv(value: Callable[[LoadedModel, dict], object]):
+def answers(model: LoadedModel, rows: list[dict], columns: tuple[str, ...]) -> list[dict]:
+    """What the model answers to the texts in these columns, or templates."""
+    return model.predict(texts_of(model.arch.kind, rows, columns))
+
+
+def tsv(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]):
     """Lines of a table `index`, `prediction`, as GLUE's server takes them."""
 
-    def lines(model, rows, answers):
+    def lines(model, rows):
         yield "index\tprediction"
-        for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        for number, (row, answer) in enumerate(zip(rows, answers(model, rows, columns), strict=True)):
             yield f"{row.get('idx', number)}\t{value(model, answer)}"
+
+    return lines
+
+
+def jsonl(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]):
+    """Lines {"idx": ..., "label": ...}, as SuperGLUE's server takes them."""
+
+    def lines(model, rows):
+        for number, (row, answer) in enumerate(zip(rows, answers(model, rows, columns), strict=True)):
+            yield json.dumps({"idx": row.get("idx", number), "label": value(model, answer)}, ensure_ascii=False)
 
     return lines
 
@@ -101,8 +115,7 @@ def submit(tests: Iterable[Test], model: str, directory: Path) -> None:
     for test in tests:
         rows = as_rows(test.data.open(), test.file)
         rows = rows[: len(rows)]
-        texts = list(zip(*(column(rows, name) for name in test.columns), strict=True))
-        lines = "\n".join(test.lines(loaded, rows, loaded.predict(texts)))
+        lines = "\n".join(test.lines(loaded, rows))
         directory.mkdir(parents=True, exist_ok=True)
         (directory / test.file).write_text(lines + "\n")
 

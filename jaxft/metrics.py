@@ -84,6 +84,20 @@ def tag_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> d
     }
 
 
+def choice_metrics(targets: np.ndarray, scores: np.ndarray, index: np.ndarray) -> dict[str, float]:
+    """accuracy, and the mean of 1 / rank of the right choice, the first of equal scores being the better one.
+
+    All (choices,): 1 for a right choice, its score, and the number of its example; those of an example follow each
+    other.
+    """
+    right = np.flatnonzero(targets > 0)
+    example = np.cumsum(np.diff(index, prepend=index[:1]) != 0)  # from 0
+    best = scores[right][example]
+    ahead = (scores > best) | ((scores == best) & (np.arange(len(scores)) < right[example]))
+    ranks = 1 + np.bincount(example, ahead)
+    return {"accuracy": float(np.mean(ranks == 1)), "mrr": float(np.mean(1 / ranks))}
+
+
 def multilabel_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     """accuracy (all labels of an example right), f1_micro, f1_macro over labels; 0/1 arrays (examples, labels)."""
     hits = (targets & predictions).sum(0)

@@ -2,7 +2,8 @@
 
 Writes one JSON line for each input row, in the same order: the row's own fields, then the answer (a field that the row
 has already is called predicted_NAME). The text is in column --text, a second one in column --pair; of a model that
-answers questions these are by themselves the columns question and context.
+answers questions these are by themselves the columns question and context, of one that chooses among several texts
+question and choices, a list.
 """
 
 import json
@@ -16,6 +17,7 @@ def main(flags):
     from jaxft.answers import text_columns, write_answers
     from jaxft.api import load
     from jaxft.data.source import Data
+    from jaxft.tasks.template import columns_of
 
     rows = Data(path=flags.input).open()
     model = load(flags.model)
@@ -23,7 +25,7 @@ def main(flags):
     raise_problems(
         f"{flags.input} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. "
         "Name the right one with --text or --pair"
-        for name in columns
+        for name in columns_of(*columns)
         if name not in rows.columns
     )
     how = {} if flags.decode is None else {"decode": flags.decode}
@@ -38,8 +40,8 @@ if __name__ == "__main__":
         Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR"),
         Flag("input", "rows: any file that training reads", required=True, value="FILE"),
         Flag("output", "where the answers go", required=True, value="FILE.jsonl"),
-        Flag("text", "column of the text (default: text)", value="COLUMN"),
-        Flag("pair", "column of a second text", value="COLUMN"),
+        Flag("text", "column of the text (default: text), or a template: '{word}: {sentence}'", value="COLUMN"),
+        Flag("pair", "column of a second text, or the columns of all choices", value="COLUMN[,COLUMN]"),
         Flag("batch", "rows computed together", type=int, default=32),
         Flag("decode", "tags of words: argmax, or viterbi for sequences that their scheme allows", value="HOW"),
     )

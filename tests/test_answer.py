@@ -33,8 +33,9 @@ from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
 from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics
-from jaxft.tasks.answer import Answer, log_shares, place_of, windows
+from jaxft.tasks.answer import Answer, place_of, windows
 from jaxft.tasks.base import Setting, fault_problems
+from jaxft.tasks.shares import log_shares
 
 STRANGE = "Die Straße  nach Ōsaka: 東京 — ﬁn, naïve café 👩‍👩‍👧 costs 10 €; İstanbul!"
 CONTEXTS = [" ".join(TEXTS), " ".join([STRANGE] * 4), STRANGE, "short", ""]

@@ -35,7 +35,8 @@ ALLOWED = {
     },
     "data": {"data", "configurable", "problems", "strict_json"},
     "tasks": {
-        *"tasks.base tasks.labels tasks.tokens tasks.words".split(),
+        *(f"tasks.{name}" for name in "base joined labels sentences shares targets template tokens words".split()),
+        *("tasks.classify", "tasks.mlm"),  # of which other tasks are made
         *"models.model metrics entities pictures spans configurable problems".split(),
     },
     "tune": LEAVES,

@@ -3,15 +3,20 @@
 Letters: m examples, r rows, k slots of a row.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from jaxft.data.encoded import Encoded, Example, starts
+from jaxft.data.encoded import Encoded, Example, slot_key, starts
 
-DTYPES = {"tokens": np.int32, "types": np.int32, "at": np.int32, "weights": np.float32}
 PER_TOKEN = ("tokens", "types")
+PER_SLOT = ("at", "decoder_tokens", "targets", "weights")
+PER_PAIR = ("pair_at", "pair_targets", "pair_weights")
+PLACES = ("at", "pair_at")  # keys that hold places in a row
+PADDED = ("tokens", "decoder_tokens")
+DTYPES = dict.fromkeys(("pair_weights", "weights"), np.float32)
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Plan:
     room: np.ndarray  # slots that are kept for it
     shape: tuple[int, int]  # rows, tokens of a row
     slots: int  # of a row
+    pairs: int = 1  # of a row: how many examples it may hold
 
 
 class Filler:
@@ -34,7 +40,7 @@ class Filler:
     def __init__(self, encoded: Encoded, draw: Callable | None, pad_id: int, host: tuple[int, int]):
         self.encoded, self.draw, self.pad_id, self.host = encoded, draw or _as_it_is, pad_id, host
         probe = self.draw(encoded[0], np.random.default_rng(0))
-        keys = [key for key in ("tokens", "types", "at", "targets", "weights") if key in probe]
+        keys = [key for key in (*PER_TOKEN, "parts", *PER_SLOT, *PER_PAIR) if key in probe]
         self.blank = {key: probe[key][:0].astype(_dtype(key, probe[key])) for key in keys}
 
     def fill(self, plan: Plan, numbers: np.ndarray, random: Callable[[int], np.random.Generator]) -> Example:
@@ -44,28 +50,74 @@ class Filler:
         mine = np.flatnonzero(plan.row // rows == index)
         places = plan.members[mine]
         examples = [self.draw(self.encoded[numbers[place]], random(place)) for place in places]
-        flat = {key: np.concatenate([blank, *(e[key] for e in examples)]) for key, blank in self.blank.items()}
-        return self._scatter(plan, mine, rows, plan.row[mine] - index * rows, flat, examples, numbers[places])
+        return self._scatter(plan, mine, rows, plan.row[mine] - index * rows, examples, numbers[places])
 
-    def _scatter(self, plan, mine, rows, row, flat, examples, owner) -> Example:
-        length, width = plan.shape[1], plan.slots
-        sizes = np.array([len(example["tokens"]) for example in examples], np.int64)
-        within = _count_up(sizes)
-        token = np.repeat(row * length + plan.column[mine], sizes) + within
-        ones = {"segments": np.repeat(plan.segment[mine], sizes), "positions": within}
-        slot, counts = token, sizes
-        if "at" in flat:
-            counts = np.array([len(example["at"]) for example in examples], np.int64)
-            if np.any(counts > plan.room[mine]):
+    def _scatter(self, plan, mine, rows, row, examples, owner) -> Example:
+        flat = {
+            key: np.concatenate([blank, *(e[key] for e in examples)]).astype(blank.dtype, copy=False)
+            for key, blank in self.blank.items()
+        }
+        column, segment = plan.column[mine], plan.segment[mine]
+        tokens = Places(sizes(examples, "tokens"), row, column, (rows, plan.shape[1]))
+        slots, pairs = tokens, None
+        if kind := slot_key(flat):
+            slots = Places(sizes(examples, kind), row, plan.slot[mine], (rows, plan.slots))
+            if np.any(slots.sizes > plan.room[mine]):
                 raise ValueError("an example has more head slots than the task's `slots` announced")
-            slot = np.repeat(row * width + plan.slot[mine], counts) + _count_up(counts)
-            flat["at"] = flat["at"] + np.repeat(plan.column[mine], counts)
-        batch = {key: _spread(flat[key], token, rows, length, self.pad_id if key == "tokens" else 0)
-                 for key in PER_TOKEN if key in flat}  # fmt: skip
-        batch |= {key: _spread(values.astype(np.int32), token, rows, length, 0) for key, values in ones.items()}
-        batch |= {key: _spread(flat[key], slot, rows, width, 0) for key in flat if key not in PER_TOKEN}
-        batch["index"] = _spread(np.repeat(owner, counts).astype(np.int32), slot, rows, width, -1)
-        return {key: batch[key] if key == "index" else _typed(batch[key], key, self.blank) for key in batch}
+        if "pair_at" in flat:
+            pairs = Places(sizes(examples, "pair_at"), row, segment - 1, (rows, plan.pairs))
+        for key in [key for key in PLACES if key in flat]:
+            flat[key] = flat[key] + (pairs if key in PER_PAIR else slots).of(column).astype(np.int32)
+        batch = {}
+        for where, keys in ((tokens, PER_TOKEN), (slots, PER_SLOT), (pairs, PER_PAIR)):
+            for key in keys:
+                if key in flat:
+                    batch[key] = where.spread(flat[key], self.pad_id if key in PADDED else 0)
+        batch |= tokens.counted("", segment, flat.get("parts"))
+        if "parts" in flat:
+            batch["owners"] = slots.spread(slots.of(segment).astype(np.int32), 0)
+        if "decoder_tokens" in flat:
+            batch |= slots.counted("decoder_", segment)
+        batch["index"] = slots.spread(slots.of(owner).astype(np.int32), -1)
+        return batch
+
+
+class Places:
+    """Where the pieces of examples stand in an array (rows, width), one behind the other from a first place on."""
+
+    def __init__(self, pieces: np.ndarray, row: np.ndarray, first: np.ndarray, shape: tuple[int, int]):
+        self.sizes, self.row, self.shape = pieces, row, shape
+        self.within = _count_up(pieces)
+        self.where = np.repeat(row * shape[1] + first, pieces) + self.within
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The value of its example, for each entry."""
+        return np.repeat(values, self.sizes)
+
+    def spread(self, values: np.ndarray, empty) -> np.ndarray:
+        """(rows, width, ...) that holds `values`, and `empty` where no example has any."""
+        out = np.full((math.prod(self.shape), *values.shape[1:]), empty, values.dtype)
+        out[self.where] = values
+        return out.reshape(*self.shape, *values.shape[1:])
+
+    def counted(self, name: str, segment: np.ndarray, parts: np.ndarray | None = None) -> Example:
+        """Segments and positions. Each of an example's parts is a segment, and its positions begin anew."""
+        segments, positions = self.of(segment), self.within
+        if parts is not None:
+            starts_ = np.flatnonzero((positions == 0) | (np.diff(parts, prepend=-1) != 0))
+            piece = np.diff(starts_, append=len(parts))
+            positions = _count_up(piece)
+            order = np.lexsort((segments[starts_], self.of(self.row)[starts_]))
+            number = np.empty(len(starts_), np.int64)
+            number[order] = _count_up(np.bincount(self.of(self.row)[starts_]))
+            segments = 1 + np.repeat(number, piece)
+        ones = {f"{name}segments": segments, f"{name}positions": positions}
+        return {key: self.spread(values.astype(np.int32), 0) for key, values in ones.items()}
+
+
+def sizes(examples: list[Example], key: str) -> np.ndarray:
+    """How many entries of `key` each example has."""
+    return np.array([len(example[key]) for example in examples], np.int64)
 
 
 def _as_it_is(example, rng):
@@ -76,17 +128,6 @@ def _dtype(key: str, values: np.ndarray):
     return DTYPES.get(key, np.float32 if values.dtype.kind == "f" else np.int32)
 
 
-def _typed(values, key, blank):
-    return values.astype(blank[key].dtype, copy=False) if key in blank else values
-
-
-def _count_up(sizes: np.ndarray) -> np.ndarray:
+def _count_up(pieces: np.ndarray) -> np.ndarray:
     """0 1 2, 0 1, ... for pieces of the given sizes."""
-    return np.arange(sizes.sum()) - np.repeat(starts(sizes)[:-1], sizes)
-
-
-def _spread(values: np.ndarray, where: np.ndarray, rows: int, width: int, empty) -> np.ndarray:
-    """(rows, width, ...) that holds `values` at the flat positions `where`, and `empty` elsewhere."""
-    out = np.full((rows * width, *values.shape[1:]), empty, values.dtype)
-    out[where] = values
-    return out.reshape(rows, width, *values.shape[1:])
+    return np.arange(pieces.sum()) - np.repeat(starts(pieces)[:-1], pieces)

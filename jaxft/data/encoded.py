@@ -15,7 +15,7 @@ class Encoded:
     """Examples by number. Each key is one flat array with offsets, so that millions of examples are a few objects.
 
     lengths  int32 (n,)  tokens of each example
-    counts   int32 (n,)  head slots of each example; its length if it has no `at`
+    counts   int32 (n,)  head slots of each example
     source   int32 (n,)  source row of each example
     report   rows, kept, dropped (reason to number), tokens, truncated (examples that lost tokens), empty (examples of
              empty texts), notes (what else the task counts: words to number); where rows gave several examples each,
@@ -26,7 +26,7 @@ class Encoded:
     def __init__(self, flat: Example, offsets: dict[str, np.ndarray], source: np.ndarray, report: dict):
         self.flat, self.offsets, self.source, self.report = flat, offsets, source, report
         self.lengths = np.diff(offsets["tokens"]).astype(np.int32)
-        self.counts = np.diff(offsets["at"]).astype(np.int32) if "at" in flat else self.lengths
+        self.counts = np.diff(offsets[slot_key(flat) or "tokens"]).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -118,6 +118,11 @@ class _Builder:
         report |= {"windows": self.windows} if self.windows else {}
         report |= {"faults": dict(self.faults), "shown": self.shown} if self.faults else {}
         return Encoded(flat, offsets, np.array(self.source, np.int32), report)
+
+
+def slot_key(example: Example) -> str | None:
+    """The key whose entries are an example's slots; None where they are its tokens."""
+    return next((key for key in ("at", "decoder_tokens") if key in example), None)
 
 
 def starts(sizes: np.ndarray) -> np.ndarray:

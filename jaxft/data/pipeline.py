@@ -11,7 +11,7 @@ import numpy as np
 from grain.experimental import set_next_index
 
 from jaxft.data.batch import Filler, Plan
-from jaxft.data.encoded import Encoded, Example
+from jaxft.data.encoded import Encoded, Example, slot_key
 from jaxft.data.rows import Demand, check_lengths, one_per_row
 from jaxft.problems import UserError
 
@@ -40,11 +40,12 @@ class Batches:
         max_len: int,
         pad_id: int,
         host: tuple[int, int] = (0, 1),
+        drawn: Callable[[int], int] | None = None,
     ):
         self.encoded = rows.prepare(encoded)
         self.batch, self.seed = batch, seed
         self._filler = Filler(self.encoded, draw, pad_id, host)
-        demand = _demand(self._filler, slots, batch, rows_multiple, max_len)
+        demand = self._demand = _demand(self._filler, slots, drawn, batch, rows_multiple, max_len)
         self._epoch = functools.lru_cache(maxsize=4)(self._shuffle)
         self._planner = rows.planner(demand, self._sample)
         # Grain's threads ask for neighbouring steps, hence for the same few windows.
@@ -73,7 +74,7 @@ class Batches:
 
     def _size(self, step):
         plan, numbers, _ = self._step(step)
-        return int(self.encoded.lengths[numbers[plan.members]].sum()), math.prod(plan.shape)
+        return int(self._demand.lengths[numbers[plan.members]].sum()), math.prod(plan.shape)
 
     def _step(self, step: int) -> tuple[Plan, np.ndarray, int]:
         """Plan of a step, example numbers of its window, and the window's place in the stream."""
@@ -111,16 +112,19 @@ class EvalBatches:
     the seed and the example only: every evaluation sees the same. Arguments are those of Batches.
     """
 
-    def __init__(self, encoded, rows, batch, seed, draw, slots, rows_multiple, max_len, pad_id, host=(0, 1)):
+    def __init__(
+        self, encoded, rows, batch, seed, draw, slots, rows_multiple, max_len, pad_id, host=(0, 1), drawn=None
+    ):
         self.encoded, self.batch, self.seed = rows.prepare(encoded), batch, seed
         self._filler = Filler(self.encoded, draw, pad_id, host)
-        self._demand = _demand(self._filler, slots, batch, rows_multiple, max_len)
+        self._demand = _demand(self._filler, slots, drawn, batch, rows_multiple, max_len)
+        lengths = self._demand.lengths
         if batch % rows_multiple:
             raise UserError(f"evaluation batch {batch} is not a multiple of {rows_multiple} (the devices)")
-        self._order = np.argsort(self.encoded.lengths, kind="stable")
-        longest = np.append(self.encoded.lengths[self._order[batch - 1 :: batch]], self.encoded.lengths.max())
+        self._order = np.argsort(lengths, kind="stable")
+        longest = np.append(lengths[self._order[batch - 1 :: batch]], lengths.max())
         self._buckets = rows.lengths(longest, len(self), max_len)
-        check_lengths(self.encoded.lengths, self._buckets[-1])
+        check_lengths(lengths, self._buckets[-1])
 
     def __len__(self) -> int:
         return math.ceil(len(self.encoded) / self.batch)
@@ -129,7 +133,7 @@ class EvalBatches:
         if not 0 <= number < len(self):
             raise IndexError(f"evaluation batch {number} of {len(self)}")
         numbers = self._order[number * self.batch : (number + 1) * self.batch]
-        lengths = self.encoded.lengths[numbers]
+        lengths = self._demand.lengths[numbers]
         plan = one_per_row(np.arange(len(numbers)), lengths, self._buckets, self.batch, self._demand.slots)
         return self._filler.fill(plan, numbers, lambda place: _random(EVALUATIONS, self.seed, int(numbers[place])))
 
@@ -150,26 +154,28 @@ def steps_per_epoch(examples: int, batch: int) -> int:
     return math.ceil(examples / batch)
 
 
-def _demand(filler: Filler, slots, batch: int, multiple: int, max_len: int) -> Demand:
-    encoded = filler.encoded
+def _demand(filler: Filler, slots, drawn, batch: int, multiple: int, max_len: int) -> Demand:
+    encoded, kind = filler.encoded, slot_key(filler.blank)
     if multiple % filler.host[1]:
         raise ValueError(f"rows_multiple {multiple} is not a multiple of the {filler.host[1]} hosts")
-    if ("at" in filler.blank) != (slots(1) is not None):
-        raise ValueError("a task's `slots` is None exactly when its examples have no `at`")
-    if "at" not in filler.blank:
-        return Demand(encoded.lengths, encoded.lengths, lambda length: length, batch, multiple, max_len)
+    if (kind is None) != (slots(1) is None):
+        raise ValueError("a task's `slots` is None exactly when its examples have no `at` and no `decoder_tokens`")
     distinct, which = np.unique(encoded.lengths, return_inverse=True)
-    if "at" in encoded.flat:  # not drawn: the slots of all examples are known, and may be more than tokens
-        most = np.zeros(len(distinct), np.int64)
-        np.maximum.at(most, which, encoded.counts)
-        most = np.maximum.accumulate(most)
+    lengths = np.array([drawn(length) for length in distinct.tolist()])[which] if drawn else encoded.lengths
+    if kind is None:
+        return Demand(lengths, lengths, lambda length: length, batch, multiple, max_len)
+    # Slots that are not drawn are known, and may be more than tokens.
+    known = kind in encoded.flat
+    needs = encoded.counts if known else np.array([slots(length) for length in distinct.tolist()])[which]
+    return Demand(lengths, needs, _most(lengths, needs), batch, multiple, max_len)
 
-        def known(length):
-            return int(most[np.searchsorted(distinct, length, "right") - 1])
 
-        return Demand(encoded.lengths, encoded.counts, known, batch, multiple, max_len)
-    needs = np.array([slots(int(length)) for length in distinct])[which]
-    return Demand(encoded.lengths, needs, slots, batch, multiple, max_len)
+def _most(lengths: np.ndarray, needs: np.ndarray) -> Callable[[int], int]:
+    """A function of a row length: the most slots that an example which fits into such a row needs."""
+    order = np.argsort(lengths, kind="stable")
+    most = np.maximum.accumulate(needs[order])
+    ordered = lengths[order]
+    return lambda length: int(most[np.searchsorted(ordered, length, "right") - 1])
 
 
 def _random(stream: int, seed: int, number: int) -> np.random.Generator:

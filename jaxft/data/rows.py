@@ -26,7 +26,7 @@ WORTH = 8  # batches that a further row length must serve, on average, to be wor
 class Demand:
     """What the rows of a run must hold."""
 
-    lengths: np.ndarray  # (n,) tokens of each example
+    lengths: np.ndarray  # (n,) tokens of each example, once it is drawn
     needs: np.ndarray  # (n,) most head slots that it uses
     slots: Callable[[int], int]  # head slots of a row of so many tokens that holds one example
     batch: int  # examples of a step
@@ -142,10 +142,10 @@ class Chunk:
         return Encoded(flat, dict.fromkeys(flat, cuts), np.arange(count, dtype=np.int32), report)
 
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
-        return (self.length,)
+        return (int(longest.max()),)  # what a task draws may be shorter than the chunks
 
     def planner(self, demand: Demand, sample: Sample) -> Planner:
-        return _Sorted(demand, (self.length,), 1)
+        return _Sorted(demand, self.lengths(demand.lengths, demand.epoch, demand.max_len), 1)
 
 
 def least_padding(longest: np.ndarray, most: int, max_len: int) -> tuple[int, ...]:
@@ -212,6 +212,7 @@ class _Packed:
     def __init__(self, demand: Demand, length: int, sample: list[np.ndarray]):
         self.demand, self.length = demand, length
         self.slots = length if demand.needs is demand.lengths else self._choose_slots(sample)
+        self.pairs = max(1, min(self.slots, length // int(demand.lengths.min())))
         used = [1 + self._place(numbers)[0].max() for numbers in sample]
         self.quantum = demand.multiple
         while math.ceil(max(used) / self.quantum) - math.ceil(min(used) / self.quantum) >= SHAPES:
@@ -221,7 +222,8 @@ class _Packed:
         row, column, segment, slot = self._place(numbers)
         rows = math.ceil((1 + row.max()) / self.quantum) * self.quantum
         room = self.demand.needs[numbers]
-        return [Plan(np.arange(len(numbers)), row, column, segment, slot, room, (rows, self.length), self.slots)]
+        shape = (rows, self.length)
+        return [Plan(np.arange(len(numbers)), row, column, segment, slot, room, shape, self.slots, self.pairs)]
 
     def _choose_slots(self, sample) -> int:
         """Slots of a row: up to a tenth more than any row of the sample would use if slots did not count."""

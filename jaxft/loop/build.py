@@ -116,14 +116,14 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     if (argument := spec.source.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
     tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab, cfg.add_tokens)
-    setting = Setting(tokenizer, cfg.rows.cut(cfg.max_len), spec.reads, pretrained.labels)
+    setting = Setting(tokenizer, cfg.rows.cut(cfg.max_len), spec.reads, pretrained.labels, spec.start)
     task = settled_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)
     labels = getattr(task, "labels", None)
     tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
     arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout, tokens)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
-    model, trained = lay_out(cfg, arch, "all" if task.slots(1) is None else "read")
+    model, trained = lay_out(cfg, arch, getattr(task, "hidden", "all" if task.slots(1) is None else "read"))
     if arch.fewer is not None and "embed.tokens.embedding" not in trained:
         raise UserError(
             "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "

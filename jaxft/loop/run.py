@@ -185,6 +185,7 @@ def _common(built: Built, multiple: int) -> dict:
         "seed": built.cfg.seed,
         "draw": built.draw,
         "slots": built.task.slots,
+        "drawn": getattr(built.task, "drawn", None),
         "rows_multiple": multiple,
         "max_len": built.setting.max_len or built.cfg.max_len,
         "pad_id": pad if pad is not None else built.setting.tokenizer.eos_token_id,

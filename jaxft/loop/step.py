@@ -50,11 +50,14 @@ def train_step(
     return update(state, gradient(state.params, state.step, frozen, batch))
 
 
-def batch_gradient(params: Params, step: jax.Array, frozen: Params, batch, *, loss, micro_batches, seed) -> Gradient:
+def batch_gradient(
+    params: Params, step: jax.Array, frozen: Params, batch, *, loss, micro_batches, seed, weigh=lambda batch: batch
+) -> Gradient:
     """Loss and gradient, summed over micro-batches.
 
-    `loss(params, batch, key)` gives pairs; the total of `loss` is differentiated.
+    `loss(params, batch, key)` gives pairs; the total of `loss` is differentiated. `weigh` has seen the whole batch.
     """
+    batch = weigh(batch)
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     sums, gradients = accumulate(params, frozen, batch, loss, micro_batches, key)
     return Gradient(gradients, sums, jnp.sum(batch["segments"] > 0))

@@ -56,7 +56,8 @@ class Training:
     @cached_property
     def gradient(self):
         cfg = self.built.cfg
-        function = partial(batch_gradient, loss=self.built.loss, micro_batches=cfg.micro_batches, seed=cfg.seed)
+        fixed = {"loss": self.built.loss, "micro_batches": cfg.micro_batches, "seed": cfg.seed}
+        function = partial(batch_gradient, **fixed, weigh=getattr(self.built.task, "weigh", lambda batch: batch))
         return jax.jit(function, out_shardings=self._gradient_placements())
 
     @cached_property

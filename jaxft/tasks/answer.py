@@ -3,7 +3,6 @@
 import logging
 from itertools import pairwise
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,7 +10,9 @@ from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.problems import raise_problems, shown
 from jaxft.spans import choose, squad_metrics, trimmed
-from jaxft.tasks.base import Setting, column, fault_problems
+from jaxft.tasks.base import Setting, fault_problems
+from jaxft.tasks.shares import log_shares
+from jaxft.tasks.template import column, columns_of
 
 log = logging.getLogger("jaxft")
 
@@ -52,7 +53,7 @@ class Answer:
         return found + ([] if 0 <= self.fault_limit <= 1 else [f"fault_limit is {self.fault_limit}, expected 0 to 1"])
 
     def columns(self):
-        return [self.question, self.context, self.answers]
+        return columns_of(self.question, self.context, self.answers)
 
     def prepare(self, rows, setting):
         question_room(setting, self.stride, self.max_query_length)
@@ -122,17 +123,6 @@ class Answer:
             return names
         log.warning("column %r names several questions alike: in predictions they are numbered from 0", self.id)
         return [str(number) for number in range(len(rows))]
-
-
-def log_shares(logits_bt2: jax.Array, segments_bt: jax.Array) -> jax.Array:
-    """log softmax of start and end over the tokens of each example, (rows, length, 2)."""
-
-    def of_row(logits, segments):
-        count = len(segments) + 1  # segments are numbered from 1, padding is 0
-        top = jax.lax.stop_gradient(jax.ops.segment_max(logits, segments, count))[segments]
-        return logits - top - jnp.log(jax.ops.segment_sum(jnp.exp(logits - top), segments, count))[segments]
-
-    return jax.vmap(of_row)(logits_bt2, segments_bt)
 
 
 def windows(setting: Setting, questions: list[str], contexts: list[str], stride: int, most: int) -> list[list[dict]]:

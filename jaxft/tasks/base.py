@@ -3,26 +3,30 @@
 An example (host, numpy), made by `encode`:
     tokens   int32 (n,)
     types    int32 (n,)             text types, where the tokenizer gives them
+    parts    int32 (n,)             in examples of several texts that do not see each other: which one, from 0
     at       int32 (k,)             positions that the head reads; absent: it reads all n, and k is n
+    decoder_tokens  int32 (k,)      what a decoder behind an encoder reads, where that is another text; `at` is absent
     targets  int32 or float32 (k,) or (k, classes)
     weights  float32 (k,)           0 where there is nothing to learn
     cut      bool                   whether tokens were cut off; counted for the report, then dropped
     empty    bool                   whether there is nothing but special tokens; likewise
+    pair_at, pair_targets, pair_weights  (1,)  for the head `pretraining`: what its scores of pairs read, and learn
     notes    dict                   numbers, by what they count; summed for the report, then dropped
     fault    (str, str)             what is wrong with the row: the kind, and the row's own; likewise
 What else it has stays on the host, for `judge`.
 
 A batch has rows of one length, each holding one example (padded) or several (packed):
     tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
-                                         positions begin at 0 in every example
+                                         positions begin at 0 in every example, and in each of its parts, which are
+                                         segments then
     at, targets, weights                 (rows, slots[, classes]); unused slots have weight 0
-    decoder_tokens, decoder_segments, decoder_positions   int32 (rows, target length): what a decoder behind an encoder
-                                         reads, in the row and segment of its text; absent: the same text, one place
-                                         later. `at` and the rest are then those of the decoder
-    pair_at  int32 (rows, pairs)         for the head `pretraining`: where each text of the row begins, which is where
-                                         the scores of pairs read (`out.pair_logits`); `at` stays the masked ones'.
-                                         A task's `pair_targets` and `pair_weights` are (rows, pairs) too; unused pairs
-                                         have weight 0
+    owners   int32 (rows, slots)         where examples have parts: which example of its row a slot belongs to, from 1;
+                                         unused slots 0
+    decoder_tokens, decoder_segments, decoder_positions   int32 (rows, slots): what a decoder behind an encoder reads,
+                                         in the row and segment of its text; absent: the same text, one place later.
+                                         `at` and the rest are then those of the decoder
+    pair_at, pair_targets, pair_weights  (rows, pairs): where the scores of pairs read (`out.pair_logits`), while `at`
+                                         stays the masked tokens'; unused pairs have weight 0
     index    int32 (rows, slots)         in evaluation only: number of the example that a slot belongs to, or -1
 """
 
@@ -35,7 +39,7 @@ import numpy as np
 
 from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
-from jaxft.problems import raise_problems, shown
+from jaxft.tasks.joined import Around, alone, around
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]
@@ -49,12 +53,28 @@ class Setting:
     max_len: int | None  # tokens of an example, the rest is cut off; None: nothing is cut
     reads: str = "first"  # the token that a classifier reads
     labels: list[str] | None = None  # class names that the checkpoint brings, by number
+    start: int | str | None = None  # the token that a decoder's text begins with; "last": the text's own last one
 
     def truncation(self) -> dict:
         """Arguments for the tokenizer. Of a pair the longer text loses tokens first."""
         if self.max_len is None:
             return {"truncation": False, "verbose": False}
         return {"truncation": "longest_first", "max_length": self.max_len}
+
+    @cached_property
+    def around(self) -> Around:
+        """What the tokenizer puts around two texts."""
+        return around(self.tokenizer)
+
+    @cached_property
+    def alone(self) -> tuple[np.ndarray, np.ndarray]:
+        """What it puts in front of a single text, and behind it."""
+        return alone(self.tokenizer)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """The number of every token."""
+        return self.tokenizer.get_vocab()
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
@@ -72,6 +92,10 @@ class Task(Protocol):
     gets them, returns figures (jaxft/pictures.py). `tally(targets)`, with all targets of a set as `encode` made them,
     returns what they look like, name to number: how many examples each class has. `review(report)`, with what became
     of a set's rows (data/encoded.py), says what is too wrong with it to go on.
+
+    One that learns two things may have `weigh(batch)`, which settles their weights in a whole training batch, before
+    that is cut into micro-batches. One whose loss reads every position although it has slots says `hidden = "all"`.
+    A task whose `draw` changes the number of an example's tokens has `drawn(length)`: how many are left of so many.
 
     A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
     (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes further metrics, and files of the
@@ -93,9 +117,9 @@ class Task(Protocol):
         """What is random at each visit of an example."""
 
     def slots(self, length: int) -> int | None:
-        """How many positions the head reads in a row of `length` tokens that holds one example; None: all.
+        """How many slots an example of `length` tokens has at most; None: as many as it has tokens once it is drawn.
 
-        Asked only where `draw` makes `at`; where `encode` does, they are counted.
+        Asked only where `draw` makes `at` or `decoder_tokens`; where `encode` does, they are counted.
         """
 
     def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
@@ -110,18 +134,6 @@ class Task(Protocol):
 
     def summarise(self, sums: dict[str, Mean], kept: dict[str, np.ndarray]) -> dict[str, float]:
         """Metrics of a whole set, from the summed pairs and the kept slots (slots with weight 0 removed)."""
-
-
-def column(rows: list[dict], name: str) -> list[str]:
-    """The texts of a column; a missing value is an empty text. Raises UserError for what is no text."""
-    return ["" if row[name] is None else text_of(row[name], name) for row in rows]
-
-
-def text_of(value, name: str) -> str:
-    """A cell of column `name` as text: a text as it is, numbers and truth values as they print."""
-    if not isinstance(value, str | int | float) or value != value:  # the last: not a number
-        raise_problems([f"column {name!r} holds {shown(value)}, expected a text"])
-    return str(value)
 
 
 def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) -> list[Example]:

@@ -11,16 +11,17 @@ from jaxft.configurable import config
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
 from jaxft.pictures import class_figures, label_figures, value_figures
 from jaxft.problems import SHOWN, raise_problems, shown
-from jaxft.tasks.base import Setting, column, encode_texts, text_of
+from jaxft.tasks.base import Setting, encode_texts
 from jaxft.tasks.labels import checked, finite_number, known_labels, unknown_labels
+from jaxft.tasks.template import column, columns_of, text_of
 
 
 @config
 class Classify:
     """One class per text, or per pair of texts."""
 
-    text: str = "text"  # column
-    pair: str | None = None  # column of a second text
+    text: str = "text"  # column, or a template of columns such as "{word}: {sentence}"
+    pair: str | None = None  # of a second text
     label: str = "label"  # column: class names, or class numbers
     drop_empty: bool = False  # leave out rows without text; otherwise they count like all others
     labels: tuple[str, ...] | None = None  # class names by number; None: those of the training data, sorted
@@ -42,7 +43,7 @@ class Classify:
         return found
 
     def columns(self):
-        return [name for name in (self.text, self.pair, self.label) if name is not None]
+        return columns_of(self.text, self.pair, self.label)
 
     def prepare(self, rows, setting):
         values = labels_of(rows, self.label)
@@ -109,7 +110,7 @@ class MultiLabel:
     problem_type = "multi_label_classification"
 
     def columns(self):
-        return [name for name in (self.text, self.pair, self.label) if name is not None]
+        return columns_of(self.text, self.pair, self.label)
 
     def prepare(self, rows, setting):
         values = [name for names in checked(rows, self._lists) for name in names]
@@ -172,7 +173,7 @@ class Regress:
     problem_type = "regression"
 
     def columns(self):
-        return [name for name in (self.text, self.pair, self.label) if name is not None]
+        return columns_of(self.text, self.pair, self.label)
 
     def prepare(self, rows, setting):
         return self

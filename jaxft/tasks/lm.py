@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.problems import raise_problems
-from jaxft.tasks.base import column
+from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import perplexity, token_sums
 
 
@@ -16,12 +16,12 @@ class CausalLM:
     has nothing to predict and is left out.
     """
 
-    text: str = "text"  # column
+    text: str = "text"  # column, or template
 
     head = "causal-lm"
 
     def columns(self):
-        return [self.text]
+        return columns_of(self.text)
 
     def prepare(self, rows, setting):
         if setting.tokenizer.eos_token_id is None:

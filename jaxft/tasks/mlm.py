@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from jaxft.configurable import config
-from jaxft.tasks.base import column
+from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import perplexity, token_sums
 
 
@@ -17,7 +17,7 @@ class MaskedLM:
     and never more than ceil(rate * m), so that the number of predictions a row needs is known beforehand.
     """
 
-    text: str = "text"  # column
+    text: str = "text"  # column, or template
     rate: float = 0.15
     unit: str = "token"  # "word": all pieces of a word are hidden together (whole-word masking)
 
@@ -28,7 +28,7 @@ class MaskedLM:
         return found + ([] if self.unit in ("token", "word") else [f"unit is {self.unit!r}, expected token or word"])
 
     def columns(self):
-        return [self.text]
+        return columns_of(self.text)
 
     def prepare(self, rows, setting):
         return self

@@ -5,7 +5,8 @@ import unicodedata
 import numpy as np
 
 from jaxft.problems import raise_problems, shown
-from jaxft.tasks.base import Setting, text_of
+from jaxft.tasks.base import Setting
+from jaxft.tasks.template import text_of
 
 
 def words_and_tags(row: dict, words: str, tags: str) -> tuple[list[str], list[str | None]]:
