@@ -125,3 +125,77 @@ def test_what_is_no_suite(tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             command.parse([f"--config=configs/{config}"], command.CONFIG)
+
+
+QUESTIONS = {"a": "Was the cat on the mat?", "b": "Did the dog sit?"}
+SUPER = {  # task -> columns of its texts, and its classes
+    "boolq": (("passage", "question"), ["False", "True"]),
+    "cb": (("premise", "hypothesis"), ["entailment", "contradiction", "neutral"]),
+    "copa": (("premise", "choice1", "choice2"), ["choice1", "choice2"]),
+    "multirc": (("paragraph", "question", "answer"), ["False", "True"]),
+    "record": (("passage",), None),
+    "rte": (("premise", "hypothesis"), ["entailment", "not_entailment"]),
+    "wic": (("word", "sentence1", "sentence2"), ["False", "True"]),
+    "wsc": (("text", "span1_text", "span2_text"), ["False", "True"]),
+    "axb": (("sentence1", "sentence2"), ["entailment", "not_entailment"]),
+    "axg": (("premise", "hypothesis"), ["entailment", "not_entailment"]),
+}
+
+
+def superglue(directory: Path) -> Path:
+    """As on the hub: MultiRC has a row for each answer, ReCoRD lists of names; a test's labels are -1, or empty."""
+    for task, (columns, names) in SUPER.items():
+        rows = {name: [TEXTS[(i + 2 * at) % 6] for i in range(8)] for at, name in enumerate(columns)}
+        rows["idx"] = list(range(8))
+        if task == "copa":
+            rows["question"] = ["cause", "effect"] * 4
+        if task == "multirc":
+            rows["idx"] = [{"paragraph": i // 4, "question": i // 2, "answer": i} for i in range(8)]
+        if task == "record":
+            rows["idx"] = [{"passage": i // 2, "query": i} for i in range(8)]
+            rows["query"] = ["the @placeholder sat"] * 8
+            rows["entities"] = [["cat", "dog", "log"][: 2 + i % 2] for i in range(8)]
+        for split in ["test"] if task.startswith("ax") else ["train", "validation", "test"]:
+            hidden = split == "test"
+            if task == "record":
+                more = {"answers": [[] if hidden else ["cat"]] * 8}
+            else:
+                more = {"label": [-1] * 8 if hidden else [i % len(names) for i in range(8)]}
+            table = datasets.Dataset.from_dict(rows | more)
+            if names:
+                table = table.cast_column("label", datasets.ClassLabel(names=names))
+            (directory / task).mkdir(parents=True, exist_ok=True)
+            table.to_parquet(str(directory / task / f"{split}-00000-of-00001.parquet"))
+    return directory
+
+
+@pytest.mark.slow
+def test_superglue(tiny_bert, tmp_path, capsys, one_device):
+    data, workdir = superglue(tmp_path / "superglue"), tmp_path / "run"
+    short = {"epochs": None, "steps": 2, "batch": 4, "max_len": 32, "rows.buckets": "(64,)", "mesh.data": 1}
+    short |= {"model": tiny_bert}
+    argv = [f"--suite=configs/superglue.py:{data}", f"--workdir={workdir}"]
+    *tasks, row = called(capsys, *argv, *(f"--config.{k}={v}" for k, v in short.items()))
+    assert [task["task"] for task in tasks] == [name for name in SUPER if not name.startswith("ax")]
+    found = {task.pop("task"): task for task in tasks}
+    assert row["suite"] == "superglue"
+    assert row["average"] == pytest.approx(np.mean([task["score"] for task in found.values()]), abs=0.01)
+    for task, names in {"cb": "f1_macro accuracy", "multirc": "f1 exact_match", "record": "f1 exact_match"}.items():
+        scores = [found[task][f"validation/{name}"] for name in names.split()]
+        assert found[task]["score"] == pytest.approx(np.mean(scores))
+
+    files = "BoolQ CB COPA MultiRC ReCoRD RTE WiC WSC AX-b AX-g".split()
+    lines = {name: (workdir / f"submission/{name}.jsonl").read_text().splitlines() for name in files}
+    answers = {name: [json.loads(line) for line in some] for name, some in lines.items()}
+    passages = answers.pop("MultiRC")
+    assert [passage["idx"] for passage in passages] == [0, 1]
+    inside = [question for passage in passages for question in passage["passage"]["questions"]]
+    assert [question["idx"] for question in inside] == [0, 1, 2, 3]
+    assert [answer["idx"] for question in inside for answer in question["answers"]] == list(range(8))
+    assert {answer["label"] for question in inside for answer in question["answers"]} <= {0, 1}
+    classes = {"BoolQ": {"true", "false"}, "WiC": {"true", "false"}, "WSC": {"True", "False"}, "COPA": {0, 1},
+               "ReCoRD": {"cat", "dog", "log"}, "CB": {*SUPER["cb"][1]}}  # fmt: skip
+    for name, some in answers.items():
+        assert [answer["idx"] for answer in some] == list(range(8))
+        assert {answer["label"] for answer in some} <= classes.get(name, {"entailment", "not_entailment"}), name
+    assert set(json.loads((workdir / "record/predictions/validation.json").read_text())) == set(map(str, range(8)))

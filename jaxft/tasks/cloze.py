@@ -1,0 +1,94 @@
+"""Which name stands in a question's gap (ReCoRD; Zhang et al. 2018)."""
+
+import numpy as np
+
+from jaxft.configurable import config
+from jaxft.problems import raise_problems, shown
+from jaxft.spans import exact_match, f1
+from jaxft.tasks.classify import Classify, labelled
+from jaxft.tasks.template import column, columns_of, text_of
+
+WRONG_OR_RIGHT = Classify(labels=("wrong", "right"))
+
+
+@config
+class Cloze:
+    """Each name of a passage is right or wrong in the question's gap; the likeliest is the answer.
+
+    Metrics are SQuAD's, over rows: of the answer, `exact_match` and `f1`, from 0 to 1; of all names, `accuracy`.
+    """
+
+    text: str = "passage"  # column, or template
+    query: str = "query"  # column, or template: the question, with a gap
+    names: str = "entities"  # column: lists of names
+    answers: str = "answers"  # column: lists of the right ones, of which each is as good
+    gap: str = "@placeholder"
+    id: str | None = None  # column, or template, that names the rows in predictions; None: they are numbered from 0
+    labels: tuple[str, ...] = ("wrong", "right")
+
+    head = "sequence-classification"
+    problem_type = "single_label_classification"
+
+    def columns(self):
+        return columns_of(self.text, self.query, self.names, self.answers, self.id)
+
+    def prepare(self, rows, setting):
+        return self
+
+    def encode(self, rows, setting):
+        texts = zip(column(rows, self.text), column(rows, self.query), strict=True)
+        return [self._examples(row, *two, setting) for row, two in zip(rows, texts, strict=True)]
+
+    def draw(self, example, rng, setting):
+        return example
+
+    def slots(self, length):
+        return 1
+
+    def loss(self, out, batch):
+        return WRONG_OR_RIGHT.loss(out, batch)
+
+    def collect(self, out, batch):
+        return WRONG_OR_RIGHT.collect(out, batch)
+
+    def summarise(self, sums, kept):
+        return {"accuracy": float(np.mean(kept["logits"].argmax(-1) == kept["targets"]))}
+
+    def judge(self, kept, encoded, rows):
+        sure = kept["logits"][:, 1].astype(np.float64) - kept["logits"][:, 0]
+        source, first = encoded.source, np.searchsorted(encoded.source, encoded.source)
+        best: dict[int, tuple[float, int]] = {}
+        for score, number in zip(sure.tolist(), kept["index"].tolist(), strict=True):
+            row, place = int(source[number]), number - int(first[number])
+            best[row] = max(best.get(row, (-np.inf, 0)), (score, -place))  # of equals the first name
+        given = {row: filled(rows[row][self.names])[-place] for row, (_, place) in best.items()}
+        golds = {row: [text for text in rows[row][self.answers] or () if text] for row in given}
+        metrics = {
+            name: float(np.mean([score(text, golds[row]) for row, text in given.items()]))
+            for name, score in (("exact_match", exact_match), ("f1", f1))
+        }
+        ids = [str(row) for row in range(len(rows))] if self.id is None else column(rows[:], self.id)
+        return metrics, {".json": {ids[row]: text for row, text in sorted(given.items())}}
+
+    def _examples(self, row, passage, query, setting) -> list[dict] | str:
+        right = row[self.answers]
+        if right is None:
+            return "no answers"
+        names, right = filled(row[self.names], self.names), set(filled(right, self.answers))
+        if self.gap not in query:
+            raise_problems([f"column {self.query!r} holds {shown(query)}, without the gap {self.gap!r}"])
+        if not names:
+            return "no names"
+        queries = [{"text": passage, "pair": query.replace(self.gap, name)} for name in names]
+        targets = [np.array([name in right], np.int32) for name in names]
+        return labelled(PAIRED, queries, setting, targets)
+
+
+PAIRED = Classify(text="text", pair="pair")
+
+
+def filled(value, name: str = "") -> list[str]:
+    """The distinct texts of a cell that lists them."""
+    if not isinstance(value, list):
+        raise_problems([f"column {name!r} holds {shown(value)}, expected a list of texts"])
+    return list(dict.fromkeys(text_of(one, name) for one in value if one))
