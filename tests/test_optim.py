@@ -214,6 +214,16 @@ def test_adafactor():
     check(history, by_torch(lambda p, _: make(p, "bias"), history, gradients, rows=True))
 
 
+def test_adafactor_with_relative_rates():
+    """As T5 was trained."""
+    history, gradients, _ = updates_of(Adafactor(min_dim_factored=4, relative=True))
+
+    def make(params, path):
+        return transformers.Adafactor(params, 0.01, scale_parameter=True, relative_step=False, warmup_init=False)
+
+    check(history, by_torch(make, history, gradients, rows=True))
+
+
 def test_adafactor_keeps_rows_and_columns():
     _, _, state = updates_of(Adafactor(min_dim_factored=4), steps=1, only=("layers.0.0.attn.q.kernel",))
     large = [x.shape for x in jax.tree.leaves(state) if x.size > 1]

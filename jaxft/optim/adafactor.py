@@ -11,12 +11,14 @@ class Adafactor:
     decay: float = 0.0
     min_dim_factored: int = 128  # smaller matrices keep the full second moment
     clip_update: float = 1.0  # root mean square of an update, at most
+    relative: bool = False  # rates are shares of each parameter's root mean square, 0.001 at least (section 8)
 
     def make(self, lr, decay_mask, stacked):
         # Not `optax.adafactor`: it does not multiply the decay by the rate.
         return optax.chain(
             optax.scale_by_factored_rms(min_dim_size_to_factor=self.min_dim_factored),
             _clipped(self.clip_update, stacked),
+            _relative(stacked) if self.relative else optax.identity(),
             optax.add_decayed_weights(self.decay, decay_mask),
             optax.scale_by_learning_rate(lr),
         )
@@ -26,8 +28,21 @@ def _clipped(limit: float, stacked: set[str]) -> optax.GradientTransformation:
     """Each parameter's update with a root mean square of at most `limit`; of a stacked array, each layer's."""
 
     def clip(path, update):
-        axes = tuple(range(1 if path in stacked else 0, update.ndim))
-        rms = jnp.sqrt(jnp.mean(update**2, axes, keepdims=True))
-        return update / jnp.maximum(1.0, rms / limit)
+        return update / jnp.maximum(1.0, _rms(update, path in stacked) / limit)
 
     return optax.stateless(lambda updates, _: {path: clip(path, update) for path, update in updates.items()})
+
+
+def _relative(stacked: set[str]) -> optax.GradientTransformation:
+    """Each update times the root mean square of its parameter; of a stacked array, of each layer's."""
+
+    def scale(updates, params):
+        sizes = {path: jnp.maximum(_rms(params[path], path in stacked), 1e-3) for path in updates}
+        return {path: update * sizes[path] for path, update in updates.items()}
+
+    return optax.stateless(scale)
+
+
+def _rms(x, of_layers: bool):
+    axes = tuple(range(1 if of_layers else 0, x.ndim))
+    return jnp.sqrt(jnp.mean(x**2, axes, keepdims=True))

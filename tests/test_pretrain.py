@@ -1,0 +1,461 @@
+"""Pre-training: what is hidden, replaced and asked, by independent rules; losses beside PyTorch's."""
+
+import json
+import math
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import bert_config, byte_bpe, rows_of, save_perturbed, wordpiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxft import command
+from jaxft.config import Config, Eval, Mesh
+from jaxft.data import Chunk, Data, Pack, Pad
+from jaxft.data.encoded import encode_all
+from jaxft.loop.build import build
+from jaxft.loop.fit import fit
+from jaxft.loop.run import train_batches
+from jaxft.loop.training import training
+from jaxft.optim.adamw import AdamW
+from jaxft.optim.schedule import Constant
+from jaxft.problems import UserError
+from jaxft.tasks.base import Setting
+from jaxft.tasks.corrupted import SpanCorruption, parted
+from jaxft.tasks.denoise import Denoise, spans_of
+from jaxft.tasks.mlm import MaskedLM
+from jaxft.tasks.pretrain import NextSentence, SentenceOrder, pieces
+from jaxft.tasks.replaced import ReplacedTokens
+from jaxft.tasks.sentences import encode_sentences, sentences_of
+
+DOCUMENTS = [
+    "The cat sat on the mat. The dog sat on the log! A good film? A bad film.",
+    "It was raining.\nThe unhappy sailors returned to the harbour.\n\nNumbers such as 10 and 20 are even; 7 is not!",
+    'He said "a dull story." A great story (with good actors.) The end',
+    "No stop at all but a number of words",
+]
+
+
+def test_sentences():
+    found = [[text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+             for text, starts in sentences_of([{"t": text} for text in DOCUMENTS], "t")]  # fmt: skip
+    assert [len(some) for some in found] == [4, 3, 3, 1]
+    assert found[2] == ['He said "a dull story." ', "A great story (with good actors.) ", "The end"]
+    listed = sentences_of([{"t": ["One.", " ", None, "Two. Three."]}, {"t": []}], "t")
+    assert listed == [("One. Two. Three.", [0, 5]), ("", [0])]
+    with pytest.raises(UserError, match="'t' holds 'x', expected a list of sentences as in other rows"):
+        sentences_of([{"t": ["One."]}, {"t": "x"}], "t")
+
+
+@pytest.mark.parametrize("tokenizer", [wordpiece(), byte_bpe()], ids=["wordpiece", "byte-level"])
+def test_tokens_of_sentences(tokenizer):
+    """Each begins with the token that reaches beyond its first character, and all of them together are the text's."""
+    setting = Setting(tokenizer, 64)
+    rows = [{"t": text} for text in DOCUMENTS]
+    for (tokens, words, starts), text in zip(encode_sentences(rows, "t", setting), DOCUMENTS, strict=True):
+        assert tokens.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert len(words) == len(tokens) and np.all(np.diff(words[words >= 0]) >= 0)
+        [(_, begins)] = sentences_of([{"t": text}], "t")
+        parts = [tokenizer.decode(part).strip().replace(" ", "") for part in np.split(tokens, starts[1:])]
+        cut = [text[a:b] for a, b in zip(begins, [*begins[1:], len(text)], strict=True)]
+        wanted = [
+            tokenizer.decode(tokenizer(one, add_special_tokens=False)["input_ids"]).replace(" ", "") for one in cut
+        ]
+        assert [part.strip() for part in parts] == [one.strip() for one in wanted]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 60), st.lists(st.integers(1, 59), max_size=8), st.integers(2, 17))
+def test_pieces_hold_everything_in_order(count, starts, most):
+    starts = np.array(sorted({0, *[start for start in starts if start < count]}))
+    found = list(pieces(count, starts, most))
+    assert all(2 <= stop - begin <= most for begin, stop in found)
+    assert [begin for begin, _ in found] == [0, *[stop for _, stop in found]][: len(found)]
+    assert count - (found[-1][1] if found else 0) < 2
+    for begin, stop in found:  # ends at a sentence's end, if there is one near enough
+        ends = [end for end in (*starts.tolist(), count) if begin + 2 <= end <= begin + most]
+        assert stop == (max(ends) if ends else min(begin + most, count))
+
+
+@pytest.fixture(scope="module")
+def setting(bert_tokenizer):
+    return Setting(bert_tokenizer, 24)
+
+
+def examples_of(task, setting, documents=DOCUMENTS):
+    return encode_all(rows_of([{"text": text} for text in documents]), lambda rows: task.encode(rows, setting))
+
+
+def halves(tokens, tokenizer):
+    """What stands between the special tokens of a pair, and where the second half begins."""
+    ends = np.flatnonzero(tokens == tokenizer.sep_token_id)
+    assert tokens[0] == tokenizer.cls_token_id and len(ends) == 2 and ends[1] == len(tokens) - 1
+    return tokens[1 : ends[0]].tolist(), tokens[ends[0] + 1 : -1].tolist(), ends[0] + 1
+
+
+@pytest.mark.parametrize("task", [NextSentence, SentenceOrder])
+def test_halves(task, setting, bert_tokenizer):
+    """Both classes occur; halves are cut between sentences, and a wrong second half is of another text."""
+    task = task(masked=MaskedLM(rate=0.01))
+    encoded = examples_of(task, setting)
+    assert encoded.lengths.max() <= 24 and len(encoded) > 4
+    texts = encode_sentences([{"text": text} for text in DOCUMENTS], "text", setting)
+    labels = []
+    for number in range(len(encoded)):
+        example = encoded[number]
+        document = texts[encoded.source[number]][0].tolist()
+        for seed in range(12):
+            drawn = task.draw(example, np.random.default_rng(seed), setting)
+            tokens = drawn["tokens"].copy()
+            tokens[drawn["at"]] = drawn["targets"]  # what was hidden
+            first, second, begins = halves(tokens, bert_tokenizer)
+            label = int(drawn["pair_targets"][0])
+            labels.append(label)
+            assert drawn["types"].tolist() == [0] * begins + [1] * (len(tokens) - begins)
+            assert drawn["pair_at"].tolist() == [0] and drawn["pair_weights"].tolist() == [1.0]
+            assert len(tokens) <= len(example["tokens"])
+            whole = example["text"].tolist()
+            cut = (
+                len(first)
+                if label == 0 or isinstance(task, NextSentence) and not isinstance(task, SentenceOrder)
+                else len(second)
+            )
+            assert cut in example["cuts"]
+            if label == 0:
+                assert first + second == whole
+            elif isinstance(task, SentenceOrder):
+                assert second + first == whole
+            else:
+                assert first == whole[:cut] and len(second) <= len(whole) - cut and second
+                elsewhere = [text.tolist() for i, (text, _, _) in enumerate(texts) if i != encoded.source[number]]
+                assert any(contains(text, second) for text in elsewhere)
+                assert not contains(document, second) or len(second) < 3
+    assert 0.35 < np.mean(labels) < 0.65
+
+
+def contains(text: list, part: list) -> bool:
+    return any(text[i : i + len(part)] == part for i in range(len(text) - len(part) + 1))
+
+
+def test_a_single_text_has_no_wrong_halves(setting):
+    encoded = examples_of(NextSentence(), setting, [DOCUMENTS[0], "x"])
+    drawn = [NextSentence().draw(encoded[0], np.random.default_rng(seed), setting) for seed in range(20)]
+    assert {int(one["pair_targets"][0]) for one in drawn} == {0}
+    assert encoded.report["dropped"] == {"fewer than two tokens": 1}
+    with pytest.raises(UserError, match="no running text"):
+        NextSentence().prepare([], replace(setting, max_len=None))
+    with pytest.raises(UserError, match="leaves no room for two halves"):
+        NextSentence().prepare([], replace(setting, max_len=4))
+
+
+def test_replaced_tokens(setting, bert_tokenizer):
+    task = ReplacedTokens(rate=0.3)
+    encoded = examples_of(task, setting)
+    share = []
+    for number in range(len(encoded)):
+        example = encoded[number]
+        special = np.isin(example["tokens"], bert_tokenizer.all_special_ids)
+        for seed in range(30):
+            drawn = task.draw(example, np.random.default_rng(seed), setting)
+            changed = drawn["tokens"] != example["tokens"]
+            assert np.array_equal(drawn["targets"], changed) and not changed[special].any()
+            assert np.isin(drawn["tokens"][changed], encoded.flat["tokens"]).all() and np.all(drawn["weights"] == 1)
+            share.append(changed.sum() / (~special).sum())
+    assert 0.2 < np.mean(share) < 0.3  # some happen to be what they were
+
+
+def sentinel_tokenizer():
+    made = byte_bpe(bos=None, eos="</s>")
+    made.add_special_tokens({"pad_token": "<pad>", "additional_special_tokens": [f"<extra_id_{i}>" for i in range(12)]})
+    return made
+
+
+@pytest.fixture(scope="module")
+def t5_setting():
+    made = sentinel_tokenizer()
+    return Setting(made, 40, start=made.pad_token_id)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 1000), st.sampled_from([0.15, 0.5]), st.sampled_from([1.0, 3.0]))
+def test_span_corruption(t5_setting, length, seed, rate, span):
+    """The text is found again from both sides; sizes depend on the length only."""
+    task, tokenizer = SpanCorruption(rate=rate, span=span), t5_setting.tokenizer
+    text = np.random.default_rng(length).integers(5, 90, length).astype(np.int32)
+    hidden = min(max(round(length * rate), 1), length - 1)
+    if max(min(round(hidden / span), hidden, length - hidden), 1) > 12:
+        with pytest.raises(UserError, match="the tokenizer has no token <extra_id_12>"):
+            task.draw({"tokens": text}, np.random.default_rng(seed), t5_setting)
+        return
+    drawn = task.draw({"tokens": text}, np.random.default_rng(seed), t5_setting)
+    sentinels = tokenizer.convert_tokens_to_ids([f"<extra_id_{i}>" for i in range(12)])
+    source, target = drawn["tokens"].tolist(), drawn["targets"].tolist()
+    assert source[-1] == target[-1] == tokenizer.eos_token_id
+    marks = [token for token in source if token in sentinels]
+    assert marks == [token for token in target if token in sentinels] == sentinels[: len(marks)]
+    spans = {}
+    for token in target[:-1]:
+        if token in sentinels:
+            spans[token] = current = []
+        else:
+            current.append(token)
+    assert all(spans.values()) and sum(map(len, spans.values())) == hidden
+    again = [token for one in source[:-1] for token in (spans[one] if one in spans else [one])]
+    assert again == text.tolist() and source[0] == text[0]  # text stands in front of the first span
+    assert len(source) == task.drawn(length) and len(target) == task.slots(length)
+    assert drawn["decoder_tokens"].tolist() == [tokenizer.pad_token_id, *target[:-1]]
+
+
+def test_span_corruption_of_t5s_own_lengths():
+    """Raffel et al.: 512 tokens for the encoder and 114 for the decoder."""
+    task = SpanCorruption()
+    assert (task.drawn(568), task.slots(568)) == (512, 114)
+
+
+def test_parted():
+    rng = np.random.default_rng(0)
+    found = np.array([parted(7, 3, rng) for _ in range(3000)])
+    assert np.all(found.sum(1) == 7) and found.min() == 1
+    _, counts = np.unique(found, axis=0, return_counts=True)
+    assert len(counts) == math.comb(6, 2) and counts.min() > 130  # of 200 that are expected of each
+
+
+@pytest.fixture(scope="module")
+def bart_setting(bert_tokenizer):
+    return Setting(bert_tokenizer, 40, start=bert_tokenizer.sep_token_id)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from([0.1, 0.3, 0.9]), st.booleans())
+def test_denoising(bart_setting, seed, document, rate, shuffle):
+    """What stays are the text's tokens in order of the shuffled sentences; masks never touch."""
+    task, tokenizer = Denoise(rate=rate, shuffle=shuffle), bart_setting.tokenizer
+    example = task.encode([{"text": DOCUMENTS[document]}], bart_setting)[0]
+    whole = tokenizer(DOCUMENTS[document], truncation=True, max_length=40)["input_ids"]
+    drawn = task.draw(example, np.random.default_rng(seed), bart_setting)
+    assert drawn["targets"].tolist() == whole
+    assert drawn["decoder_tokens"].tolist() == [tokenizer.sep_token_id, *whole[:-1]]
+    source = drawn["tokens"]
+    assert len(source) <= len(whole) and (source[0], source[-1]) == (whole[0], whole[-1])
+    inner = source[1:-1]
+    masks = np.flatnonzero(inner == tokenizer.mask_token_id)
+    assert not np.any(np.diff(masks) == 1)
+    kept = [token for token in inner.tolist() if token != tokenizer.mask_token_id]
+    count = len(whole) - 2
+    assert count - math.ceil(rate * count) <= len(kept)
+    if not shuffle:
+        rest = iter(whole[1:-1])
+        assert all(token in rest for token in kept)  # in their order
+    else:
+        assert not np.any(np.bincount(kept, minlength=200) > np.bincount(whole[1:-1], minlength=200))
+
+
+def test_spans_are_poisson():
+    rng = np.random.default_rng(0)
+    sizes = np.concatenate([spans_of(2000, 3.0, rng)[:-1] for _ in range(20)])
+    assert sizes.mean() == pytest.approx(3, abs=0.06) and sizes.var() == pytest.approx(3, abs=0.15)
+    assert spans_of(7, 3.0, rng).sum() == 7 and not len(spans_of(0, 3.0, rng))
+
+
+def test_what_a_decoders_task_needs(bert_tokenizer):
+    for task in (SpanCorruption(), Denoise()):
+        with pytest.raises(UserError, match=r"whose config.json says how texts begin \(decoder_start_token_id\)"):
+            task.prepare([], Setting(bert_tokenizer, 24))
+    with pytest.raises(UserError, match="has no end-of-text token"):
+        SpanCorruption().prepare([], Setting(bert_tokenizer, 24, start=0))
+    with pytest.raises(UserError, match="the tokenizer has no token <extra_id_0>"):
+        SpanCorruption().prepare([], Setting(byte_bpe(eos="</s>"), 24, start=0))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A file of documents, each of several sentences."""
+    rng, words = np.random.default_rng(0), " ".join(DOCUMENTS).replace(".", "").split()
+    file = tmp_path_factory.mktemp("corpus") / "documents.jsonl"
+    texts = [". ".join(" ".join(rng.choice(words, 5)) for _ in range(rng.integers(2, 7))) for _ in range(40)]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+def configured(model, task, corpus, **more) -> Config:
+    cfg = {"lr": 1e-3, "batch": 4, "steps": 20, "max_len": 40, "dropout": 0.0, "dtype": "float32", "mesh": Mesh(data=1)}
+    cfg |= {"schedule": Constant(), "optim": AdamW(decay=0.0), "clip": None, "rows": Pad(buckets=(40,), window=1)}
+    return Config(model=str(model), task=task, data=Data(path=corpus), **(cfg | more))
+
+
+def steps_of(cfg, steps=20):
+    """(batch, its metrics) of each step."""
+    made = build(cfg)
+    batches, plan = train_batches(made), training(made, cfg.steps)
+    trained, frozen, _ = made.load()
+    state, step = plan.initial_state(trained), plan.step()
+    with jax.set_mesh(made.mesh):
+        for number in range(steps):
+            batch = {key: value for key, value in batches[number].items() if key != "index"}
+            state, metrics = step(state, frozen, made.put(batch))
+            yield batch, jax.device_get(metrics.sums)
+
+
+def labels_of(batch) -> torch.Tensor:
+    """PyTorch's labels (rows, length): the hidden token where one is, else -100."""
+    labels = np.full(batch["tokens"].shape, -100)
+    row, slot = np.nonzero(batch["weights"])
+    labels[row, batch["at"][row, slot]] = batch["targets"][row, slot]
+    return torch.tensor(labels)
+
+
+@pytest.fixture(scope="module")
+def pretraining_bert(tmp_path_factory, bert_tokenizer):
+    model = transformers.BertForPreTraining(bert_config(bert_tokenizer))
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("pretraining"))
+
+
+def curve(model, batches, loss_of) -> list[float]:
+    """PyTorch's losses with AdamW at the same constant rate."""
+    adamw, losses = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0), []
+    for batch in batches:
+        adamw.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        adamw.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_twenty_steps_of_words_and_sentences(pretraining_bert, corpus, one_device):
+    """Loss of masked words plus that of pairs, each a mean: as BertForPreTraining has it (1e-3 asked)."""
+
+    def loss_of(model, batch):
+        ids, types = (torch.tensor(batch[key]).long() for key in ("tokens", "types"))
+        mask, pairs = torch.tensor(batch["segments"] > 0).long(), torch.tensor(batch["pair_targets"][:, 0]).long()
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return model(**given, labels=labels_of(batch), next_sentence_label=pairs).loss
+
+    ours = list(steps_of(configured(pretraining_bert, NextSentence(), corpus)))
+    model = transformers.BertForPreTraining.from_pretrained(pretraining_bert).eval()
+    losses = curve(model, [batch for batch, _ in ours], loss_of)
+    found = [float(sums["loss"].value()) for _, sums in ours]
+    assert found == pytest.approx(losses, abs=1e-4) and losses[-1] < losses[0]
+    parts = ours[0][1]
+    assert found[0] == pytest.approx(parts["word_loss"].value() + parts["pair_loss"].value(), rel=1e-6)
+
+
+@pytest.mark.parametrize("more", [{"rows": Pack(length=100)}, {"micro_batches": 2}], ids=["packed", "micro-batches"])
+def test_the_loss_of_both_is_the_same_however_a_batch_is_laid_out(pretraining_bert, corpus, one_device, more):
+    plain, other = (
+        [sums["loss"].value() for _, sums in steps_of(configured(pretraining_bert, NextSentence(), corpus, **cfg), 3)]
+        for cfg in ({}, more)
+    )
+    assert other == pytest.approx(plain, rel=2e-6)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory, bert_tokenizer):
+    same = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
+    shape = {name: getattr(bert_config(bert_tokenizer), name) for name in same.split()}
+    config = transformers.ElectraConfig(**shape, embedding_size=shape["hidden_size"])
+    model = transformers.ElectraForPreTraining(config)
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("electra"))
+
+
+def test_twenty_steps_of_replaced_tokens(detector, corpus, one_device):
+    def loss_of(model, batch):
+        mask = torch.tensor(batch["segments"] > 0).long()
+        labels = torch.tensor(batch["targets"])
+        return model(input_ids=torch.tensor(batch["tokens"]).long(), attention_mask=mask, labels=labels).loss
+
+    ours = list(steps_of(configured(detector, ReplacedTokens(), corpus)))
+    model = transformers.ElectraForPreTraining.from_pretrained(detector).eval()
+    losses = curve(model, [batch for batch, _ in ours], loss_of)
+    assert [float(sums["loss"].value()) for _, sums in ours] == pytest.approx(losses, abs=1e-4)
+    assert losses[-1] < losses[0]
+
+
+@pytest.fixture(scope="module")
+def tiny_t5(tmp_path_factory):
+    tokenizer = sentinel_tokenizer()
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=30, num_layers=2, num_decoder_layers=2, num_heads=3,
+        relative_attention_num_buckets=8, relative_attention_max_distance=20, dropout_rate=0.0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, decoder_start_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = transformers.T5ForConditionalGeneration(config)
+    return save_perturbed(model, tokenizer, tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="module")
+def tiny_bart(tmp_path_factory, bert_tokenizer):
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
+    config = transformers.BartConfig(
+        vocab_size=len(bert_tokenizer), d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=3,
+        decoder_attention_heads=3, encoder_ffn_dim=30, decoder_ffn_dim=30, max_position_embeddings=64,
+        dropout=0.0, **special,
+    )  # fmt: skip
+    model = transformers.BartForConditionalGeneration(config)
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("bart"))
+
+
+@pytest.mark.parametrize("task", [SpanCorruption(), Denoise()], ids=["corrupted", "denoised"])
+def test_twenty_steps_of_encoder_and_decoder(task, tiny_t5, tiny_bart, corpus, one_device):
+    def loss_of(model, batch):
+        labels = torch.tensor(np.where(batch["weights"] > 0, batch["targets"], -100)).long()
+        mask = torch.tensor(batch["segments"] > 0).long()
+        return model(input_ids=torch.tensor(batch["tokens"]).long(), attention_mask=mask, labels=labels).loss
+
+    directory = tiny_t5 if isinstance(task, SpanCorruption) else tiny_bart
+    ours = list(steps_of(configured(directory, task, corpus)))
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
+    losses = curve(model, [batch for batch, _ in ours], loss_of)
+    assert [float(sums["loss"].value()) for _, sums in ours] == pytest.approx(losses, abs=1e-4)
+    assert losses[-1] < losses[0]
+    in_rows = steps_of(configured(directory, task, corpus, rows=Pack(length=90)), 2)
+    packed = [sums["loss"].value() for _, sums in in_rows]
+    assert packed == pytest.approx([sums["loss"].value() for _, sums in ours[:2]], rel=1e-5)
+
+
+RUNS = {
+    "next sentence": (
+        NextSentence(),
+        "pretraining_bert",
+        Pack(length=64),
+        {"pair_accuracy", "perplexity", "word_loss"},
+    ),
+    "sentence order": (SentenceOrder(), "pretraining_bert", Pad(), {"pair_accuracy", "perplexity"}),
+    "replaced": (ReplacedTokens(), "detector", Pack(length=64), {"precision", "recall", "accuracy"}),
+    "corrupted": (SpanCorruption(), "tiny_t5", Chunk(length=30), {"perplexity", "accuracy"}),
+    "denoised": (Denoise(), "tiny_bart", Pack(length=64), {"perplexity", "accuracy"}),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_runs(run, request, corpus, tmp_path, one_device):
+    """Two steps and an evaluation; what is left loads in transformers."""
+    task, model, rows, metrics = RUNS[run]
+    directory = request.getfixturevalue(model)
+    cfg = configured(directory, task, corpus, steps=2, rows=rows, evals={"held": Eval(data=Data(path=corpus, limit=9))})
+    results = fit(cfg, str(tmp_path))["held"]
+    assert results.keys() >= metrics and all(math.isfinite(results[name]) for name in metrics)
+    if "pair_loss" in results:
+        assert results["loss"] == pytest.approx(results["word_loss"] + results["pair_loss"], rel=1e-9)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "model")
+    getattr(transformers, config.architectures[0]).from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(("config", "model"), [("bert", "pretraining_bert"), ("gpt", "tiny_gpt2"), ("t5", "tiny_t5")])
+def test_recipes(config, model, request, corpus, tmp_path, one_device):
+    """Each trains two steps on a file of documents."""
+    flags = {"model": request.getfixturevalue(model), "steps": 2, "batch": 4, "max_len": 24, "mesh.data": 1}
+    flags |= {"rows.length": 24 if config != "bert" else 48}
+    line = [
+        f"--config=configs/pretrain_{config}.py:{corpus}",
+        *(f"--config.{name}={value}" for name, value in flags.items()),
+    ]
+    cfg = command.parse(line, command.CONFIG).config
+    fit(cfg, str(tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 2 and math.isfinite(lines[-1]["loss"]) and lines[-1]["learning_rate"] > 0
