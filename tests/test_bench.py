@@ -18,8 +18,10 @@ from jaxft.config import Config, Eval
 from jaxft.data import Data, Pad
 from jaxft.optim.lion import Lion
 from jaxft.problems import UserError
+from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.mlm import MaskedLM
+from jaxft.tasks.tag import Tag
 from jaxft.tune.partial import Partial
 
 
@@ -48,7 +50,7 @@ def test_both_sides_do_the_same_work(cfg, tmp_path):
     # Of the Trainer every row is as long as max_len says, and there are 4 of them a step.
     padded = other["padded_tokens_per_second"] * sum(other["steps"])
     assert padded == pytest.approx(2 * 4 * 32)
-    useful = sum(len(example["tokens"]) for example in read_examples(tmp_path / "evaluate.npz"))
+    useful = sum(len(example["input_ids"]) for example in read_examples(tmp_path / "evaluate.npz"))
     for numbers in results["evaluate"]:
         assert numbers["useful_tokens_per_second"] * numbers["seconds"] == pytest.approx(useful)
 
@@ -72,9 +74,52 @@ def test_masked_words_for_the_trainer(cfg, tmp_path):
     prepare(cfg, "dynamic", 2, tmp_path, compared=True)
     job = read_job(tmp_path)
     collator = trainer.Collator(job)
-    batch = collator(trainer.examples_of(job, tmp_path / "train.npz"))
+    batch = collator(read_examples(tmp_path / "train.npz"))
     assert 0.1 < float((batch["labels"] != -100).float().mean()) < 0.4
     assert collator.made == [(int(batch["attention_mask"].sum()), batch["input_ids"].numel())]
+
+
+def prepared(cfg, task, rows, tmp_path) -> tuple[dict, object]:
+    """The Trainer's batch of all rows, in their order, and its model."""
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = dataclasses.replace(cfg, task=task, data=Data(path=str(file)), evals={}, init="backbone")
+    prepare(cfg, "dynamic", 2, tmp_path, compared=True)
+    job = read_job(tmp_path)
+    return trainer.Collator(job)(read_examples(tmp_path / "train.npz")), trainer.model_of(job)
+
+
+def test_tags_for_the_trainer(cfg, tmp_path, bert_tokenizer):
+    rows = [
+        {"tokens": ["unhappy", "sailors", "sat"], "ner_tags": ["B-X", "O", "B-X"]},
+        {"tokens": ["it"], "ner_tags": ["O"]},
+    ]
+    batch, model = prepared(cfg, Tag(), rows, tmp_path)
+    numbers = {label: number for number, label in enumerate(["B-X", "I-X", "O"])}
+    for labels, row in zip(batch["labels"].tolist(), rows, strict=True):
+        words = bert_tokenizer(row["tokens"], is_split_into_words=True).word_ids()
+        first = [word is not None and word != before for word, before in zip(words, [None, *words], strict=False)]
+        wanted = [numbers[row["ner_tags"][word]] if one else -100 for word, one in zip(words, first, strict=True)]
+        assert labels[: len(words)] == wanted and set(labels[len(words) :]) <= {-100}
+    assert model.config.num_labels == 3 and torch.isfinite(model(**batch).loss)
+
+
+def test_answers_for_the_trainer(cfg, tmp_path, bert_tokenizer):
+    context = "the cat sat on the mat"
+    answers = [{"text": ["the mat"], "answer_start": [15]}, {"text": [], "answer_start": []}]
+    rows = [{"question": "the dog", "context": context, "answers": some} for some in answers * 60]
+    rows.append(rows[0] | {"answers": {"text": ["the dog"], "answer_start": [0]}})  # not there
+    batch, model = prepared(cfg, Answer(stride=4), rows, tmp_path)
+    starts, ends = batch["start_positions"].tolist(), batch["end_positions"].tolist()
+    assert bert_tokenizer.decode(batch["input_ids"][0, starts[0] : ends[0] + 1]) == "the mat"
+    assert starts[1::2] == ends[1::2] == [0] * 60 and starts[-1] > 10**5
+    logits, some = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]), slice(0, 120)
+    del batch["start_positions"], batch["end_positions"]
+    sides = zip((logits.start_logits, logits.end_logits), (starts, ends), strict=True)
+    wanted = [torch.nn.functional.cross_entropy(side[some], torch.tensor(at[some])) for side, at in sides]
+    given = {"start_positions": torch.tensor(starts), "end_positions": torch.tensor(ends)}
+    loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **given).loss
+    assert loss.item() == pytest.approx(sum(wanted).item() / 2, rel=1e-6)  # the misplaced answer teaches nothing
 
 
 def test_what_cannot_be_compared_is_said(cfg):
@@ -120,6 +165,7 @@ def test_ratios_are_above_one_where_jaxft_is_better():
 CONFIG = """
 from jaxft.config import Config
 from jaxft.data import Data
+from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify
 
 

@@ -2,7 +2,7 @@
 
 config.json   the run, for jaxft
 job.json      the same facts for others, see `Job`
-train.npz, evaluate.npz   the encoded examples: tokens, types, targets as flat arrays, and `starts` (n + 1,)
+train.npz, evaluate.npz   the encoded examples: tokens, types and labels as flat arrays, and `starts` (n + 1,)
 """
 
 import dataclasses
@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 
 WARM = 3  # steps before those that are timed
+IGNORED = -100  # label of a token that teaches nothing
+BEYOND = 10**6  # position of an answer that teaches nothing
+NAMES = {"tokens": "input_ids", "types": "token_type_ids", "token_labels": "labels"}  # of what there is one a token
 
 
 @dataclasses.dataclass
@@ -47,21 +50,40 @@ def read_job(folder: Path) -> Job:
     return Job(**json.loads((folder / "job.json").read_text()))
 
 
-def write_examples(file: Path, encoded) -> None:
-    """`encoded` as in data/encoded.py."""
-    kept = {key: encoded.flat[key] for key in ("tokens", "types", "targets") if key in encoded.flat}
-    np.savez(file, **kept, starts=encoded.offsets["tokens"])
+def write_examples(file: Path, encoded, head: str) -> None:
+    """`encoded` as in data/encoded.py; `head` says what the targets are."""
+    kept = {key: encoded.flat[key] for key in ("tokens", "types") if key in encoded.flat}
+    np.savez(file, **kept, **labels_of(encoded, head), starts=encoded.offsets["tokens"])
+
+
+def labels_of(encoded, head: str) -> dict[str, np.ndarray]:
+    """Targets as the Trainer's models take them: `token_labels` (tokens,), all others (examples, ...)."""
+    if "targets" not in encoded.flat:
+        return {}
+    starts, targets = encoded.offsets["tokens"], encoded.flat["targets"]
+    if head == "token-classification":
+        labels = np.full(starts[-1], IGNORED)
+        labels[np.repeat(starts[:-1], encoded.counts) + encoded.flat["at"]] = targets[:, 0]
+        return {"token_labels": labels}
+    if head == "question-answering":
+        found = {}
+        for side, name in enumerate(("start_positions", "end_positions")):
+            marks = np.flatnonzero(targets[:, side])
+            example = np.searchsorted(starts, marks, "right") - 1
+            found[name] = np.full(len(starts) - 1, BEYOND)
+            found[name][example] = marks - starts[example]
+        return found
+    return {"labels": targets}
 
 
 def read_examples(file: Path) -> list[dict]:
-    """One dict an example: `tokens` and `types` (n,), and `targets` of a text as a whole: a number, or (classes,)."""
+    """One dict an example, under the names of the Trainer's models."""
     arrays = dict(np.load(file))
     starts = arrays.pop("starts")
-    targets = arrays.pop("targets", None)
-    examples = [
-        {key: values[start:stop] for key, values in arrays.items()}
-        for start, stop in zip(starts[:-1], starts[1:], strict=True)
-    ]
-    for example, target in zip(examples, targets if targets is not None else [], strict=False):
-        example["targets"] = target
-    return examples
+    pieces = list(zip(starts[:-1], starts[1:], strict=True))
+    found = [{} for _ in pieces]
+    for key, values in arrays.items():
+        parts = [values[start:stop] for start, stop in pieces] if key in NAMES else values
+        for example, part in zip(found, parts, strict=True):
+            example[NAMES.get(key, key)] = part.tolist()
+    return found

@@ -60,9 +60,9 @@ def prepare(cfg: Config, padding: str, steps: int, folder: Path, compared: bool)
     raise_problems(comparison_problems(cfg) if compared else [])
     job_of(built, padding, steps).write(folder)
     if compared:
-        write_examples(folder / "train.npz", cfg.rows.prepare(built.encode("train")))
-        if first:
-            write_examples(folder / "evaluate.npz", cfg.rows.prepare(built.encode(first)))
+        for name, file in (("train", "train"), (first, "evaluate")):
+            if name:
+                write_examples(folder / f"{file}.npz", cfg.rows.prepare(built.encode(name)), built.arch.kind)
 
 
 def comparison_problems(cfg: Config) -> list[str]:

@@ -18,6 +18,8 @@ from jaxft.host_memory import peak_bytes
 CLASSES = {
     "none": transformers.AutoModel,
     "sequence-classification": transformers.AutoModelForSequenceClassification,
+    "token-classification": transformers.AutoModelForTokenClassification,
+    "question-answering": transformers.AutoModelForQuestionAnswering,
     "masked-lm": transformers.AutoModelForMaskedLM,
     "causal-lm": transformers.AutoModelForCausalLM,
 }
@@ -35,7 +37,7 @@ def measure_load(job: Job, folder: Path) -> dict:
 def measure_train(job: Job, folder: Path) -> dict:
     clock = Clock()
     collator = Collator(job)
-    trainer = trainer_of(job, collator, callbacks=[clock], train_dataset=examples_of(job, folder / "train.npz"))
+    trainer = trainer_of(job, collator, callbacks=[clock], train_dataset=read_examples(folder / "train.npz"))
     trainer.train()
     seconds = np.diff(clock.ends)[WARM - 1 :]
     # Batches are made in the order in which they are used, some of them before their time.
@@ -53,7 +55,7 @@ def measure_train(job: Job, folder: Path) -> dict:
 
 
 def measure_evaluate(job: Job, folder: Path) -> dict:
-    examples = examples_of(job, folder / "evaluate.npz")
+    examples = read_examples(folder / "evaluate.npz")
     collator = Collator(job)
     trainer = trainer_of(job, collator, compute_metrics=accuracy if job.head == "sequence-classification" else None)
     trainer.evaluate(examples[: 2 * job.eval_batch])
@@ -116,11 +118,6 @@ def model_of(job: Job) -> torch.nn.Module:
     return model
 
 
-def examples_of(job: Job, file: Path) -> list[dict]:
-    names = {"tokens": "input_ids", "types": "token_type_ids", "targets": "labels"}
-    return [{names[key]: value.tolist() for key, value in example.items()} for example in read_examples(file)]
-
-
 def accuracy(prediction) -> dict:
     logits, labels = prediction
     return {"accuracy": float((logits.argmax(-1) == labels).mean())} if labels.ndim == 1 else {}
@@ -132,8 +129,10 @@ class Collator:
     def __init__(self, job: Job):
         tokenizer = transformers.AutoTokenizer.from_pretrained(job.model)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        if job.head == "sequence-classification":
-            how = {"padding": "max_length", "max_length": job.max_len} if job.padding == "fixed" else {}
+        how = {"padding": "max_length", "max_length": job.max_len} if job.padding == "fixed" else {}
+        if job.head == "token-classification":
+            self.collate = transformers.DataCollatorForTokenClassification(tokenizer, **how)
+        elif job.head in ("sequence-classification", "question-answering"):
             self.collate = transformers.DataCollatorWithPadding(tokenizer, **how)
         else:
             masked = job.head == "masked-lm"
