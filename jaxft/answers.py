@@ -1,22 +1,22 @@
 """What each head's output means to a person, one row at a time: for `model.predict` and the predict command."""
 
-import json
-import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from scipy.special import logsumexp, softmax
 
 from jaxft.entities import Tagset, scheme_of, segments, viterbi
-from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
+from jaxft.problems import SHOWN, UserError, raise_problems, suggest
 from jaxft.spans import Choice, choose
+from jaxft.strict_json import parse
 from jaxft.tasks.answer import Answer, windows
 from jaxft.tasks.base import Setting
 from jaxft.tasks.choose import choices_of
 from jaxft.tasks.template import column
+from jaxft.tasks.vectors import POOLINGS
 from jaxft.tasks.words import words_of_text
 
-CHUNK = 1024  # rows held at a time
 WINDOW = 384  # tokens that are read at once of a context, as is usual in training
 # Of the texts by head; others have one, called text.
 COLUMNS = {"question-answering": ("question", "context"), "multiple-choice": ("question", "choices")}
@@ -53,7 +53,27 @@ def _perplexity(model, row, out, place) -> dict:
 
 def _embedding(model, row, out, place) -> dict:
     hidden = np.asarray(out.hidden[place])[row["attention_mask"] > 0]
-    return {"embedding": hidden.mean(0).tolist()}
+    pooled = {"mean": lambda: hidden.mean(0), "first": lambda: hidden[0], "last": lambda: hidden[-1]}
+    return {"embedding": pooled[pooling_of(model.pretrained.directory)]().tolist()}
+
+
+def pooling_of(directory: Path) -> str:
+    """How the vector of a text is made of its tokens' vectors; their mean where the directory does not say it.
+
+    Raises UserError for a way that is not known.
+    """
+    file = directory / "1_Pooling" / "config.json"
+    if not file.exists():
+        return "mean"
+    try:
+        modes = parse(file.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from None
+    asked = [name for name, on in modes.items() if name.startswith("pooling_mode") and on]
+    known = {name: pooling for pooling, name in POOLINGS.items()}
+    if len(asked) != 1 or asked[0] not in known:
+        raise_problems([f"{file} asks for {', '.join(asked) or 'no pooling'}: expected one of {', '.join(known)}"])
+    return known[asked[0]]
 
 
 ANSWERS = {
@@ -191,29 +211,3 @@ def texts_of(kind: str, rows: list[dict], columns: list[str]) -> list[tuple[str,
         return list(zip(*(column(rows, name) for name in columns), strict=True))
     question, *names = columns
     return [(text, *some) for text, some in zip(column(rows, question), choices_of(rows, tuple(names)), strict=True)]
-
-
-def write_answers(model, rows, columns: list[str], batch: int, output: str, **how) -> None:
-    """One JSON line a row, its fields and the answer to its texts; `output` is there when all of it is.
-
-    `how` are further arguments of `model.predict`.
-
-    Raises UserError with the numbers of rows that have no text.
-    """
-    raise_problems(model.unanswerable)
-
-    def predict(some):
-        return model.predict(texts_of(model.arch.kind, some, columns), batch, **how)
-
-    with open(output + ".partial", "w") as file:
-        for start in range(0, len(rows), CHUNK):
-            some = rows[start : start + CHUNK]
-            try:
-                answers = predict(some)
-            except UserError as error:
-                raise located(error, some, start + 1, rows.name, predict) from None
-            for row, answer in zip(some, answers, strict=True):
-                # The input's fields are kept: an answer of the same name is called predicted_NAME.
-                answer = {f"predicted_{name}" if name in row else name: value for name, value in answer.items()}
-                file.write(json.dumps({**row, **answer}, ensure_ascii=False, default=str) + "\n")
-    os.replace(output + ".partial", output)

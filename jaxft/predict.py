@@ -1,9 +1,9 @@
 """Ask a model about every row of a file: python -m jaxft.predict --model=DIR --input=FILE --output=FILE.jsonl
 
-Writes one JSON line for each input row, in the same order: the row's own fields, then the answer (a field that the row
-has already is called predicted_NAME). The text is in column --text, a second one in column --pair; of a model that
-answers questions these are by themselves the columns question and context, of one that chooses among several texts
-question and choices, a list.
+Writes one JSON line for each input row (or a row of a .parquet table) in the same order: the row's own fields, then the
+answer; one that the row has a field for is called predicted_NAME. To .npy go embeddings alone. The text is in column
+--text, a second one in column --pair; of a model that answers questions these are by themselves the columns question
+and context, of one that chooses among several texts question and choices, a list.
 """
 
 import json
@@ -14,7 +14,8 @@ from jaxft.problems import raise_problems, suggest
 
 
 def main(flags):
-    from jaxft.answers import text_columns, write_answers
+    from jaxft.answer_files import write_answers
+    from jaxft.answers import text_columns
     from jaxft.api import load
     from jaxft.data.source import Data
     from jaxft.tasks.template import columns_of
@@ -39,7 +40,7 @@ if __name__ == "__main__":
         __doc__,
         Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR"),
         Flag("input", "rows: any file that training reads", required=True, value="FILE"),
-        Flag("output", "where the answers go", required=True, value="FILE.jsonl"),
+        Flag("output", "where the answers go", required=True, value="FILE.jsonl|.parquet|.npy"),
         Flag("text", "column of the text (default: text), or a template: '{word}: {sentence}'", value="COLUMN"),
         Flag("pair", "column of a second text, or the columns of all choices", value="COLUMN[,COLUMN]"),
         Flag("batch", "rows computed together", type=int, default=32),

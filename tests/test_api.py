@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from zoo import make
 
 import jaxft
-from jaxft.answers import write_answers
+from jaxft.answer_files import write_answers
 from jaxft.config import Config
 from jaxft.data import Data, Pad
 from jaxft.loop.build import build, length_problems

@@ -12,7 +12,8 @@ from conftest import TEXTS, bert_config, rows_of, save_perturbed
 from sklearn.metrics import label_ranking_average_precision_score
 
 import jaxft
-from jaxft.answers import text_columns, write_answers
+from jaxft.answer_files import write_answers
+from jaxft.answers import text_columns
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all

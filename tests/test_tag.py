@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import jaxft
 from configs.conll import get_config
-from jaxft.answers import write_answers
+from jaxft.answer_files import write_answers
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
 from jaxft.data import Data, Pack, Pad

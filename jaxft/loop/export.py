@@ -19,7 +19,7 @@ def export_state(built: Built, state: TrainState, frozen, directory: Path, step:
         dtype=built.cfg.export_dtype,
         labels=list(task.labels) if getattr(task, "labels", None) else None,
         problem_type=getattr(task, "problem_type", None),
-        files={"README.md": model_card(built, step, results)},
+        files={"README.md": model_card(built, step, results), **getattr(task, "model_files", dict)()},
         tokenizer=built.setting.tokenizer if built.cfg.add_tokens else None,
     )
 

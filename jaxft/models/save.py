@@ -23,7 +23,7 @@ COPIED = (
     "tokenizer.model spiece.model spm.model sentencepiece.bpe.model source.spm target.spm target_vocab.json "
     "chat_template.jinja generation_config.json preprocessor_config.json processor_config.json normalizer.json"
 ).split()
-WRITTEN = ("config.json", "model.safetensors.index.json", "README.md")
+WRITTEN = ("config.json", "model.safetensors.index.json", "README.md", "modules.json", "1_Pooling")
 
 
 def save_model(
@@ -61,6 +61,7 @@ def save_model(
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
         for name, text in (files or {}).items():
+            (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(text)
     _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
     if writes:

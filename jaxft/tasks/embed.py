@@ -1,0 +1,166 @@
+"""Sentence embeddings: vectors that are near where texts mean the same (Reimers and Gurevych 2019, section 3).
+
+The texts of a row do not see each other. With `matryoshka` the first so many numbers of the vectors learn the same as
+the whole vectors do, and all losses are added (Kusupati et al. 2022, eq. 1).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.configurable import config
+from jaxft.metrics import Mean, regression_metrics
+from jaxft.models.heads import unit
+from jaxft.problems import raise_problems, shown
+from jaxft.tasks.labels import finite_number
+from jaxft.tasks.template import columns_of
+from jaxft.tasks.vectors import Embeds, pool, ranks
+
+NUDGE = 1e-6  # added to differences, as in PyTorch: the distance of equal vectors has a gradient then
+
+
+@config
+class Contrast(Embeds):
+    """Each text's partner is to be the nearest among those of the whole batch, and among their wrong texts.
+
+    Cross entropy of `scale` times the cosines (Henderson et al. 2017, section 4.4). With micro-batches the rows of one
+    are compared, so that fewer texts are wrong ones.
+
+    Metrics: of the partners of all rows `accuracy` (the right one is the nearest), `recall@10` and `mrr`. Memory grows
+    with the evaluation set, whose vectors are kept; the accuracy of training is that among the batch.
+    """
+
+    text: str = "anchor"  # column, or template
+    pair: str = "positive"
+    negative: str | None = None  # of a text that is near, but wrong
+    scale: float = 20.0
+    pooling: str = "mean"  # of the tokens' vectors: mean, first, last
+    matryoshka: tuple[int, ...] = ()
+
+    def problems(self):
+        return Embeds.problems(self) + ([] if self.scale > 0 else [f"scale is {self.scale}, expected more than 0"])
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text, self.pair) if self.negative is None else (self.text, self.pair, self.negative)
+
+    def loss(self, out, batch):
+        vectors, valid = self.vectors(out, batch)
+        found = [self._nearest(unit(some), valid) for some in self.cut(vectors)]
+        return {"loss": Mean.of(sum(errors for errors, _ in found), valid), "accuracy": Mean.of(found[0][1], valid)}
+
+    def collect(self, out, batch):
+        return {"vectors": pool(out.hidden, batch, self.pooling)}
+
+    def summarise(self, sums, kept):
+        vectors = kept["vectors"].reshape(-1, len(self.texts), kept["vectors"].shape[-1])
+        place = ranks(vectors[:, 0], vectors[:, 1])
+        found = {"accuracy": place == 1, "recall@10": place <= 10, "mrr": 1 / place}
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def _nearest(self, vectors_nkd: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Cross entropy (n,) of each row's partner among all, and 1 where it is the nearest."""
+        rows, texts, width = vectors_nkd.shape
+        others = jnp.moveaxis(vectors_nkd[:, 1:], 1, 0).reshape(rows * (texts - 1), width)  # partners first
+        scores = self.scale * vectors_nkd[:, 0] @ others.T
+        there = jnp.tile(valid, texts - 1) > 0
+        scores = jnp.where(there | (valid[:, None] == 0), scores, -jnp.inf)  # rows without example: a finite number
+        errors = -jnp.diagonal(jax.nn.log_softmax(scores))
+        return errors, (jnp.diagonal(scores) >= scores.max(1)).astype(jnp.float32)
+
+
+@config
+class Triplet(Embeds):
+    """A text is to be nearer to its partner than to a wrong text, by `margin` (Schroff et al. 2015, eq. 3).
+
+    Distances are Euclidean. Metric: `accuracy`, the share of rows whose partner is the nearer one.
+    """
+
+    text: str = "anchor"  # column, or template
+    pair: str = "positive"
+    negative: str = "negative"
+    margin: float = 5.0
+    pooling: str = "mean"  # as of Contrast
+    matryoshka: tuple[int, ...] = ()
+
+    def problems(self):
+        return Embeds.problems(self) + ([] if self.margin > 0 else [f"margin is {self.margin}, expected more than 0"])
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return self.text, self.pair, self.negative
+
+    def loss(self, out, batch):
+        vectors, valid = self.vectors(out, batch)
+        nearer = [_distance(some, 2) - _distance(some, 1) for some in self.cut(vectors)]
+        errors = sum(jax.nn.relu(self.margin - by) for by in nearer)
+        return {"loss": Mean.of(errors, valid), "accuracy": Mean.of((nearer[0] > 0).astype(jnp.float32), valid)}
+
+
+@config
+class Similarity(Embeds):
+    """The cosine of two texts' vectors is to be their label, by the mean squared error.
+
+    Metrics: `pearson` and `spearmanr` of the cosines with the labels, `mse`, `mae`.
+    """
+
+    text: str = "sentence1"  # column, or template
+    pair: str = "sentence2"
+    label: str = "score"  # column of numbers from -most to most
+    most: float = 1.0  # the label of texts that mean the same: 5 of STS-B
+    pooling: str = "mean"  # as of Contrast
+    matryoshka: tuple[int, ...] = ()
+
+    def problems(self):
+        return Embeds.problems(self) + ([] if self.most > 0 else [f"most is {self.most}, expected more than 0"])
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return self.text, self.pair
+
+    def columns(self):
+        return columns_of(*self.texts, self.label)
+
+    def encode(self, rows, setting):
+        scores = [self._score(row[self.label]) for row in rows]
+        return [
+            "no label" if score is None else made if isinstance(made, str) else made | _twice(score)
+            for made, score in zip(Embeds.encode(self, rows, setting), scores, strict=True)
+        ]
+
+    def loss(self, out, batch):
+        vectors, valid = self.vectors(out, batch)
+        labels = batch["targets"][:, : batch["targets"].shape[1] // 2 * 2 : 2].reshape(-1)
+        errors = sum((_cosine(some) - labels) ** 2 for some in self.cut(vectors))
+        return {"loss": Mean.of(errors, valid)}
+
+    def collect(self, out, batch):
+        return {"vectors": pool(out.hidden, batch, self.pooling), "targets": batch["targets"]}
+
+    def summarise(self, sums, kept):
+        vectors = kept["vectors"].reshape(-1, 2, kept["vectors"].shape[-1])
+        return regression_metrics(kept["targets"][::2], np.asarray(_cosine(vectors)))
+
+    def _score(self, value) -> float | None:
+        if value is None:
+            return None
+        number = finite_number(value)
+        if number is None or abs(number) > self.most:
+            raise_problems(
+                [f"column {self.label!r} holds {shown(value)}, expected a number from {-self.most:g} to {self.most:g}: "
+                 "config.task.most is the label of texts that mean the same"]
+            )  # fmt: skip
+        return number / self.most
+
+
+def _twice(score: float) -> dict[str, np.ndarray]:
+    return {"targets": np.full(2, score, np.float32)}
+
+
+def _cosine(vectors_n2d) -> jax.Array:
+    return jnp.sum(jnp.prod(unit(vectors_n2d), 1), -1)
+
+
+def _distance(vectors_nkd, other: int) -> jax.Array:
+    """Euclidean distance (n,) of each row's first text to another one."""
+    return jnp.linalg.norm(vectors_nkd[:, 0] - vectors_nkd[:, other] + NUDGE, axis=-1)

@@ -1,0 +1,127 @@
+"""Vectors of texts: the texts of a row as one example, a vector for each of them, and what that asks of a task."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.models.model import Outputs, read
+from jaxft.problems import raise_problems, suggest
+from jaxft.tasks.base import encode_texts
+from jaxft.tasks.template import column, columns_of
+
+# Pooling, and what sentence-transformers calls it.
+POOLINGS = {"mean": "pooling_mode_mean_tokens", "first": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+NEAREST = 1024  # texts that are compared with all others at once
+
+
+class Embeds:
+    """What tasks share that learn vectors; each has fields `pooling` and `matryoshka`, and `texts`, its columns."""
+
+    __slots__ = ()
+    head = "none"
+
+    @property
+    def hidden(self) -> str:
+        return "all" if self.pooling == "mean" else "read"
+
+    def problems(self):
+        found = []
+        if self.pooling not in POOLINGS:
+            known = " or ".join(POOLINGS)
+            found.append(f"pooling is {self.pooling!r}, expected {known}.{suggest(self.pooling, POOLINGS)}")
+        if any(width < 1 for width in self.matryoshka):
+            found.append(f"matryoshka is {self.matryoshka}, expected numbers of 1 or more")
+        return found
+
+    def columns(self):
+        return columns_of(*self.texts)
+
+    def prepare(self, rows, setting):
+        if setting.max_len is None:
+            raise_problems(
+                ["each text gets a vector, running text has none: use Pad or Pack for config.rows, not Chunk"]
+            )
+        return self
+
+    def encode(self, rows, setting):
+        encoded = [encode_texts(setting, column(rows, name), None) for name in self.texts]
+        return [_example(some, self.pooling) for some in zip(*encoded, strict=True)]
+
+    def draw(self, example, rng, setting):
+        return example
+
+    def slots(self, length):
+        return len(self.texts)
+
+    def collect(self, out, batch):
+        return {}
+
+    def summarise(self, sums, kept):
+        return {}
+
+    def model_files(self) -> dict[str, str]:
+        """What sentence-transformers needs beside the model, and what `predict` reads."""
+        kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+        modules = [
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for number, (path, kind) in enumerate(kinds.items())
+        ]
+        modes = {name: pooling == self.pooling for pooling, name in POOLINGS.items()}
+        return {"modules.json": json.dumps(modules, indent=2), "1_Pooling/config.json": json.dumps(modes, indent=2)}
+
+    def vectors(self, out: Outputs, batch) -> tuple[jax.Array, jax.Array]:
+        """Float32 (n, texts, width) of all examples that the rows have room for, and the weight (n,) of each."""
+        found, size = pool(out.hidden, batch, self.pooling), len(self.texts)
+        whole = found.shape[1] // size * size  # packing may leave a row some slots that no example fills
+        found = found[:, :whole].reshape(-1, size, found.shape[-1])
+        return found, batch["weights"][:, :whole:size].reshape(-1)
+
+    def cut(self, vectors: jax.Array) -> list[jax.Array]:
+        """The whole vectors and the beginnings that `matryoshka` names."""
+        return [vectors, *(vectors[..., :width] for width in self.matryoshka)]
+
+
+def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
+    """The vector of each slot's text, float32 (rows, slots, width): the mean of its tokens, or the one at `at`.
+
+    `hidden` is (rows, length, width), or (rows, slots, width) if only what is read was computed.
+    """
+    if pooling != "mean":
+        return (hidden if hidden.shape[1] == batch["at"].shape[1] else read(hidden, batch["at"])).astype(jnp.float32)
+    segments = batch["segments"]
+    mine = jnp.take_along_axis(segments, batch["at"], 1)  # the text that a slot stands for
+    inside = (segments[:, None, :] == mine[:, :, None]).astype(hidden.dtype)
+    total = jnp.einsum("rst,rtd->rsd", inside, hidden, preferred_element_type=jnp.float32)
+    return total / jnp.sum(inside, -1, keepdims=True, dtype=jnp.float32)
+
+
+def ranks(texts: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    """Place (n,), from 1, of each text's partner among all of them by the cosine; both are (n, width).
+
+    Equally near ones share the best of their places.
+    """
+    texts, partners = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (texts, partners))
+    found = []
+    for start in range(0, len(texts), NEAREST):
+        scores = texts[start : start + NEAREST] @ partners.T
+        own = scores[np.arange(len(scores)), start + np.arange(len(scores))]
+        found.append(1 + np.sum(scores > own[:, None], 1))
+    return np.concatenate(found)
+
+
+def _example(texts: tuple[dict, ...], pooling: str) -> dict | str:
+    sizes = np.array([len(text["tokens"]) for text in texts])
+    if not sizes.all():
+        return "no text"
+    ends = np.cumsum(sizes)
+    made = {
+        "tokens": np.concatenate([text["tokens"] for text in texts]),
+        "parts": np.repeat(np.arange(len(texts), dtype=np.int32), sizes),
+        "at": (ends - 1 if pooling == "last" else ends - sizes).astype(np.int32),
+        "weights": np.ones(len(texts), np.float32),
+        "cut": any(text["cut"] for text in texts),
+        "empty": all(text["empty"] for text in texts),
+    }
+    return made | ({"types": np.concatenate([text["types"] for text in texts])} if "types" in texts[0] else {})

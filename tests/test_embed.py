@@ -1,0 +1,241 @@
+"""Sentence embeddings: losses and gradients beside PyTorch's, metrics by loops, and runs to files of vectors."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import TEXTS, rows_of
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+import jaxft
+from jaxft import command, predict
+from jaxft.config import Config, Eval, Mesh
+from jaxft.data import Data, Pack, Pad
+from jaxft.data.encoded import encode_all
+from jaxft.data.pipeline import Batches
+from jaxft.loop.build import build
+from jaxft.loop.fit import fit
+from jaxft.loop.step import accumulate
+from jaxft.problems import UserError
+from jaxft.tasks.base import Setting
+from jaxft.tasks.embed import Contrast, Similarity, Triplet
+from jaxft.tasks.vectors import ranks
+
+SCORES = (-0.5, 1, 0.25, 0, 4, 2.5, 5)
+ROWS = [
+    {"a": TEXTS[i % 5], "p": TEXTS[(i + 2) % 5][: 9 + 3 * i], "n": TEXTS[(i + 1) % 5], "s": str(score)}
+    for i, score in enumerate(SCORES)
+]
+POOLINGS = ["mean", "first", "last"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pairs") / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(file)
+
+
+def configured(directory, task, file, **more) -> Config:
+    cfg = {"lr": 1e-3, "batch": 7, "steps": 1, "max_len": 24, "dropout": 0.0, "dtype": "float32", "mesh": Mesh(data=1)}
+    return Config(model=str(directory), task=task, data=Data(path=file), **(cfg | more))
+
+
+def torch_vectors(model, tokenizer, pooling: str, *names: str, most=24) -> list[torch.Tensor]:
+    """(rows, width) for each column, by PyTorch."""
+    found = []
+    for name in names:
+        given = tokenizer(
+            [row[name] for row in ROWS], padding=True, truncation=True, max_length=most, return_tensors="pt"
+        )
+        hidden, mask = model(**given).last_hidden_state, given["attention_mask"][..., None]
+        last = given["attention_mask"].sum(1) - 1
+        found.append({"mean": lambda h, m, _: (h * m).sum(1) / m.sum(1), "first": lambda h, *_: h[:, 0],
+                      "last": lambda h, _, at: h[torch.arange(len(h)), at]}[pooling](hidden, mask, last))  # fmt: skip
+    return found
+
+
+def contrast(scale, anchors, *others):
+    scores = scale * torch.nn.functional.cosine_similarity(anchors[:, None], torch.cat(others)[None], dim=-1)
+    return torch.nn.functional.cross_entropy(scores, torch.arange(len(anchors)))
+
+
+def triplet(margin, *three):
+    return torch.nn.functional.triplet_margin_loss(*three, margin=margin)
+
+
+def similarity(labels, first, second):
+    return torch.nn.functional.mse_loss(torch.nn.functional.cosine_similarity(first, second), labels)
+
+
+LABELS = torch.tensor([-0.1, 0.2, 0.05, 0.0, 0.8, 0.5, 1.0])
+CASES = {
+    "pairs": (Contrast(text="a", pair="p"), lambda *x: contrast(20.0, *x), ("a", "p")),
+    "with wrong texts": (
+        Contrast(text="a", pair="p", negative="n", scale=5.0),
+        lambda *x: contrast(5.0, *x),
+        ("a", "p", "n"),
+    ),
+    "triplets": (Triplet(text="a", pair="p", negative="n", margin=3.0), lambda *x: triplet(3.0, *x), ("a", "p", "n")),
+    "similarity": (Similarity(text="a", pair="p", label="s", most=5.0), lambda *x: similarity(LABELS, *x), ("a", "p")),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("case", CASES)
+def test_loss_and_gradient_equal_pytorch(case, pooling, tiny_bert, bert_tokenizer, file, one_device):
+    """Padded, packed, and with the beginnings of the vectors beside them."""
+    task, loss_of, names = CASES[case]
+    widths = (6, 14) if pooling == "mean" else ()
+    task = type(task)(
+        **{key: getattr(task, key) for key in task.__slots__} | {"pooling": pooling, "matryoshka": widths}
+    )
+    theirs = transformers.BertModel.from_pretrained(tiny_bert, add_pooling_layer=False).eval()
+    vectors = torch_vectors(theirs, bert_tokenizer, pooling, *names)
+    wanted = sum(loss_of(*(some[:, :width] for some in vectors)) for width in (None, *widths))
+    wanted.backward()
+    table = theirs.embeddings.word_embeddings.weight.grad.numpy()
+    for rows in (Pad(), Pack(length=150)):
+        made = build(configured(tiny_bert, task, file, rows=rows, init="backbone"))
+        trained, frozen, _ = made.load()
+        encoded = encode_all(rows_of(ROWS), partial(task.encode, setting=made.setting))
+        batch = Batches(encoded, rows, 7, 0, None, task.slots, 1, 24, 0)[0]
+        batch.pop("index")
+        sums, gradient = accumulate(trained, frozen, batch, made.loss, 1, jax.random.key(0))
+        assert sums["loss"].value() == pytest.approx(wanted.item(), rel=2e-5)
+        found = np.asarray(gradient["embed.tokens.embedding"]) / 7
+        np.testing.assert_allclose(found, table, rtol=0, atol=1e-4 * np.abs(table).max())
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(0, 100))
+def test_ranks(kinds, seed):
+    rng = np.random.default_rng(seed)
+    texts, partners = rng.standard_normal((len(kinds), 4)), np.eye(4)[kinds] * 3
+    found = ranks(texts, partners)
+    for number, text in enumerate(texts):
+        cosines = [text @ other / np.linalg.norm(other) for other in partners]
+        assert found[number] == 1 + sum(cosine > cosines[number] for cosine in cosines)
+
+
+def test_ranks_of_many_are_those_of_one_comparison(monkeypatch):
+    rng = np.random.default_rng(0)
+    texts, partners = rng.standard_normal((2, 50, 3))
+    whole = ranks(texts, partners)
+    monkeypatch.setattr("jaxft.tasks.vectors.NEAREST", 7)
+    assert np.array_equal(ranks(texts, partners), whole) and whole.max() > 10
+
+
+def test_a_row_without_example_teaches_nothing(bert_tokenizer):
+    """Its slots are empty; neither is it a wrong partner of others."""
+    task = Contrast(text="a", pair="p")
+    vectors = jnp.asarray(np.random.default_rng(0).standard_normal((5, 2, 6)), jnp.float32)
+    valid = jnp.array([1.0, 1.0, 0.0, 1.0, 0.0])
+
+    def total(vectors):
+        errors, _ = task._nearest(vectors, valid)
+        return jnp.sum(jnp.where(valid > 0, errors, 0.0))
+
+    kept = jnp.asarray([0, 1, 3])
+    alone, _ = task._nearest(vectors[kept], jnp.ones(3))
+    assert float(total(vectors)) == pytest.approx(float(alone.sum()), rel=1e-6)
+    gradient = jax.grad(total)(vectors)
+    assert np.all(np.isfinite(gradient)) and np.all(gradient[jnp.asarray([2, 4])] == 0)
+
+
+def test_examples(bert_tokenizer):
+    setting = Setting(bert_tokenizer, 9)
+    task = Similarity(text="a", pair="p", label="s")
+    rows = [{"a": TEXTS[0], "p": "the dog", "s": 0.5}, {"a": "x", "p": "y", "s": None}]
+    example, without = task.encode(rows, setting)
+    assert without == "no label" and example["cut"]
+    first, second = (bert_tokenizer(rows[0][name], truncation=True, max_length=9)["input_ids"] for name in "ap")
+    assert example["tokens"].tolist() == first + second and example["at"].tolist() == [0, len(first)]
+    assert example["parts"].tolist() == [0] * len(first) + [1] * len(second)
+    assert example["targets"].tolist() == [0.5, 0.5]
+    with pytest.raises(
+        UserError, match="'s' holds 4, expected a number from -1 to 1: config.task.most is the label of"
+    ):
+        task.encode([rows[0] | {"s": 4}], setting)
+    with pytest.raises(UserError, match="running text has none"):
+        task.prepare([], Setting(bert_tokenizer, None))
+    bad = Contrast(pooling="max", scale=0.0, matryoshka=(0,)).problems()
+    assert len(bad) == 3 and "pooling is 'max', expected mean or first or last" in bad[0]
+
+
+RUNS = {
+    "contrast": (
+        Contrast(text="a", pair="p", negative="n", pooling="last", matryoshka=(8,)),
+        {"accuracy", "recall@10", "mrr"},
+    ),
+    "triplet": (Triplet(text="a", pair="p", negative="n", pooling="first"), {"accuracy"}),
+    "similarity": (Similarity(text="a", pair="p", label="s", most=5.0), {"pearson", "spearmanr", "mse"}),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_device, capsys):
+    """From rows to metrics that are those of the exported model's vectors, which PyTorch finds as well."""
+    task, metrics = RUNS[run]
+    sets = {"test": Eval(data=Data(path=file))}
+    cfg = configured(tiny_bert, task, file, evals=sets, rows=Pack(length=96), init="backbone", batch=3, steps=2)
+    results = fit(cfg, str(tmp_path / "run"))["test"]
+    assert results.keys() >= metrics | {"loss"}
+    model = transformers.BertModel.from_pretrained(tmp_path / "run/model", add_pooling_layer=False).eval()
+    names = ("a", "p", "n")
+    with torch.no_grad():
+        anchors, partners, wrong = torch_vectors(model, bert_tokenizer, task.pooling, *names)
+        (whole,) = torch_vectors(model, bert_tokenizer, task.pooling, "a", most=64)
+    cosine = torch.nn.functional.cosine_similarity
+    if run == "contrast":
+        near = cosine(anchors[:, None], partners[None], dim=-1)
+        place = 1 + (near > near.diagonal()[:, None]).sum(1)
+        assert results["mrr"] == pytest.approx((1 / place.double()).mean().item(), abs=1e-9)
+        assert results["accuracy"] == pytest.approx((place == 1).float().mean().item())
+    elif run == "triplet":
+        nearer = (anchors - partners).norm(dim=-1) < (anchors - wrong).norm(dim=-1)
+        assert results["accuracy"] == pytest.approx(nearer.float().mean().item())
+    else:
+        assert results["spearmanr"] == pytest.approx(
+            stats.spearmanr(cosine(anchors, partners), LABELS).statistic, abs=1e-6
+        )
+        assert results["pearson"] == pytest.approx(
+            stats.pearsonr(cosine(anchors, partners), LABELS).statistic, abs=1e-4
+        )
+    modules = json.loads((tmp_path / "run/model/modules.json").read_text())
+    assert [one["path"] for one in modules] == ["", "1_Pooling"]
+    for ending in ("jsonl", "parquet", "npy"):
+        asked(tmp_path, file, ending)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    table = Dataset.from_parquet(str(tmp_path / "out.parquet"))
+    array = np.load(tmp_path / "out.npy")
+    assert array.shape == (7, anchors.shape[1]) and array.dtype == np.float32
+    for number, row in enumerate(ROWS):
+        assert lines[number]["p"] == table[number]["p"] == row["p"]
+        for vector in (lines[number]["embedding"], table[number]["embedding"], array[number]):
+            np.testing.assert_allclose(vector, whole[number].numpy(), atol=2e-5)
+    with pytest.raises(UserError, match=r"--output=.*out.csv: expected .jsonl, .parquet, .npy"):
+        asked(tmp_path, file, "csv")
+
+
+def asked(tmp_path, file, ending):
+    line = [f"--model={tmp_path}/run/model", f"--input={file}", f"--output={tmp_path}/out.{ending}", "--text=a"]
+    flags = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode")]
+    predict.main(command.parse(line, *flags, command.Flag("batch", "", type=int, default=4)))
+
+
+def test_a_pooling_that_is_not_known(tiny_bert, tmp_path, one_device):
+    import shutil
+
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    (tmp_path / "model/1_Pooling").mkdir()
+    (tmp_path / "model/1_Pooling/config.json").write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(UserError, match="asks for pooling_mode_max_tokens: expected one of pooling_mode_mean_tokens"):
+        jaxft.load(str(tmp_path / "model"), "none").predict(["a"])
