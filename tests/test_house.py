@@ -19,7 +19,7 @@ ALLOWED = {
     "problems": set(),
     "configurable": {"problems"},
     "paths": {"problems"},
-    "metrics": set(),
+    "metrics": {"metrics", "spans"},
     "entities": set(),
     "pictures": {"metrics"},
     "spans": set(),

@@ -18,6 +18,8 @@ from jaxft.metrics import (
     multilabel_metrics,
     regression_metrics,
 )
+from jaxft.metrics.classes import averages, class_lines, label_lines
+from jaxft.metrics.mean import bits_per_byte
 
 ULP = 1e-12
 
@@ -89,6 +91,70 @@ def test_several_labels(seed):
 def test_several_labels_none_anywhere():
     nothing = np.zeros((3, 2), int)
     assert multilabel_metrics(nothing, nothing) == {"accuracy": 1.0, "f1_micro": 0.0, "f1_macro": 0.0}
+
+
+KINDS = ("micro", "macro", "weighted")
+
+
+def theirs(gold, answer, **how):
+    """precision, recall and f1 by scikit-learn."""
+    scores = sklearn.precision_recall_fscore_support(gold, answer, zero_division=0, **how)[:3]
+    return dict(zip(("precision", "recall", "f1"), scores, strict=True))
+
+
+@pytest.mark.parametrize("classes, rows", [(2, 1), (2, 30), (5, 7), (7, 200)])
+def test_lines_of_classes(classes, rows):
+    """As scikit-learn's report: the classes that occur on either side, and three kinds of average."""
+    rng = np.random.default_rng(classes + rows)
+    gold, answer = rng.integers(0, classes, (2, rows))
+    labels = [f"klasse {number} – ё" for number in range(classes)]
+    lines = class_lines(gold, answer, labels)
+    report = sklearn.classification_report(
+        [labels[one] for one in gold], [labels[one] for one in answer], output_dict=True, zero_division=0
+    )
+    for line in lines:
+        if "class" in line:
+            wanted = report.pop(line["class"])
+        else:
+            wanted = theirs(gold, answer, average=line["average"]) | {"support": rows, "f1-score": None}
+            wanted["f1-score"] = wanted.pop("f1")
+        assert line["rows"] == wanted["support"]
+        assert line["precision"] == pytest.approx(wanted["precision"], abs=ULP)
+        assert line["recall"] == pytest.approx(wanted["recall"], abs=ULP)
+        assert line["f1"] == pytest.approx(wanted["f1-score"], abs=ULP)
+    assert report.keys() <= {"accuracy", "macro avg", "weighted avg", "micro avg"}  # no class is missing
+    assert [line["average"] for line in lines if "average" in line] == list(KINDS)
+    macro = next(line["f1"] for line in lines if line.get("average") == "macro")
+    assert macro == pytest.approx(classification_metrics(gold, answer, classes)["f1_macro"], abs=ULP)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_lines_of_labels(rate):
+    rng = np.random.default_rng(5)
+    gold, answer = (rng.random((2, 11, 4)) < rate).astype(int)
+    answer[:, 2] = 0
+    *each, micro, macro, weighted = label_lines(gold, answer, list("abcd"))
+    assert [line["class"] for line in each] == list("abcd")
+    for name, values in theirs(gold, answer, average=None).items():
+        assert [line[name] for line in each] == pytest.approx(values.tolist(), abs=ULP)
+    for line in (micro, macro, weighted):
+        scores = theirs(gold, answer, average=line["average"])
+        assert {name: line[name] for name in scores} == pytest.approx(scores, abs=ULP)
+    assert macro["f1"] == pytest.approx(multilabel_metrics(gold, answer)["f1_macro"], abs=ULP)
+
+
+def test_averages_of_nothing():
+    nothing = np.zeros(3, int)
+    assert averages(nothing, nothing, nothing) == {kind: {"precision": 0, "recall": 0, "f1": 0} for kind in KINDS}
+
+
+def test_bits_per_byte():
+    """A uniform guess among 256 bytes needs 8 bits for each of them, however the text is cut into tokens."""
+    text = "Ёж und 猫"
+    size = len(text.encode())
+    assert bits_per_byte(Mean(np.float32(size * np.log(256)), np.float32(3)), size) == pytest.approx(8, rel=1e-6)
+    assert bits_per_byte(Mean(2 * np.log(2), 5.0), 4) == pytest.approx(0.5, abs=ULP)
+    assert np.isnan(bits_per_byte(Mean(0.0, 0.0), 0))
 
 
 @pytest.mark.parametrize("seed", range(3))

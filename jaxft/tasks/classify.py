@@ -9,6 +9,8 @@ import optax
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
+from jaxft.metrics.classes import class_lines, label_lines
+from jaxft.metrics.probabilities import class_probability_metrics, label_probability_metrics
 from jaxft.pictures import class_figures, label_figures, value_figures
 from jaxft.problems import SHOWN, raise_problems, shown
 from jaxft.tasks.base import Setting, encode_texts
@@ -86,7 +88,12 @@ class Classify:
         return {"logits": out.logits, "targets": batch["targets"]}
 
     def summarise(self, sums, kept):
-        return classification_metrics(kept["targets"], kept["logits"].argmax(-1), len(self.labels))
+        targets, logits = kept["targets"], kept["logits"]
+        metrics = classification_metrics(targets, logits.argmax(-1), len(self.labels))
+        return metrics | class_probability_metrics(targets, logits)
+
+    def by_class(self, kept):
+        return class_lines(kept["targets"], kept["logits"].argmax(-1), self.labels)
 
     def picture(self, kept):
         return class_figures(kept["targets"], kept["logits"].argmax(-1), self.labels)
@@ -140,7 +147,11 @@ class MultiLabel:
         return {"logits": out.logits, "targets": batch["targets"]}
 
     def summarise(self, sums, kept):
-        return multilabel_metrics(kept["targets"].astype(int), (kept["logits"] > 0).astype(int))
+        targets, logits = kept["targets"].astype(int), kept["logits"]
+        return multilabel_metrics(targets, (logits > 0).astype(int)) | label_probability_metrics(targets, logits)
+
+    def by_class(self, kept):
+        return label_lines(kept["targets"].astype(int), (kept["logits"] > 0).astype(int), self.labels)
 
     def picture(self, kept):
         return label_figures(kept["targets"].astype(int), (kept["logits"] > 0).astype(int), self.labels)

@@ -1,33 +1,6 @@
-"""Numbers that add up exactly: (total, count) pairs, and metrics of whole evaluation sets."""
+"""Metrics of classes and labels that were predicted, from how often each was right."""
 
-from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-
-class Mean(NamedTuple):
-    """A mean kept as its two sums, so that pieces of any size add up to the exact whole; divided only when printed."""
-
-    total: jax.Array
-    count: jax.Array
-
-    @classmethod
-    def of(cls, values: jax.Array, weights: jax.Array) -> "Mean":
-        """The weighted mean of `values`; where a weight is 0 the value does not matter, be it NaN."""
-        values = jnp.where(weights > 0, values, 0.0)
-        return cls(jnp.sum(values * weights), jnp.sum(weights))
-
-    def value(self) -> float:
-        """The mean as a Python float; NaN if nothing was counted."""
-        count = float(self.count)
-        return float(self.total) / count if count else float("nan")
-
-
-def add(a: dict[str, Mean], b: dict[str, Mean]) -> dict[str, Mean]:
-    """Sums of two dicts of pairs."""
-    return jax.tree.map(lambda x, y: x + y, a, b)
 
 
 def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -110,15 +83,50 @@ def multilabel_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str
     }
 
 
-def regression_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """mse, mae, pearson, spearmanr over the whole set; a correlation with a constant side is 0."""
-    from scipy import stats
+def precision_recall_f1(hits, true, predicted) -> dict:
+    """precision, recall and f1 from how many are in both, in the truth, and predicted: numbers or arrays of one shape.
 
-    targets, predictions = targets.astype(np.float64), predictions.astype(np.float64)
-    varied = len(targets) > 1 and np.ptp(targets) > 0 and np.ptp(predictions) > 0
+    0 where a divisor is 0.
+    """
     return {
-        "mse": float(np.mean((targets - predictions) ** 2)),
-        "mae": float(np.mean(np.abs(targets - predictions))),
-        "pearson": float(stats.pearsonr(targets, predictions).statistic) if varied else 0.0,
-        "spearmanr": float(stats.spearmanr(targets, predictions).statistic) if varied else 0.0,
+        "precision": hits / np.maximum(predicted, 1),
+        "recall": hits / np.maximum(true, 1),
+        "f1": 2 * hits / np.maximum(true + predicted, 1),
     }
+
+
+def averages(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float]]:
+    """precision, recall and f1 by kind of average: micro, macro, weighted (by the truth). The counts are (classes,)."""
+    scores = precision_recall_f1(hits, true, predicted)
+    return {
+        "micro": precision_recall_f1(hits.sum(), true.sum(), predicted.sum()),
+        "macro": {name: values.mean() for name, values in scores.items()},
+        "weighted": {name: values @ true / max(true.sum(), 1) for name, values in scores.items()},
+    }
+
+
+def score_lines(names: list[str], hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> list[dict]:
+    """JSON objects: for each class `class`, `rows` that have it, precision, recall and f1; then for each `average`.
+
+    The counts are (classes,), one class or more.
+    """
+    scores = precision_recall_f1(hits, true, predicted)
+    by_class = [{name: values[number] for name, values in scores.items()} for number in range(len(names))]
+    heads = [{"class": name, "rows": int(rows)} for name, rows in zip(names, true, strict=True)]
+    means = averages(hits, true, predicted)
+    heads += [{"average": kind, "rows": int(true.sum())} for kind in means]
+    numbers = [{name: float(value) for name, value in line.items()} for line in (*by_class, *means.values())]
+    return [head | line for head, line in zip(heads, numbers, strict=True)]
+
+
+def class_lines(targets: np.ndarray, predictions: np.ndarray, labels: list[str]) -> list[dict]:
+    """`score_lines` of the classes that occur on either side; class numbers of the whole set, (examples,)."""
+    counts = confusion(targets, predictions, len(labels))
+    hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    seen = true + predicted > 0
+    return score_lines([*np.array(labels, object)[seen]], hits[seen], true[seen], predicted[seen])
+
+
+def label_lines(targets: np.ndarray, predictions: np.ndarray, labels: list[str]) -> list[dict]:
+    """`score_lines` of all labels; 0/1 arrays (examples, labels)."""
+    return score_lines(list(labels), (targets & predictions).sum(0), targets.sum(0), predictions.sum(0))

@@ -1,0 +1,22 @@
+"""Metrics: numbers of a whole evaluation set, not means over its batches."""
+
+from jaxft.metrics.classes import (
+    classification_metrics,
+    confusion,
+    matthews_correlation,
+    multilabel_metrics,
+    tag_metrics,
+)
+from jaxft.metrics.mean import Mean, add
+from jaxft.metrics.regression import regression_metrics
+
+__all__ = [
+    "Mean",
+    "add",
+    "classification_metrics",
+    "confusion",
+    "matthews_correlation",
+    "multilabel_metrics",
+    "regression_metrics",
+    "tag_metrics",
+]

@@ -1,0 +1,38 @@
+"""Means that add up exactly: (total, count) pairs, divided only when they are printed."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Mean(NamedTuple):
+    """A mean kept as its two sums, so that pieces of any size add up to the exact whole; divided only when printed."""
+
+    total: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def of(cls, values: jax.Array, weights: jax.Array) -> "Mean":
+        """The weighted mean of `values`; where a weight is 0 the value does not matter, be it NaN."""
+        values = jnp.where(weights > 0, values, 0.0)
+        return cls(jnp.sum(values * weights), jnp.sum(weights))
+
+    def value(self) -> float:
+        """The mean as a Python float; NaN if nothing was counted."""
+        count = float(self.count)
+        return float(self.total) / count if count else float("nan")
+
+
+def add(a: dict[str, Mean], b: dict[str, Mean]) -> dict[str, Mean]:
+    """Sums of two dicts of pairs."""
+    return jax.tree.map(lambda x, y: x + y, a, b)
+
+
+def bits_per_byte(loss: Mean, size: int) -> float:
+    """Bits that a language model needs for each byte of a text, whatever its tokens are; NaN for an empty text.
+
+    `loss` has the sum of the tokens' losses in nats, `size` is the text's length in bytes of UTF-8.
+    """
+    return float(loss.total) / math.log(2) / size if size else float("nan")

@@ -1,0 +1,17 @@
+"""Metrics of numbers that were predicted."""
+
+import numpy as np
+
+
+def regression_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """mse, mae, pearson, spearmanr over the whole set; a correlation with a constant side is 0."""
+    from scipy import stats
+
+    targets, predictions = targets.astype(np.float64), predictions.astype(np.float64)
+    varied = len(targets) > 1 and np.ptp(targets) > 0 and np.ptp(predictions) > 0
+    return {
+        "mse": float(np.mean((targets - predictions) ** 2)),
+        "mae": float(np.mean(np.abs(targets - predictions))),
+        "pearson": float(stats.pearsonr(targets, predictions).statistic) if varied else 0.0,
+        "spearmanr": float(stats.spearmanr(targets, predictions).statistic) if varied else 0.0,
+    }

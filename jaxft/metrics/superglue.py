@@ -1,0 +1,45 @@
+"""Metrics that two tasks of SuperGLUE (Wang et al. 2019) have for themselves."""
+
+from collections import Counter
+
+import numpy as np
+
+from jaxft.metrics.classes import precision_recall_f1
+from jaxft.spans import normalised
+
+
+def multirc_metrics(questions: list, targets: list[int], predictions: list[int]) -> dict[str, float]:
+    """f1_a and exact_match of MultiRC (Khashabi et al. 2018).
+
+    One item for each answer option: which question it belongs to (any key), and 1 where it is a right answer, else 0.
+    `f1_a` is F1 over all options, `exact_match` the share of questions that have all of their options right.
+    """
+    true, found = np.array(targets, int), np.array(predictions, int)
+    right: dict[object, bool] = {}
+    for question, same in zip(questions, (true == found).tolist(), strict=True):
+        right[question] = right.get(question, True) and same
+    scores = precision_recall_f1((true & found).sum(), true.sum(), found.sum())
+    return {"f1_a": float(scores["f1"]), "exact_match": float(np.mean([*right.values()])) if right else float("nan")}
+
+
+def record_metrics(texts: list[str], golds: list[list[str]]) -> dict[str, float]:
+    """f1 of words and exact_match of ReCoRD (Zhang et al. 2018), from 0 to 1.
+
+    `golds` are the names that are right for each text; the one that fits best counts. Texts are normalised as SQuAD's
+    are, but nothing is no match for nothing in f1, as in ReCoRD's own script.
+    """
+    pairs = [
+        (normalised(text).split(), [normalised(gold).split() for gold in names])
+        for text, names in zip(texts, golds, strict=True)
+    ]
+    if not pairs:
+        return {"f1": float("nan"), "exact_match": float("nan")}
+    return {
+        "f1": float(np.mean([max((_f1(words, gold) for gold in names), default=0.0) for words, names in pairs])),
+        "exact_match": float(np.mean([words in names for words, names in pairs])),
+    }
+
+
+def _f1(words: list[str], gold: list[str]) -> float:
+    common = sum((Counter(words) & Counter(gold)).values())
+    return 2 * common / max(len(words) + len(gold), 1)
