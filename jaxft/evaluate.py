@@ -1,6 +1,7 @@
 """Measure a model: python -m jaxft.evaluate --workdir=DIR [--step=N], or --model=DIR --config=FILE.py
 
-Prints one JSON line of metrics for each evaluation set of the run or the configuration.
+Prints one JSON line of metrics for each evaluation set of the run or the configuration. Behind it come the lines of
+the set's classes (--classes) and of its parts (--by). With --bootstrap a line has `interval`, by metric [low, high].
 """
 
 from jaxft import command
@@ -9,6 +10,7 @@ from jaxft.problems import UserError
 
 
 def main(flags):
+    from jaxft.loop.detail import Detail
     from jaxft.loop.saved import evaluate_model, evaluate_run
     from jaxft.parallel.distributed import joined, print_json
 
@@ -16,13 +18,16 @@ def main(flags):
         raise UserError("give either --workdir=DIR, or --model=DIR with --config=FILE.py")
     if flags.model is not None and flags.config is None:
         raise UserError("--model=DIR needs --config=FILE.py: the configuration names the task and the evaluation sets")
+    detail = Detail(flags.bootstrap, flags.by, flags.classes)
     with joined():
         if flags.model is not None:
-            results = evaluate_model(flags.config, flags.model)
+            results = evaluate_model(flags.config, flags.model, detail)
         else:
-            results = evaluate_run(flags.workdir, flags.step)
+            results = evaluate_run(flags.workdir, flags.step, detail)
     for name, numbers in results.items():
-        print_json({"split": name, **numbers})
+        lines = numbers.pop("lines", [])
+        for line in (numbers, *lines):
+            print_json({"split": name, **line})
 
 
 if __name__ == "__main__":
@@ -33,4 +38,7 @@ if __name__ == "__main__":
         Flag("model", "Hugging Face directory, or hub name", value="DIR"),
         command.CONFIG_OPTIONAL,
         Flag("step", "checkpoint to take", type=int, value="N"),
+        Flag("bootstrap", "resamples for 95% intervals of the metrics, such as 1000", type=int, value="N"),
+        Flag("by", "also metrics by the values of a column, or by length, the number of tokens", value="COLUMN"),
+        Flag("classes", "also precision, recall and F1 of each class, and their averages", type=bool),
     )

@@ -57,7 +57,7 @@ def test_quick_start_and_what_follows(checkout):
         os.listdir(checkout / "runs/quickstart")
     )
     evaluate, predict, export = COMMANDS[5:8]
-    assert json.loads(run(evaluate, checkout)) == scores
+    assert json.loads(run(evaluate, checkout)).items() >= scores.items()
     assert json.loads(run(predict, checkout))["rows"] == 372
     answers = [json.loads(line) for line in (checkout / "runs/answers.jsonl").read_text().splitlines()]
     assert answers[0].keys() == {"text", "label", "predicted_label", "score"} and len(answers) == 372

@@ -24,6 +24,11 @@ def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task, judge
     Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
     `judge(kept)` gives further metrics, and files.
     """
+    return judged(task, *gather(step, batches, put), judge)
+
+
+def gather(step: Callable, batches: Iterable[dict], put: Callable) -> tuple[dict[str, Mean], dict[str, np.ndarray]]:
+    """The sums of an evaluation set, and its kept slots."""
     sums: dict[str, Mean] = {}
     kept: dict[str, list[np.ndarray]] = {}
     pending = None
@@ -33,10 +38,14 @@ def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task, judge
         _take(pending, sums, kept)
         pending = results
     _take(pending, sums, kept)
-    whole = {name: np.concatenate(parts) for name, parts in kept.items()}
-    numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, whole)}
-    more, files = judge(whole) if judge is not None else ({}, {})
-    return Evaluation(numbers | more, task.picture(whole) if hasattr(task, "picture") else [], files)
+    return sums, {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def judged(task, sums: dict[str, Mean], kept: dict[str, np.ndarray], judge: Callable | None = None) -> Evaluation:
+    """What the sums and the kept slots of a whole set say."""
+    numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, kept)}
+    more, files = judge(kept) if judge is not None else ({}, {})
+    return Evaluation(numbers | more, task.picture(kept) if hasattr(task, "picture") else [], files)
 
 
 def _take(results, sums, kept) -> None:

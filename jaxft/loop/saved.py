@@ -7,9 +7,11 @@ from pathlib import Path
 import jax
 
 from jaxft.config import Config, load_config
+from jaxft.loop.baseline import baseline
 from jaxft.loop.build import Built, build
 from jaxft.loop.checkpoint import Checkpoints
-from jaxft.loop.evals import evaluate
+from jaxft.loop.detail import Detail
+from jaxft.loop.evals import gather, judged
 from jaxft.loop.export import export_state
 from jaxft.loop.report import write_predictions
 from jaxft.loop.run import eval_batches, precision
@@ -18,23 +20,25 @@ from jaxft.loop.training import evaluation_step, training
 from jaxft.models.save import output_problems
 from jaxft.problems import UserError, raise_problems
 
+PLAIN = Detail()
 
-def evaluate_run(workdir: str, step: int | None) -> dict[str, dict[str, float]]:
-    """Metrics of each evaluation set of a run, by one of its checkpoints (None: the best, else the newest)."""
+
+def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN) -> dict[str, dict]:
+    """`evaluate_all` of a run, by one of its checkpoints (None: the best, else the newest)."""
     cfg = load_config(Path(workdir) / "config.json")
     built = build(cfg, list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
         _, state, _ = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        return evaluate_all(built, state.params, frozen, workdir)
+        return evaluate_all(built, state.params, frozen, detail, workdir)
 
 
-def evaluate_model(cfg: Config, model: str) -> dict[str, dict[str, float]]:
-    """Metrics of each evaluation set of `cfg` by the weights in a model directory. Labels are the model's own."""
+def evaluate_model(cfg: Config, model: str, detail: Detail = PLAIN) -> dict[str, dict]:
+    """`evaluate_all` of the sets of `cfg` by the weights in a model directory. Labels are the model's own."""
     built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
-        return evaluate_all(built, trained, frozen)
+        return evaluate_all(built, trained, frozen, detail)
 
 
 def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
@@ -68,16 +72,27 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
             raise UserError(f"the checkpoint {directory}/{chosen} cannot be read: {error}") from error
 
 
-def evaluate_all(built: Built, trained, frozen, workdir: str | None = None) -> dict[str, dict[str, float]]:
-    """Metrics of each evaluation set; answers, where the task gives some, go to `workdir`."""
-    step = evaluation_step(built)
+def evaluate_all(built: Built, trained, frozen, detail: Detail = PLAIN, workdir: str | None = None) -> dict[str, dict]:
+    """By evaluation set its metrics, and what `detail` asks for; answers, where the task gives some, go to `workdir`.
+
+    Besides the metrics, all of them numbers, there may be `interval` and `lines` (loop/detail.py).
+    """
+    task, run = built.task, evaluation_step(built)
+    raise_problems(detail.problems(task, built.sources))
+
+    def step(batch):
+        return run(trained, frozen, batch)
 
     def measure(name):
+        rows = built.sources[name]  # which encoding releases
         batches = eval_batches(built, name)
-        judge = built.judge(name, batches.encoded)
-        numbers, _, files = evaluate(lambda batch: step(trained, frozen, batch), batches, built.put, built.task, judge)
+        values = detail.read(rows, batches.encoded)
+        detail.check_kept(task, step, built.put(batches[0]))
+        sums, kept = gather(step, batches, built.put)
+        numbers, _, files = judged(task, sums, kept, built.judge(name, batches.encoded))
         if workdir is not None:
             write_predictions(Path(workdir), name, files)
-        return numbers
+        more = baseline(name, task, batches.encoded, workdir) | detail.of(task, kept, batches.encoded, values)
+        return numbers | more
 
     return {name: measure(name) for name in built.cfg.evals}

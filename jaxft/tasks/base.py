@@ -102,6 +102,9 @@ class Task(Protocol):
     A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
     (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes further metrics, and files of the
     answers in the format that benchmarks take, {ending of the name: JSON value}.
+
+    Metrics of a part of a set, and intervals, are `summarise` of some rows' kept slots, without the sums. A task whose
+    classes have metrics of their own gives them by `by_class(kept)`, a JSON object for each.
     """
 
     head: str
