@@ -1,0 +1,72 @@
+"""Lists of words that a user gives as a file, and the letter case of what stands in a word's place."""
+
+from jaxft.data.source import Data
+from jaxft.problems import SHOWN, UserError, raise_problems, shown
+
+SEPARATOR = "|"
+
+
+def read_synonyms(path: str) -> dict[str, tuple[str, list[str]]]:
+    """Case-folded word -> (the word as it is listed, its synonyms).
+
+    The file is any that training reads, with the columns `word` and `synonyms`: a list, or a text of one or more with
+    "|" between them. A word may have several rows. Raises UserError.
+    """
+    table: dict[str, tuple[str, list[str]]] = {}
+    problems = []
+    for number, (word, cell) in enumerate(_cells(path, ("word", "synonyms")), 1):
+        others = cell.split(SEPARATOR) if isinstance(cell, str) else cell
+        others = (
+            [other.strip() if isinstance(other, str) else "" for other in others] if isinstance(others, list) else []
+        )
+        if not _is_term(word) or len(word.split()) > 1:
+            problems.append(f"{path}, row {number}: {shown(word)} in column 'word', expected one word")
+        elif not others or not all(others):
+            problems.append(f"{path}, row {number}: {shown(cell)} in column 'synonyms', expected a text, or a list")
+        else:
+            table.setdefault(word.strip().casefold(), (word.strip(), []))[1].extend(others)
+    raise_problems(problems[:SHOWN])
+    return table
+
+
+def read_pairs(path: str) -> list[tuple[str, str]]:
+    """Terms and their counterparts, from the columns `term` and `other` of any file that training reads."""
+    pairs = _cells(path, ("term", "other"))
+    raise_problems(
+        [
+            f"{path}, row {number}: {shown(cell)} in column {name!r}, expected a word"
+            for number, pair in enumerate(pairs, 1)
+            for name, cell in zip(("term", "other"), pair, strict=True)
+            if not _is_term(cell)
+        ][:SHOWN]
+    )
+    return [(term.strip(), other.strip()) for term, other in pairs]
+
+
+def cased(word: str, found: str, listed: str) -> str:
+    """`word`, in the place of `found`, with its letter case: HE becomes SHE, He She.
+
+    `listed` is what was looked for: where just that was found, or capitals and small letters are mixed, `word` stays
+    as it is, be it a name or not.
+    """
+    if found == listed:
+        return word
+    if found.isupper() and sum(map(str.isalpha, found)) > 1:
+        return word.upper()
+    if found[:1].isupper():
+        return word[:1].upper() + word[1:]
+    return word.lower() if found.islower() else word
+
+
+def _is_term(cell) -> bool:
+    return isinstance(cell, str) and cell.strip() != ""
+
+
+def _cells(path: str, columns: tuple[str, str]) -> list[tuple]:
+    rows = Data(path=path).open()
+    if missing := [name for name in columns if name not in rows.columns]:
+        raise UserError(
+            f"{path} has no column {' and no column '.join(map(repr, missing))}: name its columns "
+            f"{' and '.join(columns)} in the first line (they are {', '.join(map(repr, rows.columns))})"
+        )
+    return [tuple(row[name] for name in columns) for row in rows]
