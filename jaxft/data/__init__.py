@@ -5,5 +5,6 @@ from jaxft.data.blank import Blanked
 from jaxft.data.duplicates import Deduplicated
 from jaxft.data.rows import Chunk, Pack, Pad
 from jaxft.data.source import Data
+from jaxft.data.tfds import TFDS
 
-__all__ = ["Augmented", "Blanked", "Chunk", "Data", "Deduplicated", "Pack", "Pad"]
+__all__ = ["TFDS", "Augmented", "Blanked", "Chunk", "Data", "Deduplicated", "Pack", "Pad"]
