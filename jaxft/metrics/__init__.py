@@ -1,6 +1,7 @@
 """Metrics: numbers of a whole evaluation set, not means over its batches."""
 
 from jaxft.metrics.classes import (
+    choice_metrics,
     classification_metrics,
     confusion,
     matthews_correlation,
@@ -13,6 +14,7 @@ from jaxft.metrics.regression import regression_metrics
 __all__ = [
     "Mean",
     "add",
+    "choice_metrics",
     "classification_metrics",
     "confusion",
     "matthews_correlation",

@@ -3,8 +3,8 @@
 import numpy as np
 
 from jaxft.configurable import config
+from jaxft.metrics.superglue import record_metrics
 from jaxft.problems import raise_problems, shown
-from jaxft.spans import exact_match, f1
 from jaxft.tasks.classify import Classify, labelled
 from jaxft.tasks.template import column, columns_of, text_of
 
@@ -15,7 +15,7 @@ WRONG_OR_RIGHT = Classify(labels=("wrong", "right"))
 class Cloze:
     """Each name of a passage is right or wrong in the question's gap; the likeliest is the answer.
 
-    Metrics are SQuAD's, over rows: of the answer, `exact_match` and `f1`, from 0 to 1; of all names, `accuracy`.
+    Metrics, from 0 to 1: `exact_match` and `f1` of the answers (metrics/superglue.py), and `accuracy` over all names.
     """
 
     text: str = "passage"  # column, or template
@@ -62,11 +62,8 @@ class Cloze:
             row, place = int(source[number]), number - int(first[number])
             best[row] = max(best.get(row, (-np.inf, 0)), (score, -place))  # of equals the first name
         given = {row: filled(rows[row][self.names])[-place] for row, (_, place) in best.items()}
-        golds = {row: [text for text in rows[row][self.answers] or () if text] for row in given}
-        metrics = {
-            name: float(np.mean([score(text, golds[row]) for row, text in given.items()]))
-            for name, score in (("exact_match", exact_match), ("f1", f1))
-        }
+        golds = [[text for text in rows[row][self.answers] or () if text] for row in given]
+        metrics = record_metrics([*given.values()], golds)
         ids = [str(row) for row in range(len(rows))] if self.id is None else column(rows[:], self.id)
         return metrics, {".json": {ids[row]: text for row, text in sorted(given.items())}}
 

@@ -1,8 +1,7 @@
 """Whether each of several answers to a question is right, one a row (MultiRC; Khashabi et al. 2018, section 5)."""
 
-import numpy as np
-
 from jaxft.configurable import config
+from jaxft.metrics.superglue import multirc_metrics
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.template import column, columns_of
 
@@ -20,9 +19,7 @@ class Verify(Classify):
         return columns_of(self.text, self.pair, self.label, self.question)
 
     def judge(self, kept, encoded, rows):
-        right = kept["logits"].argmax(-1) == kept["targets"]
         questions = column(rows[:], self.question)
         asked = [questions[row] for row in encoded.source[kept["index"]]]
-        _, number = np.unique(asked, return_inverse=True)
-        wrong = np.bincount(number, ~right)
-        return {"exact_match": float(np.mean(wrong == 0))}, {}
+        found = multirc_metrics(asked, kept["targets"], kept["logits"].argmax(-1))
+        return {"exact_match": found["exact_match"]}, {}
