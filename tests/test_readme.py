@@ -21,7 +21,7 @@ SHORT = (
 
 
 def test_the_readme_has_these_commands():
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
     assert COMMANDS[0].startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
     )
@@ -93,6 +93,15 @@ def test_questions(checkout):
     scores = json.loads(run(" ".join([COMMANDS[8], *(f"--config.{one}" for one in tiny.split())]), checkout))
     assert {"f1", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh"} <= scores.keys()
     assert json.loads((checkout / "runs/squad/predictions/validation.json").read_text()).keys() == {"1", "2"}
+
+
+@pytest.mark.slow
+def test_pretraining(checkout):
+    rows = [{"text": row["text"]} for row in csv_rows(ROOT / "jaxft/assets/brown-genres/test.csv")[:40]]
+    (checkout / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(COMMANDS[10] + " --config.steps=2 --config.batch=8", checkout)
+    last = json.loads((checkout / "runs/bert/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2 and {"word_loss", "pair_loss", "pair_accuracy"} <= last.keys()
 
 
 @pytest.mark.slow
