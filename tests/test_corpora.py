@@ -2,6 +2,7 @@
 
 import csv
 import sys
+import tarfile
 import types
 import zipfile
 from collections import Counter
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import transformers
 
+from configs.brown_pos import BrownTags, part_of_speech
 from configs.corpora import Bible, Brown, Joined, OrangeTab, brown_sentences, english, genre_rows, passages, plain_verse
+from configs.derived_qa import Addresses, Names
 from configs.tiny_tokenizer import wordpiece, write
 from jaxft.problems import UserError
 
@@ -61,6 +64,48 @@ def test_brown_keeps_passages_below_the_limit_of_words(brown):
         '"It\'s late," he said (twice);',
         'we left!"',
     ]
+
+
+def test_parts_of_speech(brown):
+    rows = BrownTags(directory=brown).open()
+    assert [row["tokens"][0] for row in rows] == ["Heading", "``", "we", "''", "The"] and rows[0]["file"] == "ca01"
+    assert rows[1]["tags"] == [".", "PRON", "ADJ", ".", ".", "PRON", "VERB", ".", "ADV", ".", ".", "."]
+    assert rows[4]["tags"] == ["DET", "NOUN", "NOUN", "VERB", "ADJ", "."]
+    assert [row["file"] for row in BrownTags(directory=brown, split="test").open()] == ["ck10"]
+    wanted = {"nn$": "NOUN", "ppss+bez": "PRON", "do*": "VERB", "*": "ADV", "cs": "CONJ", "nil": "X",
+              "wdt": "DET", "wql": "ADV", "wp$": "PRON", "in-tl": "ADP", "ber*": "VERB", "--": ".", "to": "PRT"}  # fmt: skip
+    assert {tag: part_of_speech(tag) for tag in wanted} == wanted
+    with pytest.raises(UserError, match='expected "train" or "test"'):
+        BrownTags(directory=brown, split="all").open()
+
+
+def test_questions_about_addresses(tmp_path):
+    words = {"12": "AddressNumber", "Old": "StreetName", "Mill": "StreetName", "A": "PlaceName"}
+    part = " ".join(f"<{tag}>{word}</{tag}>" for word, tag in words.items())
+    text = f"<Collection><A>{part}<StreetName>Rd</StreetName></A>" + f"<A>{part}</A>" * 4 + "</Collection>"
+    (tmp_path / "labeled.xml").write_text(text)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "labeled.xml", "usaddress-1/training/labeled.xml")
+    rows = Addresses(archive=str(tmp_path / "a.tar.gz")).open()
+    assert [row["id"] for row in rows[:2]] == ["0-AddressNumber", "0-PlaceName"]  # the street is in two pieces
+    assert rows[3] == {"id": "1-StreetName", "question": "What is the street name?", "context": "12 Old Mill A",
+                       "answers": {"text": ["Old Mill"], "answer_start": [3]}}  # fmt: skip
+    assert {row["id"][0] for row in Addresses(archive=str(tmp_path / "a.tar.gz"), split="test").open()} == {"4"}
+    with pytest.raises(UserError, match="it is the package usaddress==0.5.16"):
+        Addresses(archive="nowhere").open()
+
+
+def test_questions_about_names(tmp_path):
+    tags = {"Ann": "B-PER", "Lee": "I-PER", "saw": "O", "Bob": "B-PER", "UK": "B-LOC"}
+    sentence = "".join(f"{word} NNP I {tag}\n" for word, tag in tags.items())
+    lines = f"-DOCSTART- -X- -X- O\n\n{sentence}\nHi UH I O\n"
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as file:
+        file.writestr("neuroner/data/conll2003/en/valid.txt", lines)
+    rows = Names(archive=str(tmp_path / "a.whl"), split="valid").open()
+    assert len(rows) == 8 and {row["context"] for row in rows} == {"Ann Lee saw Bob UK", "Hi"}
+    assert rows[0]["answers"] == {"text": ["Ann Lee", "Bob"], "answer_start": [0, 12]}
+    assert rows[1]["answers"] == {"text": ["UK"], "answer_start": [16]}
+    assert all(row["answers"] == {"text": [], "answer_start": []} for row in rows[2:])
 
 
 def test_passages_never_cut_a_sentence():

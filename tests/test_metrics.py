@@ -19,7 +19,6 @@ from jaxft.metrics import (
     regression_metrics,
 )
 from jaxft.metrics.classes import averages, class_lines, label_lines
-from jaxft.metrics.mean import bits_per_byte
 
 ULP = 1e-12
 
@@ -146,15 +145,6 @@ def test_lines_of_labels(rate):
 def test_averages_of_nothing():
     nothing = np.zeros(3, int)
     assert averages(nothing, nothing, nothing) == {kind: {"precision": 0, "recall": 0, "f1": 0} for kind in KINDS}
-
-
-def test_bits_per_byte():
-    """A uniform guess among 256 bytes needs 8 bits for each of them, however the text is cut into tokens."""
-    text = "Ёж und 猫"
-    size = len(text.encode())
-    assert bits_per_byte(Mean(np.float32(size * np.log(256)), np.float32(3)), size) == pytest.approx(8, rel=1e-6)
-    assert bits_per_byte(Mean(2 * np.log(2), 5.0), 4) == pytest.approx(0.5, abs=ULP)
-    assert np.isnan(bits_per_byte(Mean(0.0, 0.0), 0))
 
 
 @pytest.mark.parametrize("seed", range(3))

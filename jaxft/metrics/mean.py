@@ -1,6 +1,5 @@
 """Means that add up exactly: (total, count) pairs, divided only when they are printed."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -28,11 +27,3 @@ class Mean(NamedTuple):
 def add(a: dict[str, Mean], b: dict[str, Mean]) -> dict[str, Mean]:
     """Sums of two dicts of pairs."""
     return jax.tree.map(lambda x, y: x + y, a, b)
-
-
-def bits_per_byte(loss: Mean, size: int) -> float:
-    """Bits that a language model needs for each byte of a text, whatever its tokens are; NaN for an empty text.
-
-    `loss` has the sum of the tokens' losses in nats, `size` is the text's length in bytes of UTF-8.
-    """
-    return float(loss.total) / math.log(2) / size if size else float("nan")

@@ -14,7 +14,7 @@ from jaxft.models.heads import unit
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.labels import finite_number
 from jaxft.tasks.template import columns_of
-from jaxft.tasks.vectors import Embeds, pool, ranks
+from jaxft.tasks.vectors import Embeds, pool, search_metrics
 
 NUDGE = 1e-6  # added to differences, as in PyTorch: the distance of equal vectors has a gradient then
 
@@ -26,8 +26,8 @@ class Contrast(Embeds):
     Cross entropy of `scale` times the cosines (Henderson et al. 2017, section 4.4). With micro-batches the rows of one
     are compared, so that fewer texts are wrong ones.
 
-    Metrics: of the partners of all rows `accuracy` (the right one is the nearest), `recall@10` and `mrr`. Memory grows
-    with the evaluation set, whose vectors are kept; the accuracy of training is that among the batch.
+    Metrics: `recall@1`, `recall@10`, `ndcg@10` and `mrr` of finding the partner among those of all rows; `accuracy`
+    among those of a batch. Memory grows with the evaluation set, whose vectors are kept.
     """
 
     text: str = "anchor"  # column, or template
@@ -54,9 +54,7 @@ class Contrast(Embeds):
 
     def summarise(self, sums, kept):
         vectors = kept["vectors"].reshape(-1, len(self.texts), kept["vectors"].shape[-1])
-        place = ranks(vectors[:, 0], vectors[:, 1])
-        found = {"accuracy": place == 1, "recall@10": place <= 10, "mrr": 1 / place}
-        return {name: float(np.mean(values)) for name, values in found.items()}
+        return search_metrics(vectors[:, 0], vectors[:, 1])
 
     def _nearest(self, vectors_nkd: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Cross entropy (n,) of each row's partner among all, and 1 where it is the nearest."""

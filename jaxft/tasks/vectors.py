@@ -1,11 +1,13 @@
 """Vectors of texts: the texts of a row as one example, a vector for each of them, and what that asks of a task."""
 
 import json
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxft.metrics.retrieval import retrieval_metrics
 from jaxft.models.model import Outputs, read
 from jaxft.problems import raise_problems, suggest
 from jaxft.tasks.base import encode_texts
@@ -97,18 +99,18 @@ def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
     return total / jnp.sum(inside, -1, keepdims=True, dtype=jnp.float32)
 
 
-def ranks(texts: np.ndarray, partners: np.ndarray) -> np.ndarray:
-    """Place (n,), from 1, of each text's partner among all of them by the cosine; both are (n, width).
+def search_metrics(texts: np.ndarray, partners: np.ndarray) -> dict[str, float]:
+    """recall@1, recall@10, ndcg@10 and mrr of finding each text's partner among all by the cosine.
 
-    Equally near ones share the best of their places.
+    Both are (n, width), partners having the same number.
     """
     texts, partners = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (texts, partners))
-    found = []
+    sums: Counter[str] = Counter()
     for start in range(0, len(texts), NEAREST):
         scores = texts[start : start + NEAREST] @ partners.T
-        own = scores[np.arange(len(scores)), start + np.arange(len(scores))]
-        found.append(1 + np.sum(scores > own[:, None], 1))
-    return np.concatenate(found)
+        found = retrieval_metrics(scores, np.eye(len(scores), len(partners), start))
+        sums.update({name: found[name] * len(scores) for name in ("recall@1", "recall@10", "ndcg@10", "mrr")})
+    return {name: value / len(texts) for name, value in sums.items()}
 
 
 def _example(texts: tuple[dict, ...], pooling: str) -> dict | str:
