@@ -1,7 +1,7 @@
 """jaxft: fine-tune Transformers in JAX, from Hugging Face weights to Hugging Face weights."""
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["explain", "load"]
 
 
 def __getattr__(name):
@@ -10,4 +10,8 @@ def __getattr__(name):
         from jaxft.api import load
 
         return load
+    if name == "explain":  # not the module of that name, which is the command (its last line)
+        from jaxft.attribution.explanation import explain
+
+        return explain
     raise AttributeError(f"module 'jaxft' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from jaxft.strict_json import parse
 from jaxft.tasks.answer import Answer, windows
 from jaxft.tasks.base import Setting
 from jaxft.tasks.choose import choices_of
-from jaxft.tasks.template import column
+from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.vectors import POOLINGS
 from jaxft.tasks.words import words_of_text
 
@@ -195,14 +195,22 @@ def label_names(pretrained, classes: int) -> list[str]:
     return [table[key] for key in sorted(table, key=int)] if table else [f"LABEL_{i}" for i in range(classes)]
 
 
-def text_columns(kind: str, text: str | None, pair: str | None) -> list[str]:
+def text_columns(rows, kind: str, text: str | None, pair: str | None) -> list[str]:
     """Columns of a row's texts, or templates: those that are named, else what is usual for the head.
 
     Of multiple choice `pair` names one for each choice, with commas between them, or one that lists the choices.
+    Raises UserError if the rows have no such columns.
     """
     usual = COLUMNS.get(kind, ("text", None))
     names = [name for name in (text or usual[0], pair or usual[1]) if name is not None]
-    return [names[0], *names[1].split(",")] if kind == "multiple-choice" else names
+    names = [names[0], *names[1].split(",")] if kind == "multiple-choice" else names
+    raise_problems(
+        f"{rows.name} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. "
+        "Name the right one with --text or --pair"
+        for name in columns_of(*names)
+        if name not in rows.columns
+    )
+    return names
 
 
 def texts_of(kind: str, rows: list[dict], columns: list[str]) -> list[tuple[str, ...]]:

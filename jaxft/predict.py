@@ -10,7 +10,6 @@ import json
 
 from jaxft import command
 from jaxft.command import Flag
-from jaxft.problems import raise_problems, suggest
 
 
 def main(flags):
@@ -18,17 +17,10 @@ def main(flags):
     from jaxft.answers import text_columns
     from jaxft.api import load
     from jaxft.data.source import Data
-    from jaxft.tasks.template import columns_of
 
     rows = Data(path=flags.input).open()
     model = load(flags.model)
-    columns = text_columns(model.arch.kind, flags.text, flags.pair)
-    raise_problems(
-        f"{flags.input} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. "
-        "Name the right one with --text or --pair"
-        for name in columns_of(*columns)
-        if name not in rows.columns
-    )
+    columns = text_columns(rows, model.arch.kind, flags.text, flags.pair)
     how = {} if flags.decode is None else {"decode": flags.decode}
     write_answers(model, rows, columns, flags.batch, flags.output, **how)
     print(json.dumps({"rows": len(rows), "output": flags.output}))

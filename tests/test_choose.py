@@ -221,7 +221,7 @@ def test_run_and_predict(chooser, tmp_path, one_device, bert_tokenizer):
     assert results["test"].keys() >= {"loss", "accuracy", "mrr"}
     assert evaluate_run(str(tmp_path / "run"), None)["test"]["accuracy"] == results["test"]["accuracy"]
     model = jaxft.load(str(tmp_path / "run/model"))
-    columns = text_columns(model.arch.kind, "{ctx} {end}", "e0,e1")
+    columns = text_columns(data.open(), model.arch.kind, "{ctx} {end}", "e0,e1")
     write_answers(model, data.open(), columns, 4, str(tmp_path / "out.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     torch_model = transformers.BertForMultipleChoice.from_pretrained(tmp_path / "run/model").eval()

@@ -72,8 +72,8 @@ def test_parts_of_speech(brown):
     assert rows[1]["tags"] == [".", "PRON", "ADJ", ".", ".", "PRON", "VERB", ".", "ADV", ".", ".", "."]
     assert rows[4]["tags"] == ["DET", "NOUN", "NOUN", "VERB", "ADJ", "."]
     assert [row["file"] for row in BrownTags(directory=brown, split="test").open()] == ["ck10"]
-    wanted = {"nn$": "NOUN", "ppss+bez": "PRON", "do*": "VERB", "*": "ADV", "cs": "CONJ", "nil": "X",
-              "wdt": "DET", "wql": "ADV", "wp$": "PRON", "in-tl": "ADP", "ber*": "VERB", "--": ".", "to": "PRT"}  # fmt: skip
+    wanted = {"nn$": "NOUN", "ppss+bez": "PRON", "do*": "VERB", "*": "ADV", "cs": "CONJ", "nil": "X", "wdt": "DET",
+              "wql": "ADV", "wp$": "PRON", "in-tl": "ADP", "ber*": "VERB", "--": ".", "to": "PRT"}  # fmt: skip
     assert {tag: part_of_speech(tag) for tag in wanted} == wanted
     with pytest.raises(UserError, match='expected "train" or "test"'):
         BrownTags(directory=brown, split="all").open()

@@ -1,0 +1,92 @@
+"""A text, or a pair of texts, as a model reads it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxft.api import LoadedModel, as_pair, read_positions
+from jaxft.attribution.settings import Settings
+from jaxft.problems import SHOWN, raise_problems
+from jaxft.tasks.answer import context_first
+from jaxft.tasks.words import words_of_text
+
+
+@dataclass(frozen=True)
+class Text:
+    """Its tokens, and which characters they stand for."""
+
+    texts: tuple[str, ...]  # in the model's order
+    row: dict[str, list[int]]  # the model's arguments, each as long as the text has tokens
+    tokens: list[str]
+    parts: list[int | None]  # the text that each token is of; None: special tokens, which the model's layout adds
+    spans: list[tuple[int, int]]  # characters of that text
+    at: int | None  # the token where the explained score is read; None: where the best answer is
+
+    def blank(self, token: int) -> np.ndarray:
+        """The same token numbers (tokens,) with all but the special ones replaced."""
+        return np.where([part is None for part in self.parts], self.row["input_ids"], token)
+
+    @property
+    def batch(self) -> dict[str, np.ndarray]:
+        """A model's batch, see tasks/base.py, with this text alone and padded; all (length,)."""
+        names = {"tokens": "input_ids", "segments": "attention_mask", "types": "token_type_ids"}
+        batch = {ours: padded(self.row[theirs]) for ours, theirs in names.items() if theirs in self.row}
+        return batch | {"positions": padded(range(len(self.tokens)))}
+
+
+def padded(values) -> np.ndarray:
+    """Int32, with zeros up to a power of two, so that few lengths compile."""
+    values = np.array(values, np.int32)
+    length = max(16, 2 ** (len(values) - 1).bit_length())
+    return np.pad(values, (0, length - len(values)))
+
+
+def read_texts(model: LoadedModel, texts: list, settings: Settings) -> list[Text]:
+    """Raises UserError with the numbers of the texts, from 1, of which there is nothing to explain."""
+    raise_problems([] if texts else ["there is no text to explain"])
+    read = [_read(model, as_pair(text), settings) for text in texts]
+    bad = [f"text {number}: {found}" for number, found in enumerate(read, 1) if isinstance(found, str)]
+    raise_problems(bad[:SHOWN])
+    return read
+
+
+def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Text | str:
+    answers = model.arch.kind == "question-answering"
+    if answers and len(texts) != 2:
+        return "a question-answering model reads pairs (question, context)"
+    if model.arch.kind == "token-classification" and len(texts) > 1:
+        return "it is a pair, but tags are of single texts"
+    if answers:
+        texts = texts[::-1] if context_first(model.tokenizer) else texts
+        row = model.tokenizer(*texts, truncation=False, verbose=False)
+    else:
+        row = model.tokenizer(*texts, truncation="longest_first", max_length=model.longest)
+    encoding = row.encodings[0]
+    if not len(encoding):
+        return "it is empty: the tokenizer makes no token of it, so that there is nothing to explain"
+    if len(encoding) > model.longest:
+        return (
+            f"question and context have {len(encoding)} tokens, and explain reads {model.longest}: shorten the context"
+        )
+    at = _place(model, texts, encoding, settings.word)
+    if isinstance(at, str):
+        return at
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    arguments = {name: list(row[name]) for name in names if name in row}
+    return Text(texts, arguments, encoding.tokens, encoding.sequence_ids, encoding.offsets, at)
+
+
+def _place(model: LoadedModel, texts, encoding, word: str | None) -> int | None | str:
+    """The token where the score is read, None where that depends on the scores; or why there is none."""
+    kind = model.arch.kind
+    if kind == "question-answering":
+        return None
+    if kind == "sequence-classification":
+        return int(read_positions(np.ones((1, len(encoding)), int), model.arch.spec.reads)[0, 0])
+    if kind == "causal-lm":
+        return len(encoding) - 1
+    if kind == "masked-lm":
+        mask = model.tokenizer.mask_token_id
+        return encoding.ids.index(mask) if mask in encoding.ids else f"it has no {model.tokenizer.mask_token}"
+    words = {texts[0][start:stop]: first for first, start, stop in reversed(words_of_text(texts[0], encoding))}
+    return words.get(word, f"it has no word {word!r}")
