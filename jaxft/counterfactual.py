@@ -11,7 +11,7 @@ from scipy.special import softmax
 from jaxft.answers import label_names
 from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
 from jaxft.swaps import Swaps
-from jaxft.tasks.base import column
+from jaxft.tasks.template import column
 
 Texts = tuple[str, ...]  # one, or a pair
 

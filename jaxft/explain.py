@@ -18,7 +18,7 @@ def main(flags):
     from jaxft.api import load
     from jaxft.attribution.explanation import explain, write_numbers
     from jaxft.data.source import Data
-    from jaxft.tasks.base import column
+    from jaxft.tasks.template import column
 
     rows = Data(path=flags.input, limit=flags.limit).open()
     model = load(flags.model)

@@ -24,7 +24,7 @@ ALLOWED = {
     "pictures": {"metrics"},
     "spans": set(),
     "swaps": {"data", "problems"},
-    "counterfactual": {"answers", "swaps", "tasks.base", "problems"},
+    "counterfactual": {"answers", "swaps", "tasks.template", "problems"},
     "host_memory": set(),
     "torch_free": set(),
     "strict_json": set(),

@@ -21,7 +21,7 @@ SHORT = (
 
 
 def test_the_readme_has_these_commands():
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 12
     assert COMMANDS[0].startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
     )
@@ -64,6 +64,8 @@ def test_quick_start_and_what_follows(checkout):
     run(export, checkout)
     exported, model = (checkout / "runs" / name / "model.safetensors" for name in ("exported", "quickstart/model"))
     assert exported.read_bytes() == model.read_bytes()
+    run(COMMANDS[8].replace("--limit=20", "--limit=2"), checkout)
+    assert "<html" in (checkout / "runs/why.html").read_text()
     python = re.search(r"```python\nimport jaxft\n.*?```", TEXT, re.S)[0].strip("`").removeprefix("python")
     (checkout / "block.py").write_text(python)
     run("python -m block", checkout)
@@ -90,7 +92,7 @@ def test_questions(checkout):
     for name in ("train-v2.0.json", "dev-v2.0.json"):
         (checkout / name).write_text(json.dumps({"data": [{"title": "cats", "paragraphs": [paragraph]}]}))
     tiny = "model=jaxft/assets/tiny-encoder max_len=48 task.stride=8 rows.length=48 batch=2"
-    scores = json.loads(run(" ".join([COMMANDS[8], *(f"--config.{one}" for one in tiny.split())]), checkout))
+    scores = json.loads(run(" ".join([COMMANDS[9], *(f"--config.{one}" for one in tiny.split())]), checkout))
     assert {"f1", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh"} <= scores.keys()
     assert json.loads((checkout / "runs/squad/predictions/validation.json").read_text()).keys() == {"1", "2"}
 
@@ -99,7 +101,7 @@ def test_questions(checkout):
 def test_pretraining(checkout):
     rows = [{"text": row["text"]} for row in csv_rows(ROOT / "jaxft/assets/brown-genres/test.csv")[:40]]
     (checkout / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run(COMMANDS[10] + " --config.steps=2 --config.batch=8", checkout)
+    run(COMMANDS[11] + " --config.steps=2 --config.batch=8", checkout)
     last = json.loads((checkout / "runs/bert/metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2 and {"word_loss", "pair_loss", "pair_accuracy"} <= last.keys()
 
