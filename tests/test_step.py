@@ -199,7 +199,7 @@ def random_batch(rows, length, vocabulary, per_token, seed=0):
     if per_token:
         weights = np.roll(segments, -1, 1).astype(np.float32)
         weights[:, -1] = 0
-        return batch | {"targets": np.roll(tokens, -1, 1), "weights": weights}
+        return batch | {"targets": np.roll(tokens, -1, 1), "weights": weights, "bytes": np.full_like(tokens, 3)}
     targets = rng.integers(0, 3, (rows, 1)).astype(np.int32)
     return batch | {"at": np.zeros((rows, 1), np.int32), "targets": targets, "weights": np.ones((rows, 1), np.float32)}
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from conftest import byte_bpe, rows_of
+from conftest import TEXTS, byte_bpe, rows_of, wordpiece
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
+from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
+from jaxft.data.pipeline import EvalBatches
 from jaxft.loop.build import build
 from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
@@ -25,7 +28,7 @@ from jaxft.models.vocabulary import Vocabulary
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
-from jaxft.tasks.lm import CausalLM
+from jaxft.tasks.lm import CausalLM, sizes_of
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.tokens import perplexity, token_sums
 
@@ -444,6 +447,40 @@ def test_next_tokens_with_padding_that_is_the_end(gpt2_tokenizer):
     assert drawn["tokens"].tolist() == [first, second, eos]
     # Each token's target is the one after it; the end is learned, nothing is asked of the last position.
     assert drawn["targets"].tolist()[:2] == [second, eos] and drawn["weights"].tolist() == [1, 1, 0]
+
+
+BYTES = ["Ёж und 猫: 🦔!", "the cat  sat\n", "naïve", " x"]
+
+
+@pytest.mark.parametrize("tokenizer", [byte_bpe(), byte_bpe(bos="<s>", eos="</s>"), wordpiece()], ids=str)
+def test_bytes_of_tokens(tokenizer):
+    """All bytes of a text, each once; of pieces of one character the first has them."""
+    for text in BYTES:
+        offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        found = sizes_of(text, offsets)
+        last = max(end for _, end in offsets)
+        assert found.sum() == len(text[:last].encode()) and found.min() >= 0
+        for (start, end), size in zip(offsets, found, strict=True):
+            assert size == 0 or text[:end].encode()[-size:].endswith(text[start:end].encode())
+
+
+@pytest.mark.parametrize("rows", [Pad(), Pack(length=64), Chunk(length=9)], ids=str)
+def test_bits_per_byte(gpt2_tokenizer, rows):
+    """Of a model that guesses evenly: the logarithm of its vocabulary for each token, over the bytes of the targets."""
+    task, setting = CausalLM(), Setting(gpt2_tokenizer, None if isinstance(rows, Chunk) else 64)
+    source = rows_of([{"text": text} for text in [*TEXTS, "a"]])
+    encoded = encode_all(source, lambda some: task.encode(some, setting))
+    draw = partial(task.draw, setting=setting)
+    batches = EvalBatches(encoded, rows, 3, 0, draw, task.slots, 1, 64, 0)
+    total, size, tokens = 0.0, 0.0, 0.0
+    for batch in batches:
+        scores = Vocabulary(jnp.zeros((*batch["tokens"].shape, 2)), jnp.zeros((200, 2)), None, None)
+        bits = task.loss(Outputs(None, scores), batch)["bits_per_byte"]
+        total, size, tokens = total + float(bits.total), size + float(bits.count), tokens + batch["weights"].sum()
+    assert total == pytest.approx(tokens * np.log2(200), rel=1e-5)
+    if isinstance(rows, Pad):
+        first = [len(gpt2_tokenizer.decode(gpt2_tokenizer(text)["input_ids"][0])) for text in [*TEXTS, "a"]]
+        assert size == sum(map(len, [*TEXTS, "a"])) - sum(first) and encoded.report["truncated"] == 0
 
 
 def test_too_short_and_no_end(gpt2_tokenizer):

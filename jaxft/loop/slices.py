@@ -23,11 +23,15 @@ class KeptRows:
         self.begins = np.cumsum(self.counts) - self.counts
 
     def take(self, places: np.ndarray) -> dict[str, np.ndarray]:
-        """The slots of the rows at `places` in `rows`, in this order; of a row that comes twice, twice."""
+        """The slots of the rows at `places` in `rows`, in this order; of a row that comes twice, twice.
+
+        `index` numbers them so that examples of different places differ, even of the same row.
+        """
         counts = self.counts[places]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         slots = self.order[np.repeat(self.begins[places], counts) + within]
-        return {name: values[slots] for name, values in self.slots.items()}
+        taken = {name: values[slots] for name, values in self.slots.items()}
+        return taken | {"index": taken["index"] + np.repeat(np.arange(len(places), dtype=np.int64) << 32, counts)}
 
 
 def values_of(rows, column: str) -> list:
