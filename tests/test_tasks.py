@@ -47,7 +47,7 @@ def of_vocabulary(logits):
 def scored(task, logits, targets, weights=None, head=jnp.asarray):
     """Value of the loss and its gradient with respect to the logits, mean over what counts."""
     weights = np.ones(targets.shape[:2], np.float32) if weights is None else weights
-    batch = {"targets": jnp.array(targets), "weights": jnp.array(weights)}
+    batch = {"targets": jnp.array(targets), "weights": jnp.array(weights), "bytes": jnp.ones(weights.shape)}
 
     def mean(logits):
         pair = task.loss(Outputs(None, head(logits)), batch)["loss"]
@@ -131,7 +131,8 @@ def test_language_model_losses_leave_out_padding():
     for task in (CausalLM(), MaskedLM()):
         for ours, wanted in zip(scored(task, logits, targets, weights, of_vocabulary), theirs, strict=True):
             close(ours, wanted)
-        pairs = task.loss(Outputs(None, of_vocabulary(logits)), {"targets": targets, "weights": jnp.array(weights)})
+        batch = {"targets": targets, "weights": jnp.array(weights), "bytes": np.full((2, 5), 2)}
+        pairs = task.loss(Outputs(None, of_vocabulary(logits)), batch)
         right = (logits.argmax(-1) == targets)[weights > 0]
         assert (float(pairs["accuracy"].total), float(pairs["accuracy"].count)) == (right.sum(), 5)
         assert task.summarise(pairs, {})["perplexity"] == pytest.approx(float(theirs[0].exp()), rel=1e-6)

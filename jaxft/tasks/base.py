@@ -31,6 +31,7 @@ A batch has rows of one length, each holding one example (padded) or several (pa
     index    int32 (rows, slots)         in evaluation only: number of the example that a slot belongs to, or -1
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -156,6 +157,23 @@ def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) ->
     for example, types in zip(examples, out.get("token_type_ids", []), strict=False):
         example["types"] = np.array(types, np.int32)
     return examples
+
+
+def as_parts(texts: Sequence[Example], reads: str) -> Example | str:
+    """Several encoded texts as one example, with a slot for each, which reads its first or its last token."""
+    sizes = np.array([len(text["tokens"]) for text in texts])
+    if not sizes.all():
+        return "no text"
+    ends = np.cumsum(sizes)
+    made = {
+        "tokens": np.concatenate([text["tokens"] for text in texts]),
+        "parts": np.repeat(np.arange(len(texts), dtype=np.int32), sizes),
+        "at": (ends - sizes if reads == "first" else ends - 1).astype(np.int32),
+        "weights": np.ones(len(texts), np.float32),
+        "cut": any(text["cut"] for text in texts),
+        "empty": all(text["empty"] for text in texts),
+    }
+    return made | ({"types": np.concatenate([text["types"] for text in texts])} if "types" in texts[0] else {})
 
 
 def fault_problems(report: dict, limit: float) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxft.configurable import config
 from jaxft.metrics import Mean, choice_metrics
 from jaxft.problems import raise_problems, shown
-from jaxft.tasks.base import Setting, encode_texts
+from jaxft.tasks.base import Setting, as_parts, encode_texts
 from jaxft.tasks.shares import log_shares
 from jaxft.tasks.template import column, columns_of, text_of
 
@@ -104,18 +104,5 @@ def _joined(encoded: list[dict], number: int | None, setting: Setting) -> dict |
         return "no label"
     if len(encoded) < 2:
         return "fewer than two choices"
-    sizes = np.array([len(one["tokens"]) for one in encoded])
-    if not sizes.all():
-        return "no text"
-    ends = np.cumsum(sizes)
-    made = {
-        "tokens": np.concatenate([one["tokens"] for one in encoded]),
-        "parts": np.repeat(np.arange(len(encoded), dtype=np.int32), sizes),
-        "at": (ends - sizes if setting.reads == "first" else ends - 1).astype(np.int32),
-        "targets": np.eye(len(encoded), dtype=np.float32)[number],
-        "weights": np.ones(len(encoded), np.float32),
-        "cut": any(one["cut"] for one in encoded),
-        "empty": all(one["empty"] for one in encoded),
-    }
-    types = {"types": np.concatenate([one["types"] for one in encoded])} if "types" in encoded[0] else {}
-    return made | types
+    example, right = as_parts(encoded, setting.reads), np.eye(len(encoded), dtype=np.float32)[number]
+    return example if isinstance(example, str) else example | {"targets": right}

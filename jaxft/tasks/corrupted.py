@@ -7,13 +7,13 @@ from jaxft.problems import raise_problems
 from jaxft.tasks.base import Setting
 from jaxft.tasks.targets import check_decoder, decoder_side
 from jaxft.tasks.template import column, columns_of
-from jaxft.tasks.tokens import perplexity, token_sums
+from jaxft.tasks.tokens import PredictsTokens
 
 SENTINEL = "<extra_id_{}>"
 
 
 @config
-class SpanCorruption:
+class SpanCorruption(PredictsTokens):
     """Spans of `span` tokens on average, `rate` of all, give way to a sentinel each; the decoder gives them back.
 
     The decoder's text is each sentinel followed by its span, and the end. How many tokens both have depends on the
@@ -67,15 +67,6 @@ class SpanCorruption:
 
     def slots(self, length):
         return sum(self._counts(length)) + 1
-
-    def loss(self, out, batch):
-        return token_sums(out, batch)
-
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
-        return perplexity(sums)
 
     def _counts(self, length: int) -> tuple[int, int]:
         """How many tokens are hidden, in how many spans; a token or more is in front of each span."""

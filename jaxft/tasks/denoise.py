@@ -7,11 +7,11 @@ from jaxft.problems import raise_problems
 from jaxft.tasks.sentences import encode_sentences
 from jaxft.tasks.targets import check_decoder, decoder_side
 from jaxft.tasks.template import columns_of
-from jaxft.tasks.tokens import perplexity, token_sums
+from jaxft.tasks.tokens import PredictsTokens
 
 
 @config
-class Denoise:
+class Denoise(PredictsTokens):
     """Text infilling and sentence permutation (Lewis et al. 2020, section 2.2).
 
     Spans of Poisson-distributed length, `rate` of the tokens, give way to one mask each; where the length is 0 a mask
@@ -62,15 +62,6 @@ class Denoise:
 
     def slots(self, length):
         return length
-
-    def loss(self, out, batch):
-        return token_sums(out, batch)
-
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
-        return perplexity(sums)
 
     def _infilled(self, tokens: np.ndarray, mask: int, rng) -> np.ndarray:
         """The text with masks; no two of them stand side by side."""

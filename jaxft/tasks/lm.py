@@ -9,11 +9,11 @@ from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.problems import raise_problems
 from jaxft.tasks.template import column, columns_of
-from jaxft.tasks.tokens import perplexity, token_sums
+from jaxft.tasks.tokens import PredictsTokens, token_sums
 
 
 @config
-class CausalLM:
+class CausalLM(PredictsTokens):
     """Next-token prediction over whole texts, each ended by exactly one end-of-text token unless it was cut off.
 
     The tokenizer's own begin-of-text token stands where the tokenizer puts it, once. A text of fewer than two tokens
@@ -54,12 +54,6 @@ class CausalLM:
         sums = token_sums(out, batch)
         size = jnp.sum(batch["bytes"] * batch["weights"])
         return sums | {"bits_per_byte": Mean(sums["loss"].total / math.log(2), size)}
-
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
-        return perplexity(sums)
 
     def _example(self, text: str, encoding, setting) -> dict | str:
         bos, eos, longest = setting.tokenizer.bos_token_id, setting.tokenizer.eos_token_id, setting.max_len

@@ -6,11 +6,11 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.tasks.template import column, columns_of
-from jaxft.tasks.tokens import perplexity, token_sums
+from jaxft.tasks.tokens import PredictsTokens
 
 
 @config
-class MaskedLM:
+class MaskedLM(PredictsTokens):
     """Hide `rate` of the ordinary tokens and predict them: 80% become the mask, 10% a random token, 10% stay.
 
     A text of m ordinary tokens has floor(rate * m + u) hidden ones, u uniform in [0, 1): `rate` of them on average,
@@ -50,15 +50,6 @@ class MaskedLM:
 
     def slots(self, length):
         return math.ceil(self.rate * length)
-
-    def loss(self, out, batch):
-        return token_sums(out, batch)
-
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
-        return perplexity(sums)
 
     def _choose(self, words, rng) -> np.ndarray:
         """Sorted positions to hide; `words` has each token's word number, -1 for special tokens."""

@@ -8,6 +8,21 @@ from jaxft.metrics import Mean
 from jaxft.models.model import Outputs
 
 
+class PredictsTokens:
+    """What tasks share that predict a token at each slot."""
+
+    __slots__ = ()
+
+    def loss(self, out, batch):
+        return token_sums(out, batch)
+
+    def collect(self, out, batch):
+        return {}
+
+    def summarise(self, sums, kept):
+        return perplexity(sums)
+
+
 def token_sums(out: Outputs, batch) -> dict[str, Mean]:
     """Cross entropy (nats) and accuracy over the vocabulary, by the slots' weights."""
     total, hits = out.scores.cross_entropy(batch["targets"], batch["weights"])

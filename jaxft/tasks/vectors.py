@@ -10,7 +10,7 @@ import numpy as np
 from jaxft.metrics.retrieval import retrieval_metrics
 from jaxft.models.model import Outputs, read
 from jaxft.problems import raise_problems, suggest
-from jaxft.tasks.base import encode_texts
+from jaxft.tasks.base import as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
 
 # Pooling, and what sentence-transformers calls it.
@@ -42,14 +42,13 @@ class Embeds:
 
     def prepare(self, rows, setting):
         if setting.max_len is None:
-            raise_problems(
-                ["each text gets a vector, running text has none: use Pad or Pack for config.rows, not Chunk"]
-            )
+            raise_problems(["each text gets a vector, running text has none: use Pad or Pack for config.rows"])
         return self
 
     def encode(self, rows, setting):
         encoded = [encode_texts(setting, column(rows, name), None) for name in self.texts]
-        return [_example(some, self.pooling) for some in zip(*encoded, strict=True)]
+        reads = "last" if self.pooling == "last" else "first"
+        return [as_parts(some, reads) for some in zip(*encoded, strict=True)]
 
     def draw(self, example, rng, setting):
         return example
@@ -111,19 +110,3 @@ def search_metrics(texts: np.ndarray, partners: np.ndarray) -> dict[str, float]:
         found = retrieval_metrics(scores, np.eye(len(scores), len(partners), start))
         sums.update({name: found[name] * len(scores) for name in ("recall@1", "recall@10", "ndcg@10", "mrr")})
     return {name: value / len(texts) for name, value in sums.items()}
-
-
-def _example(texts: tuple[dict, ...], pooling: str) -> dict | str:
-    sizes = np.array([len(text["tokens"]) for text in texts])
-    if not sizes.all():
-        return "no text"
-    ends = np.cumsum(sizes)
-    made = {
-        "tokens": np.concatenate([text["tokens"] for text in texts]),
-        "parts": np.repeat(np.arange(len(texts), dtype=np.int32), sizes),
-        "at": (ends - 1 if pooling == "last" else ends - sizes).astype(np.int32),
-        "weights": np.ones(len(texts), np.float32),
-        "cut": any(text["cut"] for text in texts),
-        "empty": all(text["empty"] for text in texts),
-    }
-    return made | ({"types": np.concatenate([text["types"] for text in texts])} if "types" in texts[0] else {})
