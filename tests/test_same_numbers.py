@@ -27,9 +27,7 @@ TASKS = {
     "masked-lm": ("bert", MaskedLM(rate=0.3)),
     "causal-lm": ("llama", CausalLM()),
 }
-MESHES = [
-    (8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 4, 1), (2, 2, 2), (2, 1, 4), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)
-]  # fmt: skip
+MESHES = [(8, 1, 1), (4, 2, 1), (1, 8, 1), (1, 2, 4), (1, 1, 8)]  # others are in the tests below
 
 
 def write_rows(path, count: int, seed=0):
@@ -47,11 +45,18 @@ def data(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("data") / "train.csv", 61)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def losses(families, data, tmp_path_factory):
-    """A function that trains and returns the loss of each step."""
+    """A function that trains and returns the loss of each step; the same run is not done twice."""
+    known = {}
 
     def run(name="classify", **more) -> list[float]:
+        key = name, repr(more), jax.device_count(), TILE["cpu"]
+        if key not in known:
+            known[key] = trained(name, **more)
+        return known[key]
+
+    def trained(name, **more) -> list[float]:
         family, task = TASKS[name]
         workdir = tmp_path_factory.mktemp("run")
         options = {"rows": Pad(window=1), "dropout": 0.0, "steps": 10, "batch": 16, "save": Save(every=10)} | more
