@@ -5,7 +5,7 @@ jaxft gets five texts in four rows: one that fills its row, padding on the right
 
 import json
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import jax
@@ -127,6 +127,7 @@ VARIANTS = {
         "masked-lm",
         {name + "_bias": True for name in ("norm", "attention", "mlp", "classifier")},
     ),
+    "the mean of a text": ("modernbert", "sequence-classification", {"classifier_pooling": "mean"}),
     "a map of distances as keys": (
         "deberta_v2",
         "none",
@@ -466,12 +467,18 @@ def test_dropout_before_the_scores_of_choices(family, tmp_path):
     assert architecture(open_pretrained(str(tmp_path))).head.dropout == last[0].p
 
 
+def test_a_mean_needs_what_is_at_every_place(tmp_path):
+    make("modernbert", "sequence-classification", tmp_path, classifier_pooling="mean")
+    arch = architecture(open_pretrained(str(tmp_path)))
+    assert Model(arch.spec, arch.head, hidden="read").hidden == "all"
+    assert Model(arch.spec, replace(arch.head, mean=False), hidden="read").hidden == "read"
+
+
 # Settings of heads under which the scores would be others: (family, setting, value, message).
 OTHER_HEADS = [
     ("electra", "summary_type", "last", "summary_type='last' is not supported, only 'first'"),
     ("electra", "summary_use_proj", False, "summary_use_proj=False is not supported, only True"),
     ("electra", "summary_activation", "softsign", "the activation 'softsign' is not supported"),
-    ("modernbert", "classifier_pooling", "mean", "classifier_pooling='mean' is not supported, only 'cls'"),
     ("modernbert", "classifier_activation", "softsign", "the activation 'softsign' is not supported"),
 ]
 

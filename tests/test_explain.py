@@ -168,6 +168,20 @@ def test_rollout_of_families(family, tmp_path, one_device):
     close(found.attributions, rolled(theirs, encoded(ours, TEXT))[-1 if last else 0])
 
 
+def test_a_head_that_reads_the_mean_of_all(tmp_path, one_device):
+    """In float64 PyTorch: a norm right behind the embeddings leaves a slope along them that is mostly rounding."""
+    theirs = make("modernbert", "sequence-classification", tmp_path, classifier_pooling="mean").double()
+    ours = jaxft.load(str(tmp_path))
+    found = jaxft.explain(ours, TEXT, "integrated-gradients", steps=64)
+    inputs = encoded(ours, TEXT)
+    special = [part is None for part in ours.tokenizer(TEXT).sequence_ids()]
+    blank = ours.tokenizer.convert_tokens_to_ids(found.baseline)
+    number = int(theirs(**inputs).logits.argmax())
+    close(found.attributions, integrated(theirs, inputs, blank, special, [(None, number)])[0])
+    with pytest.raises(UserError, match="this model's head reads the mean of all: take another method"):
+        jaxft.explain(ours, TEXT, "attention-rollout")
+
+
 @pytest.mark.parametrize("family", ["t5", "bart"])
 def test_a_decoder_that_reads_the_text_again(family, tmp_path, one_device):
     """Each token's embedding is read by both sides; PyTorch's is put in behind its tables."""

@@ -44,7 +44,7 @@ ALLOWED = {
         *("tasks.classify", "tasks.mlm"),  # of which other tasks are made
         *"models.model metrics entities pictures spans configurable problems".split(),
     },
-    "tasks.vectors": {"tasks.base", "tasks.template", "models.model", "metrics", "problems"},
+    "tasks.vectors": {"tasks.base", "tasks.template", "models.model", "models.parts", "metrics", "problems"},
     "tasks.embed": {"tasks.labels", "tasks.template", "tasks.vectors", "models.heads", "metrics", *LEAVES},
     "tune": LEAVES,
     "optim": {"models.model", "models.params", *LEAVES},

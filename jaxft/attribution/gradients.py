@@ -18,7 +18,7 @@ from jaxft.attribution.target import Target
 from jaxft.attribution.text import Text, padded
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import Params, bind
-from jaxft.models.parts import read
+from jaxft.models.parts import averaged, read
 from jaxft.parallel.mesh import data_shards
 
 TABLE = "embed.tokens.embedding"  # an encoder before a decoder reads the decoder's
@@ -80,10 +80,12 @@ def _logits(what, params: Params, line_ntd, batch, at_k):
     begins = isinstance(spec.start, int)  # a decoder's text, with a token that has the first row of the table
     first = params[TABLE][spec.start if begins else 0]
     rows = jnp.concatenate([first[None], line_ntd.reshape(n * t, d)])
+    whole = bind(Model(spec, head, dtype=dtype), params)
     backbone = bind(Model(replace(spec, start=0) if begins else spec, dtype=dtype), params | {TABLE: rows})
     rows_nt = 1 + jnp.arange(n * t).reshape(n, t)
     out = backbone({name: jnp.broadcast_to(values, (n, t)) for name, values in batch.items()} | {"tokens": rows_nt})
-    seen = read(out.hidden, jnp.broadcast_to(at_k, (n, len(at_k))))
+    at_nk = jnp.broadcast_to(at_k, (n, len(at_k)))
+    ones = jnp.broadcast_to(batch["segments"], (n, t))
+    seen = averaged(out.hidden, ones, at_nk).astype(dtype) if whole.mean else read(out.hidden, at_nk)
     # The head by itself: where it shares the table, it is the one that it was trained with.
-    whole = bind(Model(spec, head, dtype=dtype), params)
     return Outputs(seen, whole.head(seen, whole.embed.tokens, None, out.memory)).logits

@@ -71,6 +71,7 @@ class Classifier:
     pooler: Pooler | None = None
     bias: bool = True
     dropout: float = 0.0
+    mean: bool = False  # it reads the mean over each text, not the position itself
 
     def build(self, width, vocab):
         return ClassifierLayer(self, width, vocab)

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxft.models.attention import Context
 from jaxft.models.dropout import dropout
 from jaxft.models.heads import PretrainingLayer
-from jaxft.models.parts import Table, read, subkey
+from jaxft.models.parts import Table, averaged, read, subkey
 from jaxft.models.spec import Spec
 from jaxft.models.stack import Stack, plan
 from jaxft.models.vocabulary import Vocabulary
@@ -94,6 +94,8 @@ class Model(Backbone):
         remat="none",
         unroll=1,
     ):
+        self.mean = getattr(head, "mean", False)
+        hidden = "all" if self.mean and hidden == "read" else hidden  # a mean needs all of it
         super().__init__(spec, "", trains, hidden, dtype, remat, unroll)
         whole = "every" if hidden == "every" else "all"
         encoder = spec.encoder
@@ -114,12 +116,14 @@ class Model(Backbone):
         x, hidden, balance = self.run(batch, key, memory=memory)
         if self.head is None:
             return Outputs(hidden, None, states, balance)
-        seen, of_pairs = self._seen(x, at, pair_at)
+        seen, of_pairs = self._seen(x, batch, at, pair_at)
         pairs = None if of_pairs is None else self.head.pair(of_pairs, self.embed.tokens, subkey(key, 5))
         return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2), memory[0]), states, balance, pairs)
 
-    def _seen(self, x, at, pair_at):
+    def _seen(self, x, batch, at, pair_at):
         """What the head reads of the result, and what its scores of pairs read, where it has those."""
+        if self.mean:
+            return averaged(x, batch["segments"], at).astype(x.dtype), None
         if self.hidden != "read":
             return read(x, at), None if pair_at is None else read(x, pair_at)
         return (x, None) if pair_at is None else jnp.split(x, [at.shape[1]], 1)

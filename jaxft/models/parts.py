@@ -68,6 +68,14 @@ def read(x_btd: jax.Array, at_bk: jax.Array | None) -> jax.Array:
     return x_btd if at_bk is None else jnp.take_along_axis(x_btd, at_bk[..., None], axis=1)
 
 
+def averaged(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array) -> jax.Array:
+    """The mean over the text that each position `at` is in: (batch, slots, width), float32."""
+    mine = jnp.take_along_axis(segments_bt, at_bk, 1)
+    inside = (segments_bt[:, None, :] == mine[:, :, None]).astype(x_btd.dtype)
+    total = jnp.einsum("bkt,btd->bkd", inside, x_btd, preferred_element_type=jnp.float32)
+    return total / jnp.sum(inside, -1, keepdims=True, dtype=jnp.float32)
+
+
 def subkey(key: jax.Array | None, number: int) -> jax.Array | None:
     """The `number`-th key under `key`; None stays None."""
     return None if key is None else jax.random.fold_in(key, number)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.metrics.retrieval import retrieval_metrics
-from jaxft.models.model import Outputs, read
+from jaxft.models.model import Outputs
+from jaxft.models.parts import averaged, read
 from jaxft.problems import raise_problems, suggest
 from jaxft.tasks.base import as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
@@ -91,11 +92,7 @@ def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
     """
     if pooling != "mean":
         return (hidden if hidden.shape[1] == batch["at"].shape[1] else read(hidden, batch["at"])).astype(jnp.float32)
-    segments = batch["segments"]
-    mine = jnp.take_along_axis(segments, batch["at"], 1)  # the text that a slot stands for
-    inside = (segments[:, None, :] == mine[:, :, None]).astype(hidden.dtype)
-    total = jnp.einsum("rst,rtd->rsd", inside, hidden, preferred_element_type=jnp.float32)
-    return total / jnp.sum(inside, -1, keepdims=True, dtype=jnp.float32)
+    return averaged(hidden, batch["segments"], batch["at"])
 
 
 def search_metrics(texts: np.ndarray, partners: np.ndarray) -> dict[str, float]:

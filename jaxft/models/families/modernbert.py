@@ -70,14 +70,13 @@ def head(c, kind, classes):
             bias="decoder.bias",
             biased=c.decoder_bias,
         )
-    if kind in TEXT_LEVEL:
-        c.expect("classifier_pooling", "cls", "a head that reads the mean of all tokens is not implemented")
+    mean = kind in TEXT_LEVEL and c.classifier_pooling == "mean"
     rows = [
         Row("head.dense", "head.pooler.dense", linear),
         Row("head.norm", "head.pooler.norm", norm),
         Row("classifier", "head.out", linear),
     ]
-    return Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout), rows, {}
+    return Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout, mean=mean), rows, {}
 
 
 FAMILY = Family(
