@@ -18,6 +18,7 @@ def main(flags):
     from jaxft.counterfactual import compare_rows
     from jaxft.data.source import Data
     from jaxft.swaps import read_swaps
+    from jaxft.tasks.template import columns_of
 
     swaps = read_swaps(flags.swaps)
     rows = Data(path=flags.input).open().named()
@@ -25,7 +26,7 @@ def main(flags):
     raise_problems(
         f"{flags.input} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. "
         "Name the right one with --text, --pair or --label"
-        for name in columns + [flags.label] * (flags.label is not None)
+        for name in columns_of(*columns, flags.label)
         if name not in rows.columns
     )
     for term, others in swaps.ambiguous.items():
