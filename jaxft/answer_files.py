@@ -1,12 +1,13 @@
 """Files of answers: a line, a row of a table, or a vector for each row of the input."""
 
+import contextlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from jaxft.answers import texts_of
+from jaxft.output_file import whole
 from jaxft.problems import UserError, located, raise_problems, suggest
 
 CHUNK = 1024  # rows held at a time
@@ -36,7 +37,10 @@ class Table:
         import pyarrow as pa
         from pyarrow import parquet
 
-        table = pa.Table.from_pylist(merged(rows, answers), self.writer and self.writer.schema)
+        try:
+            table = pa.Table.from_pylist(merged(rows, answers), self.writer and self.writer.schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise UserError(f"these rows make no table with the ones before, write .jsonl instead: {error}") from None
         self.writer = self.writer or parquet.ParquetWriter(self.path, table.schema)
         self.writer.write_table(table)
 
@@ -88,8 +92,7 @@ def write_answers(model, rows, columns: list[str], batch: int, output: str, **ho
     def predict(some):
         return model.predict(texts_of(model.arch.kind, some, columns), batch, **how)
 
-    file = KINDS[ending](output + ".partial", len(rows))
-    try:
+    with whole(output) as partial, contextlib.closing(KINDS[ending](partial, len(rows))) as file:
         for start in range(0, len(rows), CHUNK):
             some = rows[start : start + CHUNK]
             try:
@@ -97,6 +100,3 @@ def write_answers(model, rows, columns: list[str], batch: int, output: str, **ho
             except UserError as error:
                 raise located(error, some, start + 1, rows.name, predict) from None
             file.add(some, answers)
-    finally:
-        file.close()
-    os.replace(output + ".partial", output)

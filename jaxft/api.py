@@ -188,8 +188,8 @@ class LoadedModel:
         """What the head says of each text; a pair of texts is a tuple.
 
         Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
-        {"tokens"}, the likeliest token for each mask in the text. No head: {"embedding"}, the mean of the hidden
-        states. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
+        {"tokens"}, the likeliest for each mask. No head: {"embedding"}, of the hidden states what 1_Pooling names, or
+        their mean. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
 
         Question answering, of pairs (question, context): {"answer", "score", "start", "end"}, the likeliest span, its
         share of the likelihood and its characters in the context; "candidates", the best spans; and "no_answer", by how

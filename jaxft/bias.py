@@ -17,9 +17,11 @@ def main(flags):
     from jaxft.api import load
     from jaxft.counterfactual import compare_rows
     from jaxft.data.source import Data
+    from jaxft.output_file import check_output
     from jaxft.swaps import read_swaps
     from jaxft.tasks.template import columns_of
 
+    check_output(flags.output)
     swaps = read_swaps(flags.swaps)
     rows = Data(path=flags.input).open().named()
     columns = [name for name in (flags.text, flags.pair) if name is not None]
@@ -41,12 +43,12 @@ if __name__ == "__main__":
     command.run(
         main,
         __doc__,
-        Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR"),
-        Flag("input", "rows: any file that training reads", required=True, value="FILE"),
+        command.MODEL,
+        command.ROWS,
         Flag("swaps", "pairs of terms, in the columns term and other", required=True, value="FILE"),
         Flag("output", "where the rows that hold a term go, with both answers", value="FILE.jsonl"),
         Flag("text", "column of the text", default="text", value="COLUMN"),
         Flag("pair", "column of a second text", value="COLUMN"),
         Flag("label", "column of the true class", value="COLUMN"),
-        Flag("batch", "rows computed together", type=int, default=32),
+        command.BATCH,
     )

@@ -34,6 +34,10 @@ SUITE = Flag("suite", "tasks; --config.FIELD=VALUE changes a field of all", requ
 CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
 WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
 WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
+MODEL = Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR")
+MODEL_OPTIONAL = dataclasses.replace(MODEL, required=False)
+ROWS = Flag("input", "rows: any file that training reads", required=True, value="FILE")
+BATCH = Flag("batch", "rows computed together", type=int, default=32)
 JSON = Flag("json", "print JSON", bool)
 
 

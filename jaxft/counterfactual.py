@@ -1,7 +1,6 @@
 """A classifier asked about texts and about the same texts with terms swapped: do its answers change?"""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from jaxft.answers import label_names
+from jaxft.output_file import whole
 from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
 from jaxft.swaps import Swaps
 from jaxft.tasks.template import column
@@ -72,7 +72,7 @@ class Compared:
     def write(self, path: str) -> None:
         """One JSON line for each row that held a term; the file is there when all of it is."""
         answers, swapped = self.scores.argmax(-1), self.swapped_scores.argmax(-1)
-        with open(path + ".partial", "w") as file:
+        with whole(path) as partial, open(partial, "w") as file:
             for i, number in enumerate(self.numbers):
                 line = {
                     "row": number + 1,
@@ -86,7 +86,6 @@ class Compared:
                 }
                 line |= {} if self.targets is None else {"target": self.labels[self.targets[i]]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        os.replace(path + ".partial", path)
 
 
 def compare(

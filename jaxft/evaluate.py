@@ -35,7 +35,7 @@ if __name__ == "__main__":
         main,
         __doc__,
         command.WORKDIR_OPTIONAL,
-        Flag("model", "Hugging Face directory, or hub name", value="DIR"),
+        command.MODEL_OPTIONAL,
         command.CONFIG_OPTIONAL,
         Flag("step", "checkpoint to take", type=int, value="N"),
         Flag("bootstrap", "resamples for 95% intervals of the metrics, such as 1000", type=int, value="N"),

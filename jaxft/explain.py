@@ -18,8 +18,10 @@ def main(flags):
     from jaxft.api import load
     from jaxft.attribution.explanation import explain, write_numbers
     from jaxft.data.source import Data
+    from jaxft.output_file import check_output
     from jaxft.tasks.template import column
 
+    check_output(flags.output, flags.numbers)
     rows = Data(path=flags.input, limit=flags.limit).open()
     model = load(flags.model)
     columns = text_columns(rows, model.arch.kind, flags.text, flags.pair)
@@ -36,8 +38,8 @@ if __name__ == "__main__":
     command.run(
         main,
         __doc__,
-        Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR"),
-        Flag("input", "rows: any file that training reads", required=True, value="FILE"),
+        command.MODEL,
+        command.ROWS,
         Flag("output", "where the page goes", required=True, value="FILE.html"),
         Flag("numbers", "where the numbers go as well, a line of JSON for each row", value="FILE.jsonl"),
         Flag("text", "column of the text (default: text)", value="COLUMN"),
@@ -49,7 +51,7 @@ if __name__ == "__main__":
         Flag("word", "of texts with tags: the word whose tag to explain", value="WORD"),
         Flag("baseline", "token that stands for nothing", value="TOKEN"),
         Flag("steps", "points between the baseline and the text", type=int, default=32),
-        Flag("batch", "rows computed together", type=int, default=32),
+        command.BATCH,
     )  # fmt: skip
 else:
     # `import jaxft.explain` puts this into the package under the function's name: it is to be the function then, too.

@@ -12,9 +12,11 @@ def main(flags):
     import numpy as np
 
     from jaxft.api import load
+    from jaxft.output_file import check_output
     from jaxft.proof.compare import ask, compare, read_reference
     from jaxft.proof.verdict import conclude, texts_in
 
+    check_output(flags.write)
     model = load(flags.model, flags.head)
     reference = read_reference(flags.reference) if flags.reference else ask(model, texts_in(flags.input))
     if flags.write:
@@ -26,7 +28,7 @@ if __name__ == "__main__":
     command.run(
         main,
         __doc__,
-        Flag("model", "Hugging Face directory or hub name", required=True, value="DIR"),
+        command.MODEL,
         Flag("head", "a head; without it the one that config.json names", value="NAME"),
         Flag("input", "texts to compare on, one a line", value="FILE.txt"),
         Flag("reference", "what PyTorch computed elsewhere", value="FILE.npz"),

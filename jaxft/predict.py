@@ -17,7 +17,9 @@ def main(flags):
     from jaxft.answers import text_columns
     from jaxft.api import load
     from jaxft.data.source import Data
+    from jaxft.output_file import check_output
 
+    check_output(flags.output)
     rows = Data(path=flags.input).open()
     model = load(flags.model)
     columns = text_columns(rows, model.arch.kind, flags.text, flags.pair)
@@ -30,11 +32,11 @@ if __name__ == "__main__":
     command.run(
         main,
         __doc__,
-        Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR"),
-        Flag("input", "rows: any file that training reads", required=True, value="FILE"),
+        command.MODEL,
+        command.ROWS,
         Flag("output", "where the answers go", required=True, value="FILE.jsonl|.parquet|.npy"),
         Flag("text", "column of the text (default: text), or a template: '{word}: {sentence}'", value="COLUMN"),
         Flag("pair", "column of a second text, or the columns of all choices", value="COLUMN[,COLUMN]"),
-        Flag("batch", "rows computed together", type=int, default=32),
+        command.BATCH,
         Flag("decode", "tags of words: argmax, or viterbi for sequences that their scheme allows", value="HOW"),
     )

@@ -24,10 +24,11 @@ ALLOWED = {
     "pictures": {"metrics"},
     "spans": set(),
     "swaps": {"data", "problems"},
-    "counterfactual": {"answers", "swaps", "tasks.template", "problems"},
+    "counterfactual": {"answers", "output_file", "swaps", "tasks.template", "problems"},
     "host_memory": set(),
     "torch_free": set(),
     "strict_json": set(),
+    "output_file": {"problems"},
     "parallel": {"parallel.peers", "problems"},
     "models": {"models", "parallel", "problems", "strict_json"},
     "models.families": {
@@ -65,6 +66,7 @@ ALLOWED = {
     "proof.reference": set(),
     "proof": {"proof", "models", "api", "problems"},
     "attribution": {
+        "output_file",
         *"attribution api answers assets models spans parallel.mesh tasks.answer tasks.words problems".split(),
         "loop.page",
     },

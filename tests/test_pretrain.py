@@ -148,6 +148,9 @@ def test_a_single_text_has_no_wrong_halves(setting):
     assert encoded.report["dropped"] == {"fewer than two tokens": 1}
     with pytest.raises(UserError, match="no running text"):
         NextSentence().prepare([], replace(setting, max_len=None))
+    assert SentenceOrder(masked=MaskedLM(rate=2.0)).problems() == [
+        "masked: rate is 2.0, expected a share between 0 and 1"
+    ]
     with pytest.raises(UserError, match="leaves no room for two halves"):
         NextSentence().prepare([], replace(setting, max_len=4))
 

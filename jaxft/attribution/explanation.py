@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxft.attribution.rollout import attention_rollout
 from jaxft.attribution.settings import Settings, check
 from jaxft.attribution.target import scores_of, target_of
 from jaxft.attribution.text import Text, read_texts
+from jaxft.output_file import check_output, whole
 from jaxft.problems import SHOWN, raise_problems
 
 log = logging.getLogger("jaxft")
@@ -94,6 +94,7 @@ def explain(
     batch: rows computed together. output: a file for an HTML page of all texts. Raises UserError for what cannot be
     explained.
     """
+    check_output(output)
     settings = check(model, method, target, word, baseline, steps, batch)
     single = isinstance(text, str | tuple)
     texts = read_texts(model, [text] if single else text, settings)
@@ -133,10 +134,9 @@ def _explained(model: LoadedModel, text: Text, target, settings: Settings) -> Ex
 
 def write_numbers(file: str, explanations: list[Explanation]) -> None:
     """One JSON line for each; `file` is there when all of it is."""
-    with open(file + ".partial", "w", encoding="utf-8") as stream:
+    with whole(file) as partial, open(partial, "w", encoding="utf-8") as stream:
         for one in explanations:
             stream.write(json.dumps(one.numbers(), ensure_ascii=False) + "\n")
-    os.replace(file + ".partial", file)
 
 
 def _warn(found: list[Explanation], steps: int) -> None:

@@ -1,13 +1,14 @@
 """Explanations as one HTML page that needs no network and runs no script."""
 
 import functools
-import os
+from pathlib import Path
 
 import jinja2
 
 from jaxft import assets
 from jaxft.attribution.explanation import Explanation
 from jaxft.loop.page import number
+from jaxft.output_file import whole
 
 ABOUT = {
     "integrated-gradients": (
@@ -34,9 +35,8 @@ ABOUT = {
 
 def write(file: str, explanations: list[Explanation], model: str) -> None:
     """`file` is there when all of it is."""
-    with open(file + ".partial", "w", encoding="utf-8") as stream:
-        stream.write(page(explanations, model))
-    os.replace(file + ".partial", file)
+    with whole(file) as partial:
+        Path(partial).write_text(page(explanations, model), encoding="utf-8")
 
 
 def page(explanations: list[Explanation], model: str) -> str:

@@ -104,12 +104,12 @@ class Places:
         """Segments and positions. Each of an example's parts is a segment, and its positions begin anew."""
         segments, positions = self.of(segment), self.within
         if parts is not None:
-            starts_ = np.flatnonzero((positions == 0) | (np.diff(parts, prepend=-1) != 0))
-            piece = np.diff(starts_, append=len(parts))
+            begins = np.flatnonzero((positions == 0) | (np.diff(parts, prepend=-1) != 0))
+            piece = np.diff(begins, append=len(parts))
             positions = _count_up(piece)
-            order = np.lexsort((segments[starts_], self.of(self.row)[starts_]))
-            number = np.empty(len(starts_), np.int64)
-            number[order] = _count_up(np.bincount(self.of(self.row)[starts_]))
+            order = np.lexsort((segments[begins], self.of(self.row)[begins]))
+            number = np.empty(len(begins), np.int64)
+            number[order] = _count_up(np.bincount(self.of(self.row)[begins]))
             segments = 1 + np.repeat(number, piece)
         ones = {f"{name}segments": segments, f"{name}positions": positions}
         return {key: self.spread(values.astype(np.int32), 0) for key, values in ones.items()}

@@ -85,7 +85,8 @@ class Setting:
 
 
 class Task(Protocol):
-    """A task is a `@config` object with these methods; there is no base class.
+    """A task is a `@config` object with these methods, and has no base class; what some of them share is in
+    tasks/tokens.py (a token at each slot) and tasks/vectors.py (vectors of texts).
 
     `head` is the name of the head it trains. A task with classes also has `labels`, their names by number, and
     `problem_type` as config.json has it; `prepare` fills in what the user left open.

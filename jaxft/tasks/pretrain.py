@@ -34,6 +34,9 @@ class NextSentence:
 
     head = "pretraining"
 
+    def problems(self):
+        return [f"masked: {problem}" for problem in self.masked.problems()]
+
     def columns(self):
         return columns_of(self.text)
 

@@ -1,0 +1,73 @@
+"""Answers that are right or wrong together (MultiRC), and names in a gap (ReCoRD): what becomes of scores, by hand."""
+
+import numpy as np
+import pytest
+from conftest import rows_of
+
+from jaxft.data.encoded import encode_all
+from jaxft.problems import UserError
+from jaxft.tasks.base import Setting
+from jaxft.tasks.cloze import Cloze
+from jaxft.tasks.verify import Verify
+
+
+@pytest.fixture
+def setting(bert_tokenizer):
+    return Setting(bert_tokenizer, 32)
+
+
+def kept_of(encoded, logits: list) -> dict[str, np.ndarray]:
+    """As evaluation keeps them, in an order that is not that of the rows."""
+    order = np.random.default_rng(0).permutation(len(encoded))
+    targets = np.array([encoded[number]["targets"][0] for number in order])
+    return {"logits": np.array(logits, np.float32)[order], "targets": targets, "index": order}
+
+
+def test_questions_with_all_answers_right(setting):
+    """Rows of the same question are judged together, also where they do not stand side by side."""
+    questions, labels = ["a", "b", "a", "c", "b", "c"], [1, 0, 0, 1, 1, 1]
+    rows = [
+        {"text": "the cat", "q": question, "label": label} for question, label in zip(questions, labels, strict=True)
+    ]
+    task = Verify(question="{q}", labels=("0", "1"))
+    encoded = encode_all(rows_of(rows), lambda some: task.encode(some, setting))
+    found = [1, 0, 0, 1, 0, 1]  # a answer to b is missed
+    metrics, files = task.judge(kept_of(encoded, [[1 - one, one] for one in found]), encoded, rows_of(rows))
+    assert metrics == {"exact_match": pytest.approx(2 / 3)} and files == {}
+    assert task.columns() == ["text", "label", "q"]
+
+
+ROWS = [
+    {"passage": "the cat sat", "query": "a @placeholder sat", "entities": ["dog", "cat", "dog"], "answers": ["cat"]},
+    {"passage": "the dog sat", "query": "@placeholder sat", "entities": ["log"], "answers": ["The log!", "mat"]},
+    {"passage": "it", "query": "@placeholder", "entities": [], "answers": ["cat"]},
+    {"passage": "the mat", "query": "on @placeholder", "entities": ["good film", "bad film"], "answers": ["bad film"]},
+]
+
+
+def test_names_in_a_gap(setting, bert_tokenizer):
+    """Each name once, in the place of the gap; the likeliest is the answer."""
+    task = Cloze(id="{passage}")
+    encoded = encode_all(rows_of(ROWS), lambda some: task.encode(some, setting))
+    assert encoded.report["dropped"] == {"no names": 1} and encoded.source.tolist() == [0, 0, 1, 3, 3]
+    pairs = [("the cat sat", "a dog sat"), ("the cat sat", "a cat sat"), ("the dog sat", "log sat"),
+             ("the mat", "on good film"), ("the mat", "on bad film")]  # fmt: skip
+    assert [encoded[i]["tokens"].tolist() for i in range(5)] == [bert_tokenizer(*pair)["input_ids"] for pair in pairs]
+    assert [int(encoded[i]["targets"][0]) for i in range(5)] == [0, 1, 0, 0, 1]
+    # Of the first row the right name is the likelier one although both are said to be wrong; of the last the other.
+    logits = [[3.0, 0.0], [2.0, 1.0], [5.0, 0.0], [0.0, 0.5], [0.0, 0.25]]
+    kept = kept_of(encoded, logits)
+    metrics, files = task.judge(kept, encoded, rows_of(ROWS))
+    assert files == {".json": {"the cat sat": "cat", "the dog sat": "log", "the mat": "good film"}}
+    assert metrics == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 1 + 0.5) / 3)}
+    right = [number == target for number, target in zip(np.argmax(logits, 1), [0, 1, 0, 0, 1], strict=True)]
+    assert task.summarise({}, kept) == {"accuracy": pytest.approx(np.mean(right))}
+
+
+def test_what_has_no_gap(setting):
+    task = Cloze()
+    with pytest.raises(UserError, match="column 'query' holds 'who sat', without the gap '@placeholder'"):
+        task.encode([ROWS[0] | {"query": "who sat"}], setting)
+    with pytest.raises(UserError, match="column 'entities' holds 'cat', expected a list of texts"):
+        task.encode([ROWS[0] | {"entities": "cat"}], setting)
+    assert task.encode([ROWS[0] | {"answers": None}], setting) == ["no answers"]
