@@ -1,9 +1,12 @@
 """Answers that are right or wrong together (MultiRC), and names in a gap (ReCoRD): what becomes of scores, by hand."""
 
+import json
+
 import numpy as np
 import pytest
 from conftest import rows_of
 
+from configs.superglue import names
 from jaxft.data.encoded import encode_all
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
@@ -71,3 +74,24 @@ def test_what_has_no_gap(setting):
     with pytest.raises(UserError, match="column 'entities' holds 'cat', expected a list of texts"):
         task.encode([ROWS[0] | {"entities": "cat"}], setting)
     assert task.encode([ROWS[0] | {"answers": None}], setting) == ["no answers"]
+
+
+class Told:
+    """A model that says of each text what it was told to."""
+
+    def __init__(self, answers: dict[str, dict]):
+        self.answers = answers
+
+    def predict(self, texts):
+        return [self.answers[text] for _, text in texts]
+
+
+def test_the_servers_lines_of_names():
+    """The name that is right with the largest probability, or that is wrong with the smallest."""
+    said = {"dog": ("wrong", 0.9), "cat": ("wrong", 0.6), "log": ("right", 0.7), "mat": ("right", 0.8)}
+    model = Told({f"on a {name}": {"label": label, "score": score} for name, (label, score) in said.items()})
+    lists = ["dog", "cat"], ["cat", "log", "dog"], ["log", "mat"]
+    rows = [{"passage": "it", "query": "on a @placeholder", "entities": some, "idx": {"query": 5 + number}}
+            for number, some in enumerate(lists)]  # fmt: skip
+    assert [json.loads(line) for line in names(model, rows)] == [
+        {"idx": 5, "label": "cat"}, {"idx": 6, "label": "log"}, {"idx": 7, "label": "mat"}]  # fmt: skip
