@@ -176,7 +176,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_device, capsys):
+def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_device, monkeypatch):
     """From rows to metrics that are those of the exported model's vectors, which PyTorch finds as well."""
     task, metrics = RUNS[run]
     sets = {"test": Eval(data=Data(path=file))}
@@ -206,6 +206,7 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
         )
     modules = json.loads((tmp_path / "run/model/modules.json").read_text())
     assert [one["path"] for one in modules] == ["", "1_Pooling"]
+    monkeypatch.setattr("jaxft.answer_files.CHUNK", 3)
     for ending in ("jsonl", "parquet", "npy"):
         asked(tmp_path, file, ending)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

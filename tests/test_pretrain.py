@@ -47,6 +47,7 @@ def test_sentences():
     assert found[2] == ['He said "a dull story." ', "A great story (with good actors.) ", "The end"]
     listed = sentences_of([{"t": ["One.", " ", None, "Two. Three."]}, {"t": []}], "t")
     assert listed == [("One. Two. Three.", [0, 5]), ("", [0])]
+    assert sentences_of([{"t": "One. \n"}, {"t": " "}], "t") == [("One. \n", [0]), (" ", [0])]
     with pytest.raises(UserError, match="'t' holds 'x', expected a list of sentences as in other rows"):
         sentences_of([{"t": ["One."]}, {"t": "x"}], "t")
 
@@ -255,6 +256,36 @@ def test_denoising(bart_setting, seed, document, rate, shuffle):
         assert all(token in rest for token in kept)  # in their order
     else:
         assert not np.any(np.bincount(kept, minlength=200) > np.bincount(whole[1:-1], minlength=200))
+
+
+def test_sentences_are_shuffled_as_wholes(bart_setting):
+    task = Denoise(rate=0.001)
+    example = task.encode([{"text": DOCUMENTS[0]}], bart_setting)[0]
+    sentences = [part.tolist() for part in np.split(example["tokens"][1:-1], example["starts"][1:])]
+    orders = set()
+    for seed in range(60):
+        rest = task.draw(example, np.random.default_rng(seed), bart_setting)["tokens"][1:-1].tolist()
+        if bart_setting.tokenizer.mask_token_id in rest:
+            continue
+        order = []
+        while rest:
+            number = next(i for i, one in enumerate(sentences) if i not in order and rest[: len(one)] == one)
+            order.append(number)
+            rest = rest[len(sentences[number]) :]
+        orders.add(tuple(order))
+    assert len(sentences) == 4 and len(orders) > 10 and all(sorted(order) == [0, 1, 2, 3] for order in orders)
+
+
+def test_masks_for_spans_of_nothing():
+    """As many as a Poisson distribution has: exp(-3) of all spans."""
+    task, text, empty, masks = Denoise(), np.arange(100, 160), 0, 0
+    for seed in range(300):
+        found = task._infilled(text, 1, np.random.default_rng(seed))
+        at = np.flatnonzero(found == 1)
+        before = np.where(at > 0, found[at - 1], 99)
+        behind = np.where(at + 1 < len(found), found[np.minimum(at + 1, len(found) - 1)], 160)
+        empty, masks = empty + np.sum(behind == before + 1), masks + len(at)
+    assert empty / masks == pytest.approx(np.exp(-3), rel=0.25)
 
 
 def test_spans_are_poisson():
