@@ -79,6 +79,6 @@ def get_config():
         lr=3e-4,
         batch=32,
         max_len=128,
-        steps=300,
+        steps=160,
         save=Save(every=10_000),
     )

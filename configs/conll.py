@@ -4,7 +4,8 @@
 eng.testb) or as train.txt, valid.txt and test.txt; without DIR the data come from the hub. Parts of speech and chunks
 of the same sentences: --config.task.tags=pos_tags or chunk_tags.
 
-Batch, rate and epochs are BERT's (Devlin et al. 2018, section A.3).
+Batch, rate and epochs are BERT's (Devlin et al. 2018, section A.3). Of the 203,621 words of
+the training sentences 24 lie beyond 128 tokens of the uncased vocabulary.
 """
 
 from pathlib import Path
@@ -34,10 +35,10 @@ def get_config(directory=""):
         task=Tag(),
         data=data("train"),
         evals={"val": Eval(data=data("validation")), "test": Eval(data=data("test"))},
-        rows=Pack(length=256),
+        rows=Pack(length=128),
         lr=5e-5,
         batch=32,
-        max_len=256,
+        max_len=128,
         epochs=3,
         save=Save(every=400, best="val/f1"),
     )

@@ -170,12 +170,12 @@ def test_twenty_adamw_steps(family, kind, tmp_path):
     save_perturbed(theirs, tokenizer(), tmp_path)
     ours = jaxft.load(str(tmp_path))
     schedule = Linear(warmup=0.1).make(3e-3, STEPS)
-    tx = optimizer(AdamW(decay=0.01), schedule, ours.model, list(variables(ours.model)), 1.0, {})
+    tx = optimizer(AdamW(decay=0.01), schedule, ours.model, list(variables(ours.model)), {})
     zero, params = np.int32(0), jax.device_get(ours.params)  # placed alike, so that one program serves every step
     state = TrainState(zero, zero, params, tx.init(params))
     loss = lambda params, batch, key: our_loss(ours.model)(params, batch, None)  # noqa: E731
     gradient = partial(batch_gradient, loss=loss, micro_batches=1, seed=0)
-    update = partial(apply_gradient, tx=tx, schedule=schedule)
+    update = partial(apply_gradient, tx=tx, schedule=schedule, clip=1.0)
     step = jax.jit(lambda state, batch: train_step(state, {}, batch, gradient=gradient, update=update))
     vectors = [p for p in theirs.parameters() if p.ndim < 2]
     matrices = [p for p in theirs.parameters() if p.ndim >= 2]

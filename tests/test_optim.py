@@ -292,9 +292,9 @@ def all_params(model, seed=0):
     }
 
 
-def plain(optim, lr, model, trained, clip=None, multipliers=None):
+def plain(optim, lr, model, trained, multipliers=None):
     multipliers = multipliers or lr_multipliers(model, (), None)
-    return optimizer(optim, optax.constant_schedule(lr), model, trained, clip, multipliers)
+    return optimizer(optim, optax.constant_schedule(lr), model, trained, multipliers)
 
 
 def check_decay(directory, kind, optim):
@@ -339,7 +339,7 @@ def test_what_is_frozen_has_no_state(tiny_bert, optim):
     model = model_of(tiny_bert)
     params = all_params(model)
     trained = [path for path in params if path.startswith("head.")]
-    tx = plain(optim, 0.1, model, trained, clip=1.0)
+    tx = plain(optim, 0.1, model, trained)
     state = tx.init({path: params[path] for path in trained})
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     arrays = sum(leaf.size for _, leaf in leaves if leaf.ndim)
@@ -382,7 +382,7 @@ def test_multipliers_scale_rate_and_decay(tiny_bert):
     params, gradients = all_params(model), all_params(model, seed=1)
     trained = list(params)
     factors = lr_multipliers(model, (("head", 0.1),), 0.5)
-    one, scaled = plain(AdamW(), 0.1, model, trained), plain(AdamW(), 0.1, model, trained, None, factors)
+    one, scaled = plain(AdamW(), 0.1, model, trained), plain(AdamW(), 0.1, model, trained, factors)
     plain_updates, _ = jax.jit(one.update)(gradients, one.init(params), params)
     updates, _ = jax.jit(scaled.update)(gradients, scaled.init(params), params)
     for path in trained:
@@ -390,24 +390,6 @@ def test_multipliers_scale_rate_and_decay(tiny_bert):
             factors[path].reshape(-1, *[1] * (params[path].ndim - 1)) if path.startswith("layers.") else factors[path]
         )
         np.testing.assert_allclose(np.array(updates[path]), np.array(plain_updates[path]) * lead, rtol=1e-6, atol=1e-9)
-
-
-def test_clipping_is_by_the_global_norm(tiny_bert):
-    model = model_of(tiny_bert)
-    params, gradients = all_params(model), all_params(model, seed=1)
-    trained = [path for path in params if path.startswith(("head.", "layers."))]
-    params, gradients = ({path: tree[path] for path in trained} for tree in (params, gradients))
-    tx = plain(SGD(), 1.0, model, trained, clip=0.5)
-    updates, _ = jax.jit(tx.update)(gradients, tx.init(params), params)
-    tensors = [torch.zeros(gradients[path].shape, requires_grad=True) for path in trained]
-    for tensor, path in zip(tensors, trained, strict=True):
-        tensor.grad = torch.tensor(np.array(gradients[path]))
-    torch.nn.utils.clip_grad_norm_(tensors, 0.5)
-    for tensor, path in zip(tensors, trained, strict=True):
-        np.testing.assert_allclose(-np.array(updates[path]), tensor.grad.numpy(), rtol=1e-5, atol=1e-7)
-    small = jax.tree.map(lambda g: 1e-4 * g, gradients)
-    updates, _ = jax.jit(tx.update)(small, tx.init(params), params)
-    assert all(np.array_equal(-updates[path], small[path]) for path in trained)
 
 
 def test_layer_decay_of_an_encoder_before_its_decoder(tmp_path):

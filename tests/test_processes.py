@@ -144,7 +144,7 @@ def test_alone(monkeypatch):
 
 @pytest.mark.slow
 def test_one_two_and_four_processes_share_checkpoints(tiny_bert, tmp_path):
-    """A checkpoint of two goes on in one and in four; the number of rows is a prime."""
+    """Two are one machine, and a checkpoint of theirs goes on in one and in four; the number of rows is a prime."""
     data = Data(path=write_rows(tmp_path / "rows.csv", 61))
     cfg = Config(
         model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, every=4, batch=8)}, lr=3e-3,
@@ -154,9 +154,8 @@ def test_one_two_and_four_processes_share_checkpoints(tiny_bert, tmp_path):
     file = config_file(cfg, tmp_path)
     fit(cfg, str(tmp_path / "one"))
     expected = numbers(tmp_path / "one")
-    for name, count in (("two", 2), ("four", 4)):
-        in_processes(count, "jaxft.train", f"--config={file}", f"--workdir={tmp_path / name}")
-        same(numbers(tmp_path / name), expected)
+    in_processes(2, "jaxft.train", f"--config={file}", f"--workdir={tmp_path / 'two'}")
+    same(numbers(tmp_path / "two"), expected)
     for count in (1, 4):
         workdir = tmp_path / f"two-{count}"
         shutil.copytree(tmp_path / "two", workdir)

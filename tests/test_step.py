@@ -15,7 +15,7 @@ from jax.extend.core import jaxprs_in_params
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
 from jaxft.loop.build import build
-from jaxft.loop.step import TrainState, apply_gradient, batch_gradient, split_rows, train_step
+from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, split_rows, train_step
 from jaxft.loop.training import training
 from jaxft.metrics import Mean
 from jaxft.models.params import bind, names, shape, variables
@@ -45,14 +45,13 @@ def toy_batch(slope, weights=None):
     return {"slope": slope, "weights": weights, "segments": jnp.ones((rows, 2), jnp.int32)}
 
 
-def toy(start, tx, schedule=lambda step: 1.0, micro_batches=1, loss=toy_loss):
+def toy(start, tx, schedule=lambda step: 1.0, micro_batches=1, loss=toy_loss, clip=None):
     """(state, jitted step)."""
     params = {"w": jnp.array(start, jnp.float32)}
     state = TrainState(jnp.int32(0), jnp.int32(0), params, tx.init(params))
     gradient = partial(batch_gradient, loss=loss, micro_batches=micro_batches, seed=0)
-    return state, jax.jit(
-        partial(train_step, gradient=gradient, update=partial(apply_gradient, tx=tx, schedule=schedule))
-    )
+    update = partial(apply_gradient, tx=tx, schedule=schedule, clip=clip)
+    return state, jax.jit(partial(train_step, gradient=gradient, update=update))
 
 
 def same(one, two):
@@ -62,11 +61,29 @@ def same(one, two):
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_clipping_once_by_the_norm_of_the_whole(order):
     slopes = np.array([[3.0, 0.0], [0.0, 4.0]])[list(order)]
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0))
-    state, step = toy([0.0, 0.0], tx, micro_batches=2)
+    state, step = toy([0.0, 0.0], optax.sgd(1.0), micro_batches=2, clip=1.0)
     state, metrics = step(state, {"frozen": jnp.full(9, 100.0)}, toy_batch(slopes))
     np.testing.assert_allclose(-state.params["w"], [0.6, 0.8], atol=1e-6)
     assert float(metrics.grad_norm) == pytest.approx(2.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0])
+def test_clipping_is_that_of_pytorch(limit):
+    """By the norm of all gradients together, of the mean; below the limit nothing changes, to the bit."""
+    rng, count = np.random.default_rng(0), np.float32(8)
+    sums = {name: rng.standard_normal(shape, np.float32) for name, shape in {"a": (3, 5), "b": (7,)}.items()}
+    params = jax.tree.map(np.zeros_like, sums)
+    tx, zero = optax.sgd(1.0), jnp.int32(0)
+    gradient = Gradient(sums, {"loss": Mean(np.float32(1), count)}, zero)
+    update = jax.jit(partial(apply_gradient, tx=tx, schedule=lambda step: 1.0, clip=limit))
+    state, _ = update(TrainState(zero, zero, params, tx.init(params)), gradient)
+    tensors = {name: torch.zeros(value.shape, requires_grad=True) for name, value in sums.items()}
+    for name, tensor in tensors.items():
+        tensor.grad = torch.tensor(sums[name] / count)
+    torch.nn.utils.clip_grad_norm_(tensors.values(), limit)
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(-state.params[name], tensor.grad.numpy(), rtol=1e-5, atol=1e-7)
+        assert limit < 1 or np.array_equal(-state.params[name], sums[name] / count)
 
 
 def test_loss_is_the_sum_over_the_sum():

@@ -64,17 +64,25 @@ def batch_gradient(
 
 
 def apply_gradient(
-    state: TrainState, gradient: Gradient, *, tx: optax.GradientTransformation, schedule: optax.Schedule
+    state: TrainState,
+    gradient: Gradient,
+    *,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    clip: float | None = None,
 ) -> tuple[TrainState, StepMetrics]:
-    """Divide once by the summed count, update.
+    """Divide once by the summed count, clip to the global norm `clip`, update.
 
     A step with a non-finite loss or gradient, or with nothing to learn, leaves parameters and optimizer as they are and
     counts as skipped.
     """
     sums, count = gradient.sums, gradient.sums["loss"].count
     # Sum before dividing: a mean of means is wrong when micro-batches hold different numbers of tokens.
-    gradients = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1.0), gradient.values)
-    norm = optax.tree.norm(gradients)
+    share = 1.0 / jnp.where(count > 0, count, 1.0)
+    norm = optax.tree.norm(gradient.values) * share
+    # One factor for both: each division would be a pass of its own over all gradients.
+    factor = share if clip is None else share * jnp.minimum(1.0, clip / norm)
+    gradients = jax.tree.map(lambda g: g * factor, gradient.values)
     finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm)
     good = finite & (count > 0)
     updates, opt = tx.update(gradients, state.opt, state.params)

@@ -62,7 +62,7 @@ class Training:
 
     @cached_property
     def update(self):
-        function = partial(apply_gradient, tx=self.tx, schedule=self.schedule)
+        function = partial(apply_gradient, tx=self.tx, schedule=self.schedule, clip=self.built.cfg.clip)
         return jax.jit(function, donate_argnums=0, out_shardings=(self.placements, self.built.replicated))
 
 
@@ -71,7 +71,7 @@ def training(built: Built, total: int) -> Training:
     cfg, model = built.cfg, built.model
     schedule = cfg.schedule.make(cfg.lr, total)
     multipliers = lr_multipliers(model, cfg.lr_multipliers, cfg.layer_decay)
-    tx = optimizer(cfg.optim, schedule, model, built.trained, cfg.clip, multipliers)
+    tx = optimizer(cfg.optim, schedule, model, built.trained, multipliers)
     params = {path: placement for path, placement in shardings(model, built.mesh).items() if path in built.trained}
     shapes = {path: jax.ShapeDtypeStruct(shape(variables(model)[path]), jnp.float32) for path in built.trained}
     opt = opt_placements(jax.eval_shape(tx.init, shapes), params, shapes, built.replicated)

@@ -1,4 +1,4 @@
-"""What surrounds every optimizer: clipping before it, learning-rate multipliers after it, no decay on biases and norms.
+"""What surrounds every optimizer: learning-rate multipliers after it, no decay on biases and norms.
 
 An optimizer is a `@config` object with `make(lr, decay_mask, stacked) -> optax.GradientTransformation`: `lr` is a
 schedule, `decay_mask` a dict path -> bool, `stacked` the paths whose arrays hold one row a layer. It sees only what
@@ -18,15 +18,11 @@ from jaxft.problems import raise_problems
 DECAYED = (".kernel", ".embedding")
 
 
-def optimizer(optim, lr, model: Model, trained: list[str], clip: float | None, multipliers: dict[str, np.ndarray]):
-    """The whole gradient transformation for the parameters at the stored paths `trained`.
-
-    Clipping is by the global norm of all trained gradients of a step, once, after accumulation.
-    """
+def optimizer(optim, lr, model: Model, trained: list[str], multipliers: dict[str, np.ndarray]):
+    """The whole gradient transformation for the parameters at the stored paths `trained`."""
     stacked = {path for path in trained if lead(variables(model)[path])}
     decay_mask = {path: path.endswith(DECAYED) for path in trained}
-    parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
-    parts.append(optim.make(lr, decay_mask, stacked))
+    parts = [optim.make(lr, decay_mask, stacked)]
     if any(np.any(factor != 1.0) for factor in multipliers.values()):
         parts.append(_scaled({path: multipliers[path] for path in trained}))
     return optax.chain(*parts)
