@@ -117,25 +117,42 @@ def best_threshold(answered: np.ndarray, silent: np.ndarray, no_answer: np.ndarr
     return float(totals[best] / len(order)), float(threshold)
 
 
-def squad_metrics(texts: list[str], golds: list[list[str]], no_answer: np.ndarray, threshold: float) -> dict:
+class Scores(NamedTuple):
+    """What each question's best text is worth, and what silence is, from 0 to 1."""
+
+    exact: np.ndarray  # float64 (n, 2): of the text, of silence
+    f1: np.ndarray  # float64 (n, 2)
+    has: np.ndarray  # bool (n,): the question has an answer
+    no_answer: np.ndarray  # float64 (n,): how much better no answer is
+
+    def take(self, questions: np.ndarray) -> "Scores":
+        return Scores(*(values[questions] for values in self))
+
+
+def squad_scores(texts: list[str], golds: list[list[str]], no_answer: np.ndarray) -> Scores:
+    """Of the best text of each question, and its true answers."""
+    pairs = [
+        np.array([(score(text, gold), score("", gold)) for text, gold in zip(texts, golds, strict=True)]).reshape(-1, 2)
+        for score in (exact_match, f1)
+    ]
+    return Scores(*pairs, np.array([any(gold) for gold in golds], bool), no_answer)
+
+
+def squad_metrics(scores: Scores, threshold: float) -> dict[str, float]:
     """exact_match and f1, from 0 to 1, of the best texts where `no_answer` is at most the threshold, else of silence.
 
     With questions that have no answer also what SQuAD 2.0's script gives, by its names: HasAns_ and NoAns_ exact, f1
     and total, best_exact and best_f1 with their thresholds.
     """
-    scores = {
-        name: (np.array(list(map(score, texts, golds))), np.array([score("", gold) for gold in golds]))
-        for name, score in (("exact", exact_match), ("f1", f1))
-    }
-    given = {name: np.where(no_answer <= threshold, *pair) for name, pair in scores.items()}
+    pairs, has = {"exact": scores.exact, "f1": scores.f1}, scores.has
+    given = {name: np.where(scores.no_answer <= threshold, *pair.T) for name, pair in pairs.items()}
     metrics = {"exact_match": float(given["exact"].mean()), "f1": float(given["f1"].mean())}
-    has = np.array([any(gold) for gold in golds])
     if has.all():
         return metrics
     for side, chosen in (("HasAns", has), ("NoAns", ~has)):
         if chosen.any():
             metrics |= {f"{side}_{name}": float(values[chosen].mean()) for name, values in given.items()}
             metrics[f"{side}_total"] = int(chosen.sum())
-    for name, pair in scores.items():
-        metrics[f"best_{name}"], metrics[f"best_{name}_thresh"] = best_threshold(*pair, no_answer)
+    for name, pair in pairs.items():
+        metrics[f"best_{name}"], metrics[f"best_{name}_thresh"] = best_threshold(*pair.T, scores.no_answer)
     return metrics

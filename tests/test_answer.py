@@ -24,6 +24,7 @@ from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
 from jaxft.data.source import Data
+from jaxft.loop.detail import Detail
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import fit
 from jaxft.loop.page import data_rows
@@ -32,7 +33,7 @@ from jaxft.loop.saved import evaluate_run
 from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
-from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics
+from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics, squad_scores
 from jaxft.tasks.answer import Answer, place_of, windows
 from jaxft.tasks.base import Setting, fault_problems
 from jaxft.tasks.shares import log_shares
@@ -175,7 +176,9 @@ def test_perfect_logits_give_every_answer_back(tokenizer):
         "index": np.concatenate([np.full(mask.sum(), i) for i, mask in enumerate(used)]),
         "logits": np.concatenate([10.0 * encoded[i]["targets"][mask] for i, mask in enumerate(used)]),
     }
-    metrics, files = task.judge(kept, encoded, rows_of(rows))
+    units = task.judge(kept, encoded, rows_of(rows))
+    metrics, files = units.measure(np.arange(len(rows))), units.files
+    assert units.rows.tolist() == list(range(len(rows)))
     assert metrics["exact_match"] == metrics["f1"] == metrics["NoAns_exact"] == metrics["HasAns_f1"] == 1
     assert metrics["HasAns_total"] == len(rows) - 2
     answers = list(files[".json"].values())
@@ -373,13 +376,56 @@ def test_the_threshold_by_brute_force(cases):
 def test_questions_without_answers_count():
     golds = [[], [], ["the cat"], ["the cat", "cat"]]
     odds = np.array([1.0, -1, -1, 1])
-    found = squad_metrics(["x", "x", "A cat!", "cat"], golds, odds, 0.0)
+    scores = squad_scores(["x", "x", "A cat!", "cat"], golds, odds)
+    found = squad_metrics(scores, 0.0)
     assert found["exact_match"] == found["HasAns_exact"] == found["NoAns_exact"] == found["NoAns_f1"] == 0.5
     assert (found["HasAns_total"], found["NoAns_total"], found["best_f1"]) == (2, 2, 0.5)
     assert found["best_f1_thresh"] < -1
-    alone = squad_metrics(["dog", "black cat"], golds[2:], odds[2:], np.inf)
+    alone = squad_metrics(squad_scores(["dog", "black cat"], golds[2:], odds[2:]), np.inf)
     assert alone == {"exact_match": 0, "f1": pytest.approx(1 / 3)}
-    assert "HasAns_f1" not in squad_metrics(["x"], [[]], np.zeros(1), 0.0)
+    assert "HasAns_f1" not in squad_metrics(squad_scores(["x"], [[]], np.zeros(1)), 0.0)
+    twice = squad_metrics(squad_scores(["x", "cat", "cat"], [golds[1], golds[3], golds[3]], odds[[1, 3, 3]]), 0.0)
+    assert squad_metrics(scores.take(np.array([1, 3, 3])), 0.0) == twice and twice["HasAns_total"] == 2
+
+
+def test_a_part_is_judged_as_a_set_of_its_own(bert_tokenizer):
+    """Any rows, some of them twice; also those whose windows lie far apart, and those without answers or text."""
+    rng = np.random.default_rng(0)
+    rows = [asked(CONTEXTS[0], word) for word in ("cat", "film", "sailors")]
+    rows += [
+        unanswered(""),
+        asked(CONTEXTS[1], CONTEXTS[1][:4], start=0),
+        unanswered(CONTEXTS[0]),
+        unanswered(CONTEXTS[1]),
+    ]
+    rows += [{**asked(CONTEXTS[0], "the cat", start=0), "answers": None}]
+
+    def judged(rows, logits):
+        task, encoded = encoded_of(rows, bert_tokenizer, null_threshold=0.5)
+        used = [encoded[i]["weights"] > 0 for i in range(len(encoded))]
+        given = [logits(rows[encoded.source[i]], encoded[i])[mask] for i, mask in enumerate(used)]
+        index = np.concatenate([np.full(mask.sum(), i) for i, mask in enumerate(used)])
+        return task.judge({"index": index, "logits": np.concatenate(given)}, encoded, rows_of(rows)), task, encoded
+
+    noise: dict = {}
+
+    def logits(row, window):
+        key = (row["context"], str(row["answers"]), window["tokens"].tobytes())
+        return noise.setdefault(key, rng.standard_normal((len(window["tokens"]), 2)))
+
+    whole, task, encoded = judged(rows, logits)
+    assert len(whole.rows) == len(rows) - 1
+    for places in ([0], [1, 3, 3, 0], [*range(len(whole.rows))]):
+        alone, _, _ = judged([dict(rows[whole.rows[place]], id=str(at)) for at, place in enumerate(places)], logits)
+        assert whole.measure(np.array(places)) == alone.measure(np.arange(len(places)))
+    detail = Detail(resamples=100, by="length")
+    found = detail.of(task, {}, encoded, detail.read(rows_of(rows), encoded), whole)
+    low, high = found["interval"]["f1"]
+    assert low <= whole.measure(np.arange(len(whole.rows)))["f1"] <= high and low < high
+    assert [(line["slice"]["value"], line["rows"]) for line in found["lines"]] == [
+        ("1-16 tokens", 1),
+        ("33-64 tokens", 6),
+    ]
 
 
 # --- end to end ---
@@ -460,8 +506,9 @@ def test_evaluation_does_not_depend_on_batches_or_padding(bert_tokenizer):
         batches = EvalBatches(encoded, Pad(), size, 0, None, task.slots, 1, 64, 0)
         judge = partial(task.judge, encoded=encoded, rows=rows_of(ROWS))
         found.append(evaluate(step, batches, lambda batch: batch, task, judge))
-    assert found[1].numbers == pytest.approx(found[0].numbers, abs=1e-6) and found[1].files == found[0].files
-    assert list(found[0].files[".json"]) == [str(number) for number in range(len(ROWS))]
+    assert found[1].numbers == pytest.approx(found[0].numbers, abs=1e-6)
+    assert found[1].units.files == found[0].units.files
+    assert list(found[0].units.files[".json"]) == [str(number) for number in range(len(ROWS))]
 
 
 def test_pairs_are_asked_for(reader, one_device):

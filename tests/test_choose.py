@@ -22,10 +22,10 @@ from jaxft.loop.build import build
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import fit
 from jaxft.loop.saved import evaluate_run
-from jaxft.loop.slices import KeptRows
 from jaxft.loop.step import accumulate
 from jaxft.loop.training import evaluation_step
 from jaxft.metrics import choice_metrics
+from jaxft.metrics.units import KeptRows
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
 from jaxft.tasks.choose import Choose
@@ -147,7 +147,7 @@ def test_choice_metrics_equal_sklearn():
 def test_a_row_that_is_drawn_twice_counts_twice():
     """As the bootstrap draws rows: also where they stand side by side."""
     slots = {"targets": [1.0, 0, 0, 1, 0], "logits": [2.0, 1, 0, -1, 3], "index": [4, 4, 7, 7, 7]}
-    kept = KeptRows({name: np.array(values) for name, values in slots.items()}, np.arange(9))
+    kept = KeptRows({name: np.array(values) for name, values in slots.items()}, np.array(slots["index"]))
     drawn = kept.take(np.array([1, 1, 0]))
     found = choice_metrics(drawn["targets"], drawn["logits"], drawn["index"])
     assert found == pytest.approx({"accuracy": 1 / 3, "mrr": (1 / 3 + 1 / 3 + 1) / 3})

@@ -17,7 +17,8 @@ from jaxft.data import Data, Pad
 from jaxft.loop.detail import Detail
 from jaxft.loop.fit import fit
 from jaxft.loop.saved import evaluate_model, evaluate_run
-from jaxft.loop.slices import KeptRows, length_name, lengths_of
+from jaxft.loop.slices import length_name, lengths_of
+from jaxft.metrics.units import KeptRows
 from jaxft.problems import UserError
 from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
@@ -227,16 +228,17 @@ def test_slots_of_rows():
     """Rows of one slot, of several, and of several examples that lie apart; each as often as it is drawn."""
     source = np.array([4, 4, 1, 7])  # of four examples
     index = np.array([2, 2, 0, 3, 1, 1, 1])
-    kept = KeptRows({"index": index, "x": np.arange(7)}, source)
+    kept = KeptRows({"index": index, "x": np.arange(7)}, source[index])
     assert kept.rows.tolist() == [1, 4, 7]
     assert kept.take(np.array([1]))["x"].tolist() == [2, 4, 5, 6]
     assert kept.take(np.array([2, 0, 2, 1]))["x"].tolist() == [3, 0, 1, 3, 2, 4, 5, 6]
+    assert kept.take(np.array([2, 0, 2, 1]))["place"].tolist() == [0, 1, 1, 2, 3, 3, 3, 3]
     assert kept.take(np.zeros(0, int))["x"].tolist() == []
 
 
 def test_bins_of_lengths():
     encoded = SimpleNamespace(source=np.array([0, 0, 2, 3, 4, 5, 6]), lengths=np.array([3, 40, 16, 17, 32, 33, 512]))
-    assert lengths_of(encoded) == [64, 0, 16, 32, 32, 64, 512]
+    assert lengths_of(encoded, 8) == [64, 0, 16, 32, 32, 64, 512, 0]
     assert [length_name(end) for end in (16, 32, 512)] == ["1-16 tokens", "17-32 tokens", "257-512 tokens"]
 
 
@@ -263,6 +265,5 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
         lambda: evaluate_model(cfg, str(tiny_bert), Detail(classes=True))
     )
     assert Detail(by="source", classes=True).problems(Answer(), {}) == [
-        "--bootstrap and --by are not to be had for Answer, whose metrics need all texts at once",
         "--classes is not to be had for Answer, which does not measure classes one by one",
     ]

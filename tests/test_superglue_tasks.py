@@ -35,8 +35,14 @@ def test_questions_with_all_answers_right(setting):
     task = Verify(question="{q}", labels=("0", "1"))
     encoded = encode_all(rows_of(rows), lambda some: task.encode(some, setting))
     found = [1, 0, 0, 1, 0, 1]  # a answer to b is missed
-    metrics, files = task.judge(kept_of(encoded, [[1 - one, one] for one in found]), encoded, rows_of(rows))
-    assert metrics == {"exact_match": pytest.approx(2 / 3)} and files == {}
+    units = task.judge(kept_of(encoded, [[1 - one, one] for one in found]), encoded, rows_of(rows))
+    metrics = units.measure(np.arange(3))
+    assert metrics["exact_match"] == pytest.approx(2 / 3) and metrics["accuracy"] == pytest.approx(5 / 6)
+    assert units.files == {} and {questions[row] for row in units.rows} == {"a", "b", "c"}
+    # A question counts as often as it is drawn, with all of its rows.
+    which = [[questions[row] for row in units.rows].index(name) for name in "bab"]
+    drawn = units.measure(np.array(which))
+    assert drawn["exact_match"] == pytest.approx(1 / 3) and drawn["accuracy"] == pytest.approx(4 / 6)
     assert task.columns() == ["text", "label", "q"]
 
 
@@ -60,11 +66,17 @@ def test_names_in_a_gap(setting, bert_tokenizer):
     # Of the first row the right name is the likelier one although both are said to be wrong; of the last the other.
     logits = [[3.0, 0.0], [2.0, 1.0], [5.0, 0.0], [0.0, 0.5], [0.0, 0.25]]
     kept = kept_of(encoded, logits)
-    metrics, files = task.judge(kept, encoded, rows_of(ROWS))
+    units = task.judge(kept, encoded, rows_of(ROWS))
+    metrics, files = units.measure(np.arange(3)), units.files
+    assert units.rows.tolist() == [0, 1, 3]
     assert files == {".json": {"the cat sat": "cat", "the dog sat": "log", "the mat": "good film"}}
-    assert metrics == {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 1 + 0.5) / 3)}
     right = [number == target for number, target in zip(np.argmax(logits, 1), [0, 1, 0, 0, 1], strict=True)]
-    assert task.summarise({}, kept) == {"accuracy": pytest.approx(np.mean(right))}
+    accuracy = pytest.approx(np.mean(right))
+    assert task.summarise({}, kept) == {"accuracy": accuracy}
+    words = {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 1 + 0.5) / 3)}
+    assert metrics == words | {"accuracy": accuracy}
+    last = {"exact_match": 0.0, "f1": 0.5, "accuracy": pytest.approx(np.mean(right[3:]))}
+    assert units.measure(np.array([2, 2])) == last
 
 
 def test_what_has_no_gap(setting):

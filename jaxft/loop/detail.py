@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxft.loop.slices import LENGTH, KeptRows, length_name, lengths_of, parts, values_of
+from jaxft.loop.slices import LENGTH, length_name, lengths_of, parts, values_of
 from jaxft.metrics.bootstrap import intervals
+from jaxft.metrics.units import KeptRows, Units
 from jaxft.problems import UserError, suggest
 
 FEWEST = 100  # resamples; of fewer the ends of an interval are a few chance values
@@ -30,8 +31,6 @@ class Detail:
         kind, found = type(task).__name__, []
         if self.resamples is not None and self.resamples < FEWEST:
             found.append(f"--bootstrap={self.resamples}: expected {FEWEST} resamples or more, such as 1000")
-        if self.needs_rows and hasattr(task, "judge"):
-            found.append(f"--bootstrap and --by are not to be had for {kind}, whose metrics need all texts at once")
         if self.classes and not hasattr(task, "by_class"):
             found.append(f"--classes is not to be had for {kind}, which does not measure classes one by one")
         for name, rows in sources.items() if self.by not in (None, LENGTH) else ():
@@ -44,33 +43,38 @@ class Detail:
             kind = type(task).__name__
             raise UserError(f"--bootstrap and --by are not to be had for {kind}: it keeps sums over the set, not rows")
 
-    def of(self, task, slots: dict, encoded, values: list | None) -> dict[str, object]:
+    def of(self, task, slots: dict, encoded, values: list | None, units: Units | None) -> dict[str, object]:
         """`interval`, by metric [low, high]; `lines`, JSON objects of the classes and of the parts.
 
-        `slots` are the kept ones, `values` what `read` gave.
+        `slots` are the kept ones, `values` what `read` gave, `units` what the task itself judges, if it does.
         """
         lines = task.by_class(slots) if self.classes else []
         if not self.needs_rows:
             return {"lines": lines} if lines else {}
-        kept = KeptRows(slots, encoded.source)
+        units = units or _rows(task, slots, encoded.source)
 
         def interval(places):
             def measure(drawn):
-                return task.summarise({}, kept.take(places[drawn]))
+                return units.measure(places[drawn])
 
             return {"interval": intervals(measure, len(places), self.resamples)} if self.resamples else {}
 
-        for value, places in parts(values, kept) if self.by is not None else ():
+        for value, places in parts(values, units.rows) if self.by is not None else ():
             shown = length_name(value) if self.by == LENGTH else value
             head = {"slice": {"column": self.by, "value": shown}, "rows": len(places)}
-            lines = [*lines, head | task.summarise({}, kept.take(places)) | interval(places)]
-        return interval(np.arange(len(kept.rows))) | ({"lines": lines} if lines else {})
+            lines = [*lines, head | units.measure(places) | interval(places)]
+        return interval(np.arange(len(units.rows))) | ({"lines": lines} if lines else {})
 
     def read(self, rows, encoded) -> list | None:
         """What makes the parts, by source row."""
         if self.by == LENGTH:
-            return lengths_of(encoded)
+            return lengths_of(encoded, len(rows))
         return None if self.by is None else values_of(rows, self.by)
+
+
+def _rows(task, slots: dict, source: np.ndarray) -> Units:
+    kept = KeptRows(slots, source[slots["index"]])
+    return Units(kept.rows, lambda drawn: task.summarise({}, kept.take(drawn)))
 
 
 def _column_problems(where: str, rows, column: str) -> list[str]:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxft.metrics import Mean
+from jaxft.metrics.units import Units
 
 
 class Evaluation(NamedTuple):
@@ -14,7 +15,7 @@ class Evaluation(NamedTuple):
 
     numbers: dict[str, float]
     figures: list[dict]  # jaxft/pictures.py; none for a task that has no picture
-    files: dict[str, object] = {}  # answers, by the ending of a file's name; none for a task that does not judge
+    units: Units | None  # what the task judges, and the files of its answers; None for one that does not judge
 
 
 def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task, judge: Callable | None = None) -> Evaluation:
@@ -22,7 +23,7 @@ def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task, judge
 
     `step(batch)` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
     Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
-    `judge(kept)` gives further metrics, and files.
+    `judge(kept)` gives what has further metrics.
     """
     return judged(task, *gather(step, batches, put), judge)
 
@@ -44,8 +45,9 @@ def gather(step: Callable, batches: Iterable[dict], put: Callable) -> tuple[dict
 def judged(task, sums: dict[str, Mean], kept: dict[str, np.ndarray], judge: Callable | None = None) -> Evaluation:
     """What the sums and the kept slots of a whole set say."""
     numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, kept)}
-    more, files = judge(kept) if judge is not None else ({}, {})
-    return Evaluation(numbers | more, task.picture(kept) if hasattr(task, "picture") else [], files)
+    units = judge(kept) if judge is not None else None
+    more = units.measure(np.arange(len(units.rows))) if units else {}
+    return Evaluation(numbers | more, task.picture(kept) if hasattr(task, "picture") else [], units)
 
 
 def _take(results, sums, kept) -> None:

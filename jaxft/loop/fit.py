@@ -126,9 +126,10 @@ def run_eval(run: Run, name: str) -> None:
 
     batches = run.stop.between(run.evals[name])
     judge = run.built.judge(name, run.evals[name].encoded)
-    run.results[name], figures, files = evaluate(step, batches, run.built.put, run.built.task, judge)
+    run.results[name], figures, units = evaluate(step, batches, run.built.put, run.built.task, judge)
     run.report.draw(run.done, name, figures)
-    write_predictions(run.workdir, name, files)
+    if units:
+        write_predictions(run.workdir, name, units.files)
     run.writer.write(run.done, name, run.results[name])
 
 

@@ -89,10 +89,10 @@ def evaluate_all(built: Built, trained, frozen, detail: Detail = PLAIN, workdir:
         values = detail.read(rows, batches.encoded)
         detail.check_kept(task, step, built.put(batches[0]))
         sums, kept = gather(step, batches, built.put)
-        numbers, _, files = judged(task, sums, kept, built.judge(name, batches.encoded))
-        if workdir is not None:
-            write_predictions(Path(workdir), name, files)
-        more = baseline(name, task, batches.encoded, workdir) | detail.of(task, kept, batches.encoded, values)
+        numbers, _, units = judged(task, sums, kept, built.judge(name, batches.encoded))
+        if workdir is not None and units:
+            write_predictions(Path(workdir), name, units.files)
+        more = baseline(name, task, batches.encoded, workdir) | detail.of(task, kept, batches.encoded, values, units)
         return numbers | more
 
     return {name: measure(name) for name in built.cfg.evals}

@@ -22,8 +22,8 @@ def multirc_metrics(questions: list, targets: list[int], predictions: list[int])
     return {"f1_a": float(scores["f1"]), "exact_match": float(np.mean([*right.values()])) if right else float("nan")}
 
 
-def record_metrics(texts: list[str], golds: list[list[str]]) -> dict[str, float]:
-    """f1 of words and exact_match of ReCoRD (Zhang et al. 2018), from 0 to 1.
+def record_scores(texts: list[str], golds: list[list[str]]) -> dict[str, np.ndarray]:
+    """f1 of words and exact_match of ReCoRD (Zhang et al. 2018), from 0 to 1, each float64 (texts,).
 
     `golds` are the names that are right for each text; the one that fits best counts. Texts are normalised as SQuAD's
     are, but nothing is no match for nothing in f1, as in ReCoRD's own script.
@@ -32,11 +32,9 @@ def record_metrics(texts: list[str], golds: list[list[str]]) -> dict[str, float]
         (normalised(text).split(), [normalised(gold).split() for gold in names])
         for text, names in zip(texts, golds, strict=True)
     ]
-    if not pairs:
-        return {"f1": float("nan"), "exact_match": float("nan")}
     return {
-        "f1": float(np.mean([max((_f1(words, gold) for gold in names), default=0.0) for words, names in pairs])),
-        "exact_match": float(np.mean([words in names for words, names in pairs])),
+        "f1": np.array([max((_f1(words, gold) for gold in names), default=0.0) for words, names in pairs], float),
+        "exact_match": np.array([words in names for words, names in pairs], float),
     }
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean
+from jaxft.metrics.units import Units
 from jaxft.problems import raise_problems, shown
-from jaxft.spans import choose, squad_metrics, trimmed
+from jaxft.spans import choose, squad_metrics, squad_scores, trimmed
 from jaxft.tasks.base import Setting, fault_problems
 from jaxft.tasks.shares import log_shares
 from jaxft.tasks.template import column, columns_of
@@ -95,13 +96,13 @@ class Answer:
             window = encoded[number]
             offsets = window["offsets"][window["weights"] > 0]
             choices.setdefault(int(encoded.source[number]), []).append((kept["logits"][start:stop], offsets))
-        return self._scored([(row, choices.get(number, [])) for number, row in enumerate(rows)])
+        return self._judged([(number, row, choices.get(number, [])) for number, row in enumerate(rows)])
 
-    def _scored(self, read):
-        """Metrics, and the answers as SQuAD's script takes them, of rows with their windows."""
+    def _judged(self, read) -> Units:
+        """Questions by number, row and windows, with the answers as SQuAD's script takes them."""
         golds, choices, contexts = [], [], []
-        asked = [(row, windows) for row, windows in read if row[self.answers] is not None]
-        for row, found in asked:
+        asked = [one for one in read if one[1][self.answers] is not None]
+        for _, row, found in asked:
             golds.append([text for text, _ in answers_of(row[self.answers], self.answers)])
             contexts.append("" if row[self.context] is None else str(row[self.context]))
             choices.append(choose(found, contexts[-1], self.n_best_size, self.max_answer_length))
@@ -110,12 +111,17 @@ class Answer:
             threshold = np.inf if all(map(any, golds)) else 0.0
         best = [choice.text(context, np.inf) for choice, context in zip(choices, contexts, strict=True)]
         no_answer = np.array([choice.no_answer for choice in choices])
-        names = self._names([row for row, _ in asked])
+        names = self._names([row for _, row, _ in asked])
         given = [text if score <= threshold else "" for text, score in zip(best, no_answer, strict=True)]
         files = {".json": dict(zip(names, given, strict=True))}
         if threshold < np.inf:
             files[".null_odds.json"] = dict(zip(names, np.nan_to_num(no_answer).tolist(), strict=True))
-        return squad_metrics(best, golds, no_answer, threshold), files
+        scores = squad_scores(best, golds, no_answer)
+
+        def measure(drawn):
+            return squad_metrics(scores.take(drawn), threshold)
+
+        return Units(np.array([number for number, _, _ in asked], np.int64), measure, files)
 
     def _names(self, rows) -> list[str]:
         names = [str(row.get(self.id, number)) for number, row in enumerate(rows)]

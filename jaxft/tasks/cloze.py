@@ -3,7 +3,8 @@
 import numpy as np
 
 from jaxft.configurable import config
-from jaxft.metrics.superglue import record_metrics
+from jaxft.metrics.superglue import record_scores
+from jaxft.metrics.units import KeptRows, Units
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.classify import Classify, labelled
 from jaxft.tasks.template import column, columns_of, text_of
@@ -61,11 +62,16 @@ class Cloze:
         for score, number in zip(sure.tolist(), kept["index"].tolist(), strict=True):
             row, place = int(source[number]), number - int(first[number])
             best[row] = max(best.get(row, (-np.inf, 0)), (score, -place))  # of equals the first name
-        given = {row: filled(rows[row][self.names])[-place] for row, (_, place) in best.items()}
+        given = {row: filled(rows[row][self.names])[-place] for row, (_, place) in sorted(best.items())}
         golds = [[text for text in rows[row][self.answers] or () if text] for row in given]
-        metrics = record_metrics([*given.values()], golds)
+        scores, slots = record_scores([*given.values()], golds), KeptRows(kept, source[kept["index"]])
         ids = [str(row) for row in range(len(rows))] if self.id is None else column(rows[:], self.id)
-        return metrics, {".json": {ids[row]: text for row, text in sorted(given.items())}}
+
+        def measure(drawn):
+            means = {name: float(values[drawn].mean()) for name, values in scores.items()}
+            return self.summarise({}, slots.take(drawn)) | means
+
+        return Units(slots.rows, measure, {".json": {ids[row]: text for row, text in given.items()}})
 
     def _examples(self, row, passage, query, setting) -> list[dict] | str:
         right = row[self.answers]

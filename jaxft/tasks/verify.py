@@ -1,7 +1,10 @@
 """Whether each of several answers to a question is right, one a row (MultiRC; Khashabi et al. 2018, section 5)."""
 
+import numpy as np
+
 from jaxft.configurable import config
 from jaxft.metrics.superglue import multirc_metrics
+from jaxft.metrics.units import KeptRows, Units
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.template import column, columns_of
 
@@ -19,7 +22,13 @@ class Verify(Classify):
         return columns_of(self.text, self.pair, self.label, self.question)
 
     def judge(self, kept, encoded, rows):
-        questions = column(rows[:], self.question)
-        asked = [questions[row] for row in encoded.source[kept["index"]]]
-        found = multirc_metrics(asked, kept["targets"], kept["logits"].argmax(-1))
-        return {"exact_match": found["exact_match"]}, {}
+        questions, first = column(rows[:], self.question), {}
+        own = encoded.source[kept["index"]].tolist()
+        asked = KeptRows(kept, np.array([first.setdefault(questions[row], row) for row in own], np.int64))
+
+        def measure(drawn):
+            taken = asked.take(drawn)
+            found = multirc_metrics(taken["place"].tolist(), taken["targets"], taken["logits"].argmax(-1))
+            return self.summarise({}, taken) | {"exact_match": found["exact_match"]}
+
+        return Units(asked.rows, measure)
