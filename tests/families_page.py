@@ -25,9 +25,8 @@ this page.
 
 {families}
 
-A head's name is what `jaxft.load(directory, head=...)` takes. `none` gives hidden states only. There are tasks to
-train `sequence-classification`, `masked-lm` and `causal-lm`; the other heads load, compute and save, and their tasks
-are still to come. Not there, though transformers has it: {gaps}.
+A head's name is what `jaxft.load(directory, head=...)` takes. `none` gives hidden states only. Images and sounds load,
+compute and save; all other heads have tasks to train them. Not there, though transformers has it: {gaps}.
 
 Rotary positions, within and beyond the length of the training: {schemes}.
 

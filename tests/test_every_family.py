@@ -120,6 +120,8 @@ VARIANTS = {
     "one behind the other": ("gpt_neox", "causal-lm", {"use_parallel_residual": False, "attention_bias": False}),
     "input and output tied": ("gpt_neox", "causal-lm", {"tie_word_embeddings": True}),
     "norms behind the sum": ("opt", "causal-lm", {"do_layer_norm_before": False}),
+    "embeddings of another width": ("opt", "causal-lm", {"word_embed_proj_dim": 20, "do_layer_norm_before": False}),
+    "embeddings of another width, and a norm": ("opt", "sequence-classification", {"word_embed_proj_dim": 20}),
     "no parameters in norms": ("opt", "causal-lm", {"layer_norm_elementwise_affine": False, "enable_bias": False}),
     "side by side": ("stablelm", "causal-lm", {"use_parallel_residual": True}),
     "biases": (

@@ -66,6 +66,17 @@ def test_a_single_score_has_a_gradient(tmp_path, one_device):
     assert all(check.holds for check in compare(model, reference))
 
 
+def test_a_result_of_another_width(tmp_path, one_device):
+    """It does not stand among the layers' results; logits and gradients compare it."""
+    make("opt", "causal-lm", tmp_path, word_embed_proj_dim=20, do_layer_norm_before=False)
+    model = jaxft.load(str(tmp_path))
+    checks = compare(model, ask(model, ["the cat sat"]))
+    assert all(check.holds for check in checks)
+    names = {check.what for check in checks}
+    assert {"logits", "gradient of model.decoder.project_out.weight"} <= names
+    assert sum(name.startswith("hidden states") for name in names) == len(model.arch.spec.layers) - 1
+
+
 def test_texts_of_two_vocabularies(tmp_path, one_device):
     """The source's tokens are those of the encoder, the target's those of the decoder."""
     more = {"share_encoder_decoder_embeddings": False, "vocab_size": 30, "decoder_vocab_size": 150}

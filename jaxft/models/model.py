@@ -70,7 +70,10 @@ class Backbone(nnx.Module):
             x = self.norm(x)
         x = dropout(x, self.spec.dropout or 0.0, subkey(key, 3))
         balance = self.spec.balance * unbalance(sum(context.routes)) if self.spec.balance else None
-        return x, jnp.concatenate(states).at[-1].set(x) if self.hidden == "every" else x, balance
+        if self.hidden != "every":
+            return x, x, balance
+        states = jnp.concatenate(states)
+        return x, states.at[-1].set(x) if x.shape == states.shape[1:] else states[:-1], balance
 
 
 class Model(Backbone):
@@ -80,7 +83,8 @@ class Model(Backbone):
     of them train: the stack is cut where it changes, so that each stacked array trains as a whole or not at all.
     `hidden` is "all", or "read": the last layer then computes queries, MLP and norms only at the batch's `at`, where
     the head reads; the numbers are the same. Or it is "every": `hidden` of the outputs then holds the embeddings and
-    the results of all layers, (layers + 1, batch, length, width), and so does `memory` of the encoder.
+    the results of all layers, (layers + 1, batch, length, width), and so does `memory` of the encoder. The last of them
+    is the model's own result; where that is of another width, it is left out.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class Model(Backbone):
         whole = "every" if hidden == "every" else "all"
         encoder = spec.encoder
         self.encoder = Backbone(encoder, "encoder.", trains, whole, dtype, remat, unroll) if encoder else nnx.data(None)
-        self.head = head.build(spec.width, spec.embed.vocab) if head else nnx.data(None)
+        self.head = head.build(spec.result or spec.width, spec.embed.vocab) if head else nnx.data(None)
 
     def __call__(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> Outputs:
         """Batch keys as in tasks/base.py. `key=None` means evaluation: no dropout."""

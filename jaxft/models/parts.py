@@ -228,6 +228,7 @@ class Projection:
 
     inputs: int
     bias: bool = True
+    first: bool = False  # only the table of tokens has that width; the others are added behind the map
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Embed:
     dropout: float = 0.0
     offset: int = 0  # row of the table that position 0 has
     scale: float = 1.0
-    project: Projection | None = None  # behind all this
+    project: Projection | None = None  # behind all this, or behind the tokens
     fill: Callable | None = None  # shape -> the table of positions, if it does not train
     borrowed: bool = False  # the table of tokens is another's
     argument: str = "input_ids"  # of transformers' models
@@ -255,13 +256,16 @@ class EmbedLayer(nnx.Module):
         self.part, inner = part, part.project.inputs if part.project else width
         self.tokens = nnx.data(None) if part.borrowed else Table(part.vocab, inner, ("vocab", "embed"))
         fixed = {"init": part.fill, "fixed": True} if part.fill else {}
-        self.positions = Table(part.positions, inner, (None, "embed"), **fixed) if part.positions else nnx.data(None)
-        self.types = Table(part.types, inner, (None, "embed")) if part.types else nnx.data(None)
-        self.norm = part.norm.build(inner) if part.norm else nnx.data(None)
+        added = width if part.project and part.project.first else inner
+        self.positions = Table(part.positions, added, (None, "embed"), **fixed) if part.positions else nnx.data(None)
+        self.types = Table(part.types, added, (None, "embed")) if part.types else nnx.data(None)
+        self.norm = part.norm.build(added) if part.norm else nnx.data(None)
         self.project = Linear(inner, width, (None, "embed"), part.project.bias) if part.project else nnx.data(None)
 
     def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Table | None = None) -> jax.Array:
         x = (tokens or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
+        if self.project is not None and self.part.project.first:
+            x = self.project(x)
         if self.types is not None:
             x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
         if self.positions is not None:
@@ -269,6 +273,6 @@ class EmbedLayer(nnx.Module):
         if self.norm is not None:
             x = self.norm(x)
         x = dropout(x, self.part.dropout, key)
-        if self.project is not None:
+        if self.project is not None and not self.part.project.first:
             x = self.project(x)
         return shard(x, "batch", None, None)

@@ -43,12 +43,13 @@ class Spec:
     width: int
     embed: Part
     layers: tuple[Layer, ...]
-    final_norm: Part | None
+    final_norm: Part | None  # behind the layers
     max_positions: int | None  # rows of a learned position table; None: no limit but memory
     init_std: float  # standard deviation of newly initialised kernels and embeddings
     reads: str = "first"  # the token that classification heads read: "first" or "last" of each text
     dropout: float | None = None  # on the result; None: there is none, whatever a run's rate
     encoder: "Spec | None" = None  # whose result this one's layers read; or, if none has `cross`, its head alone
+    result: int | None = None  # width of what the head reads; None: the layers'
     balance: float = 0.0  # factor of the experts' balance in the loss
     start: int | str | None = None  # the token that stands before a decoder's text; "last": the text's own last one
 

@@ -156,7 +156,8 @@ def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
         read = text["tokens"] if text["decoder_tokens"] is None else text["decoder_tokens"]
         for name, side in sides.items():
             tokens = read if name == "hidden" else text["tokens"]
-            found, wanted = np.shape(text[name]), (1 + sum(x.times for x in side.layers), len(tokens), side.width)
+            states = sum(x.times for x in side.layers) + (side.result in (None, side.width))
+            found, wanted = np.shape(text[name]), (states, len(tokens), side.width)
             if found != wanted:
                 return [*problems, f"the reference has {name} states of shape {found}, the model {wanted} for a text"]
     return problems
@@ -206,7 +207,7 @@ def _hidden_checks(hidden, places, texts: list[np.ndarray], spec: Spec, whose: s
     ends = np.cumsum([0] + [layer.times for layer in spec.layers])
     names = ["embeddings"] + [f"layer {number}" for number in range(len(ends) - 1)]
     checks = []
-    for number, (name, end) in enumerate(zip(names, ends, strict=True)):
+    for number, (name, end) in enumerate(zip(names[: len(hidden)], ends[: len(hidden)], strict=True)):
         pairs = [(hidden[number, row, places[row]], text[end]) for row, text in enumerate(texts)]
         checks.append(_check(f"hidden states after {whose}{name}" if number else whose + name, pairs, "hidden"))
     return checks

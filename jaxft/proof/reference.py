@@ -49,6 +49,7 @@ def compute(job: Job) -> dict[str, np.ndarray]:
             arrays[f"{number}.decoder_tokens"] = np.array(job.decoder_texts[number], np.int32)
         out = model(ids[None] if job.head == "multiple-choice" else ids, output_hidden_states=True, **more)
         states = out.decoder_hidden_states if "decoder_hidden_states" in out else out.hidden_states
+        states = [state for state in states if state.shape == states[0].shape]  # a narrower result is left out
         hidden, logits, pair = torch.cat(states), logits_of(out, job.head), pair_of(out)
         if "encoder_hidden_states" in out:
             arrays[f"{number}.memory"] = torch.cat(out.encoder_hidden_states).detach().numpy()

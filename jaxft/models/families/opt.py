@@ -1,15 +1,38 @@
 """OPT (Zhang et al. 2022): a decoder with learned positions, of which the first has row 2 of the table."""
 
+from dataclasses import dataclass
+
+from flax import nnx
+
 from jaxft.models.attention import Attention
 from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding, linear, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.parts import Dense, Embed, LayerNorm, Linear, Projection
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
 
 OFFSET = 2  # rows of the position table that stand before position 0's
 
 
+@dataclass(frozen=True)
+class Narrowed:
+    """Behind the layers the norm, if there is one, and a map to the width of the embeddings."""
+
+    norm: LayerNorm | None
+    outputs: int
+
+    def build(self, width):
+        return NarrowedLayer(self, width)
+
+
+class NarrowedLayer(nnx.Module):
+    def __init__(self, part: Narrowed, width: int):
+        self.norm = part.norm.build(width) if part.norm else nnx.data(None)
+        self.map = Linear(width, part.outputs, ("embed", None), bias=False)
+
+    def __call__(self, x):
+        return self.map(x if self.norm is None else self.norm(x))
+
+
 def spec(c):
-    c.expect("word_embed_proj_dim", c.hidden_size, "embeddings of another width are not implemented here")
     c.ignore("layerdrop")  # of training in PyTorch
     c.ignore("init_std")
     affine, bias = c.layer_norm_elementwise_affine, frozenset("qkvo" if c.enable_bias else "")
@@ -27,9 +50,12 @@ def spec(c):
         c.dropout,
     )
     last = ln if before and not c.get("_remove_final_layer_norm", False) else None
-    embed = Embed(c.vocab_size, c.max_position_embeddings + OFFSET, offset=OFFSET)
+    inner, project = c.word_embed_proj_dim, None
+    if inner != c.hidden_size:
+        last, project = Narrowed(last, inner), Projection(inner, bias=False, first=True)
+    embed = Embed(c.vocab_size, c.max_position_embeddings + OFFSET, offset=OFFSET, project=project)
     layers = (layer,) * c.num_hidden_layers
-    return Spec(c.hidden_size, embed, layers, last, c.max_position_embeddings, c.init_std, reads="last")
+    return Spec(c.hidden_size, embed, layers, last, c.max_position_embeddings, c.init_std, reads="last", result=inner)
 
 
 def rows(c):
@@ -46,7 +72,9 @@ def rows(c):
         Row(layer + "final_layer_norm", ours + "norms." + places[1], norm),
         Row(layer + "fc1", ours + "mlp.up", linear),
         Row(layer + "fc2", ours + "mlp.down", linear),
-        Row("decoder.final_layer_norm", "norm", norm),
+        Row("decoder.final_layer_norm", "norm" if c.word_embed_proj_dim == c.hidden_size else "norm.norm", norm),
+        Row("decoder.project_in", "embed.project", linear),
+        Row("decoder.project_out", "norm.map", linear),
     ]
 
 
