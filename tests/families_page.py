@@ -26,7 +26,9 @@ this page.
 {families}
 
 A head's name is what `jaxft.load(directory, head=...)` takes. `none` gives hidden states only. Images and sounds load,
-compute and save; all other heads have tasks to train them. Not there, though transformers has it: {gaps}.
+compute and save; the other heads have tasks that train them, `seq2seq-lm` those of pre-training only so far.
+
+Not there, though transformers has it: {gaps}.
 
 Rotary positions, within and beyond the length of the training: {schemes}.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from conftest import rows_of
 from scipy import stats
 from sklearn import metrics as sklearn
 
@@ -24,6 +25,7 @@ from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.tag import Tag
+from jaxft.tasks.verify import Verify
 from jaxft.tune.partial import Partial
 from tests.conftest import TEXTS, bert_config, save_perturbed
 
@@ -264,6 +266,17 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
     assert "--classes is not to be had for MaskedLM" in said(
         lambda: evaluate_model(cfg, str(tiny_bert), Detail(classes=True))
     )
+    options = rows_of(
+        [{"text": "x", "q": "a", "label": "0", "book": 1}, {"text": "y", "q": "a", "label": "1", "book": 1}]
+    )
+    task = Verify(question="{q}")
+    assert Detail(by="book").problems(task, {"val": options}) == []
+    assert Detail(by="label").problems(task, {"val": options}) == [
+        "--by=label: config.evals.val: rows of 'a' have '0' and '1', expected one"
+    ]
+    assert Detail(by="length").problems(task, {"val": options}) == [
+        "--by=length is not to be had for Verify, whose questions have rows of several lengths"
+    ]
     assert Detail(by="source", classes=True).problems(Answer(), {}) == [
         "--classes is not to be had for Answer, which does not measure classes one by one",
     ]

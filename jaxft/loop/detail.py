@@ -9,7 +9,8 @@ import numpy as np
 from jaxft.loop.slices import LENGTH, length_name, lengths_of, parts, values_of
 from jaxft.metrics.bootstrap import intervals
 from jaxft.metrics.units import KeptRows, Units
-from jaxft.problems import UserError, suggest
+from jaxft.problems import UserError, shown, suggest
+from jaxft.tasks.template import column
 
 FEWEST = 100  # resamples; of fewer the ends of an interval are a few chance values
 
@@ -33,8 +34,11 @@ class Detail:
             found.append(f"--bootstrap={self.resamples}: expected {FEWEST} resamples or more, such as 1000")
         if self.classes and not hasattr(task, "by_class"):
             found.append(f"--classes is not to be had for {kind}, which does not measure classes one by one")
+        together = getattr(task, "together", None)
+        if self.by == LENGTH and together is not None:
+            found.append(f"--by={LENGTH} is not to be had for {kind}, whose questions have rows of several lengths")
         for name, rows in sources.items() if self.by not in (None, LENGTH) else ():
-            found += _column_problems(f"config.evals.{name}", rows, self.by)
+            found += _column_problems(f"config.evals.{name}", rows, self.by, together)
         return found
 
     def check_kept(self, task, step: Callable, batch) -> None:
@@ -60,8 +64,8 @@ class Detail:
             return {"interval": intervals(measure, len(places), self.resamples)} if self.resamples else {}
 
         for value, places in parts(values, units.rows) if self.by is not None else ():
-            shown = length_name(value) if self.by == LENGTH else value
-            head = {"slice": {"column": self.by, "value": shown}, "rows": len(places)}
+            named = length_name(value) if self.by == LENGTH else value
+            head = {"slice": {"column": self.by, "value": named}, "rows": len(places)}
             lines = [*lines, head | units.measure(places) | interval(places)]
         return interval(np.arange(len(units.rows))) | ({"lines": lines} if lines else {})
 
@@ -77,12 +81,16 @@ def _rows(task, slots: dict, source: np.ndarray) -> Units:
     return Units(kept.rows, lambda drawn: task.summarise({}, kept.take(drawn)))
 
 
-def _column_problems(where: str, rows, column: str) -> list[str]:
-    if column not in rows.columns:
-        close = suggest(column, [*rows.columns, LENGTH])
-        return [f"--by={column}: {where} has no such column.{close} Columns: {', '.join(rows.columns)}, and {LENGTH}"]
+def _column_problems(where: str, rows, name: str, together: str | None) -> list[str]:
+    if name not in rows.columns:
+        close = suggest(name, [*rows.columns, LENGTH])
+        return [f"--by={name}: {where} has no such column.{close} Columns: {', '.join(rows.columns)}, and {LENGTH}"]
     try:
-        values_of(rows, column)
+        values = values_of(rows, name)
     except UserError as error:
-        return [f"--by={column}: {where}: {problem}" for problem in error.problems]
+        return [f"--by={name}: {where}: {problem}" for problem in error.problems]
+    first: dict[str, object] = {}
+    for key, value in zip(column(rows[:], together), values, strict=True) if together is not None else ():
+        if (other := first.setdefault(key, value)) != value:
+            return [f"--by={name}: {where}: rows of {shown(key)} have {shown(other)} and {shown(value)}, expected one"]
     return []

@@ -23,7 +23,7 @@ def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task, judge
 
     `step(batch)` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
     Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
-    `judge(kept)` gives what has further metrics.
+    `judge(kept)` gives the units, whose metrics are added.
     """
     return judged(task, *gather(step, batches, put), judge)
 
