@@ -278,6 +278,19 @@ def test_empty_rows_have_no_say(families, family, dtype):
         np.testing.assert_allclose(gradient[path], gradient_alone[path], atol=tolerance, err_msg=path)
 
 
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_a_run_clips_as_its_configuration_says(tiny_bert, one_device, clip):
+    """With SGD at the rate 1 the parameters move by the norm of the gradient, at most by the limit."""
+    built = built_of(tiny_bert, Classify(), lr=1.0, clip=clip)
+    trained, frozen = random_params(built)
+    start, plan = jax.tree.map(np.array, trained), training(built, 4)
+    with jax.set_mesh(built.mesh):
+        state, metrics = plan.step()(plan.initial_state(trained), frozen, random_batch(4, 8, 120, False))
+    moved = float(optax.tree.norm(jax.tree.map(lambda a, b: np.float64(a) - b, state.params, start)))
+    assert float(metrics.grad_norm) > 0.01
+    assert moved == pytest.approx(clip or float(metrics.grad_norm), rel=1e-3)
+
+
 def test_what_is_frozen_stays_and_costs_nothing(tiny_bert, one_device):
     built = built_of(
         tiny_bert, Classify(), tune=Partial(last_layers=1), optim=AdamW(decay=0.1), dtype="bfloat16", clip=1.0
