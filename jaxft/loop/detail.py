@@ -10,7 +10,6 @@ from jaxft.loop.slices import LENGTH, length_name, lengths_of, parts, values_of
 from jaxft.metrics.bootstrap import intervals
 from jaxft.metrics.units import KeptRows, Units
 from jaxft.problems import UserError, shown, suggest
-from jaxft.tasks.template import column
 
 FEWEST = 100  # resamples; of fewer the ends of an interval are a few chance values
 
@@ -81,7 +80,7 @@ def _rows(task, slots: dict, source: np.ndarray) -> Units:
     return Units(kept.rows, lambda drawn: task.summarise({}, kept.take(drawn)))
 
 
-def _column_problems(where: str, rows, name: str, together: str | None) -> list[str]:
+def _column_problems(where: str, rows, name: str, together: Callable | None) -> list[str]:
     if name not in rows.columns:
         close = suggest(name, [*rows.columns, LENGTH])
         return [f"--by={name}: {where} has no such column.{close} Columns: {', '.join(rows.columns)}, and {LENGTH}"]
@@ -90,7 +89,7 @@ def _column_problems(where: str, rows, name: str, together: str | None) -> list[
     except UserError as error:
         return [f"--by={name}: {where}: {problem}" for problem in error.problems]
     first: dict[str, object] = {}
-    for key, value in zip(column(rows[:], together), values, strict=True) if together is not None else ():
+    for key, value in zip(together(rows), values, strict=True) if together is not None else ():
         if (other := first.setdefault(key, value)) != value:
             return [f"--by={name}: {where}: rows of {shown(key)} have {shown(other)} and {shown(value)}, expected one"]
     return []

@@ -105,7 +105,7 @@ class Task(Protocol):
     A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
     (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes Units (metrics/units.py), whose
     metrics are those that a set or a part of it gets, with files of the answers in the format that benchmarks take.
-    Where several rows make a unit, `together` is the column, or template, that they have in common.
+    Where several rows make a unit, `together(rows)` gives for each row a text that they have in common.
 
     Metrics of a part of a set, and intervals, of other tasks are `summarise` of some rows' kept slots, without sums. A
     task whose classes have metrics of their own gives them by `by_class(kept)`, a JSON object for each.

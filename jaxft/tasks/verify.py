@@ -18,15 +18,14 @@ class Verify(Classify):
 
     question: str = "question"  # column, or template: what the rows of a question have in common
 
-    @property
-    def together(self):
-        return self.question
+    def together(self, rows):
+        return column(rows[:], self.question)
 
     def columns(self):
         return columns_of(self.text, self.pair, self.label, self.question)
 
     def judge(self, kept, encoded, rows):
-        questions, first = column(rows[:], self.question), {}
+        questions, first = self.together(rows), {}
         own = encoded.source[kept["index"]].tolist()  # any of its rows stands for a question
         asked = KeptRows(kept, np.array([first.setdefault(questions[row], row) for row in own], np.int64))
 
