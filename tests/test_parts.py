@@ -166,9 +166,21 @@ def test_attention_in_half_precision():
 
 
 def test_random_words_are_those_of_jax():
-    for shape in ((), (5,), (3, 7), (2, 3, 1, 5)):
+    for shape in ((1, 4), (3, 7), (2, 3, 5), (2, 3, 1, 5)):
         key = jax.random.fold_in(jax.random.key(7), len(shape))
         assert np.array_equal(random_words(key, shape), jax.random.bits(key, shape, jnp.uint32))
+
+
+def test_dropout_draws_its_bits_once():
+    """Not once more for each place that reads them: of a drawing's 20 rounds each has one shift to the left."""
+    q, k, v, _, segments = inputs()
+    mask, how = visible(segments, segments, False), Scores(1.0, dropout=RATE)
+
+    def mixed(q, key):
+        return jnp.sum(attend(q, k, v, mask, how, key) ** 2)
+
+    compiled = jax.jit(jax.grad(mixed)).lower(q, jax.random.key(1)).compile().as_text()
+    assert compiled.count(" shift-left(") == 20
 
 
 @pytest.mark.parametrize("rate", [0.0, RATE])
