@@ -64,15 +64,20 @@ def measure_train(folder: Path) -> dict:
 
 
 def timed_steps(run: Run, steps: int) -> dict:
-    """A step's time runs from the end of the step before it, so it holds all waiting for data."""
+    """A step's time runs from the end of the step before it, so it holds all waiting for data.
+
+    The first step of each shape, which finishes what compiling began, counts as compiling.
+    """
     step, batch = run.training.step(), run.next_batch()
-    seconds, waits, useful, padded, compiling = [], [], 0, 0, 0.0
-    for number in range(WARM + steps):
+    seconds, waits, useful, padded, compiling, shapes, done = [], [], 0, 0, 0.0, set(), 0
+    while len(seconds) < steps:
         begin = time.perf_counter()
         run.pace.before(run.training.compile, run.state, run.frozen, batch)
-        compiling += time.perf_counter() - begin  # next to nothing for a shape that was there before
-        rows, length = batch["tokens"].shape
-        begin = time.perf_counter()
+        rows, length = shape = batch["tokens"].shape
+        if new := shape not in shapes:
+            shapes.add(shape)
+        else:
+            begin = time.perf_counter()
         run.state, metrics = step(run.state, run.frozen, batch)
         run.on_device.append(metrics)
         run.done += 1
@@ -80,8 +85,11 @@ def timed_steps(run: Run, steps: int) -> dict:
         batch = run.next_batch()
         waited = time.perf_counter() - waiting
         jax.block_until_ready((metrics, run.state))
-        if number >= WARM:
-            seconds.append(time.perf_counter() - begin)
+        took, done = time.perf_counter() - begin, done + 1
+        if new:
+            compiling += took
+        elif done > WARM:
+            seconds.append(took)
             waits.append(waited)
             useful, padded = useful + int(metrics.tokens), padded + rows * length
     return {
