@@ -1,11 +1,14 @@
 """Measurements: both sides do the same work, and a ratio says who is better."""
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_same_numbers import write_rows
@@ -53,6 +56,27 @@ def test_both_sides_do_the_same_work(cfg, tmp_path):
     useful = sum(len(example["input_ids"]) for example in read_examples(tmp_path / "evaluate.npz"))
     for numbers in results["evaluate"]:
         assert numbers["useful_tokens_per_second"] * numbers["seconds"] == pytest.approx(useful)
+
+
+def test_the_first_step_of_a_shape_counts_as_compiling(monkeypatch):
+    """Of steps that take 100 s the first time and 1 s later, by a clock of their own."""
+    now, seen, lengths = [0.0], set(), itertools.cycle((8, 8, 16))
+
+    def step(state, frozen, batch):
+        now[0] += 1.0 if batch["tokens"].shape in seen else 100.0
+        seen.add(batch["tokens"].shape)
+        return state, SimpleNamespace(tokens=np.int32(5))
+
+    monkeypatch.setattr(ours, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(ours.jax, "block_until_ready", lambda x: x)
+    run = SimpleNamespace(
+        training=SimpleNamespace(step=lambda: step, compile=None), pace=SimpleNamespace(before=lambda *_: None),
+        state=None, frozen=None, on_device=[], done=0,
+        next_batch=lambda: {"tokens": np.zeros((4, next(lengths)))},
+    )  # fmt: skip
+    numbers = ours.timed_steps(run, 7)
+    assert numbers["steps"] == [1.0] * 7 and numbers["compile_seconds"] == 200.0
+    assert numbers["useful_tokens_per_second"] == 5.0
 
 
 def test_the_trainer_trains_what_jaxft_trains(cfg, tmp_path):

@@ -69,7 +69,7 @@ def timed_steps(run: Run, steps: int) -> dict:
     The first step of each shape, which finishes what compiling began, counts as compiling.
     """
     step, batch = run.training.step(), run.next_batch()
-    seconds, waits, useful, padded, compiling, shapes, done = [], [], 0, 0, 0.0, set(), 0
+    seconds, waits, useful, padded, compiling, shapes = [], [], 0, 0, 0.0, set()
     while len(seconds) < steps:
         begin = time.perf_counter()
         run.pace.before(run.training.compile, run.state, run.frozen, batch)
@@ -85,10 +85,10 @@ def timed_steps(run: Run, steps: int) -> dict:
         batch = run.next_batch()
         waited = time.perf_counter() - waiting
         jax.block_until_ready((metrics, run.state))
-        took, done = time.perf_counter() - begin, done + 1
+        took = time.perf_counter() - begin
         if new:
             compiling += took
-        elif done > WARM:
+        elif run.done > WARM:
             seconds.append(took)
             waits.append(waited)
             useful, padded = useful + int(metrics.tokens), padded + rows * length

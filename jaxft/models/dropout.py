@@ -35,7 +35,7 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """uint32 of `shape`, two axes or more and at most 2^32 numbers: those of `jax.random.bits(key, shape, jnp.uint32)`.
 
     In two turns of a loop, since what a loop leaves is stored: XLA on CPU would otherwise draw each word anew for both
-    its halves and for every place that reads them: a step of MiniLM on 16 x 128 tokens took 1.71 s instead of 1.51 s.
+    its halves and for every place that reads them: MiniLM's gradient of 16 x 128 tokens took 1.71 s instead of 1.51 s.
     """
     *lead, rows, columns = shape
     half = -(-rows // 2)
