@@ -3,6 +3,9 @@
 import csv
 import gzip
 import json
+import os
+import subprocess
+import sys
 
 import datasets
 import pyarrow as pa
@@ -168,6 +171,27 @@ def test_saved_directories(tmp_path):
     fails(tmp_path / "one", "without splits", split="train")
     one.to_parquet(tmp_path / "one.parquet")
     assert read(tmp_path / "one.parquet").classes == {"label": ["neg", "pos"]}
+    assert [row["label"] for row in read(tmp_path / "one.parquet").named()] == ["pos", "neg"]
+    other = one.cast_column("label", datasets.ClassLabel(names=["neg", "fine"]))
+    other.to_parquet(tmp_path / "other.parquet")
+    fails(tmp_path / "*.parquet", "other.parquet has other class names")
+    table = pa.parquet.read_table(tmp_path / "one.parquet")
+    pa.parquet.write_table(table.replace_schema_metadata({"huggingface": "no"}), tmp_path / "damaged.parquet")
+    fails(tmp_path / "damaged.parquet", "what the file says of its columns is damaged", "write it anew")
+
+
+def test_files_are_read_without_what_is_large(tmp_path):
+    """Importing `datasets` takes 0.5 s and 30 MiB. Arrow imports pandas if it is there."""
+    (tmp_path / "a.csv").write_text("text,label\nx,y\n")
+    pa.parquet.write_table(pa.table({"text": ["x"]}), tmp_path / "a.parquet")
+    code = f"""import sys
+import jaxft.train, jaxft.loop.fit, jaxft.loop.build, jaxft.benchmark.ours
+from jaxft.data import Data
+for name in ("a.csv", "a.parquet"):
+    assert Data(path={str(tmp_path)!r} + "/" + name).open()[0]["text"] == "x"
+assert not {{"datasets", "torch", "tensorflow"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=os.getcwd())
 
 
 def test_lists_of_numbered_classes(tmp_path):

@@ -9,17 +9,16 @@ import sys
 import zlib
 from collections.abc import Iterator
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet
 
 from jaxft import strict_json
 from jaxft.data import conll, squad
-from jaxft.data.tables import table_of, wrap
+from jaxft.data.tables import noted_class_names, table_of
 from jaxft.problems import UserError
 
 
-def read_file(path: str, quote: str = '"', columns: tuple[str, ...] = ()) -> datasets.Dataset:
+def read_file(path: str, quote: str = '"', columns: tuple[str, ...] = ()) -> pa.Table:
     """The rows of `path`; a file with named `columns` is one of sentences (data/conll.py), whatever its suffix.
 
     Raises UserError, naming the file and the row, if it is malformed or has no rows.
@@ -63,7 +62,7 @@ def _tab(path, quote):
     return _separated(path, "\t", quote)
 
 
-def _separated(path: str, delimiter: str, quote: str) -> datasets.Dataset:
+def _separated(path: str, delimiter: str, quote: str) -> pa.Table:
     """Cells as text. The csv module is used because it never turns a cell into something else."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     quoting = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
@@ -97,28 +96,28 @@ def _cells(path: str, reader, names: list[str]) -> Iterator[dict]:
         yield dict(zip(names, cells, strict=True))
 
 
-def _lines(path: str, quote) -> datasets.Dataset:
+def _lines(path: str, quote) -> pa.Table:
     with _text(path) as file:
         lines = (line.rstrip("\r\n") for line in file)
         return table_of(({"text": line} for line in lines if line), path, {"text": pa.string()})
 
 
-def _columns(path: str, names: tuple[str, ...]) -> datasets.Dataset:
+def _columns(path: str, names: tuple[str, ...]) -> pa.Table:
     kinds = dict.fromkeys(names or (conll.WORD, conll.TAG), pa.list_(pa.string()))
     with _text(path) as file:
         return table_of(conll.sentences(path, file, names), path, kinds)
 
 
-def _unnamed_columns(path: str, quote) -> datasets.Dataset:
+def _unnamed_columns(path: str, quote) -> pa.Table:
     return _columns(path, ())
 
 
-def _json_lines(path: str, quote) -> datasets.Dataset:
+def _json_lines(path: str, quote) -> pa.Table:
     with _text(path) as file:
         return table_of(_objects(path, file), path)
 
 
-def _json(path: str, quote) -> datasets.Dataset:
+def _json(path: str, quote) -> pa.Table:
     """A list of objects, an object whose `data` is such a list (that of SQuAD is nested), or one object a line."""
     with _text(path) as file:
         text = file.read()
@@ -168,11 +167,11 @@ def _kind(value) -> str:
     return names.get(type(value), "a number")
 
 
-def _parquet(path: str, quote) -> datasets.Dataset:
+def _parquet(path: str, quote) -> pa.Table:
     return _whole(pa.parquet.read_table(_buffer(path), page_checksum_verification=True), path)
 
 
-def _arrow(path: str, quote) -> datasets.Dataset:
+def _arrow(path: str, quote) -> pa.Table:
     """Either of the two formats that have this suffix: with a footer, or the stream that `datasets` writes."""
     buffer = _buffer(path)
     try:
@@ -182,16 +181,17 @@ def _arrow(path: str, quote) -> datasets.Dataset:
     return _whole(table, path)
 
 
-def _whole(table: pa.Table, path: str) -> datasets.Dataset:
+def _whole(table: pa.Table, path: str) -> pa.Table:
     """Nothing in these files says by itself that it is damaged: offsets may point anywhere, texts be no UTF-8."""
     table.validate(full=True)
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
         raise UserError(f"{path} has the column {', '.join(map(repr, twice))} more than once")
     try:
-        return wrap(table)
+        noted_class_names(table)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: a column has a type that is not read ({error})") from None
+        raise UserError(f"{path}: what the file says of its columns is damaged ({error}): write it anew") from None
+    return table
 
 
 def _text(path: str):

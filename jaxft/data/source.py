@@ -3,13 +3,14 @@
 import glob
 import operator
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
-import datasets
+import pyarrow as pa
 
 from jaxft.configurable import config
 from jaxft.data.files import READERS, read_file, suffix
-from jaxft.data.tables import join
+from jaxft.data.tables import class_names, join, noted_class_names
 from jaxft.problems import UserError, shown, suggest
 
 
@@ -47,18 +48,18 @@ class Data:
         if os.path.isdir(path) and _was_saved(path):
             if self.name is not None:
                 raise UserError(f"{self.path} was written by save_to_disk and has no configurations: leave name unset")
-            table = self._pick(datasets.load_from_disk(path))
+            from datasets import load_from_disk
+
+            opened = self._pick(load_from_disk(path))
         elif os.path.isfile(path) or glob.has_magic(path):
-            table = self._read(path)
+            opened = self._read(path)
         elif self.columns or _looks_like_path(path):
             raise UserError(f"no such file: {self.path}.{_near(path)}")
         else:
-            table = self._load(path)
-        if len(table) == 0:
-            raise UserError(f"{self.path} has no rows")
-        return _table_rows(table if self.limit is None else table.take(min(self.limit, len(table))), self.path)
+            opened = self._load(path)
+        return as_rows(opened, self.path).first(self.limit)
 
-    def _read(self, path: str) -> datasets.Dataset:
+    def _read(self, path: str) -> pa.Table:
         paths = [path] if os.path.isfile(path) else sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
         problems = [f"no file matches {self.path}"] if not paths else []
         problems += [
@@ -73,7 +74,9 @@ class Data:
             raise UserError(problems)
         return join([read_file(one, self.quote, self.columns) for one in paths], paths)
 
-    def _load(self, path: str) -> datasets.Dataset:
+    def _load(self, path: str):
+        import datasets
+
         datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
         try:
@@ -86,9 +89,9 @@ class Data:
             ) from error
         return found if self.split is not None else self._pick(found)
 
-    def _pick(self, found) -> datasets.Dataset:
+    def _pick(self, found):
         """The split to read of a DatasetDict; a single data set as it is."""
-        if isinstance(found, datasets.Dataset):
+        if _is_dataset(found):
             if self.split not in (None, str(found.split)):
                 raise UserError(f"{self.path} is one data set without splits: leave split unset")
             return found
@@ -123,6 +126,10 @@ class Rows(Sequence):
         number %= self._count
         return self._read(number, number + 1)[0]
 
+    def first(self, limit: int | None) -> "Rows":
+        count = self._count if limit is None else min(limit, self._count)
+        return Rows(self.name, self.columns, self.classes, count, self._read)
+
     def named(self) -> "Rows":
         """The same rows with class names in place of class numbers; a negative number, no class, becomes None."""
 
@@ -140,17 +147,27 @@ class Rows(Sequence):
 
 
 def as_rows(opened, name: str) -> Rows:
-    """Rows of whatever a recipe's own source opened: Rows, a Dataset, or a sequence of dicts with the same keys."""
+    """Rows of what a source opened: Rows, an Arrow table, a Dataset, or a sequence of dicts with the same keys."""
     if isinstance(opened, Rows):
         return opened
     if len(opened) == 0:
         raise UserError(f"{name} has no rows")
-    if isinstance(opened, datasets.Dataset):
-        return _table_rows(opened, name)
+    if isinstance(opened, pa.Table):
+        classes = noted_class_names(opened)
+        return Rows(name, opened.column_names, classes, len(opened), lambda a, b: opened.slice(a, b - a).to_pylist())
+    if _is_dataset(opened):
+        classes = class_names(opened.features)
+        return Rows(name, opened.column_names, classes, len(opened), lambda a, b: _transpose(opened[a:b], b - a))
     columns = list(getattr(opened, "columns", None) or opened[0])
     return Rows(
         name, columns, getattr(opened, "classes", {}), len(opened), lambda a, b: _own_rows(opened, name, columns, a, b)
     )
+
+
+def _is_dataset(opened) -> bool:
+    """Of the library `datasets`, which is then imported; it is not for files, since that takes 0.5 s and 30 MiB."""
+    library = sys.modules.get("datasets")
+    return library is not None and isinstance(opened, library.Dataset)
 
 
 def _own_rows(opened, name: str, columns: list[str], start: int, stop: int) -> list[dict]:
@@ -168,12 +185,6 @@ def _own_rows(opened, name: str, columns: list[str], start: int, stop: int) -> l
             )
         rows.append(dict(row))
     return rows
-
-
-def _table_rows(table: datasets.Dataset, name: str) -> Rows:
-    kinds = {key: getattr(kind, "feature", kind) for key, kind in table.features.items()}  # of a list: its items'
-    classes = {key: kind.names for key, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
-    return Rows(name, table.column_names, classes, len(table), lambda a, b: _transpose(table[a:b], b - a))
 
 
 def _named(value, names: list[str]):

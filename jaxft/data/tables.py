@@ -3,9 +3,8 @@
 import bisect
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-import datasets
 import pyarrow as pa
 
 from jaxft.problems import UserError, shown
@@ -13,7 +12,7 @@ from jaxft.problems import UserError, shown
 PIECE = 10_000  # rows that are python objects at a time
 
 
-def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | None = None) -> datasets.Dataset:
+def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | None = None) -> pa.Table:
     """A table of the rows; a key that a row lacks is None there. `types` None: by the values."""
     pieces = []
     first = 1
@@ -24,12 +23,10 @@ def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | No
         columns = {name: _column([row.get(name) for row in piece], name, path, types, first) for name in names}
         pieces.append(pa.table(columns))
         first += len(piece)
-    return wrap(
-        _concat(pieces, [f"{path}, rows {i * PIECE + 1} to {i * PIECE + len(t)}" for i, t in enumerate(pieces)])
-    )
+    return _concat(pieces, [f"{path}, rows {i * PIECE + 1} to {i * PIECE + len(t)}" for i, t in enumerate(pieces)])
 
 
-def join(tables: list[datasets.Dataset], paths: list[str]) -> datasets.Dataset:
+def join(tables: list[pa.Table], paths: list[str]) -> pa.Table:
     """The rows of all files in order. Raises UserError unless all have the same columns and class names."""
     if len(tables) == 1:
         return tables[0]
@@ -37,22 +34,28 @@ def join(tables: list[datasets.Dataset], paths: list[str]) -> datasets.Dataset:
     for table, path in zip(tables, paths, strict=True):
         if set(table.column_names) != set(tables[0].column_names):
             problems.append(f"{path} has the columns {', '.join(table.column_names)}")
-        elif _classes(table) != _classes(tables[0]):
+        elif noted_class_names(table) != noted_class_names(tables[0]):
             problems.append(f"{path} has other class names")
     if problems:
         known = ", ".join(tables[0].column_names)
         raise UserError([f"{problem}, {paths[0]} has {known}: name files of one kind" for problem in problems])
     names = tables[0].column_names
-    return wrap(_concat([table.data.table.select(names) for table in tables], paths))
+    return _concat([table.select(names) for table in tables], paths)
 
 
-def wrap(table: pa.Table) -> datasets.Dataset:
-    # A fingerprint of its own, because the library would otherwise hash the whole table.
-    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint="none")
+def class_names(features: Mapping) -> dict[str, list[str]]:
+    """Of each column that holds class numbers, or lists of them; `features` are those of the library `datasets`."""
+    kinds = {key: getattr(kind, "feature", kind) for key, kind in features.items()}  # of a list: its items'
+    return {key: kind.names for key, kind in kinds.items() if hasattr(kind, "names")}
 
 
-def _classes(table: datasets.Dataset) -> dict[str, list[str]]:
-    return {key: kind.names for key, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)}
+def noted_class_names(table: pa.Table) -> dict[str, list[str]]:
+    """Those that `datasets` notes in the files that it writes. Raises ValueError, TypeError or KeyError if damaged."""
+    if b"huggingface" not in (table.schema.metadata or {}):
+        return {}
+    from datasets import Features  # here, because importing it takes 0.5 s and 30 MiB
+
+    return class_names(Features.from_arrow_schema(table.schema))
 
 
 def _concat(tables: list[pa.Table], names: list[str]) -> pa.Table:
