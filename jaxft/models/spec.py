@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 # The places of a layer where a norm may stand: before the sublayer, on its output, after the residual sum.
-NORM_PLACES = ("attn_in", "attn_out", "attn_res", "cross_in", "cross_res", "mlp_in", "mlp_out", "mlp_res")
+NORM_PLACES = ("attn_in", "attn_out", "attn_res", "cross_in", "cross_res", "mlp_in", "mlp_out", "mlp_res", "beside_res")
 PRE_NORM = frozenset({"attn_in", "mlp_in"})
 POST_NORM = frozenset({"attn_res", "mlp_res"})
 
@@ -34,6 +34,7 @@ class Layer:
     residual: float = 1.0  # factor of each sublayer's output
     times: int = 1  # how often it runs, on its own result
     cross: Part | None = None  # attention to the encoder's result; idle where there is none
+    beside: Part | None = None  # reads what the layer reads, and is added to what the layer gives
 
 
 @dataclass(frozen=True)

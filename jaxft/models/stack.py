@@ -72,11 +72,12 @@ class Block(nnx.Module):
         self.attn = layer.attn.build(width)
         self.cross = layer.cross.build(width) if layer.cross else nnx.data(None)
         self.mlp = layer.mlp.build(width)
+        self.beside = layer.beside.build(width) if layer.beside else nnx.data(None)
         self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
 
     def __call__(self, x, context: Context, key, at=None):
         """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
-        normed = self.norm("attn_in", x)
+        entered, normed = x, self.norm("attn_in", x)
         y = self.added("attn_out", self.attn(normed, context, subkey(key, 0), at), subkey(key, 1))
         x = read(x, at)
         if self.layer.parallel:
@@ -89,6 +90,8 @@ class Block(nnx.Module):
                 x = self.norm("cross_res", x + self.added("cross_out", y, subkey(key, 5)))
             y = self.mlp(self.norm("mlp_in", x), context, subkey(key, 3), at)
             x = self.norm("mlp_res", x + self.added("mlp_out", y, subkey(key, 2)))
+        if self.beside is not None:
+            x = self.norm("beside_res", x + read(self.beside(entered, context, subkey(key, 6)), at))
         return shard(x, "batch", None, None)
 
     def repeated(self, x, context: Context, key, at=None):

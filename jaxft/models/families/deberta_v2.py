@@ -1,7 +1,7 @@
 """DeBERTa v2 and v3 (He et al. 2021; He et al. 2023): BERT whose attention reads contents and distances apart."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ from jaxft.models.distances import turned
 from jaxft.models.dropout import dropout
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm, Linear, Table, subkey
+from jaxft.models.parts import ACTIVATIONS, Dense, Embed, LayerNorm, Linear, Table, known_activation, param, subkey
 from jaxft.models.spec import POST_NORM, Layer, Part, Spec
 from jaxft.problems import raise_problems
 
@@ -96,13 +96,40 @@ class DisentangledLayer(RecomputedLayer):
         return linear(vectors_vd).reshape(-1, self.part.heads, self.part.head_dim)
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """A convolution over so many places of the same text, the middle one of which is the token's own."""
+
+    count: int
+    act: str
+    dropout: float
+
+    def build(self, width):
+        return NeighboursLayer(self, width)
+
+
+class NeighboursLayer(nnx.Module):
+    def __init__(self, part: Neighbours, width: int):
+        self.part, self.act = part, ACTIVATIONS[known_activation(part.act)]
+        self.kernel = param((part.count, width, width), (None, "embed", None))
+        self.bias = param((width,), (None,), "zeros")
+
+    def __call__(self, x_btd, context, key):
+        side, length, dtype = self.part.count // 2, x_btd.shape[1], x_btd.dtype
+        x = jnp.pad(x_btd, ((0, 0), (side, side), (0, 0)))
+        segments = jnp.pad(context.segments, ((0, 0), (side, side)))
+        y = self.bias[...].astype(dtype)
+        for place, kernel in enumerate(self.kernel[...].astype(dtype)):
+            same = segments[:, place : place + length] == context.segments
+            y += jnp.where(same[..., None], x[:, place : place + length], 0) @ kernel
+        return self.act(dropout(y, self.part.dropout, key))
+
+
 def spec(c, **attention) -> Spec:
     """`attention` are fields of its attention in place of the usual ones."""
     c.expect("relative_attention", True, "without relative positions it is BERT")
-    c.expect("conv_kernel_size", 0, "a convolution beside the first layer is not implemented")
     c.expect("embedding_size", c.hidden_size, "embeddings of another width are not implemented")
     c.expect("pooler_hidden_size", c.hidden_size, "it has the model's width in transformers")
-    c.ignore("conv_act", "conv_groups")  # of that convolution
     heads, ln, rate = c.num_attention_heads, LayerNorm(c.layer_norm_eps), c.hidden_dropout_prob
     kinds = frozenset(c.get("pos_att_type", [])) & {"c2p", "p2c"}
     if not kinds:
@@ -124,9 +151,24 @@ def spec(c, **attention) -> Spec:
     }
     part = Disentangled(heads, heads, head_dim, causal=False, **usual | attention)
     layer = Layer(part, Dense(c.intermediate_size, c.hidden_act), ln, POST_NORM, rate)
+    beside = neighbours(c)
+    first = replace(layer, norms=POST_NORM | {"beside_res"}, beside=beside) if beside else layer
     places = positions if c.get("position_biased_input", True) else None
     embed = Embed(c.vocab_size, places, c.type_vocab_size or None, ln, rate)
-    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, None, places, c.initializer_range)
+    layers = (first, *(layer,) * (c.num_hidden_layers - 1))
+    return Spec(c.hidden_size, embed, layers, None, places, c.initializer_range)
+
+
+def neighbours(c) -> Neighbours | None:
+    """What stands beside the first layer of DeBERTa v2; v3 and many others have none."""
+    count = c.get("conv_kernel_size", 0)
+    if count == 0:
+        c.ignore("conv_act", "conv_groups")
+        return None
+    c.expect("conv_groups", 1, "a convolution of channels in groups is not implemented")
+    if count % 2 == 0:
+        raise_problems([f"config.json: conv_kernel_size={count} has no middle, expected an odd number"])
+    return Neighbours(count, c.get("conv_act", "tanh"), c.hidden_dropout_prob)
 
 
 def rows(c) -> list[Row]:
@@ -139,6 +181,8 @@ def rows(c) -> list[Row]:
         Row("embeddings.LayerNorm", "embed.norm", norm),
         Row("encoder.rel_embeddings", "distances.table", embedding),
         Row("encoder.LayerNorm", "distances.norm", norm),
+        Row("encoder.conv.conv", "layers.0.beside", linear),
+        Row("encoder.conv.LayerNorm", "layers.0.norms.beside_res", norm),
         Row(attention + "query_proj", of + "q", linear),
         Row(attention + "key_proj", of + "k", linear),
         Row(attention + "value_proj", of + "v", linear),

@@ -1,23 +1,48 @@
 """Falcon (Almazrouei et al. 2023): attention and MLP side by side, one key head for all queries or for a group of them,
-rotary positions."""
+rotary positions, or in small models scores that fall with the distance."""
 
-from jaxft.models.attention import Attention
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.models.attention import Attention, AttentionLayer
+from jaxft.models.families.bloom import slopes
 from jaxft.models.hf import Family, Fused, Row, architectures, decoder_head, embedding, linear, norm
 from jaxft.models.parts import Dense, Embed, LayerNorm
 from jaxft.models.rotary import read_rotary
 from jaxft.models.spec import Layer, Spec
 
 
+@dataclass(frozen=True)
+class Falling(Attention):
+    """Whose slopes, places and their products are rounded to bfloat16 whatever the model's dtype, and then scaled."""
+
+    def build(self, width):
+        return FallingLayer(self, width)
+
+
+class FallingLayer(AttentionLayer):
+    def lean(self, q_bthd, k_bshd, context, key, at_bk):
+        rounded = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
+        slopes = rounded(jnp.array(self.part.slopes, jnp.float32)).reshape(1, self.part.kv_heads, -1, 1)
+        places = rounded(context.positions[:, None, None, :].astype(jnp.float32))
+        return rounded(slopes * places) * self.part.scores.scale
+
+
 def spec(c):
-    c.expect("alibi", False, "scores that fall with the distance, rounded to bfloat16, are not implemented here")
-    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+    c.ignore("max_position_embeddings")  # neither kind of positions has a table to run out of
     heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
-    attention = Attention(
+    if c.alibi:
+        c.ignore("rope_parameters")
+    attention = (Falling if c.alibi else Attention)(
         heads,
         key_heads(c),
         head_dim,
         causal=True,
-        rotary=read_rotary(c, head_dim),
+        rotary=None if c.alibi else read_rotary(c, head_dim),
+        slopes=slopes(heads) if c.alibi else None,
         bias=frozenset("qkvo" if c.bias else ""),
         dropout=c.attention_dropout,
     )
