@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from jax.extend.random import threefry_2x32
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -16,7 +17,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from jaxft.models import vocabulary
 from jaxft.models.attention import visible
 from jaxft.models.distances import Buckets, toeplitz
-from jaxft.models.dropout import keep_mask, random_words
+from jaxft.models.dropout import keep_mask
 from jaxft.models.families.deberta_v2 import Vectors
 from jaxft.models.parts import gelu
 from jaxft.models.scores import MASKED, Scores, attend, dot_product_attention
@@ -165,10 +166,16 @@ def test_attention_in_half_precision():
         np.testing.assert_allclose(one.astype(np.float32), other, rtol=0, atol=0.02 * np.abs(other).max())
 
 
-def test_random_words_are_those_of_jax():
-    for shape in ((1, 4), (3, 7), (2, 3, 5), (2, 3, 1, 5)):
-        key = jax.random.fold_in(jax.random.key(7), len(shape))
-        assert np.array_equal(random_words(key, shape), jax.random.bits(key, shape, jnp.uint32))
+@pytest.mark.parametrize("shape", [(1, 4), (3, 7), (2, 9, 5), (2, 3, 17, 5)])
+def test_each_quarter_of_a_block_decides_on_an_element(shape):
+    """Sixteen bits of the block (Random123's, as JAX has it) whose number is the place's, for rows 4 i to 4 i + 3."""
+    key, rows = jax.random.fold_in(jax.random.key(7), len(shape)), -(-shape[-2] // 4)
+    count = math.prod(shape[:-2]) * rows * shape[-1]
+    numbers = jnp.concatenate([jnp.zeros(count, jnp.uint32), jnp.arange(count, dtype=jnp.uint32)])
+    words = np.asarray(threefry_2x32(jax.random.key_data(key), numbers)).reshape(2, *shape[:-2], rows, shape[-1])
+    quarters = np.stack([words[0] & 0xFFFF, words[0] >> 16, words[1] & 0xFFFF, words[1] >> 16], -2)
+    expected = quarters.reshape(*shape[:-2], 4 * rows, shape[-1])[..., : shape[-2], :] >= 0.3 * 2**16
+    assert np.array_equal(keep_mask(key, 0.3, shape), expected)
 
 
 def test_dropout_draws_its_bits_once():
@@ -218,9 +225,9 @@ def test_as_many_are_dropped_as_asked(shape, rate):
     assert keep.shape == shape and keep.dtype == bool
     deviation = math.sqrt(rate * (1 - rate) / keep.size)
     assert abs((1 - keep.mean()) - rate) <= 4 * deviation
-    # Neighbours, and the two rows that share a word, know nothing of each other.
+    # Neighbours, and the four rows that share a block, know nothing of each other.
     pairs = [(keep[..., 1:], keep[..., :-1])]
-    pairs += [(keep[..., 1::2, :], keep[..., : shape[-2] - 1 : 2, :])] if shape[-2] > 1 else []
+    pairs += [(keep[..., apart:, :], keep[..., :-apart, :]) for apart in (1, 2, 3) if shape[-2] > apart]
     for one, other in pairs:
         both = (~one & ~other).mean()
         assert abs(both - rate**2) <= 5 * math.sqrt(max(rate**2 * (1 - rate**2), 0) / one.size)

@@ -1,8 +1,4 @@
-"""Dropout, and the random bits that it needs many of.
-
-The bits are those of `jax.random.bits`. JAX on CPU stores all of them after every fourth of the 20 rounds, with which a
-step of MiniLM on 16 x 512 tokens took 6.3 s instead of 4.9 s. Here they are stored once.
-"""
+"""Dropout, and the random bits that it needs many of: of Threefry's 64 a place, a quarter for each of four elements."""
 
 import math
 
@@ -21,37 +17,39 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """Bool of `shape`, False with probability `rate`, to 1 in 131,072: half a random word for each.
+    """Bool of `shape`, False with probability `rate`, to 1 in 131,072; four rows (of the last axis but one) share bits.
 
-    A word serves two rows (of the last axis but one).
+    Of two axes or more and at most 2^34 elements. Sixteen random bits decide on an element.
     """
     *lead, rows, columns = shape
-    words = random_words(key, (*lead, -(-rows // 2), columns))
-    halves = (words[..., None, :] >> jnp.array([[0], [16]], jnp.uint32)) & 0xFFFF
-    return halves.reshape(*lead, -1, columns)[..., :rows, :] >= round(rate * 2**16)
+    fours = keep_bits(key, round(rate * 2**16), (*lead, -(-rows // 4), columns))
+    kept = (fours[..., None, :] & jnp.array([[1], [2], [4], [8]], jnp.uint8)) != 0
+    return kept.reshape(*lead, -1, columns)[..., :rows, :]
 
 
-def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """uint32 of `shape`, two axes or more and at most 2^32 numbers: those of `jax.random.bits(key, shape, jnp.uint32)`.
+def keep_bits(key: jax.Array, dropped: int, shape: tuple[int, ...]) -> jax.Array:
+    """uint8 of `shape`, whose bits 0 to 3 say whether that quarter of the place's random bits is `dropped` or more.
 
-    In two turns of a loop, since what a loop leaves is stored: XLA on CPU would otherwise draw each word anew for both
-    its halves and for every place that reads them: MiniLM's gradient of 16 x 128 tokens took 1.71 s instead of 1.51 s.
+    In two turns of a loop, since what a loop leaves is stored: XLA on CPU would otherwise draw a place's bits anew for
+    each element and each use of it, and MiniLM's gradient of 16 x 128 tokens took 1.71 s instead of 1.51 s.
     """
     *lead, rows, columns = shape
     half = -(-rows // 2)
     piece = (*lead, half, columns)
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
-    def words(first_row):
+    def bits(first_row):
         places = [jax.lax.broadcasted_iota(jnp.uint32, piece, axis) * stride for axis, stride in enumerate(strides)]
-        return threefry(key, sum(places) + first_row * columns)
+        x, y = threefry(key, sum(places) + first_row * columns)
+        quarters = (x & 0xFFFF, x >> 16, y & 0xFFFF, y >> 16)
+        return sum(jnp.where(part >= dropped, 1 << i, 0) for i, part in enumerate(quarters)).astype(jnp.uint8)
 
-    pieces = jax.lax.map(words, jnp.array([0, half], jnp.uint32))
+    pieces = jax.lax.map(bits, jnp.array([0, half], jnp.uint32))
     return jnp.moveaxis(pieces, 0, -3).reshape(*lead, 2 * half, columns)[..., :rows, :]
 
 
-def threefry(key: jax.Array, place: jax.Array) -> jax.Array:
-    """A word for each uint32 number: Threefry-2x32-20 (Salmon et al. 2011, section 4), its two results in one."""
+def threefry(key: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two words for each uint32 number: Threefry-2x32-20 (Salmon et al. 2011, section 4)."""
     first, second = jax.random.key_data(key)
     keys = (first, second, first ^ second ^ PARITY)
     x, y = jnp.zeros_like(place) + keys[0], place + keys[1]
@@ -60,4 +58,4 @@ def threefry(key: jax.Array, place: jax.Array) -> jax.Array:
             x = x + y
             y = x ^ (y << bits | y >> (32 - bits))
         x, y = x + keys[turn % 3], y + keys[(turn + 1) % 3] + jnp.uint32(turn)
-    return x ^ y
+    return x, y
