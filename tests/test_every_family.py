@@ -115,7 +115,7 @@ VARIANTS = {
     "embeddings of the model's width": ("electra", "masked-lm", {"embedding_size": 24}),
     "key heads for groups of queries": ("falcon", "causal-lm", {"new_decoder_architecture": True, "num_kv_heads": 1}),
     "scores that fall with the distance": ("falcon", "causal-lm", {"alibi": True, "bias": True}),
-    "and is rounded": ("falcon", "none", {"alibi": True, "multi_query": False, "num_attention_heads": 12}),
+    "slopes that are rounded": ("falcon", "none", {"alibi": True, "multi_query": False, "num_attention_heads": 12}),
     "one norm for two": ("falcon", "causal-lm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),
     "a key for every query": ("falcon", "causal-lm", {"multi_query": False, "bias": True}),
     "one after the other": ("falcon", "causal-lm", {"parallel_attn": False}),
