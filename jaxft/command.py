@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from jaxft import config_file, overrides
 from jaxft.config import Config
-from jaxft.host_memory import use_huge_pages
+from jaxft.host_memory import tune_allocator
 from jaxft.problems import RunStopped, UserError, near, raise_problems, suggest
 from jaxft.torch_free import without_torch
 
@@ -50,7 +50,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     Config, or None; `args.settings` are the changes to a configuration as they were written. Results belong on stdout;
     logging and messages go to stderr. A UserError, also one that `main` raises, is printed without its traceback.
     """
-    use_huge_pages()
+    tune_allocator()
     _set_environment()
     logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
@@ -68,7 +68,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         sys.exit(2)
     except RunStopped as stopped:
         sys.stdout.flush()
-        print(f"stopped: {stopped}", file=sys.stderr)
+        sys.stderr.write(f"stopped: {stopped}\n")  # as a whole, since other threads may speak as well
         sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -10,17 +10,18 @@ from pathlib import Path
 TUNABLES = "GLIBC_TUNABLES"
 
 
-def use_huge_pages() -> None:
-    """Begin this command anew with memory in pages of 2 MiB, where the C library (glibc) offers them.
+def tune_allocator() -> None:
+    """Begin this command anew with memory in pages of 2 MiB and an arena a processor, where the C library is glibc.
 
     A training step on CPU takes hundreds of MiB anew and gives them back; with pages of 4 KiB the kernel is a fifth of
-    its time busy with them (MiniLM, 16 x 128: 1.23 s a step, and 1.10 s with huge pages). The C library wants to know
+    its time busy with them (MiniLM, 16 x 128: 1.23 s a step, and 1.10 s with huge pages). Of the usual eight arenas a
+    processor each keeps what it has freed (the quick start: 976 MiB, and 931 MiB with one). The C library wants to know
     before it starts. What the user has set there stays.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if sys.platform != "linux" or TUNABLES in os.environ or not getattr(spec, "name", "").startswith("jaxft."):
         return
-    os.environ[TUNABLES] = "glibc.malloc.hugetlb=1"
+    os.environ[TUNABLES] = f"glibc.malloc.hugetlb=1:glibc.malloc.arena_max={os.cpu_count() or 1}"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
