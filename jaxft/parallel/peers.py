@@ -105,7 +105,9 @@ class Peers:
         """End the process from whichever thread; the first one speaks."""
         self.lock.acquire()
         sys.stdout.flush()
-        print(f"stopped: {message}", file=sys.stderr, flush=True)
+        # Not by print, which without buffers writes the end of the line apart: JAX's service may speak between.
+        sys.stderr.write(f"stopped: {message}\n")
+        sys.stderr.flush()
         os._exit(code)
 
 
