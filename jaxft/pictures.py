@@ -67,6 +67,35 @@ def value_figures(targets: np.ndarray, predictions: np.ndarray) -> list[dict]:
     return [scatter("Predicted against true", "true value", "predicted value", np.stack([targets, predictions], 1))]
 
 
+def choice_figures(targets: np.ndarray, scores: np.ndarray, index: np.ndarray) -> list[dict]:
+    """Which choice was right and which was chosen, by number from 0; arrays (choices,) as `choice_metrics` has them."""
+    begins = np.flatnonzero(np.diff(index, prepend=index[:1] - 1))
+    counts = np.diff(begins, append=len(index))
+    place = np.arange(len(index)) - np.repeat(begins, counts)
+    if counts.max() > MATRIX:
+        return []
+    chosen = [int(np.argmax(scores[begin : begin + count])) for begin, count in zip(begins, counts, strict=True)]
+    names = [str(number) for number in range(counts.max())]
+    pairs = confusion(place[targets > 0], np.array(chosen), len(names))
+    return [matrix("Choices", "right choice", "chosen", names, pairs)]
+
+
+def answer_figures(questions: list[str], golds: list[list[str]], given: list[str], f1: np.ndarray) -> list[dict]:
+    """Whether there is an answer and whether one was given, where some have none; and answers that are not right.
+
+    `f1` (questions,) are the scores of the texts `given`, "" for none.
+    """
+    figures, silent = [], np.array([not any(gold) for gold in golds], int)
+    if silent.any():
+        counts = confusion(silent, np.array([not text for text in given], int), 2)
+        figures.append(matrix("Is there an answer?", "in the data", "given", ["an answer", "none"], counts))
+    wrong = np.flatnonzero(f1 < 1.0)
+    drawn = wrong[_evenly(len(wrong), ROWS)] if len(wrong) else wrong
+    rows = [[questions[i], next(filter(None, golds[i]), None), given[i] or None, round(float(f1[i]), 6)] for i in drawn]
+    title = f"Answers that are not quite right: {len(drawn):,} of {len(wrong):,}, of {len(golds):,} questions"
+    return [*figures, table(title, ["question", "expected", "given", "F1"], rows)] if rows else figures
+
+
 def _score_table(title, what, labels, hits, true, found) -> dict:
     """Precision, recall and F1; None where their divisor is 0. Of many labels the commonest."""
     order = np.argsort(-true, kind="stable")[:ROWS]

@@ -415,6 +415,10 @@ def test_a_part_is_judged_as_a_set_of_its_own(bert_tokenizer):
 
     whole, task, encoded = judged(rows, logits)
     assert len(whole.rows) == len(rows) - 1
+    counts, wrong = whole.figures
+    assert np.sum(counts["counts"]) == len(rows) - 1 and np.sum(counts["counts"], 1).tolist() == [4, 3]
+    found = whole.measure(np.arange(len(whole.rows)))["f1"] * (len(rows) - 1)
+    assert len(rows) - 1 - len(wrong["rows"]) + sum(row[3] for row in wrong["rows"]) == pytest.approx(found, abs=1e-5)
     for places in ([0], [1, 3, 3, 0], [*range(len(whole.rows))]):
         alone, _, _ = judged([dict(rows[whole.rows[place]], id=str(at)) for at, place in enumerate(places)], logits)
         assert whole.measure(np.array(places)) == alone.measure(np.arange(len(places)))

@@ -21,7 +21,16 @@ from jaxft.loop import fit as module
 from jaxft.loop import report
 from jaxft.loop.fit import fit
 from jaxft.loop.report import Report, read_lines, write
-from jaxft.pictures import MATRIX, POINTS, ROWS, class_figures, label_figures, value_figures
+from jaxft.pictures import (
+    MATRIX,
+    POINTS,
+    ROWS,
+    answer_figures,
+    choice_figures,
+    class_figures,
+    label_figures,
+    value_figures,
+)
 from jaxft.problems import RunStopped
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.mlm import MaskedLM
@@ -273,6 +282,31 @@ def test_figures():
     found = np.array([row[1:] for row in table["rows"]])
     expected = [support, np.bincount(few[1], minlength=MATRIX), precision, recall, f1]
     np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-6)
+
+
+def test_figures_of_choices():
+    """Questions of two to five choices, each with a number of its own."""
+    rng = np.random.default_rng(0)
+    scores = [rng.standard_normal(count) for count in rng.integers(2, 6, 50)]
+    right = [rng.integers(len(some)) for some in scores]
+    marks = np.concatenate([np.eye(len(some))[number] for some, number in zip(scores, right, strict=True)])
+    index = np.repeat(rng.permutation(50), [len(some) for some in scores])
+    (found,) = choice_figures(marks, np.concatenate(scores), index)
+    expected = sklearn.confusion_matrix(right, [some.argmax() for some in scores], labels=range(5))
+    assert found["counts"] == expected.tolist() and found["names"] == ["0", "1", "2", "3", "4"]
+    assert choice_figures(np.eye(MATRIX + 1)[0], np.zeros(MATRIX + 1), np.zeros(MATRIX + 1, int)) == []
+
+
+def test_figures_of_answers():
+    questions, golds = ["who?", "where?", "when?", "why?"], [["the cat", "cat"], [], [], ["rain"]]
+    given, f1 = ["cat", "here", "", ""], np.array([1.0, 0.0, 1.0, 0.0])
+    matrix, table = answer_figures(questions, golds, given, f1)
+    assert matrix["names"] == ["an answer", "none"] and matrix["counts"] == [[1, 1], [1, 1]]
+    assert table["rows"] == [["where?", None, "here", 0.0], ["why?", "rain", None, 0.0]]
+    assert table["title"].endswith("2 of 2, of 4 questions")
+    assert answer_figures(questions[:1], golds[:1], given[:1], f1[:1]) == []
+    (many,) = answer_figures(["who?"] * 500, [["x"]] * 500, ["y"] * 500, np.zeros(500))
+    assert len(many["rows"]) == ROWS and many["title"].endswith("100 of 500, of 500 questions")
 
 
 def test_a_run_that_stops(tiny_bert, tmp_path, one_device):

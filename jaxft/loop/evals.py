@@ -47,7 +47,8 @@ def judged(task, sums: dict[str, Mean], kept: dict[str, np.ndarray], judge: Call
     numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, kept)}
     units = judge(kept) if judge is not None else None
     more = units.measure(np.arange(len(units.rows))) if units else {}
-    return Evaluation(numbers | more, task.picture(kept) if hasattr(task, "picture") else [], units)
+    figures = task.picture(kept) if hasattr(task, "picture") else []
+    return Evaluation(numbers | more, [*figures, *(units.figures if units else ())], units)
 
 
 def _take(results, sums, kept) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.metrics.units import Units
+from jaxft.pictures import answer_figures
 from jaxft.problems import raise_problems, shown
 from jaxft.spans import choose, squad_metrics, squad_scores, trimmed
 from jaxft.tasks.base import Setting, fault_problems
@@ -121,7 +122,9 @@ class Answer:
         def measure(drawn):
             return squad_metrics(scores.take(drawn), threshold)
 
-        return Units(np.array([number for number, _, _ in asked], np.int64), measure, files)
+        questions = ["" if row[self.question] is None else str(row[self.question]) for _, row, _ in asked]
+        figures = answer_figures(questions, golds, given, np.where(no_answer <= threshold, *scores.f1.T))
+        return Units(np.array([number for number, _, _ in asked], np.int64), measure, files, tuple(figures))
 
     def _names(self, rows) -> list[str]:
         names = [str(row.get(self.id, number)) for number, row in enumerate(rows)]

@@ -5,6 +5,7 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean, choice_metrics
+from jaxft.pictures import choice_figures
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.base import Setting, as_parts, encode_texts
 from jaxft.tasks.shares import log_shares
@@ -62,6 +63,9 @@ class Choose:
 
     def summarise(self, sums, kept):
         return choice_metrics(kept["targets"], kept["logits"], kept["index"])
+
+    def picture(self, kept):
+        return choice_figures(kept["targets"], kept["logits"], kept["index"])
 
     def _number(self, row: dict, count: int) -> int | None:
         """Which of `count` choices is right; None for a row without label."""
