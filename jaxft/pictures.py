@@ -88,7 +88,7 @@ def answer_figures(questions: list[str], golds: list[list[str]], given: list[str
     figures, silent = [], np.array([not any(gold) for gold in golds], int)
     if silent.any():
         counts = confusion(silent, np.array([not text for text in given], int), 2)
-        figures.append(matrix("Is there an answer?", "in the data", "given", ["an answer", "none"], counts))
+        figures.append(matrix("Presence of an answer", "in the data", "given", ["an answer", "none"], counts))
     wrong = np.flatnonzero(f1 < 1.0)
     drawn = wrong[_evenly(len(wrong), ROWS)] if len(wrong) else wrong
     rows = [[questions[i], next(filter(None, golds[i]), None), given[i] or None, round(float(f1[i]), 6)] for i in drawn]
