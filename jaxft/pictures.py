@@ -90,7 +90,7 @@ def answer_figures(questions: list[str], golds: list[list[str]], given: list[str
         counts = confusion(silent, np.array([not text for text in given], int), 2)
         figures.append(matrix("Presence of an answer", "in the data", "given", ["an answer", "none"], counts))
     wrong = np.flatnonzero(f1 < 1.0)
-    drawn = wrong[_evenly(len(wrong), ROWS)] if len(wrong) else wrong
+    drawn = wrong[_evenly(len(wrong), ROWS)]
     rows = [[questions[i], next(filter(None, golds[i]), None), given[i] or None, round(float(f1[i]), 6)] for i in drawn]
     title = f"Answers that are not quite right: {len(drawn):,} of {len(wrong):,}, of {len(golds):,} questions"
     return [*figures, table(title, ["question", "expected", "given", "F1"], rows)] if rows else figures

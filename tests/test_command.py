@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 
 from jaxft import command
 from jaxft.config import load_config, save_config
+from jaxft.host_memory import tune_allocator
 from jaxft.overrides import parse as read
 from jaxft.problems import UserError
 
@@ -283,6 +285,25 @@ def test_exit_codes(tmp_path, argument, code, out, error):
     assert done.returncode == code
     assert out in done.stdout and bool(out) == bool(done.stdout)
     assert done.stderr.endswith(error) and ("Traceback" in done.stderr) == (argument == "--do=bug")
+
+
+def test_a_command_begins_anew_with_a_tuned_allocator(monkeypatch):
+    """Once, in a command of jaxft alone, and not where the user has set something."""
+    begun, main = [], sys.modules["__main__"]
+    monkeypatch.setattr(os, "execv", lambda *command: begun.append(command))
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "jaxft.train", "--help"])
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    monkeypatch.setattr(main, "__spec__", SimpleNamespace(name="pytest"))
+    tune_allocator()
+    assert begun == []
+    monkeypatch.setattr(main, "__spec__", SimpleNamespace(name="jaxft.train"))
+    tune_allocator()
+    assert begun == [(sys.executable, [sys.executable, "-m", "jaxft.train", "--help"])]
+    assert os.environ["GLIBC_TUNABLES"] == f"glibc.malloc.hugetlb=1:glibc.malloc.arena_max={os.cpu_count()}"
+    tune_allocator()
+    assert len(begun) == 1
 
 
 def test_messages_go_to_what_stderr_is_then(monkeypatch):

@@ -567,6 +567,12 @@ def test_a_sum_of_all_layers(tmp_path):
         jaxft.load(str(tmp_path))
 
 
+def test_a_convolution_without_a_middle(tmp_path):
+    make("deberta_v2", "none", tmp_path, conv_kernel_size=4)
+    with pytest.raises(UserError, match="conv_kernel_size=4 has no middle, expected an odd number"):
+        jaxft.load(str(tmp_path))
+
+
 def test_distances_that_nothing_reads(tmp_path):
     make("deberta_v2", "none", tmp_path, pos_att_type=[])
     with pytest.raises(UserError, match="pos_att_type names neither c2p nor p2c"):

@@ -127,6 +127,7 @@ class Rows(Sequence):
         return self._read(number, number + 1)[0]
 
     def first(self, limit: int | None) -> "Rows":
+        """So many rows from the start, or as many as there are; None: all."""
         count = self._count if limit is None else min(limit, self._count)
         return Rows(self.name, self.columns, self.classes, count, self._read)
 

@@ -18,8 +18,8 @@ from jaxft.config import Save
 
 log = logging.getLogger("jaxft")
 
-# Of an array that several devices hold, each writes a share. XLA compiles a slice for every share, 0.04 s each on CPU,
-# so only arrays of which a share has so many bytes are cut.
+# Of an array that several devices hold, each writes a share, if a share has so many bytes. XLA compiles a slice for
+# every share: with all arrays cut, the first save of 24 small ones on eight devices took 7.6 s instead of 0.04 s.
 SHARE = 2**24
 
 
