@@ -401,7 +401,7 @@ def test_a_part_is_judged_as_a_set_of_its_own(bert_tokenizer):
     rows += [{**asked(CONTEXTS[0], "the cat", start=0), "answers": None}]
 
     def judged(rows, logits):
-        task, encoded = encoded_of(rows, bert_tokenizer, null_threshold=0.5)
+        task, encoded = encoded_of(rows, bert_tokenizer, null_threshold=-6.7)
         used = [encoded[i]["weights"] > 0 for i in range(len(encoded))]
         given = [logits(rows[encoded.source[i]], encoded[i])[mask] for i, mask in enumerate(used)]
         index = np.concatenate([np.full(mask.sum(), i) for i, mask in enumerate(used)])
