@@ -1,9 +1,13 @@
 """Tiny models and tokenizers that the tests share. Every parameter is perturbed, so that none is 0 or 1 by accident."""
 
+import itertools
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
+from collections import Counter
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # progress bars
@@ -51,12 +55,35 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(item.name if name == "test_every_family" else name))
 
 
+def pieces_of(words, size, inner="") -> dict[str, int]:
+    """Letters, then what joining the most frequent pair of pieces, again and again, makes; each with its count.
+
+    As WordPieceTrainer does, which breaks ties by the order in a hash table: another vocabulary in every run.
+    """
+    parts = [[word[0], *(inner + letter for letter in word[1:])] for word in words]
+    found = dict(sorted(Counter(itertools.chain(*parts)).items()))
+    while len(found) < size:
+        pairs = Counter(itertools.chain(*map(itertools.pairwise, parts)))
+        if not pairs:
+            break
+        first, second = min(pairs, key=lambda pair: (-pairs[pair], len("".join(pair)), pair))
+        made = first + second.removeprefix(inner)
+        found[made] = pairs[first, second]
+        for part in parts:
+            for at in range(len(part) - 1, 0, -1):
+                if part[at - 1 : at + 1] == [first, second]:
+                    part[at - 1 : at + 1] = [made]
+    return found
+
+
 def wordpiece(texts=TEXTS, vocabulary=120) -> transformers.PreTrainedTokenizerFast:
     """Lower-case WordPiece with BERT's layout; [PAD] is 0."""
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())
+    pieces = [*SPECIAL, *pieces_of(words, vocabulary - len(SPECIAL), "##")]
+    known = {piece: number for number, piece in enumerate(pieces)}
+    made = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL))
     made.decoder = decoding.WordPiece()
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -67,6 +94,14 @@ def wordpiece(texts=TEXTS, vocabulary=120) -> transformers.PreTrainedTokenizerFa
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made, **names, model_input_names=["input_ids", "token_type_ids", "attention_mask"]
     )
+
+
+def unigram_model(texts, size, special) -> models.Unigram:
+    """A SentencePiece model of `size` pieces, the special ones first; a piece's score is its share's logarithm."""
+    words = re.findall(r"\u2581?\w+|[^\w\s]", "".join("\u2581" + word for word in " ".join(texts).split()))
+    found = pieces_of(words, size - len(special))
+    scores = [(piece, math.log(count / sum(found.values()))) for piece, count in found.items()]
+    return models.Unigram([*((token, 0.0) for token in special), *scores], unk_id=special.index("<unk>"))
 
 
 def byte_bpe(bos=None, eos="<|endoftext|>", texts=TEXTS, vocabulary=125) -> transformers.PreTrainedTokenizerFast:

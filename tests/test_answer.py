@@ -13,7 +13,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, wordpiece
+from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, unigram_model, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,12 +44,10 @@ CONTEXTS = [" ".join(TEXTS), " ".join([STRANGE] * 4), STRANGE, "short", ""]
 
 def unigram(side="left") -> transformers.PreTrainedTokenizerFast:
     """SentencePiece's kind, laid out as XLNet has it: the classification token last, padding first."""
-    made = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    special = ["<pad>", "<unk>", "<cls>", "<sep>"]
+    made = tokenizers.Tokenizer(unigram_model([*TEXTS, STRANGE], 160, special))
     made.normalizer = tokenizers.normalizers.NFKC()
     made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    special = ["<pad>", "<unk>", "<cls>", "<sep>"]
-    trainer = tokenizers.trainers.UnigramTrainer(vocab_size=160, special_tokens=special, unk_token="<unk>")
-    made.train_from_iterator([*TEXTS, STRANGE], trainer)
     made.post_processor = tokenizers.processors.TemplateProcessing(
         single="$A:0 <sep>:0 <cls>:2",
         pair="$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2",

@@ -360,6 +360,11 @@ def curve(model, batches, loss_of) -> list[float]:
     return losses
 
 
+def falls(losses) -> bool:
+    """Batches of four differ by more than twenty steps teach, hence means of five."""
+    return np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
 def test_twenty_steps_of_words_and_sentences(pretraining_bert, corpus, one_device):
     """Loss of masked words plus that of pairs, each a mean: as BertForPreTraining has it (1e-3 asked)."""
 
@@ -373,7 +378,7 @@ def test_twenty_steps_of_words_and_sentences(pretraining_bert, corpus, one_devic
     model = transformers.BertForPreTraining.from_pretrained(pretraining_bert).eval()
     losses = curve(model, [batch for batch, _ in ours], loss_of)
     found = [float(sums["loss"].value()) for _, sums in ours]
-    assert found == pytest.approx(losses, abs=1e-4) and losses[-1] < losses[0]
+    assert found == pytest.approx(losses, abs=1e-4) and falls(losses)
     parts = ours[0][1]
     assert found[0] == pytest.approx(parts["word_loss"].value() + parts["pair_loss"].value(), rel=1e-6)
 
@@ -406,7 +411,7 @@ def test_twenty_steps_of_replaced_tokens(detector, corpus, one_device):
     model = transformers.ElectraForPreTraining.from_pretrained(detector).eval()
     losses = curve(model, [batch for batch, _ in ours], loss_of)
     assert [float(sums["loss"].value()) for _, sums in ours] == pytest.approx(losses, abs=1e-4)
-    assert losses[-1] < losses[0]
+    assert falls(losses)
 
 
 @pytest.fixture(scope="module")
@@ -446,7 +451,7 @@ def test_twenty_steps_of_encoder_and_decoder(task, tiny_t5, tiny_bart, corpus, o
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
     losses = curve(model, [batch for batch, _ in ours], loss_of)
     assert [float(sums["loss"].value()) for _, sums in ours] == pytest.approx(losses, abs=1e-4)
-    assert losses[-1] < losses[0]
+    assert falls(losses)
     in_rows = steps_of(configured(directory, task, corpus, rows=Pack(length=90)), 2)
     packed = [sums["loss"].value() for _, sums in in_rows]
     assert packed == pytest.approx([sums["loss"].value() for _, sums in ours[:2]], rel=1e-5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, variant, wordpiece
+from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, unigram_model, variant, wordpiece
 from seqeval.metrics import f1_score
 from seqeval.metrics.sequence_labeling import get_entities
 from sklearn import metrics as sklearn
@@ -41,12 +41,8 @@ LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
 def unigram(scheme="always") -> transformers.PreTrainedTokenizerFast:
     """As SentencePiece makes them: a text's space is a letter of the piece behind it."""
-    made = Tokenizer(models.Unigram())
+    made = Tokenizer(unigram_model(TEXTS, 90, ["<pad>", "</s>", "<unk>"]))
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    special = ["<pad>", "</s>", "<unk>"]
-    made.train_from_iterator(
-        TEXTS, trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>", show_progress=False)
-    )
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
