@@ -344,12 +344,20 @@ def test_a_step_runs_what_was_compiled_in_the_memory_of_the_state(tiny_bert, one
             compiled.append(more.get("fun_name"))
 
     with jax.set_mesh(built.mesh):
-        state, batch = plan.initial_state(trained), built.put(random_batch(4, 8, 120, False))
-        plan.compile(state, frozen, batch)
         jax.monitoring.register_event_duration_secs_listener(listen)
-        plan.step()(state, frozen, batch)
+        state, batch = plan.initial_state(trained), built.put(random_batch(4, 8, 120, False))
+        assert compiled == ["jit(init_fn)"]  # the optimizer's
+        plan.compile(state, frozen, batch)
+        compiled.clear()
+        memory = addresses(state.params)
+        after, _ = plan.step()(state, frozen, batch)
     assert compiled == []
     assert all(x.is_deleted() for x in jax.tree.leaves((state.params, state.opt)))
+    assert addresses(after.params) == memory
+
+
+def addresses(params) -> dict[str, int]:
+    return {path: value.unsafe_buffer_pointer() for path, value in params.items()}
 
 
 def products(function, *arguments):

@@ -5,6 +5,7 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxft.loop.build import Built
@@ -35,10 +36,11 @@ class Training:
     def initial_state(self, params: Params) -> TrainState:
         """Takes the parameters out of `params`: into memory of their own, which a step can reuse. Memory that was
         filled by the host (models/load.py) cannot be, and the first step would hold everything twice."""
-        params = {path: jnp.copy(params.pop(path)) for path in list(params)}
+        own = partial(jax.device_put, may_alias=False)  # unlike jnp.copy, it compiles nothing: 0.3 s, 30 MiB
+        params = {path: own(params.pop(path), place) for path, place in self.placements.params.items()}
         opt = jax.jit(self.tx.init, out_shardings=self.placements.opt)(params)
-        zero = jax.device_put(jnp.int32(0), self.built.replicated)
-        return TrainState(zero, jnp.copy(zero), params, opt)
+        zeros = [own(np.int32(0), self.built.replicated) for _ in range(2)]
+        return TrainState(*zeros, params, opt)
 
     def step(self):
         """(state, frozen, batch) -> (state, metrics), not to be jitted again; donates the state, pins all results."""
