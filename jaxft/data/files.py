@@ -168,7 +168,7 @@ def _kind(value) -> str:
 
 
 def _parquet(path: str, quote) -> pa.Table:
-    return _whole(pa.parquet.read_table(_buffer(path), page_checksum_verification=True), path)
+    return _whole(pa.parquet.ParquetFile(_buffer(path), page_checksum_verification=True).read(), path)
 
 
 def _arrow(path: str, quote) -> pa.Table:
