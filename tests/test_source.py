@@ -11,8 +11,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jaxft.data import Data
+from jaxft.data import Data, tables
 from jaxft.data.source import as_rows
 from jaxft.problems import UserError
 
@@ -193,6 +195,25 @@ for name in ("a.csv", "a.jsonl", "a.parquet"):
 assert not {{"datasets", "pandas", "torch", "tensorflow"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=os.getcwd())
+
+
+@given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]))), st.integers(0, 40))
+def test_columns_of_text_are_as_arrow_makes_them(values, most):
+    """Also those that are too large for one array."""
+    rows = [{"t": value} for value in values]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "LARGEST", most)
+        found = tables.table_of(iter(rows), "a file", {"t": pa.string()})
+    found.validate(full=True)
+    assert found.to_pylist() == rows
+
+
+def test_more_text_than_one_array_holds(monkeypatch):
+    made, array = [], pa.array
+    monkeypatch.setattr(pa, "array", lambda values, **more: made.append(values) or array(values, **more))
+    for most, by_arrow in ((4, False), (3, True)):
+        monkeypatch.setattr(tables, "LARGEST", most)
+        assert tables.table_of(iter([{"t": "ab"}, {"t": "\u00e9"}]), "a file").num_rows == 2 and bool(made) == by_arrow
 
 
 def test_lists_of_numbered_classes(tmp_path):

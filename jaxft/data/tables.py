@@ -5,11 +5,13 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pyarrow as pa
 
 from jaxft.problems import UserError, shown
 
 PIECE = 10_000  # rows that are python objects at a time
+LARGEST = 2**31 - 1  # bytes of the texts in one array of Arrow's, whose offsets are int32
 
 
 def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | None = None) -> pa.Table:
@@ -95,9 +97,13 @@ def _array(values: list, kind) -> pa.Array:
     kinds = set(map(type, values))
     if str not in kinds or not kinds <= {str, type(None)} or kind not in (None, pa.string()):
         return pa.array(values, type=kind)
-    builder = pa.lib.StringBuilder()
-    builder.append_values(values)
-    return builder.finish()
+    texts = [(value or "").encode() for value in values]
+    ends = np.cumsum([0, *map(len, texts)])
+    if ends[-1] > LARGEST:
+        return pa.array(values, type=kind)  # which makes several arrays of it
+    known = np.packbits([value is not None for value in values], bitorder="little")
+    buffers = map(pa.py_buffer, (known, ends.astype(np.int32), b"".join(texts)))
+    return pa.Array.from_buffers(pa.string(), len(values), list(buffers))
 
 
 def _wrong(values: list, kind) -> Exception | None:
