@@ -207,4 +207,7 @@ def test_the_command(tiny_bert, tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["load"]["jaxft"]["seconds"] > 0 and report["load"]["transformers"]["seconds"] > 0
-    assert report["load"]["ratio"].keys() == {"seconds", "again_seconds", "peak_bytes"} and "train" not in report
+    times = {"seconds", "again_seconds", "read_seconds", "read_again_seconds"}
+    assert report["load"]["ratio"].keys() == times | {"peak_bytes"} and "train" not in report
+    for side in ("jaxft", "transformers"):
+        assert report["load"][side]["read_seconds"] > report["load"][side]["seconds"]

@@ -7,6 +7,8 @@ SHOWN = {
     "step_seconds": ("step", "{:,.0f} ms", 1e3),
     "seconds": ("time", "{:,.2f} s", 1),
     "again_seconds": ("the same again", "{:,.2f} s", 1),
+    "read_seconds": ("until all of it was read once", "{:,.2f} s", 1),
+    "read_again_seconds": ("the same again", "{:,.2f} s", 1),
     "useful_tokens_per_second": ("useful tokens/s", "{:,.0f}", 1),
     "padded_tokens_per_second": ("tokens/s with padding", "{:,.0f}", 1),
     "useful_share": ("useful", "{:.1f}%", 100),

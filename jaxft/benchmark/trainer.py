@@ -26,12 +26,23 @@ CLASSES = {
 
 
 def measure_load(job: Job, folder: Path) -> dict:
-    def once() -> float:
+    def once() -> tuple[float, float]:
         begin = time.perf_counter()
-        CLASSES[job.head].from_pretrained(job.model)
-        return time.perf_counter() - begin
+        model = CLASSES[job.head].from_pretrained(job.model)
+        loaded = time.perf_counter() - begin
+        for value in model.parameters():
+            value.detach().numpy().sum()
+        return loaded, time.perf_counter() - begin
 
-    return {"seconds": once(), "peak_bytes": peak_bytes(), "again_seconds": once()}
+    (seconds, read), peak = once(), peak_bytes()
+    again, read_again = once()
+    return {
+        "seconds": seconds,
+        "again_seconds": again,
+        "read_seconds": read,
+        "read_again_seconds": read_again,
+        "peak_bytes": peak,
+    }
 
 
 def measure_train(job: Job, folder: Path) -> dict:
