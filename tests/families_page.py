@@ -51,8 +51,7 @@ def page() -> str:
     for family in FAMILIES:
         marks = ["yes" if head in heads_of(family) else "" for head in heads]
         lines.append(f"| `{model_type(family)}` | {what(family)} | {' | '.join(marks)} |")
-    lacking = {head: [model_type(family) for family, gap in KNOWN_GAPS.items() if head in gap] for head in heads}
-    gaps = "; ".join(f"{head} of {', '.join(names)}" for head, names in lacking.items() if names)
+    gaps = "; ".join(f"{head} of {model_type(family)}, {why}" for (family, head), why in KNOWN_GAPS.items())
     tested = sorted(VARIANTS.items(), key=lambda item: item[1][0])
     variants = "\n".join(f"- `{model_type(family)}`: {name}" for name, (family, _, _) in tested)
     return TEXT.format(families="\n".join(lines), gaps=gaps, schemes=", ".join(SCHEMES), variants=variants)

@@ -71,7 +71,7 @@ class Classifier:
     pooler: Pooler | None = None
     bias: bool = True
     dropout: float = 0.0
-    mean: bool = False  # it reads the mean over each text, not the position itself
+    mean: int | None = None  # it reads the mean over each text from this place on, not one place
 
     def build(self, width, vocab):
         return ClassifierLayer(self, width, vocab)

@@ -7,6 +7,7 @@ put in later, from a checkpoint or from `initial` (models/params.py). Letters in
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,10 +69,14 @@ def read(x_btd: jax.Array, at_bk: jax.Array | None) -> jax.Array:
     return x_btd if at_bk is None else jnp.take_along_axis(x_btd, at_bk[..., None], axis=1)
 
 
-def averaged(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array) -> jax.Array:
-    """The mean over the text that each position `at` is in: (batch, slots, width), float32."""
+def averaged(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_bt: jax.Array | None = None):
+    """The mean over the text that each position `at` is in: (batch, slots, width), float32.
+
+    `counts` (batch, length) says which positions belong to means; None: all.
+    """
     mine = jnp.take_along_axis(segments_bt, at_bk, 1)
-    inside = (segments_bt[:, None, :] == mine[:, :, None]).astype(x_btd.dtype)
+    inside = segments_bt[:, None, :] == mine[:, :, None]
+    inside = (inside if counts_bt is None else inside & counts_bt[:, None, :]).astype(x_btd.dtype)
     total = jnp.einsum("bkt,btd->bkd", inside, x_btd, preferred_element_type=jnp.float32)
     return total / jnp.sum(inside, -1, keepdims=True, dtype=jnp.float32)
 
@@ -276,3 +281,16 @@ class EmbedLayer(nnx.Module):
         if self.project is not None and not self.part.project.first:
             x = self.project(x)
         return shard(x, "batch", None, None)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A part that a checkpoint has and that neither computes nor trains, since the side that it reads is not there."""
+
+    part: Any  # of spec.Part
+
+    def build(self, width: int):
+        module = self.part.build(width)
+        for variable in jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable)):
+            variable.set_metadata("fixed", True)
+        return module

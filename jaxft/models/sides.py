@@ -1,27 +1,12 @@
 """One side of an encoder-decoder without the other, for heads that stand on it alone."""
 
-from dataclasses import dataclass, replace
-
-import jax
-from flax import nnx
+from dataclasses import replace
 
 from jaxft.models.hf import Entry, Family, Row, embedding
-from jaxft.models.spec import Part, Spec
+from jaxft.models.parts import Idle
+from jaxft.models.spec import Spec
 
 ENCODER = "encoder."  # what an encoder's parameters are called where it stands before a decoder
-
-
-@dataclass(frozen=True)
-class Idle:
-    """A part that a checkpoint has and that neither computes nor trains: attention to an encoder that is not there."""
-
-    part: Part
-
-    def build(self, width):
-        module = self.part.build(width)
-        for variable in jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable)):
-            variable.set_metadata("fixed", True)
-        return module
 
 
 def sided(family: Family, c, kind: str) -> tuple[Spec, list[Row], frozenset[str]]:

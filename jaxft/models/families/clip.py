@@ -1,9 +1,16 @@
-"""CLIP (Radford et al. 2021): a pre-norm decoder of texts beside a ViT; the head compares what they say."""
+"""CLIP (Radford et al. 2021): a pre-norm decoder of texts beside a ViT; the head compares what they say.
+
+Or the ViT alone, and a head that reads the mean of an image's patches.
+"""
+
+from dataclasses import dataclass
+
+from flax import nnx
 
 from jaxft.models.attention import Attention
-from jaxft.models.heads import Contrast
+from jaxft.models.heads import Classifier, ClassifierLayer, Contrast
 from jaxft.models.hf import Family, Patched, Row, architectures, embedding, linear, norm, tensor
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.parts import Dense, Embed, Idle, LayerNorm
 from jaxft.models.signals import Patches
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
@@ -67,13 +74,33 @@ def tower(theirs: str, ours: str) -> list[Row]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfPatches(Classifier):
+    """Scores of an image; `idle` is the norm of the vector for the whole of it, which checkpoints have all the same."""
+
+    idle: LayerNorm
+
+    def build(self, width, vocab):
+        return OfPatchesLayer(self, width, vocab)
+
+
+class OfPatchesLayer(ClassifierLayer):
+    def __init__(self, part: OfPatches, width: int, vocab: int):
+        super().__init__(part, width, vocab)
+        self.norm: nnx.Module = Idle(part.idle).build(width)
+
+
 def head(c, kind: str, classes: int):
     image = c.part("vision_config")
-    part = Contrast(c.projection_dim, image.hidden_size, LayerNorm(image.layer_norm_eps), c.logit_scale_init_value)
+    ln, behind = LayerNorm(image.layer_norm_eps), Row("vision_model.post_layernorm", "head.norm", norm)
+    if kind == "image-classification":
+        c.ignore("projection_dim", "logit_scale_init_value")
+        return OfPatches(classes, mean=1, idle=ln), [Row("classifier", "head.out", linear), behind], {}
+    part = Contrast(c.projection_dim, image.hidden_size, ln, c.logit_scale_init_value)
     rows = [
         Row("text_projection", "head.text", linear),
         Row("visual_projection", "head.image", linear),
-        Row("vision_model.post_layernorm", "head.norm", norm),
+        behind,
         Row("logit_scale", "head.scale", tensor),
     ]
     return part, rows, {}
@@ -81,9 +108,11 @@ def head(c, kind: str, classes: int):
 
 FAMILY = Family(
     "",
-    architectures("CLIP", "none"),
+    architectures("CLIP", "none image-classification"),
     spec,
     rows,
     head,
     buffers=(r"(text|vision)_model\.embeddings\.position_ids",),
+    other_heads=(r"(text|visual)_projection\.weight", "logit_scale", r"classifier\..*"),
+    sides=(("image-classification", "encoder", None),),
 )
