@@ -13,7 +13,8 @@ def main(flags):
 
     from jaxft.api import load
     from jaxft.output_file import check_output
-    from jaxft.proof.compare import ask, compare, read_reference
+    from jaxft.proof.compare import compare, read_reference
+    from jaxft.proof.question import ask
     from jaxft.proof.verdict import conclude, texts_in
 
     check_output(flags.write)

@@ -21,7 +21,7 @@ from jaxft.data import Data, Pad
 from jaxft.loop.build import build, length_problems
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.problems import UserError
-from jaxft.proof.compare import ask
+from jaxft.proof.question import ask
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 
@@ -129,8 +129,8 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
         write_answers(ours, [{"text": "a"}, {"text": "b"}], ["text"], 2, str(tmp_path / "out.jsonl"))
     with pytest.raises(UserError, match="predict reads texts, but this model takes pixel_values"):
         jaxft.load(str(tmp_path / "vit"), head="none").predict(["a text"])
-    with pytest.raises(UserError, match="parity compares models that read texts; this one takes pixel_values"):
-        ask(ours, [])
+    with pytest.raises(UserError, match="--input has texts, and this model reads pixel_values"):
+        ask(ours, ["a text"])
     (tmp_path / "d.csv").write_text("text,label\na,b\n")
     data = Data(path=str(tmp_path / "d.csv"))
     with pytest.raises(UserError, match="takes pixel_values: there are tasks for models that read texts only"):

@@ -1,26 +1,20 @@
 """jaxft's side of a proof: the texts of a reference, padded on either side in one batch, and what differs."""
 
 import dataclasses
-import json
-import subprocess
-import sys
-import tempfile
-from importlib.util import find_spec
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxft.api import LoadedModel
-from jaxft.models.heads import READ_AGAIN, TEXT_LEVEL
+from jaxft.models.heads import TEXT_LEVEL
 from jaxft.models.model import Model
 from jaxft.models.params import bind, trainable
 from jaxft.models.save import named_tensors
 from jaxft.models.spec import Spec
-from jaxft.problems import RunStopped, UserError, raise_problems
+from jaxft.problems import UserError, raise_problems
 
-LENGTHS = (13, 9, 2, 8)  # tokens of the random texts
+READ = (".tokens", ".signal")  # what a reference calls that which the model reads
 TOLERANCES = {"hidden": 1e-5, "logits": 1e-5, "loss": 1e-5, "gradient": 1e-4}
 
 
@@ -37,54 +31,6 @@ class Check:
         return self.difference <= self.tolerance  # and so not where it is NaN
 
 
-def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.ndarray]:
-    """A reference (proof/reference.py) for random texts and the given ones, made by PyTorch in a process of its own."""
-    if find_spec("torch") is None:
-        raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
-    if (argument := model.arch.spec.source.embed.argument) != "input_ids":
-        raise_problems([f"parity compares models that read texts; this one takes {argument}"])
-    if model.arch.kind != "none":
-        raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
-    job = _job(model, texts, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        file, output = Path(folder) / "job.json", Path(folder) / "reference.npz"
-        file.write_text(json.dumps(job))
-        command = [sys.executable, "-m", "jaxft.proof.reference", str(file), str(output)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RunStopped(f"PyTorch's side ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
-        return read_reference(output)
-
-
-def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
-    """What PyTorch's side needs to know: random texts and the given ones among it."""
-    rng, limit = np.random.default_rng(seed), model.arch.spec.max_positions or max(LENGTHS)
-    config = model.pretrained.reader
-    # By the padding token transformers finds in some families the end of a text, in others by its last token.
-
-    def ordinary(spec: Spec) -> np.ndarray:
-        return np.setdiff1d(np.arange(spec.embed.vocab), [config.get("pad_token_id", 0)])
-
-    random = [rng.choice(ordinary(model.arch.spec.source), min(length, limit)).tolist() for length in LENGTHS]
-    given = [model.tokenizer(text, truncation=True, max_length=model.longest)["input_ids"] for text in texts]
-    job = {
-        "directory": str(model.pretrained.directory),
-        "head": model.arch.kind,
-        "architecture": model.pretrained.family.architectures[model.arch.kind],
-        "texts": random + given,
-        "seed": seed,
-    }
-    if model.arch.spec.encoder is None:
-        return job
-    for text in random:
-        text[-1] = config.get("eos_token_id", text[-1])
-    if model.arch.kind not in READ_AGAIN:
-        job["decoder_texts"] = [
-            rng.choice(ordinary(model.arch.spec), 1 + len(text) // 2).tolist() for text in job["texts"]
-        ]
-    return job
-
-
 def read_reference(file) -> dict[str, np.ndarray]:
     """The arrays of a file that `parity --write` has left; raises UserError for any other."""
     try:
@@ -92,8 +38,9 @@ def read_reference(file) -> dict[str, np.ndarray]:
             found = dict(arrays)
     except Exception as error:  # Whatever numpy and zipfile make of another file.
         raise UserError(f"{file} is no reference ({type(error).__name__}: {error})") from None
-    numbers = {name.partition(".")[0] for name in found if name.endswith(".tokens")} or {"0"}
-    needed = {"head", "loss"} | {f"{number}.{key}" for number in numbers for key in ("tokens", "hidden", "targets")}
+    numbers = {name.partition(".")[0] for name in found if name.endswith(READ)} or {"0"}
+    needed = {"head", "loss"} | {f"{number}.{key}" for number in numbers for key in ("hidden", "targets")}
+    needed |= {"0.tokens"} - {name.replace("signal", "tokens") for name in found}
     problems = [f"{file} is no reference: it lacks {name}" for name in sorted(needed - found.keys())]
     if not any(name.startswith("gradient.") for name in found):
         problems.append(f"{file} is no reference: it has no gradient")
@@ -140,24 +87,27 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
 
 
 def _texts(reference) -> list[dict]:
-    count = sum(name.endswith(".tokens") for name in reference)
-    keys = ("tokens", "decoder_tokens", "memory", "hidden", "logits", "targets", "pair", "pair_targets")
+    count = sum(name.endswith(READ) for name in reference)
+    keys = ("tokens", "signal", "decoder_tokens", "memory", "hidden", "logits", "targets", "pair", "pair_targets")
     return [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
 
 
 def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
     """Why a reference cannot be that of this model."""
-    spec, problems = model.arch.spec, []
-    most = max(int(text["tokens"].max()) for text in texts)
-    if most >= spec.source.embed.vocab:
-        problems.append(f"the reference has token {most}, the model ends at {spec.source.embed.vocab - 1}")
+    spec, problems, embed = model.arch.spec, [], model.arch.spec.source.embed
+    signals = embed.argument != "input_ids"
+    if any(np.shape(text["signal"]) != (embed.shape if signals else ()) for text in texts):
+        return [f"the reference is not that of a model which reads {embed.argument} of this size"]
+    most = max(int(text["tokens"].max()) for text in texts) if not signals else -1
+    if most >= embed.vocab > 0:
+        problems.append(f"the reference has token {most}, the model ends at {embed.vocab - 1}")
     sides = {"hidden": spec} | ({"memory": spec.encoder} if spec.encoder else {})
     for text in texts:
-        read = text["tokens"] if text["decoder_tokens"] is None else text["decoder_tokens"]
+        length = embed.length if signals else len(text["tokens"])
+        read = length if text["decoder_tokens"] is None else len(text["decoder_tokens"])
         for name, side in sides.items():
-            tokens = read if name == "hidden" else text["tokens"]
             states = sum(x.times for x in side.layers) + (side.result in (None, side.width))
-            found, wanted = np.shape(text[name]), (states, len(tokens), side.width)
+            found, wanted = np.shape(text[name]), (states, read if name == "hidden" else length, side.width)
             if found != wanted:
                 return [*problems, f"the reference has {name} states of shape {found}, the model {wanted} for a text"]
     return problems
@@ -166,12 +116,19 @@ def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
 def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice], list[slice]]:
     """A batch of one text a row, every other one padded on the left; and where in its row stands each text, and what
     the decoder reads of it, if there is one."""
-    batch, sources = _rows([text["tokens"] for text in texts])
+    embed = model.arch.spec.source.embed
+    if texts[0]["signal"] is not None:
+        ones = np.ones((len(texts), embed.length), np.int32)
+        batch = {embed.key: np.stack([text["signal"] for text in texts])}
+        batch |= {"segments": ones, "positions": np.cumsum(ones, 1, dtype=np.int32) - 1}
+        sources = [slice(0, embed.length)] * len(texts)
+    else:
+        batch, sources = _rows([text["tokens"] for text in texts])
     places = sources
     if texts[0]["decoder_tokens"] is not None:
         decoder, places = _rows([text["decoder_tokens"] for text in texts])
         batch |= {"decoder_" + name: rows for name, rows in decoder.items()}
-    if model.arch.kind in TEXT_LEVEL:
+    if model.arch.kind in TEXT_LEVEL or model.arch.spec.apart:
         ends = [place.start if model.arch.spec.reads == "first" else place.stop - 1 for place in places]
         batch["at"] = np.array(ends, np.int32)[:, None]
     if model.arch.kind == "pretraining":
@@ -191,6 +148,8 @@ def _rows(texts: list[np.ndarray]) -> tuple[dict[str, np.ndarray], list[slice]]:
 
 def _of_text(out, row: int, place: slice, model: LoadedModel):
     """What the loss reads of a text: its logits, or without a head its hidden states."""
+    if model.arch.spec.apart:
+        return out.logits[row, :, row, None]  # how near it is to its own image
     if model.arch.kind == "none":
         return out.hidden[-1, row, place]
     return out.logits[row] if model.arch.kind in TEXT_LEVEL else out.logits[row, place]

@@ -2,6 +2,7 @@
 
 Of each text, alone and without padding (n tokens, L layers, w wide, s slots of the head, c scores):
     I.tokens  int32 (n,)                I.hidden   float32 (L + 1, n, w): the embeddings, and after each layer
+    (or I.signal  float32, an image or a sound)
     I.logits  float32 (s, c)            I.targets  int32 (s,); float32 (n, w) without a head, (s, 1) for one score
     I.pair    float32 (1, classes)      I.pair_targets  int32 (1,), of a head for pretraining with scores of pairs
 and of an encoder-decoder, whose `hidden` is the decoder's, (L + 1, m, w):
@@ -13,12 +14,15 @@ import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from safetensors.numpy import load_file
+
+SIGNALS = 3  # images or sounds
 
 
 @dataclasses.dataclass
@@ -28,9 +32,26 @@ class Job:
     directory: str
     head: str
     architecture: str
-    texts: list[list[int]]
+    texts: list[list[int]]  # what is read, or where that is a signal nothing
     seed: int
     decoder_texts: list[list[int]] | None = None  # that a decoder reads, if they are others
+    # An image or a sound for each of the decoder's texts, or three: its argument, its shape, and how texts are called.
+    signal: tuple[str, tuple[int, ...], str] | None = None
+
+    def inputs(self, rng) -> Iterator[tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]]:
+        """(arrays of the reference, arguments of the model) for each text or signal."""
+        argument, shape, decoder = self.signal or ("input_ids", (), "decoder_input_ids")
+        for number in range(len(self.texts or self.decoder_texts or range(SIGNALS))):
+            if self.signal:
+                read = {"signal": rng.standard_normal(shape).astype(np.float32)}
+            else:
+                read = {"tokens": np.array(self.texts[number], np.int32)}
+            (value,) = read.values()
+            given = {argument: torch.tensor(value[None] if self.head != "multiple-choice" else value[None, None])}
+            if self.decoder_texts is not None:
+                read["decoder_tokens"] = np.array(self.decoder_texts[number], np.int32)
+                given[decoder] = torch.tensor(read["decoder_tokens"][None])
+            yield read, {name: ids if ids.is_floating_point() else ids.long() for name, ids in given.items()}
 
 
 def compute(job: Job) -> dict[str, np.ndarray]:
@@ -41,19 +62,16 @@ def compute(job: Job) -> dict[str, np.ndarray]:
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None  # or its row would get no gradient, though it is also the end of a text for some
+    results = []  # of the backbone, whose last hidden states are in some families those before the last norm
+    model.base_model.register_forward_hook(lambda module, given, out: results.append(out.get("last_hidden_state")))
     rng, loss, arrays = np.random.default_rng(job.seed), 0.0, {"head": np.array(job.head)}
-    for number, tokens in enumerate(job.texts):
-        ids, more = torch.tensor(tokens)[None], {}
-        if job.decoder_texts is not None:
-            more["decoder_input_ids"] = torch.tensor(job.decoder_texts[number])[None]
-            arrays[f"{number}.decoder_tokens"] = np.array(job.decoder_texts[number], np.int32)
-        out = model(ids[None] if job.head == "multiple-choice" else ids, output_hidden_states=True, **more)
-        states = out.decoder_hidden_states if "decoder_hidden_states" in out else out.hidden_states
-        states = [state for state in states if state.shape == states[0].shape]  # a narrower result is left out
-        hidden, logits, pair = torch.cat(states), logits_of(out, job.head), pair_of(out)
-        if "encoder_hidden_states" in out:
-            arrays[f"{number}.memory"] = torch.cat(out.encoder_hidden_states).detach().numpy()
-        arrays[f"{number}.tokens"] = np.array(tokens, np.int32)
+    for number, (read, given) in enumerate(job.inputs(rng)):
+        out = model(**given, output_hidden_states=True)
+        hidden, memory = states_of(out, results[-1] if results else None)
+        logits, pair = logits_of(out, job.head), pair_of(out)
+        arrays |= {f"{number}.{name}": values for name, values in read.items()}
+        if memory is not None:
+            arrays[f"{number}.memory"] = memory.detach().numpy()
         arrays[f"{number}.hidden"] = hidden.detach().numpy()
         if logits is not None:
             arrays[f"{number}.logits"] = logits.detach().numpy()
@@ -73,6 +91,21 @@ def compute(job: Job) -> dict[str, np.ndarray]:
     return arrays | {"loss": np.float64(loss.item())} | gradients_of(model)
 
 
+def states_of(out, result: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(L + 1, n, w) of a batch of one, and those of an encoder, or of the images beside the texts.
+
+    `result` is that of the backbone.
+    """
+    if "text_model_output" in out:
+        sides = out.text_model_output, out.vision_model_output
+        return tuple(torch.cat([*side.hidden_states[:-1], side.last_hidden_state]) for side in sides)
+    states = out.decoder_hidden_states if "decoder_hidden_states" in out else out.hidden_states
+    states = [state for state in states if state.shape == states[0].shape]  # a narrower result is left out
+    if result is not None and result.shape == states[-1].shape:
+        states[-1] = result
+    return torch.cat(states), torch.cat(out.encoder_hidden_states) if "encoder_hidden_states" in out else None
+
+
 def cross_entropy(logits: torch.Tensor, rng) -> tuple[np.ndarray, torch.Tensor]:
     """(random targets, the summed error)."""
     targets = rng.integers(0, logits.shape[-1], len(logits)).astype(np.int32)
@@ -86,6 +119,8 @@ def pair_of(out) -> torch.Tensor | None:
 
 def logits_of(out, head: str) -> torch.Tensor | None:
     """(slots, scores) of a batch of one text."""
+    if "logits_per_text" in out:
+        return out.logits_per_text
     if "start_logits" in out:
         return torch.stack([out.start_logits[0], out.end_logits[0]], -1)
     if head == "pretraining":  # of a masked language model, or one score for each token
