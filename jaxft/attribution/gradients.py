@@ -86,6 +86,6 @@ def _logits(what, params: Params, line_ntd, batch, at_k):
     out = backbone({name: jnp.broadcast_to(values, (n, t)) for name, values in batch.items()} | {"tokens": rows_nt})
     at_nk = jnp.broadcast_to(at_k, (n, len(at_k)))
     ones = jnp.broadcast_to(batch["segments"], (n, t))
-    seen = averaged(out.hidden, ones, at_nk).astype(dtype) if whole.mean is not None else read(out.hidden, at_nk)
+    seen = averaged(out.hidden, ones, at_nk).astype(dtype) if whole.mean else read(out.hidden, at_nk)
     # The head by itself: where it shares the table, it is the one that it was trained with.
     return Outputs(seen, whole.head(seen, whole.embed.tokens, None, out.memory)).logits

@@ -71,7 +71,8 @@ class Classifier:
     pooler: Pooler | None = None
     bias: bool = True
     dropout: float = 0.0
-    mean: int | None = None  # it reads the mean over each text from this place on, not one place
+    mean: bool = False  # it reads the mean over each text, not the position itself
+    skip: int = 0  # positions at a text's start that the mean leaves out
 
     def build(self, width, vocab):
         return ClassifierLayer(self, width, vocab)

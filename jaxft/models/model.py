@@ -98,8 +98,8 @@ class Model(Backbone):
         remat="none",
         unroll=1,
     ):
-        self.mean = getattr(head, "mean", None)
-        hidden = "all" if self.mean is not None and hidden == "read" else hidden  # a mean needs all of it
+        self.mean, self.skip = getattr(head, "mean", False), getattr(head, "skip", 0)
+        hidden = "all" if self.mean and hidden == "read" else hidden  # a mean needs all of it
         super().__init__(spec, "", trains, hidden, dtype, remat, unroll)
         whole = "every" if hidden == "every" else "all"
         encoder = spec.encoder
@@ -126,8 +126,8 @@ class Model(Backbone):
 
     def _seen(self, x, batch, at, pair_at):
         """What the head reads of the result, and what its scores of pairs read, where it has those."""
-        if self.mean is not None:
-            return averaged(x, batch["segments"], at, batch["positions"] >= self.mean).astype(x.dtype), None
+        if self.mean:
+            return averaged(x, batch["segments"], at, batch["positions"] >= self.skip).astype(x.dtype), None
         if self.hidden != "read":
             return read(x, at), None if pair_at is None else read(x, pair_at)
         return (x, None) if pair_at is None else jnp.split(x, [at.shape[1]], 1)

@@ -5,8 +5,6 @@ Or the ViT alone, and a head that reads the mean of an image's patches.
 
 from dataclasses import dataclass
 
-from flax import nnx
-
 from jaxft.models.attention import Attention
 from jaxft.models.heads import Classifier, ClassifierLayer, Contrast
 from jaxft.models.hf import Family, Patched, Row, architectures, embedding, linear, norm, tensor
@@ -87,7 +85,7 @@ class OfPatches(Classifier):
 class OfPatchesLayer(ClassifierLayer):
     def __init__(self, part: OfPatches, width: int, vocab: int):
         super().__init__(part, width, vocab)
-        self.norm: nnx.Module = Idle(part.idle).build(width)
+        self.norm = Idle(part.idle).build(width)
 
 
 def head(c, kind: str, classes: int):
@@ -95,7 +93,7 @@ def head(c, kind: str, classes: int):
     ln, behind = LayerNorm(image.layer_norm_eps), Row("vision_model.post_layernorm", "head.norm", norm)
     if kind == "image-classification":
         c.ignore("projection_dim", "logit_scale_init_value")
-        return OfPatches(classes, mean=1, idle=ln), [Row("classifier", "head.out", linear), behind], {}
+        return OfPatches(classes, mean=True, skip=1, idle=ln), [Row("classifier", "head.out", linear), behind], {}
     part = Contrast(c.projection_dim, image.hidden_size, ln, c.logit_scale_init_value)
     rows = [
         Row("text_projection", "head.text", linear),

@@ -70,7 +70,7 @@ def head(c, kind, classes):
             bias="decoder.bias",
             biased=c.decoder_bias,
         )
-    mean = 0 if kind in TEXT_LEVEL and c.classifier_pooling == "mean" else None
+    mean = kind in TEXT_LEVEL and c.classifier_pooling == "mean"
     rows = [
         Row("head.dense", "head.pooler.dense", linear),
         Row("head.norm", "head.pooler.norm", norm),
