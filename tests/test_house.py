@@ -56,7 +56,8 @@ ALLOWED = {
         *LEAVES,
     },
     # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.
-    "benchmark.trainer": {"benchmark.job", "host_memory"},
+    "benchmark.trainer": {"benchmark.job", "benchmark.loading", "host_memory"},
+    "benchmark.loading": {"host_memory"},
     "benchmark.job": set(),
     "benchmark": {
         *"benchmark loop models data optim.adamw config command api host_memory".split(),

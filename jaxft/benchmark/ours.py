@@ -15,6 +15,7 @@ import numpy as np
 from jaxft import command
 from jaxft.api import load
 from jaxft.benchmark.job import WARM, read_job
+from jaxft.benchmark.loading import measure
 from jaxft.command import Flag
 from jaxft.config import Save, load_config
 from jaxft.host_memory import peak_bytes
@@ -27,30 +28,14 @@ from jaxft.loop.training import evaluation_step
 
 
 def measure_load(folder: Path) -> dict:
-    """Seconds until a model can compute, the first time in a process and again, and until all was read once.
-
-    What is loaded may be a map of a file, whose pages count as memory when somebody reads them.
-    """
     job = read_job(folder)
     jax.devices()
 
-    def once() -> tuple[float, float]:
-        begin = time.perf_counter()
+    def arrays() -> list[np.ndarray]:
         params = jax.block_until_ready(load(job.model, job.head).params)
-        loaded = time.perf_counter() - begin
-        for value in jax.tree.leaves(params):
-            np.asarray(value).sum()
-        return loaded, time.perf_counter() - begin
+        return [np.asarray(value) for value in jax.tree.leaves(params)]
 
-    (seconds, read), peak = once(), peak_bytes()
-    again, read_again = once()
-    return {
-        "seconds": seconds,
-        "again_seconds": again,
-        "read_seconds": read,
-        "read_again_seconds": read_again,
-        "peak_bytes": peak,
-    }
+    return measure(arrays)
 
 
 def measure_train(folder: Path) -> dict:

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from jaxft.benchmark.job import WARM, Job, read_examples, read_job
+from jaxft.benchmark.loading import measure
 from jaxft.host_memory import peak_bytes
 
 CLASSES = {
@@ -26,23 +27,11 @@ CLASSES = {
 
 
 def measure_load(job: Job, folder: Path) -> dict:
-    def once() -> tuple[float, float]:
-        begin = time.perf_counter()
-        model = CLASSES[job.head].from_pretrained(job.model)
-        loaded = time.perf_counter() - begin
-        for value in model.parameters():
-            value.detach().numpy().sum()
-        return loaded, time.perf_counter() - begin
+    def load() -> list[np.ndarray]:
+        parameters = CLASSES[job.head].from_pretrained(job.model).parameters()
+        return [value.detach().reshape(-1).view(torch.uint8).numpy() for value in parameters]
 
-    (seconds, read), peak = once(), peak_bytes()
-    again, read_again = once()
-    return {
-        "seconds": seconds,
-        "again_seconds": again,
-        "read_seconds": read,
-        "read_again_seconds": read_again,
-        "peak_bytes": peak,
-    }
+    return measure(load)
 
 
 def measure_train(job: Job, folder: Path) -> dict:

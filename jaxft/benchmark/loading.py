@@ -1,0 +1,35 @@
+"""How long loading takes, for both sides alike. Imports no JAX."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxft.host_memory import peak_bytes
+
+PAGE = 4096  # bytes
+
+
+def measure(load: Callable[[], list[np.ndarray]]) -> dict[str, float]:
+    """Seconds until `load` has given a model's arrays, the first time and again, and until all were read once.
+
+    An array may be a map of a file, whose pages take time and count as memory only when somebody reads them.
+    """
+
+    def once() -> tuple[float, float]:
+        begin = time.perf_counter()
+        arrays = load()
+        loaded = time.perf_counter() - begin
+        for array in arrays:
+            array.reshape(-1).view(np.uint8)[::PAGE].sum()
+        return loaded, time.perf_counter() - begin
+
+    (seconds, read), peak = once(), peak_bytes()
+    again, read_again = once()
+    return {
+        "seconds": seconds,
+        "again_seconds": again,
+        "read_seconds": read,
+        "read_again_seconds": read_again,
+        "peak_bytes": peak,
+    }
