@@ -1,7 +1,8 @@
 """Prove that a model computes what it computes in PyTorch: python -m jaxft.parity --model=DIR [--json]
 
-Hidden states of each layer, logits, loss and the gradient of every tensor, on random texts and those of --input: beside
-transformers in PyTorch, or a file that --write has left where PyTorch is installed. Exit code 1 where they differ.
+Hidden states of each layer, logits, loss and the gradient of every tensor, on random texts and those of --input, or on
+random images or sounds: beside transformers in PyTorch, or a file that --write has left where PyTorch is installed.
+Exit code 1 where they differ.
 """
 
 from jaxft import command

@@ -32,7 +32,8 @@ CONFIG = {
 
 def shapes() -> dict[str, tuple[int, ...]]:
     """Of all tensors under their names in the files."""
-    width, inner, narrow, words = 2048, 5632, 4 * 64, 32000
+    width, inner, words = (CONFIG[key] for key in ("hidden_size", "intermediate_size", "vocab_size"))
+    narrow = width // CONFIG["num_attention_heads"] * CONFIG["num_key_value_heads"]
     layer = {
         "self_attn.q_proj": (width, width),
         "self_attn.k_proj": (narrow, width),
@@ -68,4 +69,6 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     write(Path(sys.argv[1]))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import large_checkpoint
 import numpy as np
 import pytest
 import scipy
@@ -355,3 +356,16 @@ def test_initial_values_depend_on_seed_and_name_alone(tiny_bert):
     assert not any(np.array_equal(one[name], array) for name, array in values(plain, 1, alone).items())
     drawn = one["embed.tokens.embedding"] / plain.spec.init_std
     assert scipy.stats.kstest(drawn.ravel(), "norm").pvalue > 0.01
+
+
+def test_the_large_checkpoint(tmp_path, monkeypatch):
+    """That which the README's times are of, in small: five files, of which all is taken."""
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 32, "vocab_size": 125}
+    for name, value in small.items() | {("num_attention_heads", 6), ("num_key_value_heads", 2)}:
+        monkeypatch.setitem(large_checkpoint.CONFIG, name, value)
+    large_checkpoint.write(tmp_path)
+    _, report = found(tmp_path)
+    assert not report.new and not report.unused and len(report.loaded) == 3 + 2 * 9
+    assert len(list(tmp_path.glob("model-*-of-00005.safetensors"))) == 5
+    _, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))

@@ -23,11 +23,12 @@ def run(*flags):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-# Endings of tensors that do not train; CLIP's is that of the classifier, which reads before this norm.
+# Endings of tensors that do not train.
 FIXED = {
-    "pegasus": ("embed_positions.weight", "final_logits_bias"),
-    "whisper": ("encoder.embed_positions.weight",),
-    "clip": ("post_layernorm.weight", "post_layernorm.bias"),
+    ("pegasus", "seq2seq-lm"): ("embed_positions.weight", "final_logits_bias"),
+    ("whisper", "seq2seq-lm"): ("encoder.embed_positions.weight",),
+    ("whisper", "audio-classification"): ("encoder.embed_positions.weight",),
+    ("clip", "image-classification"): ("post_layernorm.weight", "post_layernorm.bias"),
 }
 
 
@@ -69,11 +70,7 @@ def test_equal(family, head, tmp_path, one_device):
     assert ("logits" in names) == (head != "none" or family == "clip") and "loss" in names
     assert ("logits of pairs" in names) == ((family, head) == ("bert", "pretraining"))
     stored = load_file(tmp_path / "model.safetensors").keys()
-    trains = [
-        name
-        for name in stored
-        if not name.endswith(FIXED.get(family, ()) if (family, head) != ("clip", "none") else ())
-    ]
+    trains = [name for name in stored if not name.endswith(FIXED.get((family, head), ()))]
     assert sum(name.startswith("gradient of ") for name in names) == len(trains)
 
 
@@ -152,6 +149,19 @@ def test_the_first_layer_that_differs(tiny_classifier, reference, tmp_path):
     held = {check["what"]: check["holds"] for check in result["checks"]}
     assert result["first"] == "hidden states after layer 1" and held["hidden states after layer 0"]
     assert not held["logits"] and not held["loss"]
+
+
+def test_a_reference_of_images(tiny_classifier, reference, tmp_path, one_device):
+    """From a file; and neither is one of texts taken for it, nor it for one of texts."""
+    make("vit", "image-classification", tmp_path)
+    images, texts = jaxft.load(str(tmp_path)), jaxft.load(str(tiny_classifier))
+    np.savez(tmp_path / "kept.npz", **ask(images, []))
+    kept = read_reference(tmp_path / "kept.npz")
+    assert all(check.holds for check in compare(images, kept))
+    with pytest.raises(UserError, match="not that of a model which reads pixel_values of shape"):
+        compare(images, read_reference(reference[0]) | {"head": np.array("image-classification")})
+    with pytest.raises(UserError, match="not that of a model which reads texts"):
+        compare(texts, kept | {"head": np.array("sequence-classification")})
 
 
 def test_a_number_that_is_none(tiny_classifier, reference, tmp_path):

@@ -285,7 +285,7 @@ class EmbedLayer(nnx.Module):
 
 @dataclass(frozen=True)
 class Idle:
-    """A part that a checkpoint has and that neither computes nor trains, since the side that it reads is not there."""
+    """A part that a checkpoint has and that neither computes nor trains, since what it serves is not there."""
 
     part: Any  # of spec.Part
 

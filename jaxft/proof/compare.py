@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.api import LoadedModel
+from jaxft.api import LoadedModel, counted
 from jaxft.models.heads import TEXT_LEVEL
 from jaxft.models.model import Model
 from jaxft.models.params import bind, trainable
@@ -40,7 +40,7 @@ def read_reference(file) -> dict[str, np.ndarray]:
         raise UserError(f"{file} is no reference ({type(error).__name__}: {error})") from None
     numbers = {name.partition(".")[0] for name in found if name.endswith(READ)} or {"0"}
     needed = {"head", "loss"} | {f"{number}.{key}" for number in numbers for key in ("hidden", "targets")}
-    needed |= {"0.tokens"} - {name.replace("signal", "tokens") for name in found}
+    needed |= set() if any(name.endswith(READ) for name in found) else {"0.tokens"}
     problems = [f"{file} is no reference: it lacks {name}" for name in sorted(needed - found.keys())]
     if not any(name.startswith("gradient.") for name in found):
         problems.append(f"{file} is no reference: it has no gradient")
@@ -97,9 +97,10 @@ def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
     spec, problems, embed = model.arch.spec, [], model.arch.spec.source.embed
     signals = embed.argument != "input_ids"
     if any(np.shape(text["signal"]) != (embed.shape if signals else ()) for text in texts):
-        return [f"the reference is not that of a model which reads {embed.argument} of this size"]
-    most = max(int(text["tokens"].max()) for text in texts) if not signals else -1
-    if most >= embed.vocab > 0:
+        wanted = f"{embed.argument} of shape {embed.shape}" if signals else "texts"
+        return [f"the reference is not that of a model which reads {wanted}"]
+    most = max((int(text["tokens"].max()) for text in texts if not signals), default=-1)
+    if most >= embed.vocab:
         problems.append(f"the reference has token {most}, the model ends at {embed.vocab - 1}")
     sides = {"hidden": spec} | ({"memory": spec.encoder} if spec.encoder else {})
     for text in texts:
@@ -116,14 +117,10 @@ def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
 def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice], list[slice]]:
     """A batch of one text a row, every other one padded on the left; and where in its row stands each text, and what
     the decoder reads of it, if there is one."""
-    embed = model.arch.spec.source.embed
-    if texts[0]["signal"] is not None:
-        ones = np.ones((len(texts), embed.length), np.int32)
-        batch = {embed.key: np.stack([text["signal"] for text in texts])}
-        batch |= {"segments": ones, "positions": np.cumsum(ones, 1, dtype=np.int32) - 1}
-        sources = [slice(0, embed.length)] * len(texts)
-    else:
+    if texts[0]["signal"] is None:
         batch, sources = _rows([text["tokens"] for text in texts])
+    else:
+        batch, sources = _signals([text["signal"] for text in texts], model.arch.spec.source.embed)
     places = sources
     if texts[0]["decoder_tokens"] is not None:
         decoder, places = _rows([text["decoder_tokens"] for text in texts])
@@ -144,6 +141,13 @@ def _rows(texts: list[np.ndarray]) -> tuple[dict[str, np.ndarray], list[slice]]:
         rows["tokens"][row, place], rows["segments"][row, place] = text, 1
         rows["positions"][row, place] = np.arange(len(text))
     return rows, places
+
+
+def _signals(signals: list[np.ndarray], embed) -> tuple[dict[str, np.ndarray], list[slice]]:
+    """Images or sounds, which fill their rows."""
+    ones = np.ones((len(signals), embed.length), np.int32)
+    batch = {embed.key: np.stack(signals), "segments": ones, "positions": counted(ones)}
+    return batch, [slice(0, embed.length)] * len(signals)
 
 
 def _of_text(out, row: int, place: slice, model: LoadedModel):
