@@ -41,11 +41,11 @@ def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
     """What PyTorch's side needs to know: random texts and the given ones among it; images and sounds it draws."""
     rng, spec, config = np.random.default_rng(seed), model.arch.spec, model.pretrained.reader
     embed, limit = spec.source.embed, spec.max_positions or max(LENGTHS)
-    end = _end_beside_images(config) if spec.apart else config.get("eos_token_id")
+    end = config.get("eos_token_id") if spec.end is None else spec.end
 
     def drawn(side: Spec, lengths) -> list[list[int]]:
         # By the padding token transformers finds in some families the end of a text, in others by its last token.
-        strange = [config.get("pad_token_id", 0), *([end] if spec.apart else [])]
+        strange = [config.get("pad_token_id", 0), *([] if spec.end is None else [end])]
         known = np.setdiff1d(np.arange(side.embed.vocab), strange)
         return [rng.choice(known, min(length, limit)).tolist() for length in lengths]
 
@@ -75,10 +75,3 @@ def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
 def _put_ends(texts: list[list[int]], end: int | None) -> None:
     for text in texts:
         text[-1] = text[-1] if end is None else end
-
-
-def _end_beside_images(config) -> int:
-    """The token by which transformers finds where to read a text: 2, as in the first checkpoints, stands for the
-    largest number."""
-    text = config.part("text_config")
-    return text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
