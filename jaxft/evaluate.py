@@ -2,6 +2,7 @@
 
 Prints one JSON line of metrics for each evaluation set of the run or the configuration. Behind it come the lines of
 the set's classes (--classes) and of its parts (--by). With --bootstrap a line has `interval`, by metric [low, high].
+Answers to questions are written as their benchmark takes them: predictions/SET.json of the run, or of --output.
 """
 
 from jaxft import command
@@ -21,9 +22,9 @@ def main(flags):
     detail = Detail(flags.bootstrap, flags.by, flags.classes)
     with joined():
         if flags.model is not None:
-            results = evaluate_model(flags.config, flags.model, detail)
+            results = evaluate_model(flags.config, flags.model, detail, flags.output)
         else:
-            results = evaluate_run(flags.workdir, flags.step, detail)
+            results = evaluate_run(flags.workdir, flags.step, detail, flags.output)
     for name, numbers in results.items():
         lines = numbers.pop("lines", [])
         for line in (numbers, *lines):
@@ -38,6 +39,7 @@ if __name__ == "__main__":
         command.MODEL_OPTIONAL,
         command.CONFIG_OPTIONAL,
         Flag("step", "checkpoint to take", type=int, value="N"),
+        Flag("output", "folder that takes the sets' prediction files", value="FOLDER"),
         Flag("bootstrap", "resamples for 95% intervals of the metrics, such as 1000", type=int, value="N"),
         Flag("by", "also metrics by the values of a column, or by length, the number of tokens", value="COLUMN"),
         Flag("classes", "also precision, recall and F1 of each class, and their averages", type=bool),

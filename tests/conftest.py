@@ -211,6 +211,13 @@ def tiny_bert(tmp_path_factory, bert_tokenizer):
 
 
 @pytest.fixture(scope="session")
+def reader(tmp_path_factory, bert_tokenizer):
+    """Directory of a BertForQuestionAnswering."""
+    model = transformers.BertForQuestionAnswering(bert_config(bert_tokenizer, layers=2))
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("reader"))
+
+
+@pytest.fixture(scope="session")
 def tiny_classifier(tmp_path_factory, bert_tokenizer):
     """Directory of a BertForSequenceClassification that knows the classes neg, neu and pos, in this order."""
     labels = {"id2label": {0: "neg", 1: "neu", 2: "pos"}, "label2id": {"neg": 0, "neu": 1, "pos": 2}}

@@ -13,7 +13,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from conftest import TEXTS, bert_config, byte_bpe, rows_of, save_perturbed, unigram_model, wordpiece
+from conftest import TEXTS, byte_bpe, rows_of, save_perturbed, unigram_model, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import fit
 from jaxft.loop.page import data_rows
 from jaxft.loop.run import data_report
-from jaxft.loop.saved import evaluate_run
+from jaxft.loop.saved import evaluate_model, evaluate_run
 from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
@@ -233,13 +233,6 @@ def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
 
 
 # --- loss ---
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory, bert_tokenizer):
-    """Directory of a BertForQuestionAnswering."""
-    model = transformers.BertForQuestionAnswering(bert_config(bert_tokenizer, layers=2))
-    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("reader"))
 
 
 def xlnet(directory):
@@ -482,6 +475,14 @@ def test_the_recipe_from_file_to_prediction(version, reader, tmp_path, one_devic
     (predictions / "validation.json").unlink()
     assert evaluate_run(str(tmp_path / "run"), None)["validation"] == pytest.approx(results, abs=1e-6)
     assert (predictions / "validation.json").read_bytes() == before
+    # So does the exported directory by itself.
+    cfg = load_config(tmp_path / "run/config.json")
+    elsewhere = evaluate_model(cfg, str(tmp_path / "run/model"), output=str(tmp_path / "a/b"))["validation"]
+    assert elsewhere == pytest.approx(results, abs=1e-6)
+    for file in predictions.iterdir():
+        assert json.loads((tmp_path / "a/b/predictions" / file.name).read_bytes()) == pytest.approx(
+            json.loads(file.read_bytes()), abs=1e-5
+        )
     # Asked as a user would, the model cuts the same answers from the contexts.
     model = jaxft.load(str(tmp_path / "run/model"))
     answers = model.predict([(row["question"], row["context"]) for row in rows], batch=4)
@@ -489,8 +490,7 @@ def test_the_recipe_from_file_to_prediction(version, reader, tmp_path, one_devic
         assert answer["answer"] == row["context"][answer["start"] : answer["end"]] and 0 < answer["score"] < 1
         assert answer["candidates"][0]["score"] == answer["score"] and len(answer["candidates"]) == 20
         assert sum(one["score"] for one in answer["candidates"]) < 1
-    task = load_config(tmp_path / "run/config.json").task
-    assert task == Answer(stride=16)
+    assert cfg.task == Answer(stride=16)
 
 
 def test_evaluation_does_not_depend_on_batches_or_padding(bert_tokenizer):

@@ -154,7 +154,7 @@ def test_classes(texts, logits, measured):
     assert [line["average"] for line in lines[3:]] == ["micro", "macro", "weighted"]
 
 
-def test_the_command(texts, tiny_bert, tmp_path, capsys):
+def test_the_command(texts, tiny_bert, tmp_path, capsys, caplog):
     """A run knows its training labels. Lines are JSON, the set's own first."""
     train = [row | {"label": NAMES[number % 3 and 2]} for number, row in enumerate(texts)]  # pos is the commonest
     data = write(tmp_path / "val.jsonl", texts)
@@ -167,7 +167,9 @@ def test_the_command(texts, tiny_bert, tmp_path, capsys):
     assert plain.pop("baseline_accuracy") == pytest.approx(commonest, abs=1e-12)
     assert plain == pytest.approx(trained, abs=1e-5)
     flags = {"model": None, "config": None, "step": None, "bootstrap": 100, "by": "source", "classes": True}
-    evaluate.main(SimpleNamespace(workdir=workdir, **flags))
+    answers = tmp_path / "answers"
+    evaluate.main(SimpleNamespace(workdir=workdir, output=str(answers), **flags))
+    assert f"val: nothing to write to {answers}: jaxft.predict" in caplog.text and not answers.exists()
     first, *lines = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["split"] == "val" and first["baseline_accuracy"] == pytest.approx(commonest)
     low, high = first["interval"]["accuracy"]

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import TEXTS
 from safetensors.numpy import load_file
 from test_resume import config_file, numbers
 from test_same_numbers import write_rows
@@ -18,7 +19,9 @@ from test_same_numbers import write_rows
 from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pack, Pad
 from jaxft.loop.fit import fit
+from jaxft.loop.saved import evaluate_model
 from jaxft.parallel import distributed
+from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 
@@ -92,6 +95,27 @@ def test_two_processes_are_one_machine(tiny_llama, tmp_path):
     in_processes(2, "jaxft.export", f"--workdir={two}", f"--output={tmp_path / 'out'}", "--step=8")
     exported = load_file(tmp_path / "out" / "model.safetensors")
     assert all(exported[name].tobytes() == array.tobytes() for name, array in ours.items())
+
+
+@pytest.mark.slow
+def test_answers_to_questions_are_those_of_one_process(reader, tmp_path):
+    """Windows of a question lie in rows of both processes; its answer and the file of answers are of all of them."""
+    context = " ".join(TEXTS)
+    rows = [{"id": str(number), "question": word, "context": context,
+             "answers": {"text": [word], "answer_start": [context.index(word)]}}
+            for number, word in enumerate(["harbour", "great story", "dull", "20 and 30", "log"])]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = Data(path=str(tmp_path / "rows.jsonl"))
+    cfg = Config(
+        model=str(reader), task=Answer(stride=8), data=data, evals={"val": Eval(data=data)}, max_len=32,
+        rows=Pack(length=32), lr=1e-3, batch=8, steps=1,
+    )  # fmt: skip
+    alone = evaluate_model(cfg, str(reader), output=str(tmp_path / "one"))["val"]
+    file, two = config_file(cfg, tmp_path), tmp_path / "two"
+    (first, second) = in_processes(2, "jaxft.evaluate", f"--model={reader}", f"--config={file}", f"--output={two}")
+    assert json.loads(first[0]) == pytest.approx({"split": "val", **alone}, abs=1e-5) and second == []
+    wrote = [folder / "predictions/val.json" for folder in (tmp_path / "one", two)]
+    assert wrote[1].read_bytes() == wrote[0].read_bytes() and json.loads(wrote[0].read_bytes()).keys() == set("01234")
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def write_predictions(workdir: Path, split: str, files: dict[str, object]) -> No
     """The answers of the latest evaluation of a set: predictions/SPLIT.json and the like."""
     for ending, value in files.items() if jax.process_index() == 0 else ():
         directory = Path(workdir) / "predictions"
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         replace_text(directory / (split + ending), json.dumps(value, ensure_ascii=False) + "\n")
 
 

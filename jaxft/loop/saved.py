@@ -1,6 +1,7 @@
 """What can be done with a run that lies in a work directory, or with an exported model: measure it, write it out."""
 
 import contextlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,25 +21,29 @@ from jaxft.loop.training import evaluation_step, training
 from jaxft.models.save import output_problems
 from jaxft.problems import UserError, raise_problems
 
+log = logging.getLogger("jaxft")
 PLAIN = Detail()
 
 
-def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN) -> dict[str, dict]:
-    """`evaluate_all` of a run, by one of its checkpoints (None: the best, else the newest)."""
+def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
+    """`evaluate_all` of a run, by one of its checkpoints (None: the best, else the newest).
+
+    Answers go to the work directory unless `output` is given.
+    """
     cfg = load_config(Path(workdir) / "config.json")
     built = build(cfg, list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
         _, state, _ = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        return evaluate_all(built, state.params, frozen, detail, workdir)
+        return evaluate_all(built, state.params, frozen, detail, workdir, output or workdir)
 
 
-def evaluate_model(cfg: Config, model: str, detail: Detail = PLAIN) -> dict[str, dict]:
+def evaluate_model(cfg: Config, model: str, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
     """`evaluate_all` of the sets of `cfg` by the weights in a model directory. Labels are the model's own."""
     built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
-        return evaluate_all(built, trained, frozen, detail)
+        return evaluate_all(built, trained, frozen, detail, output=output)
 
 
 def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
@@ -72,10 +77,13 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
             raise UserError(f"the checkpoint {directory}/{chosen} cannot be read: {error}") from error
 
 
-def evaluate_all(built: Built, trained, frozen, detail: Detail = PLAIN, workdir: str | None = None) -> dict[str, dict]:
-    """By evaluation set its metrics, and what `detail` asks for; answers, where the task gives some, go to `workdir`.
+def evaluate_all(
+    built: Built, trained, frozen, detail: Detail, workdir: str | None = None, output: str | None = None
+) -> dict[str, dict]:
+    """By evaluation set its metrics, and what `detail` asks for; answers, where the task gives some, go to `output`.
 
-    Besides the metrics, all of them numbers, there may be `interval` and `lines` (loop/detail.py).
+    Besides the metrics, all of them numbers, there may be `interval` and `lines` (loop/detail.py). `workdir` is that of
+    the run, if there was one.
     """
     task, run = built.task, evaluation_step(built)
     raise_problems(detail.problems(task, built.sources))
@@ -90,8 +98,11 @@ def evaluate_all(built: Built, trained, frozen, detail: Detail = PLAIN, workdir:
         detail.check_kept(task, step, built.put(batches[0]))
         sums, kept = gather(step, batches, built.put)
         numbers, _, units = judged(task, sums, kept, built.judge(name, batches.encoded))
-        if workdir is not None and units:
-            write_predictions(Path(workdir), name, units.files)
+        if output is not None:
+            files = units.files if units else {}
+            write_predictions(Path(output), name, files)
+            if not files and output != workdir:
+                log.warning("%s: nothing to write to %s: jaxft.predict writes the answers of this task", name, output)
         more = baseline(name, task, batches.encoded, workdir) | detail.of(task, kept, batches.encoded, values, units)
         return numbers | more
 
