@@ -14,19 +14,17 @@ from jaxft.command import Flag
 
 
 def main(flags):
-    from jaxft.answers import text_columns
+    from jaxft.answers import text_columns, texts_of
     from jaxft.api import load
     from jaxft.attribution.explanation import explain, write_numbers
     from jaxft.data.source import Data
     from jaxft.output_file import check_output
-    from jaxft.tasks.template import column
 
     check_output(flags.output, flags.numbers)
     rows = Data(path=flags.input, limit=flags.limit).open()
     model = load(flags.model)
     columns = text_columns(rows, model.arch.kind, flags.text, flags.pair)
-    some = rows[0 : len(rows)]
-    texts = list(zip(*(column(some, name) for name in columns), strict=True))
+    texts = texts_of(model.arch.kind, rows[0 : len(rows)], columns)
     how = {name: getattr(flags, name) for name in ("method", "target", "word", "baseline", "steps", "batch", "output")}
     found = explain(model, texts, **how)
     if flags.numbers:
@@ -43,11 +41,11 @@ if __name__ == "__main__":
         Flag("output", "where the page goes", required=True, value="FILE.html"),
         Flag("numbers", "where the numbers go as well, a line of JSON for each row", value="FILE.jsonl"),
         Flag("text", "column of the text (default: text)", value="COLUMN"),
-        Flag("pair", "column of a second text", value="COLUMN"),
+        Flag("pair", "column of a second text, or of a list of choices", value="COLUMN"),
         Flag("limit", "rows to explain, from the start", type=int, default=100),
         Flag("method", "integrated-gradients, input-x-gradient, occlusion or attention-rollout",
              default="integrated-gradients", value="HOW"),
-        Flag("target", "class, tag or token whose score to explain (default: the likeliest)", value="NAME"),
+        Flag("target", "class, tag, token, or number of a choice, to explain (default: the likeliest)", value="NAME"),
         Flag("word", "of texts with tags: the word whose tag to explain", value="WORD"),
         Flag("baseline", "token that stands for nothing", value="TOKEN"),
         Flag("steps", "points between the baseline and the text", type=int, default=32),

@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # progress bars
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["OMP_NUM_THREADS"] = "1"  # of PyTorch: on busy cores its threads wait for each other, ten times as long
 # Compiling is most of what the tests do: it is done cheaply, and of equal programs once, also across processes.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the directory of the process that started it

@@ -26,6 +26,7 @@ AUTO = {
     "causal-lm": transformers.AutoModelForCausalLM,
     "token-classification": transformers.AutoModelForTokenClassification,
     "question-answering": transformers.AutoModelForQuestionAnswering,
+    "multiple-choice": transformers.AutoModelForMultipleChoice,
 }
 
 
@@ -285,6 +286,39 @@ def test_the_best_answer(heads):
             jaxft.explain(ours, texts)
     with pytest.raises(UserError, match="it takes no target"):
         jaxft.explain(ours, PAIR, target="good")
+
+
+def test_a_choice(tmp_path, bert_tokenizer, one_device):
+    model = transformers.BertForMultipleChoice(bert_config(bert_tokenizer))
+    ours, model = both(save_perturbed(model, bert_tokenizer, tmp_path))
+    question, *some = texts = (PAIR[0], PAIR[1], "the dog sat on the log and on the mat", MASKED)
+    each = ours.tokenizer([question] * 3, some, padding=True, return_tensors="pt")
+    scores = model(**{name: array[None] for name, array in each.items()}).logits[0].tolist()
+    best = int(np.argmax(scores))
+    other = (best + 1) % 3
+    (answer,) = ours.predict([texts])
+    assert answer["choice"] == best
+    for number, found in ((best, jaxft.explain(ours, texts)), (other, jaxft.explain(ours, texts, target=str(other)))):
+        pair = (question, some[number])
+        inputs = {name: array[None] for name, array in encoded(ours, pair).items()}
+        special = [part is None for part in ours.tokenizer(*pair).sequence_ids()]
+        blanks = torch.where(torch.tensor(special)[None, None], inputs["input_ids"], ours.tokenizer.mask_token_id)
+        less = model(**inputs | {"input_ids": blanks}).logits.item()
+        assert (found.target, found.predicted, found.texts) == (f"choice {number}", f"choice {best}", pair)
+        np.testing.assert_allclose([found.score, found.baseline_score], [scores[number], less], atol=1e-5)
+        assert abs(scores[number] - less - found.attributions.sum()) <= 1e-4 * abs(scores[number] - less)
+        lost = jaxft.explain(ours, texts, "occlusion", target=str(number)).attributions
+        changed = inputs["input_ids"].clone()
+        changed[0, 0, 2] = ours.tokenizer.mask_token_id
+        assert lost[2] == pytest.approx(
+            scores[number] - model(**inputs | {"input_ids": changed}).logits.item(), abs=1e-5
+        )
+    for target, problem in (("3", "text 1: it has 3 choices, numbered from 0: there is no choice 3"),
+                            ("good", "target is 'good', expected the number of a choice, from 0")):  # fmt: skip
+        with pytest.raises(UserError, match=problem):
+            jaxft.explain(ours, texts, target=target)
+    with pytest.raises(UserError, match="row 1 holds 2 texts: a multiple-choice model reads"):
+        jaxft.explain(ours, PAIR)
 
 
 def test_a_regression(tmp_path, bert_tokenizer, one_device):

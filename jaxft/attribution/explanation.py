@@ -68,7 +68,7 @@ class Explanation:
 
 def explain(
     model: LoadedModel,
-    text: str | tuple[str, str] | list,
+    text: str | tuple[str, ...] | list,
     method: str = "integrated-gradients",
     target: str | None = None,
     word: str | None = None,
@@ -77,12 +77,13 @@ def explain(
     batch: int = 32,
     output: str | None = None,
 ) -> Explanation | list[Explanation]:
-    """Which tokens a score comes from, of a text, a pair (a tuple), or each of a list of them.
+    """Which tokens a score comes from, of a text, some texts (a tuple), or each of a list of them.
 
     The score is a logit: that of the likeliest class, or of the class `target`; the value of a regression; of a masked
     language model that of the likeliest token, or of the token `target`, at the first mask; of a causal one likewise
     behind the text; for question answering those of the best answer's start and end, added up; for token
-    classification that of the likeliest tag, or of `target`, at the text's first `word`.
+    classification that of the likeliest tag, or of `target`, at the text's first `word`; for multiple choice, where a
+    text is (question, choice, choice, ...), that of the question with the likeliest choice, or with number `target`.
 
     method: "integrated-gradients" (Sundararajan et al. 2017), by `steps` points of Gauss-Legendre quadrature on the
     line from the embeddings of a baseline, the same text with every token but the special ones replaced by the token

@@ -9,7 +9,7 @@ from jaxft.problems import raise_problems, suggest
 
 CLASSES = ("sequence-classification", "token-classification")
 VOCABULARY = ("masked-lm", "causal-lm")
-EXPLAINED = (*CLASSES, *VOCABULARY, "question-answering")  # heads that have a score to explain
+EXPLAINED = (*CLASSES, *VOCABULARY, "question-answering", "multiple-choice")  # heads that have a score to explain
 GRADIENTS = ("integrated-gradients", "input-x-gradient")
 METHODS = (*GRADIENTS, "occlusion", "attention-rollout")
 
@@ -19,7 +19,7 @@ class Settings:
     """One request, whatever the text."""
 
     method: str  # of METHODS
-    number: int | None  # of the class or vocabulary entry whose score it is; None: of the likeliest
+    number: int | None  # of the class, choice or vocabulary entry whose score it is; None: of the likeliest
     word: str | None  # of a text with tags: the one whose tag it is
     blank: int  # the token that says nothing
     steps: int  # points of the line from the blank text to the text
@@ -70,6 +70,9 @@ def _number(model: LoadedModel, target: str) -> tuple[int | None, list[str]]:
     """The number of a class or a token, or what is wrong with its name."""
     if model.arch.kind == "question-answering":
         return None, ["a question-answering model's best answer is explained: it takes no target"]
+    if model.arch.kind == "multiple-choice":
+        problem = f"target is {target!r}, expected the number of a choice, from 0"
+        return (int(target), []) if target.isdecimal() else (None, [problem])
     if model.arch.kind in CLASSES:
         names = label_names(model.pretrained, model.arch.head.classes)
         if len(names) == 1:

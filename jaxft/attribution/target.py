@@ -31,6 +31,8 @@ def target_of(model: LoadedModel, text: Text, settings: Settings) -> Target | st
     ((_, scores),) = model.answered([text.row], 1, read)
     if text.at is None:
         return _answer(model, text, scores)
+    if text.chosen is not None:
+        return Target((text.at,), (0,), *(f"choice {number}" for number in text.chosen))
     if len(scores) == 1:
         return Target((text.at,), (0,), "the value", f"{scores[0]:.4g}")
     best = int(scores.argmax())

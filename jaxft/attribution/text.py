@@ -1,9 +1,10 @@
 """A text, or a pair of texts, as a model reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jaxft.answers import choices
 from jaxft.api import LoadedModel, as_pair, read_positions
 from jaxft.attribution.settings import Settings
 from jaxft.problems import SHOWN, raise_problems
@@ -21,6 +22,7 @@ class Text:
     parts: list[int | None]  # the text that each token is of; None: special tokens, which the model's layout adds
     spans: list[tuple[int, int]]  # characters of that text
     at: int | None  # the token where the explained score is read; None: where the best answer is
+    chosen: tuple[int, int] | None = None  # of a question's choices the one that is explained, and the likeliest
 
     def blank(self, token: int) -> np.ndarray:
         """The same token numbers (tokens,) with all but the special ones replaced."""
@@ -44,10 +46,25 @@ def padded(values) -> np.ndarray:
 def read_texts(model: LoadedModel, texts: list, settings: Settings) -> list[Text]:
     """Raises UserError with the numbers of the texts, from 1, of which there is nothing to explain."""
     raise_problems([] if texts else ["there is no text to explain"])
-    read = [_read(model, as_pair(text), settings) for text in texts]
+    texts = [as_pair(text) for text in texts]
+    if model.arch.kind == "multiple-choice":
+        found = choices(model, texts, settings.batch)
+        read = [_read_choice(model, *pair, settings) for pair in zip(texts, found, strict=True)]
+    else:
+        read = [_read(model, text, settings) for text in texts]
     bad = [f"text {number}: {found}" for number, found in enumerate(read, 1) if isinstance(found, str)]
     raise_problems(bad[:SHOWN])
     return read
+
+
+def _read_choice(model: LoadedModel, texts: tuple[str, ...], answer: dict, settings: Settings) -> Text | str:
+    """The question with its likeliest choice, or the one that is asked for."""
+    likeliest = answer["choice"]
+    number = likeliest if settings.number is None else settings.number
+    if number >= len(texts) - 1:
+        return f"it has {len(texts) - 1} choices, numbered from 0: there is no choice {number}"
+    read = _read(model, (texts[0], texts[1 + number]), settings)
+    return read if isinstance(read, str) else replace(read, chosen=(number, likeliest))
 
 
 def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Text | str:
@@ -81,7 +98,7 @@ def _place(model: LoadedModel, texts, encoding, word: str | None) -> int | None 
     kind = model.arch.kind
     if kind == "question-answering":
         return None
-    if kind == "sequence-classification":
+    if kind in ("sequence-classification", "multiple-choice"):
         return int(read_positions(np.ones((1, len(encoding)), int), model.arch.spec.reads)[0, 0])
     if kind == "causal-lm":
         return len(encoding) - 1
