@@ -1,12 +1,14 @@
-"""Write an ELECTRA and a T5 without weights, as small as the tiny encoder: python tests/small_models.py FOLDER
+"""Write an ELECTRA and a T5, as small as the tiny encoder: python tests/small_models.py FOLDER
 
 Both read the tiny encoder's tokens; T5's tokenizer also knows the marks of span corruption, and how a text ends.
+ELECTRA has the tiny encoder's weights but no head; T5 has none.
 """
 
 import json
 import sys
 from pathlib import Path
 
+from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from jaxft.assets import path
@@ -46,6 +48,9 @@ def write(folder: Path) -> None:
         directory = folder / config["model_type"]
         tokenizer.save_pretrained(directory)
         (directory / "config.json").write_text(json.dumps(config | ids | {"vocab_size": len(tokenizer)}, indent=2))
+    stored = load_file(Path(path("tiny-encoder")) / "model.safetensors")
+    layers = {name.replace("bert.", "electra.", 1): array for name, array in stored.items() if name[:5] == "bert."}
+    save_file(layers, folder / "electra" / "model.safetensors", {"format": "pt"})
 
 
 if __name__ == "__main__":
