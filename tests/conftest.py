@@ -6,6 +6,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 
@@ -16,8 +18,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["OMP_NUM_THREADS"] = "1"  # of PyTorch: on busy cores its threads wait for each other, ten times as long
 # Compiling is most of what the tests do: it is done cheaply, and of equal programs once, also across processes.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the directory of the process that started it
+if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the settings of the process that started it
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxft-compiled-")
+    # The former way of making loops compiles in half the time. XLA ends a process whose flags it does not know.
+    simple = os.environ["XLA_FLAGS"] + " --xla_cpu_use_fusion_emitters=false"
+    asked = {"env": os.environ | {"XLA_FLAGS": simple}, "capture_output": True}
+    if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], **asked).returncode == 0:
+        os.environ["XLA_FLAGS"] = simple
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+import small_models
 import torch
 import transformers
 from conftest import bert_config, byte_bpe, rows_of, save_perturbed, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jaxft
 from jaxft import command
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data, Pack, Pad
@@ -484,9 +486,20 @@ def check(results: dict, metrics: set, model) -> None:
 
 RECIPES = {
     "bert": ("pretraining_bert", {"pair_accuracy", "perplexity", "word_loss"}),
+    "electra": ("small_electra", {"accuracy", "recall"}),
     "gpt": ("tiny_gpt2", {"perplexity", "bits_per_byte"}),
     "t5": ("tiny_t5", {"perplexity", "accuracy"}),
 }
+
+
+@pytest.fixture
+def small_electra(tmp_path):
+    small_models.write(tmp_path / "small")
+    t5 = transformers.AutoTokenizer.from_pretrained(tmp_path / "small/t5")
+    assert t5.convert_tokens_to_ids("<extra_id_23>") == 6023 and t5.eos_token == "[SEP]"
+    known = jaxft.load(str(tmp_path / "small/electra"), head="pretraining")
+    assert len(known.report.loaded) == 69 and all(name.startswith("head.") for name in known.report.new)
+    return tmp_path / "small/electra"
 
 
 @pytest.mark.parametrize("config", RECIPES)
@@ -494,7 +507,7 @@ def test_recipes(config, request, corpus, tmp_path, one_device):
     """Each trains two steps on a file of documents."""
     model, metrics = RECIPES[config]
     flags = {"model": request.getfixturevalue(model), "steps": 2, "batch": 4, "max_len": 24, "mesh.data": 1}
-    flags |= {"rows.length": 24 if config != "bert" else 48}
+    flags |= {"rows.length": 48 if config in ("bert", "electra") else 24}
     line = [
         f"--config=configs/pretrain_{config}.py:{corpus}",
         *(f"--config.{name}={value}" for name, value in flags.items()),
