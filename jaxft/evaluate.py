@@ -5,6 +5,8 @@ the set's classes (--classes) and of its parts (--by). With --bootstrap a line h
 Answers to questions are written as their benchmark takes them: predictions/SET.json of the run, or of --output.
 """
 
+from pathlib import Path
+
 from jaxft import command
 from jaxft.command import Flag
 from jaxft.problems import UserError
@@ -19,6 +21,8 @@ def main(flags):
         raise UserError("give either --workdir=DIR, or --model=DIR with --config=FILE.py")
     if flags.model is not None and flags.config is None:
         raise UserError("--model=DIR needs --config=FILE.py: the configuration names the task and the evaluation sets")
+    if flags.output is not None and Path(flags.output).is_file():
+        raise UserError(f"--output={flags.output} is a file: name a folder")
     detail = Detail(flags.bootstrap, flags.by, flags.classes)
     with joined():
         if flags.model is not None:

@@ -170,6 +170,8 @@ def test_the_command(texts, tiny_bert, tmp_path, capsys, caplog):
     answers = tmp_path / "answers"
     evaluate.main(SimpleNamespace(workdir=workdir, output=str(answers), **flags))
     assert f"val: nothing to write to {answers}: jaxft.predict" in caplog.text and not answers.exists()
+    with pytest.raises(UserError, match="val.jsonl is a file: name a folder"):
+        evaluate.main(SimpleNamespace(workdir=workdir, output=str(tmp_path / "val.jsonl"), **flags))
     first, *lines = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["split"] == "val" and first["baseline_accuracy"] == pytest.approx(commonest)
     low, high = first["interval"]["accuracy"]

@@ -298,7 +298,7 @@ def test_a_choice(tmp_path, bert_tokenizer, one_device):
     other = (best + 1) % 3
     (answer,) = ours.predict([texts])
     assert answer["choice"] == best
-    for number, found in ((best, jaxft.explain(ours, texts)), (other, jaxft.explain(ours, texts, target=str(other)))):
+    for number, found in ((best, jaxft.explain(ours, texts)), (other, jaxft.explain(ours, texts, target=other))):
         pair = (question, some[number])
         inputs = {name: array[None] for name, array in encoded(ours, pair).items()}
         special = [part is None for part in ours.tokenizer(*pair).sequence_ids()]
@@ -307,6 +307,8 @@ def test_a_choice(tmp_path, bert_tokenizer, one_device):
         assert (found.target, found.predicted, found.texts) == (f"choice {number}", f"choice {best}", pair)
         np.testing.assert_allclose([found.score, found.baseline_score], [scores[number], less], atol=1e-5)
         assert abs(scores[number] - less - found.attributions.sum()) <= 1e-4 * abs(scores[number] - less)
+        looked = jaxft.explain(ours, texts, "attention-rollout", target=str(number)).attributions
+        close(looked, rolled(model.bert, encoded(ours, pair))[0])
         lost = jaxft.explain(ours, texts, "occlusion", target=str(number)).attributions
         changed = inputs["input_ids"].clone()
         changed[0, 0, 2] = ours.tokenizer.mask_token_id

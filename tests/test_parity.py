@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import variant
 from safetensors.numpy import load_file
-from zoo import SIGNALS, make
+from zoo import MORE, SIGNALS, make
 
 import jaxft
 from jaxft.problems import UserError
@@ -92,6 +92,16 @@ def test_a_result_of_another_width(tmp_path, one_device):
     names = {check.what for check in checks}
     assert {"logits", "gradient of model.decoder.project_out.weight"} <= names
     assert sum(name.startswith("hidden states") for name in names) == len(model.arch.spec.layers) - 1
+
+
+def test_texts_that_end_with_the_largest_number(tmp_path, one_device):
+    """So do those of CLIP's first checkpoints, whose config.json says 2."""
+    text = MORE["clip"]["text_config"] | {"eos_token_id": 2}
+    make("clip", "none", tmp_path, text_config=text)
+    model = jaxft.load(str(tmp_path))
+    reference = ask(model, [])
+    checks = compare(model, reference)
+    assert all(check.holds for check in checks), [check for check in checks if not check.holds]
 
 
 def test_texts_of_two_vocabularies(tmp_path, one_device):

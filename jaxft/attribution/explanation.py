@@ -70,7 +70,7 @@ def explain(
     model: LoadedModel,
     text: str | tuple[str, ...] | list,
     method: str = "integrated-gradients",
-    target: str | None = None,
+    target: str | int | None = None,
     word: str | None = None,
     baseline: str | None = None,
     steps: int = 32,

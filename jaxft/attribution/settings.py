@@ -72,7 +72,7 @@ def _number(model: LoadedModel, target: str) -> tuple[int | None, list[str]]:
         return None, ["a question-answering model's best answer is explained: it takes no target"]
     if model.arch.kind == "multiple-choice":
         problem = f"target is {target!r}, expected the number of a choice, from 0"
-        return (int(target), []) if target.isdecimal() else (None, [problem])
+        return (int(target), []) if str(target).isdecimal() else (None, [problem])
     if model.arch.kind in CLASSES:
         names = label_names(model.pretrained, model.arch.head.classes)
         if len(names) == 1:

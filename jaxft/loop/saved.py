@@ -26,16 +26,13 @@ PLAIN = Detail()
 
 
 def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
-    """`evaluate_all` of a run, by one of its checkpoints (None: the best, else the newest).
-
-    Answers go to the work directory unless `output` is given.
-    """
+    """`evaluate_all` of a run, by one of its checkpoints (None: the best, else the newest)."""
     cfg = load_config(Path(workdir) / "config.json")
     built = build(cfg, list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
         _, state, _ = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        return evaluate_all(built, state.params, frozen, detail, workdir, output or workdir)
+        return evaluate_all(built, state.params, frozen, detail, workdir, output)
 
 
 def evaluate_model(cfg: Config, model: str, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
@@ -80,10 +77,10 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
 def evaluate_all(
     built: Built, trained, frozen, detail: Detail, workdir: str | None = None, output: str | None = None
 ) -> dict[str, dict]:
-    """By evaluation set its metrics, and what `detail` asks for; answers, where the task gives some, go to `output`.
+    """By evaluation set its metrics, and what `detail` asks for.
 
-    Besides the metrics, all of them numbers, there may be `interval` and `lines` (loop/detail.py). `workdir` is that of
-    the run, if there was one.
+    Besides the metrics, all of them numbers, there may be `interval` and `lines` (loop/detail.py). Answers, where the
+    task gives some, go to `output`, else to `workdir`, which is that of the run if there was one.
     """
     task, run = built.task, evaluation_step(built)
     raise_problems(detail.problems(task, built.sources))
@@ -98,11 +95,11 @@ def evaluate_all(
         detail.check_kept(task, step, built.put(batches[0]))
         sums, kept = gather(step, batches, built.put)
         numbers, _, units = judged(task, sums, kept, built.judge(name, batches.encoded))
-        if output is not None:
-            files = units.files if units else {}
-            write_predictions(Path(output), name, files)
-            if not files and output != workdir:
-                log.warning("%s: nothing to write to %s: jaxft.predict writes the answers of this task", name, output)
+        files = units.files if units else {}
+        if folder := output or workdir:
+            write_predictions(Path(folder), name, files)
+        if output and not files:
+            log.warning("%s: nothing to write to %s: jaxft.predict writes the answers of this task", name, output)
         more = baseline(name, task, batches.encoded, workdir) | detail.of(task, kept, batches.encoded, values, units)
         return numbers | more
 

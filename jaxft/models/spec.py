@@ -53,7 +53,7 @@ class Spec:
     result: int | None = None  # width of what the head reads; None: the layers'
     balance: float = 0.0  # factor of the experts' balance in the loss
     start: int | str | None = None  # the token that stands before a decoder's text; "last": the text's own last one
-    end: int | None = None  # the token that ends a text, where transformers reads it; None: config.json's eos_token_id
+    end: int | None = None  # the token by which transformers finds a text's end; None: config.json's eos_token_id
 
     @property
     def source(self) -> "Spec":
