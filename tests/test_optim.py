@@ -226,8 +226,56 @@ def test_adafactor_with_relative_rates():
 
 def test_adafactor_keeps_rows_and_columns():
     _, _, state = updates_of(Adafactor(min_dim_factored=4), steps=1, only=("layers.0.0.attn.q.kernel",))
-    large = [x.shape for x in jax.tree.leaves(state) if x.size > 1]
+    large = [x.shape for x in jax.tree.leaves(state) if x.shape[-1:] > (1,)]
     assert sorted(large) == [(3, 6), (3, 9)]
+
+
+def test_adafactor_factors_no_axis_of_layers():
+    """Small limits, and more layers than columns: vectors of layers are not a matrix, experts are one each."""
+    shapes = {"layers.0.norm.scale": (3, 8), "layers.0.wide.kernel": (9, 4, 5), "layers.0.experts.kernel": (2, 7, 4, 5)}
+    params, grads = random_like(shapes), [random_like(shapes, seed) for seed in range(1, 6)]
+    tx = Adafactor(min_dim_factored=1).make(optax.constant_schedule(0.01), dict.fromkeys(shapes, False), set(shapes))
+    ours, state = dict(params), tx.init(params)
+    for gradient in grads:
+        updates, state = tx.update(gradient, state, ours)
+        ours = optax.apply_updates(ours, updates)
+
+    def theirs(start, gradients):
+        parameter = torch.nn.Parameter(torch.tensor(start))
+        options = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+        optim = transformers.Adafactor([parameter], 0.01, clip_threshold=1.0, **options)
+        for gradient in gradients:
+            parameter.grad = torch.tensor(gradient)
+            optim.step()
+        return parameter.detach().numpy()
+
+    for path, start in params.items():
+        layers = [theirs(row, [gradient[path][i] for gradient in grads]) for i, row in enumerate(start)]
+        np.testing.assert_allclose(ours[path], np.stack(layers), atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("optim", [AdamW(decay=0.1), SGD(momentum=0.9), Lion(), Adafactor(min_dim_factored=1), Muon()])
+def test_a_stacked_array_is_updated_as_its_layers_are(optim):
+    """Whatever the sizes: as many layers as a matrix has rows, and more of them than it has columns."""
+    shapes = {"layers.0.norm.scale": (9, 8), "layers.0.q.kernel": (9, 6, 4), "layers.0.experts.kernel": (4, 3, 4, 5)}
+    params, gradient = random_like(shapes), random_like(shapes, 1)
+
+    def after(params, gradient):
+        mask = {path: path.endswith(".kernel") for path in params}
+        tx = optim.make(optax.constant_schedule(0.01), mask, set(params))
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    whole = after(params, gradient)
+    for row in (0, 3):
+        alone = after(
+            {path: x[row, None] for path, x in params.items()}, {path: x[row, None] for path, x in gradient.items()}
+        )
+        for path, value in alone.items():
+            np.testing.assert_allclose(whole[path][row], value[0], atol=1e-6, err_msg=path)
 
 
 def newton_schulz(matrix):

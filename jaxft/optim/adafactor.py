@@ -1,9 +1,12 @@
 """Adafactor (Shazeer and Stern 2018), in Optax's form: second moments kept as row and column means."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from jaxft.configurable import config
+
+BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # axes of a batch; the count of steps is one for all
 
 
 @config
@@ -16,12 +19,38 @@ class Adafactor:
     def make(self, lr, decay_mask, stacked):
         # Not `optax.adafactor`: it does not multiply the decay by the rate.
         return optax.chain(
-            optax.scale_by_factored_rms(min_dim_size_to_factor=self.min_dim_factored),
+            _factored(self.min_dim_factored, stacked),
             _clipped(self.clip_update, stacked),
             _relative(stacked) if self.relative else optax.identity(),
             optax.add_decayed_weights(self.decay, decay_mask),
             optax.scale_by_learning_rate(lr),
         )
+
+
+def _factored(smallest: int, stacked: set[str]) -> optax.GradientTransformation:
+    """Factored second moments of each matrix by itself: the last two axes of an array, what leads being a batch.
+
+    Optax alone takes the two longest axes, of which one may be that of the layers: of norm scales, which are no
+    matrices, or of a model with more layers than a kernel has columns.
+    """
+    rule = optax.scale_by_factored_rms(min_dim_size_to_factor=smallest)
+
+    def batched(function, path: str, ndim: int, takes: tuple, gives):
+        for _ in range(max(ndim - 2, path in stacked)):
+            function = jax.vmap(function, takes, gives)
+        return function
+
+    def init(params):
+        return {path: batched(rule.init, path, x.ndim, (0,), BATCHED)(x) for path, x in params.items()}
+
+    def update(updates, state, params):
+        made = {
+            path: batched(rule.update, path, x.ndim, (0, BATCHED, 0), (0, BATCHED))(x, state[path], params[path])
+            for path, x in updates.items()
+        }
+        return {path: x for path, (x, _) in made.items()}, {path: new for path, (_, new) in made.items()}
+
+    return optax.GradientTransformation(init, update)
 
 
 def _clipped(limit: float, stacked: set[str]) -> optax.GradientTransformation:
