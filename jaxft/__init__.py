@@ -1,5 +1,9 @@
 """jaxft: fine-tune Transformers in JAX, from Hugging Face weights to Hugging Face weights."""
 
+from jaxft import startup
+
+startup.begin()  # before anything else is imported
+
 __version__ = "0.1.0"
 __all__ = ["explain", "load"]
 

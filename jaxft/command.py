@@ -37,6 +37,9 @@ WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
 MODEL = Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR")
 MODEL_OPTIONAL = dataclasses.replace(MODEL, required=False)
 ROWS = Flag("input", "rows: any file that training reads", required=True, value="FILE")
+ALLOW_IMPORT = Flag(
+    "allow-import", "your own modules whose classes the run's configuration names", value="MODULE[,MODULE]"
+)
 BATCH = Flag("batch", "rows computed together", type=int, default=32)
 JSON = Flag("json", "print JSON", bool)
 
@@ -60,6 +63,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         sys.exit(0)
     try:
         args = parse(argv, *flags)
+        config_file.import_modules(getattr(args, "allow_import", None) or "")
         _import_transformers()
         main(args)
     except UserError as error:

@@ -7,7 +7,7 @@ import math
 import os
 from pathlib import Path
 
-from jaxft import checks
+from jaxft import checks, strict_json
 from jaxft.configurable import config, from_json, to_json, type_problems
 from jaxft.problems import UserError, raise_problems
 
@@ -156,19 +156,24 @@ def save_config(cfg: Config, path: str | os.PathLike) -> None:
 
 
 def load_config(path: str | os.PathLike) -> Config:
-    """Reads what `save_config` wrote. Raises UserError if it is not there, or not a configuration of this version."""
+    """Reads what `save_config` wrote. Raises UserError if it is not there, or not a configuration of this version.
+
+    A class of a module that is not jaxft's and not imported yet is refused (configurable.from_json).
+    """
     try:
-        cfg = from_json(json.loads(Path(path).read_text()))
+        cfg = from_json(strict_json.parse(Path(path).read_bytes()))
+        problems = type_problems(cfg) if isinstance(cfg, Config) else ["it does not hold a run's configuration"]
     except OSError as error:
         raise UserError(
             f"cannot read the configuration {path} ({error.strerror}): is that the directory of a run?"
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply for a configuration") from None
     except UserError as error:
-        raise UserError([f"{path}: {text}" for text in error.problems]) from None
-    if not isinstance(cfg, Config):
-        raise UserError(f"{path} does not hold a run's configuration")
+        problems = error.problems
+    raise_problems(f"{path}: {text}" for text in problems)
     return cfg
 
 

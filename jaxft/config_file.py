@@ -1,5 +1,6 @@
 """Load a configuration file: a Python file whose `get_config` returns a Config."""
 
+import importlib
 import inspect
 import os
 import re
@@ -10,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 from jaxft.config import Config
-from jaxft.problems import UserError, near
+from jaxft.problems import UserError, near, raise_problems
+from jaxft.startup import importable
 
 
 def load(spec: str) -> Config:
@@ -21,12 +23,13 @@ def load(spec: str) -> Config:
     path, argument = split(spec)
     if not path.is_file():
         raise UserError(_missing(path))
-    module = _run(path, lambda: _import(path))
-    get_config = getattr(module, "get_config", None)
-    if not callable(get_config):
-        raise UserError(f"{path} has no function get_config, which should return the Config")
-    _check_arguments(path, get_config, argument)
-    cfg = _run(path, lambda: get_config(*argument))
+    with importable():
+        module = _run(path, lambda: _import(path))
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise UserError(f"{path} has no function get_config, which should return the Config")
+        _check_arguments(path, get_config, argument)
+        cfg = _run(path, lambda: get_config(*argument))
     if not isinstance(cfg, Config):
         raise UserError(f"{path}: get_config returned {cfg!r} ({type(cfg).__name__}), expected a jaxft.config.Config")
     return cfg
@@ -39,11 +42,27 @@ def load_suite(spec: str) -> tuple[Path, dict, Callable[[str], str]]:
     path, directory = split(spec)
     if not path.is_file():
         raise UserError(_missing(path))
-    get_entries = getattr(_run(path, lambda: _import(path)), "get_entries", None)
-    if not callable(get_entries):
-        raise UserError(f"{path} has no function get_entries: it is no suite, but perhaps a --config")
-    entries = _run(path, lambda: get_entries(*directory))
+    with importable():
+        get_entries = getattr(_run(path, lambda: _import(path)), "get_entries", None)
+        if not callable(get_entries):
+            raise UserError(f"{path} has no function get_entries: it is no suite, but perhaps a --config")
+        entries = _run(path, lambda: get_entries(*directory))
     return path, entries, lambda task: f"{path}:{'@'.join([task, *directory])}"
+
+
+def import_modules(names: str) -> None:
+    """Import the modules that the user trusts, separated by commas: a work directory may name their classes.
+
+    Raises UserError for those that cannot be imported.
+    """
+    problems = []
+    for name in filter(None, names.split(",")):
+        try:
+            with importable():
+                importlib.import_module(name)
+        except Exception as error:  # it is the user's code
+            problems.append(f"--allow-import={name}: {type(error).__name__}: {error}")
+    raise_problems(problems)
 
 
 def split(spec: str) -> tuple[Path, list[str]]:

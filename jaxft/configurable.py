@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import importlib
+import sys
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any
 
-from jaxft.problems import UserError, raise_problems, suggest
+from jaxft.problems import UserError, raise_problems, shown, suggest
+
+_CLASSES: set[type] = set()  # what `config` has made
 
 
 @typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -27,6 +30,7 @@ def config(cls: type) -> type:
         plain_init(self, **values)
 
     made.__init__ = checked_init
+    _CLASSES.add(made)
     return made
 
 
@@ -47,7 +51,8 @@ def to_json(obj: Any) -> Any:
 def from_json(value: Any) -> Any:
     """The object that `to_json` wrote. Raises UserError for a class or a field that does not exist (any more).
 
-    JSON's lists become tuples, except where a field is annotated as a list.
+    JSON's lists become tuples, except where a field is annotated as a list. Of jaxft's modules alone one is imported
+    for its classes: others run whatever code they have, so the user has to have imported them.
     """
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
@@ -59,8 +64,19 @@ def from_json(value: Any) -> Any:
     return _construct(cls, {key: from_json(item) for key, item in value.items() if key != "class"})
 
 
+def modules_of(value: Any) -> set[str]:
+    """The modules that `from_json` needs for what `to_json` wrote, without jaxft's own."""
+    if isinstance(value, list):
+        return set().union(*map(modules_of, value))
+    if not isinstance(value, dict):
+        return set()
+    found = {str(value["class"]).partition(":")[0]} if "class" in value else set()
+    return {name for name in found if not _ours(name)}.union(*map(modules_of, value.values()))
+
+
 def is_config(obj: Any) -> bool:
-    return dataclasses.is_dataclass(obj) and not isinstance(obj, type)
+    """Whether `obj` is of a class that `config` has made, or of one below it."""
+    return not _CLASSES.isdisjoint(type(obj).__mro__)
 
 
 def walk(obj: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
@@ -168,23 +184,47 @@ def _fits_tuple(value: tuple, args: tuple) -> bool:
     return len(value) == len(args) and all(map(fits, value, args))
 
 
-def _find_class(name: str) -> type:
-    module_name, _, class_name = str(name).partition(":")
+def _find_class(name: Any) -> type:
+    """Raises UserError. Only classes' own names are followed, so that no attribute of a module is reached otherwise."""
+    if not isinstance(name, str):
+        raise UserError(f"the configuration names the class {shown(name)}, expected 'MODULE:CLASS'")
+    module_name, _, class_name = name.partition(":")
+    found: Any = _find_module(name, module_name)
+    for part in class_name.split("."):
+        names = vars(found)
+        found = names.get(part)
+        if found is None:
+            near_name = suggest(class_name, [key for key, item in names.items() if isinstance(item, type)])
+            raise UserError(f"the configuration names the class {shown(name)}, which does not exist.{near_name}")
+        if not isinstance(found, type) or found.__module__ != module_name:
+            break
+    if not isinstance(found, type) or found.__module__ != module_name or _CLASSES.isdisjoint(found.__mro__):
+        raise UserError(f"the configuration names {shown(name)}, which is not a config class")
+    return found
+
+
+def _find_module(name: str, module_name: str) -> types.ModuleType:
+    """A module that is imported already, or one of jaxft's."""
+    if sys.modules.get(module_name) is not None:
+        return sys.modules[module_name]
+    if not all(map(str.isidentifier, module_name.split("."))):
+        raise UserError(f"the configuration names the class {shown(name)}, expected 'MODULE:CLASS'")
+    if not _ours(module_name):
+        raise UserError(
+            f"the configuration names the class {shown(name)}, but importing {shown(module_name)} runs its code. "
+            f"If you trust that module: --allow-import={module_name}. In Python, import it first."
+        )
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in class_name.split("."):
-            found = getattr(found, part)
+        return importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"the configuration names the class {name!r}, but the module {module_name!r} cannot be imported ({error}). "
-            f"If it is your own file, run from its directory or put that on PYTHONPATH."
+            f"the configuration names the class {shown(name)}, but the module {shown(module_name)} cannot be imported "
+            f"({error})"
         ) from None
-    except AttributeError:
-        near_name = suggest(class_name, [key for key, item in vars(found).items() if isinstance(item, type)])
-        raise UserError(f"the configuration names the class {name!r}, which does not exist.{near_name}") from None
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise UserError(f"the configuration names {name!r}, which is not a config class")
-    return found
+
+
+def _ours(module_name: str) -> bool:
+    return module_name.split(".")[0] == "jaxft"
 
 
 def _construct(cls: type, values: dict[str, Any]) -> Any:

@@ -47,4 +47,5 @@ if __name__ == "__main__":
         Flag("bootstrap", "resamples for 95% intervals of the metrics, such as 1000", type=int, value="N"),
         Flag("by", "also metrics by the values of a column, or by length, the number of tokens", value="COLUMN"),
         Flag("classes", "also precision, recall and F1 of each class, and their averages", type=bool),
+        command.ALLOW_IMPORT,
     )

@@ -24,4 +24,5 @@ if __name__ == "__main__":
         Flag("output", "directory to write", required=True, value="DIR"),
         Flag("step", "checkpoint to take", type=int, value="N"),
         Flag("format", "what to write", default="merged", choices=("merged", "adapter")),
+        command.ALLOW_IMPORT,
     )

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxft import command
+from jaxft import command, config_file
 from jaxft.config import load_config, save_config
 from jaxft.host_memory import tune_allocator
 from jaxft.overrides import parse as read
@@ -233,9 +233,12 @@ def test_classes_of_a_configuration_file_are_found_again(write, tmp_path, monkey
     save_config(cfg, tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == cfg
     sys.modules.pop("tiny_run")
-    (tmp_path / "tiny_run.py").unlink()
-    with pytest.raises(UserError, match="'tiny_run' cannot be imported"):
+    with pytest.raises(UserError, match="'tiny_run' runs its code.*: --allow-import=tiny_run"):
         load_config(tmp_path / "config.json")
+    config_file.import_modules("tiny_run")
+    assert type(load_config(tmp_path / "config.json").task).__module__ == "tiny_run"
+    with pytest.raises(UserError, match="--allow-import=tiny_rum: ModuleNotFoundError: No module named 'tiny_rum'"):
+        config_file.import_modules("tiny_run,tiny_rum")
 
 
 def test_a_file_does_not_replace_a_module_of_the_same_name(write):
@@ -254,7 +257,7 @@ def test_help_lists_the_flags():
 
 COMMAND = '''"""Tries things."""
 import sys
-from jaxft import command
+from jaxft import command, config_file
 from jaxft.problems import UserError
 
 def main(args):

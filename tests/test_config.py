@@ -86,8 +86,23 @@ def test_json_gives_the_same_object_back(tmp_path):
     "change, message",
     [
         ({"class": "jaxft.config:Confg"}, "Did you mean 'Config'?"),
-        ({"class": "not_a_module:Config"}, "cannot be imported"),
+        ({"class": "not_a_module:Config"}, "--allow-import=not_a_module"),
+        ({"class": "antigravity:Config"}, "--allow-import=antigravity"),
+        ({"class": "jaxft.os:system"}, "No module named 'jaxft.os'"),
+        ({"class": "jaxft.config:os.system"}, "not a config class"),
+        ({"class": "jaxft.config:checks.is_config"}, "not a config class"),
+        ({"class": "jaxft.config:UserError"}, "not a config class"),
         ({"class": "jaxft.config:math"}, "not a config class"),
+        ({"class": "os:system"}, "not a config class"),
+        ({"class": "jaxft.loop.build:Built"}, "not a config class"),  # a dataclass, but no part of a configuration
+        ({"class": "jaxft.optim:adamw.AdamW"}, "not a config class"),
+        ({"class": "jaxft.config:Config.problems"}, "not a config class"),
+        ({"class": ["jaxft.config:Config"]}, "expected 'MODULE:CLASS'"),
+        ({"class": "a b:Config"}, "expected 'MODULE:CLASS'"),
+        ({"class": 3}, "expected 'MODULE:CLASS'"),
+        ({"task": {"class": "payload:Task"}}, "--allow-import=payload"),
+        ({"steps": "many"}, "config.steps is 'many' (str), expected int | None"),
+        ({"evals": [1]}, "config.evals is"),
         ({"class": "jaxft.config:Mesh"}, "has no field 'model'"),
         ({"stpes": 3}, "Did you mean 'steps'?"),
     ],
@@ -101,11 +116,24 @@ def test_json_of_another_version_names_what_it_does_not_know(tmp_path, change, m
 
 
 def test_files_that_are_no_configuration(tmp_path):
-    (tmp_path / "bad.json").write_text("{")
-    (tmp_path / "mesh.json").write_text(json.dumps(to_json(Mesh())))
-    for name, message in [("bad", "is not JSON"), ("mesh", "does not hold"), ("gone", "No such file")]:
-        with pytest.raises(UserError, match=message):
+    files = {
+        "bad": ("{", "is not JSON"),
+        "empty": ("", "is not JSON"),
+        "mesh": (json.dumps(to_json(Mesh())), "does not hold"),
+        "list": ("[]", "does not hold"),
+        "null": ("null", "does not hold"),
+        "number": ("1" * 5000, "is not JSON"),
+        "infinite": ('{"lr": 1e999}', "is not JSON"),
+        "deep": ("[" * 100_000, "is not JSON: nested too deeply"),
+        "deeper": ("[" * 900 + "]" * 900, "nested too deeply"),  # which the reader of JSON still takes
+        "bytes": (b"\xff\xfe{", "is not JSON"),
+    }
+    for name, (content, message) in files.items():
+        (tmp_path / f"{name}.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(UserError, match=f"{name}.json.*{message}"):
             load_config(tmp_path / f"{name}.json")
+    with pytest.raises(UserError, match="gone.json.*No such file"):
+        load_config(tmp_path / "gone.json")
 
 
 def test_constructors_name_every_unknown_and_missing_field():

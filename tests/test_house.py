@@ -25,6 +25,7 @@ ALLOWED = {
     "spans": set(),
     "swaps": {"data", "problems"},
     "counterfactual": {"answers", "output_file", "swaps", "tasks.template", "problems"},
+    "startup": set(),
     "host_memory": set(),
     "torch_free": set(),
     "strict_json": set(),
@@ -72,8 +73,8 @@ ALLOWED = {
         "loop.page",
     },
     "checks": {"config", *LEAVES},
-    "config": {"checks", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
-    "config_file": {"config", *LEAVES},
+    "config": {"checks", "strict_json", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
+    "config_file": {"config", "startup", *LEAVES},
     "overrides": {"config", *LEAVES},
     "command": {"config", "config_file", "overrides", "host_memory", "torch_free", *LEAVES},
 }

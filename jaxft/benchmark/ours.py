@@ -146,4 +146,5 @@ if __name__ == "__main__":
         __doc__,
         Flag("row", "what to measure", required=True, choices=tuple(MEASURES)),
         Flag("folder", "the job (job.py)", required=True, value="DIR"),
+        command.ALLOW_IMPORT,
     )

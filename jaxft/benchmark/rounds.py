@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import jax
 
 from jaxft.benchmark.job import Job, write_examples
 from jaxft.config import Config, save_config
+from jaxft.configurable import modules_of, to_json
 from jaxft.data.rows import Pad
 from jaxft.loop.build import Built, build
 from jaxft.models.params import names
@@ -41,13 +43,14 @@ def bench(cfg: Config, against: str | None, padding: str, rows: tuple[str, ...],
         cfg = dataclasses.replace(cfg, rows=Pad(buckets=(longest,), window=1))
     rows = tuple(row for row in rows if row != "evaluate" or cfg.evals)
     sides = ["jaxft"] + ([against] if against else [])
+    modules = sorted(modules_of(to_json(cfg)))  # of the user's configuration file, which has been run
     measured = {row: {side: [] for side in sides} for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         prepare(cfg, padding, steps, Path(folder), bool(against))
         for number in range(rounds):
             for row in rows:
                 for side in sides if number % 2 == 0 else sides[::-1]:
-                    measured[row][side].append(child(SIDES[side], row, folder))
+                    measured[row][side].append(child(SIDES[side], row, folder, modules if side == "jaxft" else ()))
     report = {"model": cfg.model, "device": jax.devices()[0].device_kind, "padding": padding, "rounds": rounds}
     return report | {row: summary(measured[row], sides) for row in rows}
 
@@ -100,9 +103,10 @@ def job_of(built: Built, padding: str, steps: int) -> Job:
     )
 
 
-def child(module: str, row: str, folder: str) -> dict:
-    """The numbers of one measurement, the last line that its process prints."""
+def child(module: str, row: str, folder: str, modules: Sequence[str] = ()) -> dict:
+    """The numbers of one measurement, the last line that its process prints. `modules` it may import."""
     command = [sys.executable, "-m", module, f"--row={row}", f"--folder={folder}"]
+    command += [f"--allow-import={','.join(modules)}"] if modules else []
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode:
         raise RunStopped(f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
