@@ -1,5 +1,6 @@
 """What the loop costs beside its steps: waits for the devices, and what stays in memory."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -9,12 +10,15 @@ import pytest
 from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save
+from jaxft.configurable import config
 from jaxft.data import Data, Pad
 from jaxft.loop import fit as module
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.fit import fit
 from jaxft.loop.report import Report
+from jaxft.loop.saved import export_run
 from jaxft.loop.writer import Writer
+from jaxft.problems import RunStopped
 from jaxft.tasks.classify import Classify
 
 
@@ -63,6 +67,29 @@ def test_nothing_piles_up(cfg, tmp_path, monkeypatch):
     # Between log points each step leaves its few numbers behind.
     assert [arrays[step + 1] - arrays[step] for step in range(41, 59)] == [arrays[2] - arrays[1]] * 18
     assert arrays[2] - arrays[1] < 10
+
+
+@config
+class Explodes:
+    """A schedule under which the last update is infinite; no loss sees it."""
+
+    def make(self, lr, total):
+        return lambda step: jnp.where(step == total - 1, jnp.inf, lr)
+
+
+def test_a_model_that_is_not_finite_is_not_written(cfg, tmp_path):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    fit(replace(cfg, steps=2), str(good))
+    shutil.copytree(good / "model", bad / "model")
+    before = {file.name: file.read_bytes() for file in (bad / "model").iterdir()}
+    broken = replace(cfg, steps=2, schedule=Explodes(), save=Save(every=1))
+    with pytest.raises(RunStopped, match=r"after step 2 \d+ of the model's weights are NaN or infinite \(embed.*more"):
+        fit(broken, str(bad))
+    assert {file.name: file.read_bytes() for file in (bad / "model").iterdir()} == before
+    with pytest.raises(RunStopped, match="is not written"):
+        export_run(str(bad), str(tmp_path / "exported"), None, "merged")
+    assert not (tmp_path / "exported").exists()
+    assert export_run(str(bad), str(tmp_path / "exported"), 1, "merged") == 1
 
 
 def test_everything_is_closed_even_where_one_part_cannot_be(cfg, tmp_path, monkeypatch):

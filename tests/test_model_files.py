@@ -122,6 +122,22 @@ def test_number_formats(base, bert_tokenizer, tmp_path):
         assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
+@pytest.mark.parametrize("asked", ["auto", "float16"])
+def test_no_finite_weight_becomes_infinite(asked, bert_tokenizer, tmp_path, caplog):
+    """Of a float16 base whose weights have grown: all are float32 then, and config.json and the log say so."""
+    theirs = transformers.BertForMaskedLM(bert_config(bert_tokenizer, 2, 12))
+    save_perturbed(theirs.to(torch.float16), bert_tokenizer, tmp_path / "base")
+    ours = jaxft.load(str(tmp_path / "base"))
+    path = next(path for path in ours.params if path.endswith("attn.q.kernel"))
+    ours.params[path] = ours.params[path].at[1, 2, 3].set(65_600.0)
+    ours.save(tmp_path / "written", dtype=asked)
+    saved = load_file(tmp_path / "written" / "model.safetensors")
+    assert {array.dtype for array in saved.values()} == {np.dtype(np.float32)}
+    assert saved["bert.encoder.layer.1.attention.self.query.weight"][3, 2] == 65_600.0
+    assert json.loads((tmp_path / "written" / "config.json").read_text())["dtype"] == "float32"
+    assert "written in float32: float16 has no numbers as large as those in bert.encoder.layer.1.att" in caplog.text
+
+
 FLOAT_BYTES = {name: np.dtype(dtype).itemsize for name, dtype in FLOATS.items()}
 
 

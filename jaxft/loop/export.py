@@ -1,19 +1,25 @@
 """Write a run's weights as a Hugging Face directory with a model card."""
 
+import math
 from pathlib import Path
 
 from jaxft.loop.build import Built
 from jaxft.loop.step import TrainState
-from jaxft.models.save import save_model
+from jaxft.models.save import largest, listed, save_model
+from jaxft.problems import RunStopped
 
 
 def export_state(built: Built, state: TrainState, frozen, directory: Path, step: int, results: dict) -> None:
-    """`directory` becomes a complete Hugging Face model; every process of a pod must call."""
-    task = built.task
+    """`directory` becomes a complete Hugging Face model; every process of a pod must call.
+
+    Raises RunStopped for weights that are not finite: nothing is written then, and what lies there stays.
+    """
+    task, params = built.task, {**state.params, **frozen}
+    check_finite(built, params, directory, step)
     save_model(
         directory,
         built.model,
-        {**state.params, **frozen},
+        params,
         built.pretrained,
         built.arch,
         dtype=built.cfg.export_dtype,
@@ -22,6 +28,17 @@ def export_state(built: Built, state: TrainState, frozen, directory: Path, step:
         files={"README.md": model_card(built, step, results), **getattr(task, "model_files", dict)()},
         tokenizer=built.setting.tokenizer if built.cfg.add_tokens else None,
     )
+
+
+def check_finite(built: Built, params: dict, directory: Path, step: int) -> None:
+    """Raises RunStopped that names the weights with a NaN or an infinity."""
+    bad = [name for name, size in largest(built.model, params).items() if not math.isfinite(size)]
+    if bad:
+        raise RunStopped(
+            f"after step {step} {len(bad)} of the model's weights are NaN or infinite ({listed(bad)}): {directory} is "
+            "not written. Try a smaller config.lr or a longer warm-up; python -m jaxft.export --step=N writes an "
+            "earlier checkpoint"
+        )
 
 
 def model_card(built: Built, step: int, results: dict[str, dict[str, float]]) -> str:

@@ -1,20 +1,25 @@
 """Write a model as a Hugging Face directory: config.json, safetensors, tokenizer files."""
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from jaxft.models.hf import Entry
 from jaxft.models.model import Model
-from jaxft.models.params import Params, names, trainable, variables
+from jaxft.models.params import Params, lead, names, trainable, variables
 from jaxft.models.pretrained import Architecture, Pretrained
 from jaxft.models.tensors import has_weights, open_tensors
 from jaxft.problems import raise_problems
+
+log = logging.getLogger("jaxft")
 
 FILE_BYTES = 5 * 10**9  # a checkpoint larger than this is split, as transformers does
 FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -42,12 +47,13 @@ def save_model(
     """Write `directory` anew; a model that lies there is replaced once the new one is complete.
 
     dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
-    byte-equal; otherwise float32, float16 or bfloat16. `files` are further texts by name; `tokenizer` is one that has
-    changed since it was read. Every process of a pod must call; the first one writes. Raises UserError if the directory
-    holds anything but a model, which would be lost.
+    byte-equal; otherwise float32, float16 or bfloat16. Where a weight is beyond that format's range, all are float32.
+    `files` are further texts by name; `tokenizer` is one that has changed since it was read. Every process of a pod
+    must call; the first one writes. Raises UserError if the directory holds anything but a model, which would be lost.
     """
     target = Path(directory).absolute()
     raise_problems(output_problems(target))
+    dtype = dtype_in_range(dtype, model, params, pretrained, arch)
     partial = target.with_name(target.name + ".partial")
     writes = jax.process_index() == 0
     if writes:
@@ -101,21 +107,67 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
 
 
 def named_tensors(model, params, pretrained, arch, dtype):
-    """(name, array) of every tensor of the checkpoint, one at a time.
-
-    Those that never train are there only if they were before: they follow from config.json.
-    """
+    """(name, array) of every tensor of the checkpoint, one at a time."""
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
-    stored, train = _stored_dtypes(pretrained), set(trainable(model))
-    usual = FLOATS.get(dtype) or _usual(stored.values())
-    for entry in arch.entries:
-        base = entry.theirs.removeprefix(arch.prefix)
-        kept = base in stored or train.issuperset(entry.ours)
-        if not kept or not all(name in by_name for name in entry.ours):
-            continue
+    for entry, kind in formats(model, pretrained, arch, dtype):
         joined = entry.how.join([_fetch(params, *by_name[name], entry.row) for name in entry.ours])
-        name = base if arch.kind == "none" else entry.theirs
-        yield name, np.asarray(joined.astype(stored.get(base, usual) if dtype == "auto" else usual), order="C")
+        name = entry.theirs.removeprefix(arch.prefix) if arch.kind == "none" else entry.theirs
+        yield name, np.asarray(joined.astype(kind), order="C")
+
+
+def formats(model: Model, pretrained: Pretrained, arch: Architecture, dtype: str) -> list[tuple[Entry, np.dtype]]:
+    """Each tensor that is written, and its number format.
+
+    Tensors that never train are there only if they were before: they follow from config.json.
+    """
+    known = {name for path in variables(model) for name in names(model, path)}
+    stored, train = _stored_dtypes(pretrained), set(trainable(model))
+    usual = np.dtype(FLOATS.get(dtype) or _usual(stored.values()))
+    return [
+        (entry, stored.get(base, usual) if dtype == "auto" else usual)
+        for entry in arch.entries
+        if ((base := entry.theirs.removeprefix(arch.prefix)) in stored or train.issuperset(entry.ours))
+        and known.issuperset(entry.ours)
+    ]
+
+
+def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrained, arch: Architecture) -> str:
+    """`dtype`, or "float32" where it would turn a finite weight into an infinity; the log says of which tensors."""
+    narrow = [(entry, kind) for entry, kind in formats(model, pretrained, arch, dtype) if kind.itemsize < 4]
+    sizes = largest(model, params) if narrow else {}
+    beyond = {
+        entry.theirs: kind.name
+        for entry, kind in narrow
+        if float(jnp.finfo(kind).max) < max(sizes[name] for name in entry.ours) < np.inf
+    }
+    if not beyond:
+        return dtype
+    log.warning(
+        "the weights are written in float32: %s has no numbers as large as those in %s",
+        " and ".join(sorted(set(beyond.values()))), listed(beyond),
+    )  # fmt: skip
+    return "float32"
+
+
+def largest(model: Model, params: Params) -> dict[str, float]:
+    """The largest magnitude of each parameter, by name: NaN or infinity where one of its numbers is."""
+
+    def of(params):
+        return {path: jnp.max(jnp.abs(x), range(lead(paths[path]), x.ndim)) for path, x in params.items()}
+
+    paths, place = variables(model), next(iter(params.values())).sharding
+    if isinstance(place, jax.sharding.NamedSharding):  # replicated, so that every process has the numbers
+        place = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+    found = jax.jit(of, out_shardings=place)(params)
+    sizes = {path: np.ravel(values) for path, values in jax.device_get(found).items()}
+    return {name: float(size) for path in sizes for name, size in zip(names(model, path), sizes[path], strict=True)}
+
+
+def listed(tensors, most: int = 3) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    tensors = list(tensors)
+    more = f" and {len(tensors) - most} more" if len(tensors) > most else ""
+    return ", ".join(tensors[:most]) + more
 
 
 def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
