@@ -3,7 +3,9 @@
 import io
 import os
 import pickle
+import resource
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -104,7 +106,8 @@ def test_nothing_is_executed(tiny_bert, tmp_path):
 
 def test_numbers_that_overflow_when_multiplied():
     """65 numbers, four apart, in a storage of one: as small numbers, 64 times 4 would be 0."""
-    place = pickled._tensor(("0", np.float32), np.uint8(0), (np.uint8(65),), (np.uint8(4),))
+    one = pickled.Storage("0", np.float32, 1)
+    place = pickled._tensor(one, np.uint8(0), (np.uint8(65),), (np.uint8(4),))
     assert all(type(number) is int for number in (place.start, *place.size, *place.stride))
     with pytest.raises(ValueError, match="reaches beyond its storage"):
         pickled._view(np.zeros(1, np.float32), place)
@@ -158,8 +161,166 @@ def test_a_tensor_beyond_its_storage(tmp_path):
     with zipfile.ZipFile(file, "w") as new:
         for name, content in parts.items():
             new.writestr(name, content[:8] if "/data/" in name else content)
-    with pytest.raises(UserError, match="reaches beyond its storage"):
+    with pytest.raises(UserError, match="a storage has two sizes"):
         read_pickled(file)
+
+
+# --- what is made to harm ---
+
+LONG = b"\x80\x02"  # the protocol
+LAUGHS = LONG + b")q\0" + b"(" + b"h\0" * 9 + b"tq\0" + (b"(" + b"h\0" * 9 + b"tq\0") * 40  # a tuple of 9 ** 41
+NAME, KEY = b"X\x01\0\0\0a", b"X\x01\0\0\x000"
+STORAGE = b"X\x07\0\0\0storage"
+HOSTILE = {
+    "a memo of 2 ** 32 places": (LONG + b"}r\xff\xff\xff\xff.", "no tensors"),
+    "many tuples in each other": (LONG + b")" + b"\x85" * 300_000 + b".", "does not hold a dict"),
+    "and lists": (LONG + b"]" * 300_000 + b"a" * 299_999 + b".", "does not hold a dict"),
+    "a key that takes for ever to hash": (LAUGHS + b"}h\0K\1s.", "a key of the kind tuple"),
+    "the same in an OrderedDict": (
+        LAUGHS + b"ccollections\nOrderedDict\n]h\0K\1\x86a\x85R.",
+        "a key of the kind tuple",
+    ),
+    "a persistent id": (LAUGHS + b"h\0Q.", "something else than storages"),
+    "a storage's format": (LAUGHS + b"(" + STORAGE + b"h\0" + NAME * 2 + b"K\1tQ.", "something else than storages"),
+    "a storage's name": (
+        LAUGHS + b"(" + STORAGE + b"ctorch\nFloatStorage\nh\0" + NAME + b"K\1tQ.",
+        "a strange name",
+    ),
+    "marks": (LONG + b"(" * 2_000_001 + b".", "more than 2,000,000 opcodes"),
+    "a text longer than the file": (LONG + b"X\xff\xff\xff\x7fa.", "is damaged"),
+    "a number longer than the file": (LONG + b"\x8b\xff\xff\xff\x7fa.", "is damaged"),
+    "bytes longer than any file": (LONG + b"\x8e" + b"\xff" * 7 + b"\x7fa.", "is damaged"),
+    "a tensor of a million axes": (
+        LONG + b"}" + NAME + b"ctorch._utils\n_rebuild_tensor_v2\n((" + STORAGE + b"ctorch\nFloatStorage\n" + KEY
+        + NAME + b"K\1tQK\0(" + b"K\2" * 1_000_000 + b"tq\0h\0tRs.",
+        "more than 64 axes",
+    ),
+    "a number that repeats 2 ** 40 times": (
+        LONG + b"}" + NAME + b"ctorch._utils\n_rebuild_tensor_v2\n((" + STORAGE + b"ctorch\nFloatStorage\n" + KEY
+        + NAME + b"K\1tQK\0" + b"J\0\0\x10\0" * 2 + b"\x86K\0K\0\x86tRs.",
+        "repeats 1 numbers",
+    ),
+    "state of an instance": (LONG + b"(ios\nsystem\n.", "the opcode INST"),
+    "an extension": (LONG + b"\x82\1.", "the opcode EXT1"),
+    "a registered reducer": (LONG + b"ccopyreg\n_reconstructor\n.", "asks for copyreg._reconstructor"),
+    "quantised tensors": (LONG + b"ctorch._utils\n_rebuild_qtensor\n.", "no quantised, sparse or nested ones"),
+}  # fmt: skip
+
+
+def archive_of(pickled: bytes, stream, **members: bytes) -> None:
+    with zipfile.ZipFile(stream, "w") as made:
+        for name, content in {"data.pkl": pickled, "data/0": b"\0" * 4, "version": b"3\n", **members}.items():
+            made.writestr(f"archive/{name}", content)
+
+
+@pytest.mark.parametrize("form", ["archive", "row"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_pickles(case, form, tmp_path):
+    """A message within seconds, in memory of the file's order."""
+    content, words = HOSTILE[case]
+    file = tmp_path / "x.bin"
+    if form == "archive":
+        archive_of(content, file)
+    else:
+        head = b"".join(pickle.dumps(part, 2) for part in (pickled.MAGIC, 1001, {"little_endian": True}))
+        keys = LONG + b"]" + (KEY + b"a" if KEY in content else b"") + b"."
+        file.write_bytes(head + content + keys + b"\1" + b"\0" * 11)
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        found = read_pickled(file)
+    except UserError as error:
+        assert str(file) in str(error) and words in str(error), error
+        assert len(str(error)) < 1000
+    else:
+        assert words == "no tensors" and found == {}
+    assert time.process_time() - started < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def test_keys_of_a_row_are_texts(tmp_path):
+    """The list of storages behind the tensors may hold anything, too."""
+    head = b"".join(pickle.dumps(part, 2) for part in (pickled.MAGIC, 1001, {}, {}))
+    (tmp_path / "x.bin").write_bytes(head + LAUGHS + b"]h\0a." + b"\1" + b"\0" * 11)
+    with pytest.raises(UserError, match="is damaged"):
+        read_pickled(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)
+def test_every_protocol_of_pickle(options, protocol, tmp_path):
+    torch.save(state(), tmp_path / "x.bin", pickle_protocol=protocol, **options)
+    found = read_pickled(tmp_path / "x.bin")
+    for name, tensor in state().items():
+        np.testing.assert_array_equal(found[name].astype(np.float64), numbers(tensor), err_msg=name)
+
+
+def test_one_flipped_bit_is_found(tmp_path):
+    """In an archive the tensors are what they were, or the file is refused: every third byte has its turn."""
+    file = tmp_path / "x.bin"
+    torch.save({"a": torch.arange(4.0), "b": torch.arange(6).reshape(2, 3), "c": torch.ones(4)}, file)
+    whole = file.read_bytes()
+    right = {name: array.copy() for name, array in read_pickled(file).items()}
+    rng, refused = np.random.default_rng(0), 0
+    for place in range(0, len(whole), 3):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << rng.integers(8)
+        file.write_bytes(broken)
+        try:
+            found = read_pickled(file)
+        except UserError:
+            refused += 1
+            continue
+        assert found.keys() == right.keys(), place
+        assert all(np.array_equal(found[name], right[name]) for name in right), place
+    assert refused > len(whole) / 9
+
+
+def test_the_archives_directory_is_checked(tmp_path):
+    """Two members of one size whose places are exchanged there, in agreement with their checksums."""
+    file = tmp_path / "x.bin"
+    torch.save({"a": torch.zeros(4), "b": torch.ones(4)}, file)
+    with zipfile.ZipFile(file) as archive:
+        first, second = (archive.getinfo(f"{archive.namelist()[0].split('/')[0]}/data/{key}") for key in "01")
+    whole = bytearray(file.read_bytes())
+    one, other = (whole.rindex(entry.filename.encode()) - 46 for entry in (first, second))
+    for start, length in ((16, 4), (42, 4)):  # the checksum, the place of the member
+        one_part, other_part = whole[one + start :][:length], whole[other + start :][:length]
+        whole[one + start : one + start + length] = other_part
+        whole[other + start : other + start + length] = one_part
+    file.write_bytes(whole)
+    with pytest.raises(UserError, match="the archive's directory and its members disagree"):
+        read_pickled(file)
+
+
+def test_archives_that_unpack_to_much_more(tmp_path):
+    file = tmp_path / "x.bin"
+    archive_of(b"}.", file)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data/1", b"\0" * 50_000_000)
+    with pytest.raises(UserError, match="would unpack to 50,000,000 bytes"):
+        read_pickled(file)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("archive/data.pkl", b"}.")
+    with pytest.raises(UserError, match="compressed in a way that PyTorch does not know"):
+        read_pickled(file)
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive_of(b"}.", file)
+        with zipfile.ZipFile(file, "a") as twice:
+            twice.writestr("archive/data/0", b"\0" * 4)
+    with pytest.raises(UserError, match="two members of the archive have one name"):
+        read_pickled(file)
+
+
+def test_a_compressed_archive(tmp_path):
+    """As another program may have packed it again; PyTorch reads it, too."""
+    tensors = {"a": torch.randn(50, 40), "b": torch.arange(7)}
+    torch.save(tensors, tmp_path / "stored.bin")
+    with zipfile.ZipFile(tmp_path / "stored.bin") as old, zipfile.ZipFile(tmp_path / "x.bin", "w", 8) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    found = read_pickled(tmp_path / "x.bin")
+    for name, tensor in torch.load(tmp_path / "x.bin").items():
+        np.testing.assert_array_equal(found[name], tensor.numpy())
 
 
 def same_model(directory: Path, other: Path) -> None:
