@@ -15,7 +15,9 @@ from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, shardings, variables
 from jaxft.models.parts import Embed
 from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
+from jaxft.models.ranges import range_problems
 from jaxft.models.save import save_model
+from jaxft.models.tokenizer import padding_id
 from jaxft.parallel.mesh import data_shards, make_mesh
 from jaxft.problems import raise_problems, suggest
 
@@ -130,7 +132,7 @@ class LoadedModel:
         ones = np.ones((len(signals), embed.length), np.int32)
         batch = {embed.key: signals, "segments": ones, "positions": counted(ones)}
         batch |= self._decoder_arrays(signals, decoder)
-        raise_problems(self._range_problems(batch))
+        raise_problems(range_problems(batch, self.arch.spec))
         if self.arch.spec.apart:
             return self._computed(batch, read_positions(batch["decoder_segments"], self.arch.spec.reads))
         return self._computed(batch, np.zeros((len(signals), 1), np.int32))
@@ -167,7 +169,7 @@ class LoadedModel:
         batch = {"tokens": ids, "segments": attention_mask, "positions": positions} | (decoder or {})
         if token_type_ids is not None:
             batch["types"] = np.asarray(token_type_ids, np.int32)
-        raise_problems(self._range_problems(batch))
+        raise_problems(range_problems(batch, self.arch.spec))
         return self._computed(batch, read_positions(attention_mask, self.arch.spec.reads))
 
     def _computed(self, batch, at: np.ndarray) -> Outputs:
@@ -250,7 +252,7 @@ class LoadedModel:
 
     def _pad(self, rows, batch: int) -> dict[str, np.ndarray]:
         """Rows of one length, a power of two, and `batch` of them, so that few shapes compile."""
-        pad = self.tokenizer.pad_token_id or 0
+        pad = padding_id(self.tokenizer)
         longest = max(len(row["input_ids"]) for row in rows)
         length = min(max(16, 2 ** (longest - 1).bit_length()), max(self.longest, longest))
         batch = -(-batch // data_shards(self.mesh)) * data_shards(self.mesh)
@@ -263,20 +265,6 @@ class LoadedModel:
             for name, array in out.items():
                 array[number, : len(row[name])] = row[name]
         return out
-
-    def _range_problems(self, batch) -> list[str]:
-        """Numbers beyond a table's end: JAX would clamp them without a word."""
-        embed, source, problems = self.arch.spec.embed, self.arch.spec.source, []
-        limits = {"tokens": source.embed.vocab, "positions": source.max_positions, "types": embed.types}
-        limits |= {"decoder_tokens": embed.vocab, "decoder_positions": self.arch.spec.max_positions}
-        for name, limit in limits.items():
-            if name not in batch or limit is None or not batch[name].size:
-                continue
-            least, most = batch[name].min(), batch[name].max()
-            if least < 0 or most >= limit:
-                reached = least if least < 0 else most
-                problems.append(f"{name} reach {reached}, but the model has {limit} of them (from 0)")
-        return problems
 
 
 def _arrays(out: Outputs) -> Outputs:

@@ -18,6 +18,7 @@ RANGES = {
     "steps": POSITIVE,
     "epochs": POSITIVE,
     "max_len": POSITIVE,
+    "max_unknown": ("0 to 1", lambda value: 0 <= value <= 1),
     "seed": ("from 0 to 4294967295", lambda value: 0 <= value < 2**32),
     "dropout": ("0 or more and less than 1", lambda value: 0 <= value < 1),
     "clip": ("more than 0, or None", POSITIVE[1]),

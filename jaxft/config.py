@@ -102,6 +102,7 @@ class Config:
     epochs: float | None = None  # passes over the training data
     add_tokens: tuple[str, ...] = ()  # words that tokenizer and model shall know, each as one token
     max_len: int = 128  # tokens of one example; longer ones are cut
+    max_unknown: float = 0.5  # share of a set's tokens that the tokenizer may not know; more is an error
     seed: int = 0
     dtype: str = "auto"  # of the computation; weights in training are float32. auto: bfloat16 where it is fast
     init: str = "pretrained"  # backbone: the checkpoint's, with a new head; random: its architecture only

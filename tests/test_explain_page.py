@@ -22,7 +22,8 @@ def explanation(texts, tokens, values, method="integrated-gradients", **more) ->
         "baseline_score": 0.5 if complete else None, "steps": 64 if complete else None,
     } | more  # fmt: skip
     pairs = list(zip(*spans, strict=True))
-    return Explanation(method, texts, list(names), list(parts), pairs, np.array(values, float), **facts)
+    unknown = [name == "[UNK]" for name in names]
+    return Explanation(method, texts, list(names), list(parts), pairs, unknown, np.array(values, float), **facts)
 
 
 def of_words(text: str, values, **more) -> Explanation:

@@ -36,6 +36,7 @@ class Explanation:
     tokens: list[str]
     parts: list[int | None]  # which of the texts each token is of; None: special tokens
     spans: list[tuple[int, int]]  # the token's characters in that text, start and end
+    unknown: list[bool]  # whether the token stands for what the tokenizer does not know
     attributions: np.ndarray  # float64 (tokens,)
     target: str  # what the score is for: a class, a token, an answer
     predicted: str  # what the model says
@@ -57,9 +58,9 @@ class Explanation:
     def numbers(self) -> dict:
         """All of it as a JSON value, a token at a time."""
         tokens = [
-            {"token": token, "text": part, "start": start, "end": end, "attribution": float(value)}
-            for token, part, (start, end), value in zip(
-                self.tokens, self.parts, self.spans, self.attributions, strict=True
+            {"token": token, "text": part, "start": start, "end": end, "unknown": unknown, "attribution": float(value)}
+            for token, part, (start, end), unknown, value in zip(
+                self.tokens, self.parts, self.spans, self.unknown, self.attributions, strict=True
             )
         ]
         names = ("method", "target", "predicted", "score", "baseline", "baseline_score", "gap")
@@ -123,6 +124,7 @@ def _explained(model: LoadedModel, text: Text, target, settings: Settings) -> Ex
         text.tokens,
         text.parts,
         text.spans,
+        text.unknown,
         attributions,
         target.name,
         target.predicted,

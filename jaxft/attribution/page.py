@@ -32,6 +32,8 @@ ABOUT = {
     ),
 }
 
+UNKNOWN = " (unknown to the tokenizer)"
+
 
 def write(file: str, explanations: list[Explanation], model: str) -> None:
     """`file` is there when all of it is."""
@@ -54,7 +56,10 @@ def page(explanations: list[Explanation], model: str) -> str:
                 "target": one.target,
                 "facts": facts(one),
                 "pieces": pieces(one),
-                "rows": [[token, signed(value)] for token, value in zip(one.tokens, one.attributions, strict=True)],
+                "rows": [
+                    [token + UNKNOWN * unknown, signed(value)]
+                    for token, unknown, value in zip(one.tokens, one.unknown, one.attributions, strict=True)
+                ],
             }
             for one in explanations
         ],
@@ -64,6 +69,8 @@ def page(explanations: list[Explanation], model: str) -> str:
 def facts(one: Explanation) -> list[tuple[str, str]]:
     """The numbers of a text as a whole."""
     found = [(f"score of {one.target}", number(one.score))]
+    if any(one.unknown):
+        found.append(("tokens unknown to the tokenizer", f"{sum(one.unknown)} of {len(one.tokens)}"))
     if one.gap is None:
         return found
     gain = one.score - one.baseline_score
@@ -79,9 +86,9 @@ def facts(one: Explanation) -> list[tuple[str, str]]:
 def pieces(one: Explanation) -> list[dict]:
     """The texts cut into what stands between tokens, what a token stands for, and what was not read.
 
-    A piece has `text` and `kind`: plain, unread, token or special. Of the last two `value` is the attribution, `share`
-    its size in per cent of the text's largest, `tip` what to say of it. Tokens that are parts of one character are one
-    piece, with the sum of theirs.
+    A piece has `text` and `kind`: plain, unread, token, unknown (a token that stands for what the tokenizer does not
+    know) or special. Of the last three `value` is the attribution, `share` its size in per cent of the text's largest,
+    `tip` what to say of it. Tokens that are parts of one character are one piece, with the sum of theirs.
     """
     found, done = [], [0] * len(one.texts)
     last = {part: place for place, part in enumerate(one.parts)}
@@ -91,7 +98,7 @@ def pieces(one: Explanation) -> list[dict]:
             found.append({"kind": "special", "text": token, "value": value, "tokens": [token]})
             continue
         text, at = one.texts[part], done[part]
-        if end <= at and start < at and found[-1]["kind"] == "token":
+        if end <= at and start < at and found[-1]["kind"] in ("token", "unknown"):
             found[-1]["value"] += value
             found[-1]["tokens"].append(token)
         else:
@@ -99,7 +106,8 @@ def pieces(one: Explanation) -> list[dict]:
             start += len(text[start:end]) - len(text[start:end].lstrip()) if text[start:end].strip() else 0
             found.append({"kind": "plain", "text": text[at:start]})
             shown = text[start:end] if text[start:end].strip() else "␣"
-            found.append({"kind": "token", "text": shown, "value": value, "tokens": [token]})
+            kind = "unknown" if one.unknown[place] else "token"
+            found.append({"kind": kind, "text": shown, "value": value, "tokens": [token]})
         done[part] = max(at, end)
         if place == last[part]:
             rest = text[done[part] :]
@@ -112,7 +120,8 @@ def _toned(piece: dict, pieces: list[dict]) -> dict:
         return piece
     most = max(abs(one["value"]) for one in pieces if "value" in one)
     share = round(100 * abs(piece["value"]) / most) if most else 0
-    tip = f"{' '.join(piece['tokens'])}: {signed(piece['value'])}"
+    name = " ".join(piece["tokens"]) + UNKNOWN * (piece["kind"] == "unknown")
+    tip = f"{name}: {signed(piece['value'])}"
     return piece | {"share": share, "sign": "against" if piece["value"] < 0 else "for", "tip": tip}
 
 

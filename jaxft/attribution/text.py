@@ -7,6 +7,8 @@ import numpy as np
 from jaxft.answers import choices
 from jaxft.api import LoadedModel, as_pair, read_positions
 from jaxft.attribution.settings import Settings
+from jaxft.models.ranges import range_problems
+from jaxft.models.tokenizer import unknown_id
 from jaxft.problems import SHOWN, raise_problems
 from jaxft.tasks.answer import context_first
 from jaxft.tasks.words import words_of_text
@@ -21,6 +23,7 @@ class Text:
     tokens: list[str]
     parts: list[int | None]  # the text that each token is of; None: special tokens, which the model's layout adds
     spans: list[tuple[int, int]]  # characters of that text
+    unknown: list[bool]  # tokens that stand for what the tokenizer does not know
     at: int | None  # the token where the explained score is read; None: where the best answer is
     chosen: tuple[int, int] | None = None  # of a question's choices the one that is explained, and the likeliest
 
@@ -90,7 +93,11 @@ def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Tex
         return at
     names = ("input_ids", "attention_mask", "token_type_ids")
     arguments = {name: list(row[name]) for name in names if name in row}
-    return Text(texts, arguments, encoding.tokens, encoding.sequence_ids, encoding.offsets, at)
+    arrays = {"tokens": np.array(encoding.ids), "types": np.array(arguments.get("token_type_ids", []), int)}
+    if found := range_problems(arrays, model.arch.spec):
+        return "; ".join(found)
+    unknown = [number == unknown_id(model.tokenizer) for number in encoding.ids]
+    return Text(texts, arguments, encoding.tokens, encoding.sequence_ids, encoding.offsets, unknown, at)
 
 
 def _place(model: LoadedModel, texts, encoding, word: str | None) -> int | None | str:

@@ -17,7 +17,9 @@ from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
 from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
+from jaxft.models.ranges import range_problems
 from jaxft.models.sides import sided
+from jaxft.models.tokenizer import unknown_counts
 from jaxft.parallel.mesh import data_shards, make_mesh, sharding
 from jaxft.problems import UserError, raise_problems, suggest
 from jaxft.tasks.base import Setting
@@ -46,8 +48,11 @@ class Built:
         keeps = split != "train" and hasattr(self.task, "judge")
         rows = self.sources[split] if keeps else self.sources.pop(split)
         encoded = encode_all(rows, partial(self.task.encode, setting=self.setting))
+        raise_problems(f"{split}: {problem}" for problem in range_problems(encoded.flat, self.arch.spec))
+        encoded.report |= unknown_counts(encoded.flat["tokens"], self.setting.tokenizer)
         review = getattr(self.task, "review", lambda report: [])
-        raise_problems(f"{split}: {problem}" for problem in review(encoded.report))
+        problems = review(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
+        raise_problems(f"{split}: {problem}" for problem in problems)
         return encoded
 
     def judge(self, split: str, encoded: Encoded) -> Callable | None:
@@ -57,7 +62,11 @@ class Built:
         return partial(self.task.judge, encoded=encoded, rows=self.sources[split])
 
     def draw(self, example, rng):
-        return self.task.draw(example, rng, self.setting)
+        """What the task makes of an example at a visit. Raises UserError if that has numbers beyond the tables."""
+        drawn = self.task.draw(example, rng, self.setting)
+        made = {key: values for key, values in drawn.items() if values is not example.get(key)}
+        raise_problems(range_problems(made, self.arch.spec))
+        return drawn
 
     def forward(self, params: Params, batch, key):
         return bind(self.model, params)(batch, key)
@@ -198,6 +207,18 @@ def length_problems(cfg: Config, arch: Architecture) -> list[str]:
     return [
         f"examples have up to {longest} tokens, but the model has {limit} positions: set config.max_len (or the length "
         f"in config.rows) to {limit} or less"
+    ]
+
+
+def unknown_problems(report: dict, limit: float) -> list[str]:
+    """What to say of more than a share `limit` of tokens that the tokenizer does not know."""
+    unknown, ordinary = report["unknown"], report["ordinary"]
+    if unknown <= limit * ordinary:
+        return []
+    return [
+        f"{unknown:,} of {ordinary:,} tokens ({unknown / ordinary:.1%}) are unknown to the tokenizer, and "
+        f"config.max_unknown allows {limit:.1%}: take a model whose tokenizer knows the language of the texts, "
+        "or raise config.max_unknown"
     ]
 
 

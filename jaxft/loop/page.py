@@ -201,7 +201,7 @@ def data_rows(reports: dict[str, dict]) -> list[list]:
     reasons = dict.fromkeys(reason for report in sets for reason in report["dropped"])
     words = {
         "rows": "rows read", "kept": "examples", "windows": "their windows", "empty": "examples without text",
-        "tokens": "tokens",
+        "tokens": "tokens", "unknown": "tokens unknown to the tokenizer",
         "truncated": "examples cut off at config.max_len", "chunks": "chunks", "left": "tokens left over",
     }  # fmt: skip
     given = {key for report in sets for key in report}

@@ -22,6 +22,7 @@ from jaxft.loop.stop import Stop
 from jaxft.loop.summary import human
 from jaxft.loop.training import Training, evaluation_step, training
 from jaxft.loop.writer import Writer
+from jaxft.models.tokenizer import padding_id
 from jaxft.parallel.mesh import data_shards
 
 log = logging.getLogger("jaxft")
@@ -136,7 +137,10 @@ def eval_batches(built: Built, name: str) -> EvalBatches:
 
 def data_report(report: dict) -> str:
     """What became of the rows, in a sentence."""
-    parts = [f"{report['kept']:,} of {report['rows']:,} rows", f"{report['tokens']:,} tokens"]
+    tokens = f"{report['tokens']:,} tokens"
+    if report.get("unknown"):
+        tokens += f" (unknown to the tokenizer: {report['unknown']:,}, {report['unknown'] / report['ordinary']:.1%})"
+    parts = [f"{report['kept']:,} of {report['rows']:,} rows", tokens]
     parts += [f"{report['windows']:,} windows"] if "windows" in report else []
     parts += [f"{count:,} left out: {reason}" for reason, count in report["dropped"].items()]
     parts += [f"{report['empty']:,} without text"] if report["empty"] else []
@@ -180,7 +184,6 @@ def precision(built: Built):
 
 
 def _common(built: Built, multiple: int) -> dict:
-    pad = built.setting.tokenizer.pad_token_id
     return {
         "seed": built.cfg.seed,
         "draw": built.draw,
@@ -188,7 +191,7 @@ def _common(built: Built, multiple: int) -> dict:
         "drawn": getattr(built.task, "drawn", None),
         "rows_multiple": multiple,
         "max_len": built.setting.max_len or built.cfg.max_len,
-        "pad_id": pad if pad is not None else built.setting.tokenizer.eos_token_id,
+        "pad_id": padding_id(built.setting.tokenizer),
         "host": (jax.process_index(), jax.process_count()),
     }
 

@@ -14,6 +14,7 @@ from jaxft.models.reader import ConfigReader, read_config, read_raw
 from jaxft.models.sides import entries, sided
 from jaxft.models.spec import Spec
 from jaxft.models.tensors import has_weights, open_tensors
+from jaxft.models.tokenizer import read_tokenizer, vocabulary_problems
 from jaxft.problems import raise_problems, suggest
 
 FAMILIES = Path(__file__).parent / "families"
@@ -141,19 +142,11 @@ def tokenizer_of(directory, vocabulary: int, added: tuple[str, ...] = ()):
 
     It knows the tokens `added` as well; they alone may have numbers beyond the embeddings.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
-    except Exception as error:  # Whatever a wrong file leads to, in three packages.
-        raise_problems([f"the tokenizer in {directory} cannot be read ({_first_line(error)}): copy its files anew"])
-    files = sorted({"tokenizer.json", *tokenizer.vocab_files_names.values()})
-    if not tokenizer.is_fast or not any((Path(directory) / name).exists() for name in files):
-        # Without any of them transformers makes a tokenizer that knows no word.
-        raise_problems([f"{directory} has no tokenizer ({' or '.join(files)}): copy the files of the model's own"])
+    tokenizer = read_tokenizer(directory)
+    raise_problems(vocabulary_problems(tokenizer, directory))
     tokenizer.add_tokens(list(added))
     numbers = [item for item in tokenizer.get_vocab().items() if item[0] not in added]
-    largest = max(numbers, key=lambda item: item[1], default=("", -1))
+    largest = max(numbers, key=lambda item: item[1])
     if largest[1] >= vocabulary:
         raise_problems(
             [
@@ -162,8 +155,6 @@ def tokenizer_of(directory, vocabulary: int, added: tuple[str, ...] = ()):
                 "more tokens than it knows, name all the new ones in config.add_tokens"
             ]
         )
-    if largest[1] < 0:
-        raise_problems([f"the tokenizer in {directory} has no tokens"])
     return tokenizer
 
 

@@ -81,7 +81,7 @@ class Setting:
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
         """Every token number but the special ones."""
-        return np.setdiff1d(np.arange(len(self.tokenizer)), self.tokenizer.all_special_ids)
+        return np.setdiff1d(list(self.vocabulary.values()), self.tokenizer.all_special_ids)
 
 
 class Task(Protocol):

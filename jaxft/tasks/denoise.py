@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.problems import raise_problems
+from jaxft.tasks.mlm import check_mask
 from jaxft.tasks.sentences import encode_sentences
 from jaxft.tasks.targets import check_decoder, decoder_side
 from jaxft.tasks.template import columns_of
@@ -34,8 +35,7 @@ class Denoise(PredictsTokens):
 
     def prepare(self, rows, setting):
         check_decoder(setting)
-        if setting.tokenizer.mask_token_id is None:
-            raise_problems(["the tokenizer has no mask token: set one in tokenizer_config.json"])
+        check_mask(setting)
         if setting.max_len is None:
             raise_problems(["texts with their sentences are no running text: use Pad or Pack for config.rows"])
         return self

@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 from jaxft.configurable import config
+from jaxft.problems import raise_problems
+from jaxft.tasks.base import Setting
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import PredictsTokens
 
@@ -31,6 +33,7 @@ class MaskedLM(PredictsTokens):
         return columns_of(self.text)
 
     def prepare(self, rows, setting):
+        check_mask(setting)
         return self
 
     def encode(self, rows, setting):
@@ -64,6 +67,12 @@ class MaskedLM(PredictsTokens):
             if len(chosen) + len(pieces) <= budget:  # a word that does not fit is passed over, as in BERT
                 chosen.extend(pieces)
         return np.sort(np.array(chosen, np.int64))
+
+
+def check_mask(setting: Setting) -> None:
+    """Raises UserError unless the tokenizer has a mask token."""
+    if setting.tokenizer.mask_token_id is None:
+        raise_problems(["the tokenizer has no mask token: set mask_token in tokenizer_config.json"])
 
 
 def _example(encoding, setting):

@@ -14,7 +14,7 @@ from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.problems import raise_problems
 from jaxft.tasks.base import Setting
-from jaxft.tasks.mlm import MaskedLM
+from jaxft.tasks.mlm import MaskedLM, check_mask
 from jaxft.tasks.sentences import encode_sentences
 from jaxft.tasks.template import columns_of
 from jaxft.tasks.tokens import perplexity, token_sums
@@ -41,6 +41,7 @@ class NextSentence:
         return columns_of(self.text)
 
     def prepare(self, rows, setting):
+        check_mask(setting)
         if setting.max_len is None:
             raise_problems(["pairs of halves are no running text: use Pad or Pack for config.rows, not Chunk"])
         if room(setting) < 2:
