@@ -1,7 +1,8 @@
 """Pairs of terms, he and she, and texts in which each has become the other."""
 
-import re
 from collections.abc import Iterable
+
+import regex
 
 from jaxft.data.word_list import cased, read_pairs
 from jaxft.problems import SHOWN, raise_problems
@@ -35,8 +36,9 @@ class Swaps:
                 known = self._others.setdefault(term.casefold(), (term, []))[1]
                 known += [other] if other.casefold() not in map(str.casefold, known) else []
         self.ambiguous = {term: others for term, others in self._others.values() if len(others) > 1}
-        terms = sorted((re.escape(term) for term, _ in self._others.values()), key=len, reverse=True)
-        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(terms)})(?!\w)", re.IGNORECASE)
+        terms = sorted((regex.escape(term) for term, _ in self._others.values()), key=len, reverse=True)
+        # Accents and vowel signs are parts of words: \w alone would take them for ends.
+        self._pattern = regex.compile(rf"(?<![\w\p{{M}}])(?:{'|'.join(terms)})(?![\w\p{{M}}])", regex.IGNORECASE)
 
     def __call__(self, text: str) -> tuple[str, list[str]]:
         """The text with every term swapped, and the terms that it held, as they are listed."""

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxft
+from jaxft import assets
 from jaxft.command import CONFIG, parse
 from jaxft.config import load_config
 from jaxft.data import Chunk, Pack, Pad
@@ -34,7 +35,7 @@ from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
 from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics, squad_scores
-from jaxft.tasks.answer import Answer, place_of, windows
+from jaxft.tasks.answer import LOST, Answer, place_of, windows
 from jaxft.tasks.base import Setting, fault_problems
 from jaxft.tasks.shares import log_shares
 
@@ -542,3 +543,36 @@ def test_files_that_are_not_what_squad_has(tmp_path):
     bad["data"][0]["paragraphs"][0]["qas"][0].pop("answers")
     (tmp_path / "bad.json").write_text(json.dumps(bad))
     assert Data(path=str(tmp_path / "bad.json")).open()[0]["answers"] is None
+
+
+GURU, HEART, CODER = "\u0917\u0941\u0930\u0941", "\u2764\ufe0f", "\U0001f469\u200d\U0001f4bb"
+
+
+@pytest.mark.parametrize("text", [GURU, HEART, CODER, "cafe\u0301", "\u0e01\u0e33", "\U0001f1ee\U0001f1f3", "ok\u200b"])
+@pytest.mark.parametrize("around", [("we saw ", ""), ("", " came"), ("the ", " sat")])
+def test_marks_at_the_ends_of_answers(text, around):
+    """Accents, vowel signs, variation selectors and joined emoji have no token of their own in BERT's tokenizer."""
+    setting = Setting(transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder")), 32)
+    context = text.join(around)
+    start = len(around[0])
+    row = {"question": "who?", "context": context, "answers": {"text": [text], "answer_start": [start]}}
+    encoded = encode_all(rows_of([row]), partial(Answer(stride=8).encode, setting=setting))
+    assert "faults" not in encoded.report
+    (window,) = encoded
+    first, last = window["targets"].argmax(0)
+    taught = context[window["offsets"][first, 0] : window["offsets"][last, 1]]
+    assert taught == text.rstrip("\u200b")  # a space of no width belongs to no character
+    real = window["offsets"][:, 0] >= 0
+    logits = np.where(window["targets"] > 0, 9.0, 0.0)[real | (window["weights"] > 0)]
+    offsets = window["offsets"][real | (window["weights"] > 0)]
+    (best, *_) = choose([(logits, offsets)], context, 5, 30).candidates
+    assert exact_match(context[best.start : best.end], [taught]) == 1.0 == f1(taught, [taught])
+
+
+def test_only_what_has_no_token_is_left_out_of_an_answer():
+    """The answer reaches beyond the last token, but not beyond the window."""
+    setting = Setting(transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder")), 10)
+    context = "a b c d e f g h"
+    row = {"question": "who?", "context": context, "answers": {"text": [context], "answer_start": [0]}}
+    encoded = encode_all(rows_of([row]), partial(Answer(stride=2, max_query_length=2).encode, setting=setting))
+    assert list(encoded.report["faults"]) == [LOST]

@@ -159,3 +159,11 @@ def test_a_task_learns_from_the_copies(tmp_path, tiny_bert, one_device):
     encoded = built.encode("train")
     assert [int(encoded[i]["targets"][0]) for i in range(8)] == [0, 1] * 4
     assert min(encoded.lengths) < max(encoded.lengths) == encoded.lengths[0]
+
+
+def test_a_synonym_takes_the_place_of_the_whole_word():
+    """The last vowel sign of a word is no punctuation behind it."""
+    guru, other = "\u0917\u0941\u0930\u0941", "\u0938\u093f\u0930"
+    synonyms = {guru: (guru, [other]), "cafe\u0301": ("cafe\u0301", ["bar"])}
+    changed = augment(f"{guru}, cafe\u0301!", np.random.default_rng(0), 0, 0, 1, synonyms)
+    assert changed == f"{other}, bar!"

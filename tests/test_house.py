@@ -23,6 +23,7 @@ ALLOWED = {
     "entities": set(),
     "pictures": {"metrics"},
     "spans": set(),
+    "graphemes": set(),
     "swaps": {"data", "problems"},
     "counterfactual": {"answers", "output_file", "swaps", "tasks.template", "problems"},
     "startup": set(),
@@ -44,7 +45,7 @@ ALLOWED = {
             for name in "base joined labels sentences shares targets template tokens vectors words".split()
         ),
         *("tasks.classify", "tasks.mlm"),  # of which other tasks are made
-        *"models.model metrics entities pictures spans configurable problems".split(),
+        *"models.model metrics entities graphemes pictures spans configurable problems".split(),
     },
     "tasks.vectors": {"tasks.base", "tasks.template", "models.model", "models.parts", "metrics", "problems"},
     "tasks.embed": {"tasks.labels", "tasks.template", "tasks.vectors", "models.heads", "metrics", *LEAVES},
@@ -69,8 +70,8 @@ ALLOWED = {
     "proof": {"proof", "models", "api", "problems"},
     "attribution": {
         "output_file",
-        *"attribution api answers assets models spans parallel.mesh tasks.answer tasks.words problems".split(),
-        "loop.page",
+        *"attribution api answers assets graphemes models spans parallel.mesh problems".split(),
+        *("tasks.answer", "tasks.words", "loop.page"),
     },
     "checks": {"config", *LEAVES},
     "config": {"checks", "strict_json", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},

@@ -194,3 +194,9 @@ def test_command_line(tiny_classifier, files, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["swapped"] == 2 and (tmp_path / "out.jsonl").exists()
     done = command("bias", *words[:2], "--swaps=swops.tsv", cwd=tmp_path)
     assert done.returncode == 2 and "'swaps.tsv'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_accents_are_parts_of_words():
+    """ "he" is no word of its own in "he\u0301", nor is a Hindi word in the same word with a vowel sign."""
+    swaps = Swaps([("he", "she"), ("\u0930", "\u0932")])
+    assert swaps("he\u0301 he, \u0930\u0941 \u0930") == ("he\u0301 she, \u0930\u0941 \u0932", ["he", "\u0930"])

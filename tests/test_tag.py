@@ -1,6 +1,7 @@
 """Tags of words: which token stands for which word, the loss, metrics of words, and runs from files to predictions."""
 
 import json
+import re
 from dataclasses import replace
 
 import jax
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import jaxft
 from configs.conll import get_config
+from jaxft import assets
 from jaxft.answer_files import write_answers
 from jaxft.config import Config, Mesh
 from jaxft.configurable import config
@@ -627,3 +629,20 @@ def test_tags_that_training_did_not_have(shared_task, tiny_bert, one_device):
         UserError, match=r"eng.testb, row 1: 1 words \('Bonn'\) have the tag 'I-GPE', which is not among"
     ):
         built.encode("test")
+
+
+def test_words_hold_their_marks(tmp_path):
+    """Accents, vowel signs and variation selectors of which BERT's tokenizer makes no token."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder"))
+    guru, heart, thai = "\u0917\u0941\u0930\u0941", "\u2764\ufe0f", "\u0e01\u0e33"
+    for line in (
+        f"{guru} came",
+        f"{heart} Rome",
+        f"the cafe\u0301, {guru}!",
+        f"{guru}. {thai} \U0001f469\u200d\U0001f4bb",
+    ):
+        found = words_of_text(line, tokenizer(line).encodings[0])
+        wanted = re.findall(r"[^\s,.!]+|[,.!]", line)
+        assert [line[start:stop] for _, start, stop in found] == wanted
+    line = "\u203c\ufe0fRome"  # punctuation and a word, as without the mark
+    assert [start for _, start, _ in words_of_text(line, tokenizer(line).encodings[0])] == [0, 2]

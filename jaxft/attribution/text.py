@@ -7,6 +7,7 @@ import numpy as np
 from jaxft.answers import choices
 from jaxft.api import LoadedModel, as_pair, read_positions
 from jaxft.attribution.settings import Settings
+from jaxft.graphemes import widened
 from jaxft.models.ranges import range_problems
 from jaxft.models.tokenizer import unknown_id
 from jaxft.problems import SHOWN, raise_problems
@@ -97,7 +98,16 @@ def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Tex
     if found := range_problems(arrays, model.arch.spec):
         return "; ".join(found)
     unknown = [number == unknown_id(model.tokenizer) for number in encoding.ids]
-    return Text(texts, arguments, encoding.tokens, encoding.sequence_ids, encoding.offsets, unknown, at)
+    return Text(texts, arguments, encoding.tokens, encoding.sequence_ids, _spans(texts, encoding), unknown, at)
+
+
+def _spans(texts: tuple[str, ...], encoding) -> list[tuple[int, int]]:
+    """The characters of each token in its text, whole graphemes."""
+    spans = np.array(encoding.offsets, np.int32)
+    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
+    for number, text in enumerate(texts):
+        spans[parts == number] = widened(text, spans[parts == number])
+    return list(map(tuple, spans.tolist()))
 
 
 def _place(model: LoadedModel, texts, encoding, word: str | None) -> int | None | str:

@@ -4,6 +4,7 @@ import re
 from functools import partial
 
 import numpy as np
+import regex
 
 from jaxft.configurable import config
 from jaxft.data.source import Rows
@@ -91,7 +92,8 @@ def augment(text: str, rng, drop: float, swap: float, replace: float, synonyms: 
 
 def _synonym(word: str, synonyms: Synonyms, choice: float) -> str:
     """One of the word's synonyms, by a number of 0 to less than 1; punctuation around it stays."""
-    before, core, after = re.fullmatch(r"(\W*)(.*?)(\W*)", word, re.DOTALL).groups()
+    # Accents and vowel signs are parts of the core: \W alone would take them for punctuation.
+    before, core, after = regex.fullmatch(r"([^\w\p{M}]*)(.*?)([^\w\p{M}]*)", word, regex.DOTALL).groups()
     if core.casefold() not in synonyms:
         return word
     listed, others = synonyms[core.casefold()]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.configurable import config
+from jaxft.graphemes import widened
 from jaxft.metrics import Mean
 from jaxft.metrics.units import Units
 from jaxft.pictures import answer_figures
@@ -139,7 +140,8 @@ def windows(setting: Setting, questions: list[str], contexts: list[str], stride:
 
     A window is an example without targets. `weights` is 1 for tokens that an answer may begin or end with and for the
     one that stands for no answer: the classification token or, without one, the first. `offsets` int32 (n, 2) are the
-    characters of the context that such a token covers; -1 for all others. Questions keep at most `most` tokens.
+    characters of the context that such a token covers, whole graphemes; -1 for all others. Questions keep at most
+    `most` tokens.
     """
     if not questions:
         return []  # which the tokenizer cannot say
@@ -156,21 +158,24 @@ def windows(setting: Setting, questions: list[str], contexts: list[str], stride:
     for number, row in enumerate(out["overflow_to_sample_mapping"]):
         encoding = out.encodings[number]
         if len(encoding):
-            window = _window(encoding, setting.tokenizer.cls_token_id, 0 if turned else 1)
+            window = _window(encoding, contexts[row], setting.tokenizer.cls_token_id, 0 if turned else 1)
             if "token_type_ids" in out:
                 window["types"] = np.array(encoding.type_ids, np.int32)
             found[row].append(window | {"cut": cut[row] and not found[row]})
     return found
 
 
-def _window(encoding, cls: int | None, context: int) -> dict:
+def _window(encoding, text: str, cls: int | None, context: int) -> dict:
+    """`text` is the context, and `context` its place in the pair."""
     tokens = np.array(encoding.ids, np.int32)
     parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
     inside = parts == context
     null = np.flatnonzero((tokens == cls) & (parts == -1)) if cls is not None else ()
     null = null[0] if len(null) else 0
     inside[null] = False
-    offsets = np.where(inside[:, None], np.array(encoding.offsets, np.int32), -1)
+    spans = np.array(encoding.offsets, np.int32)
+    spans[inside] = widened(text, spans[inside])
+    offsets = np.where(inside[:, None], spans, -1)
     weights = inside.astype(np.float32)
     weights[null] = 1.0
     return {"tokens": tokens, "offsets": offsets, "weights": weights}
@@ -184,7 +189,7 @@ def _targeted(read: list[dict], context: str, golds: list[tuple[str, int]] | Non
         return "no text"
     text, start = golds[0] if golds else ("", 0)
     misplaced = context[start : start + len(text)] != text or start < 0
-    span = trimmed(context, start, start + len(text))
+    span = _covered(read, *trimmed(context, start, start + len(text)))
     held = False
     for window in read:
         window["targets"] = np.zeros((len(window["tokens"]), 2), np.int8)
@@ -199,6 +204,13 @@ def _targeted(read: list[dict], context: str, golds: list[tuple[str, int]] | Non
     elif text and not held:
         read[0]["fault"] = (LOST, shown(text))
     return read
+
+
+def _covered(read: list[dict], start: int, end: int) -> tuple[int, int]:
+    """The span without what lies in front of the context's first token or behind its last: no window has that."""
+    offsets = np.concatenate([window["offsets"] for window in read])
+    offsets = offsets[offsets[:, 0] >= 0]
+    return (max(start, int(offsets[:, 0].min())), min(end, int(offsets[:, 1].max()))) if len(offsets) else (start, end)
 
 
 def place_of(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] | None:

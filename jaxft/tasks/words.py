@@ -4,6 +4,7 @@ import unicodedata
 
 import numpy as np
 
+from jaxft.graphemes import base, widened
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.base import Setting
 from jaxft.tasks.template import text_of
@@ -52,13 +53,15 @@ def needs_space(tokenizer) -> bool:
 def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
     """(first token, start, stop) of each word of a running text that was not given as words; stop is behind its end.
 
-    A word ends at white space, where punctuation around words begins or ends, and in scripts that are written without
-    spaces at each token: not where some tokenizer's expression cuts, which may be between a letter and its accent, or a
-    number and its "th". A token of white space alone belongs to what follows it, if the tokenizer says so.
+    A word holds whole graphemes. It ends at white space, where punctuation around words begins or ends, and in scripts
+    that are written without spaces at each token: not where some tokenizer's expression cuts, which may be between a
+    letter and its accent, or a number and its "th". A token of white space alone belongs to what
+    follows it, if the tokenizer says so.
     """
     words: list[tuple[int, int, int]] = []
     before = None
-    for place, (number, (start, stop)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
+    spans = widened(text, encoding.offsets).tolist()
+    for place, (number, (start, stop)) in enumerate(zip(encoding.word_ids, spans, strict=True)):
         if number is None:
             continue
         piece = text[start:stop]
@@ -84,13 +87,14 @@ UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "T
 def _parted(text: str, at: int, joined: bool) -> bool:
     """Whether a token that begins at `at`, right behind another, begins a word; `joined` says of punctuation that it is
     one word to the tokenizer."""
-    left, right = _is_mark(text, at - 1), _is_mark(text, at)
+    left, right = _is_mark(text, base(text, at - 1)), _is_mark(text, at)
     return left != right or left and not joined or unicodedata.name(text[at], "").startswith(UNSPACED)
 
 
 def _is_mark(text: str, at: int) -> bool:
     """Punctuation or a symbol, but not inside of a word: U.N., 1,000, German-born."""
-    around = text[max(at - 1, 0) : at] + text[at + 1 : at + 2]
+    before = base(text, at - 1) if at else 0
+    around = text[before : before + 1] * (at > 0) + text[at + 1 : at + 2]
     inside = text[at] in INSIDE and len(around) == 2 and around.isalnum()
     return unicodedata.category(text[at])[0] in "PS" and not inside
 
