@@ -1,6 +1,7 @@
 """Files of sentences in columns: what is a word, what ends a sentence, and what is wrong with a line."""
 
 import gzip
+import logging
 
 import pytest
 
@@ -86,3 +87,42 @@ def test_what_is_wrong_with_the_columns(tmp_path):
     with pytest.raises(UserError, match="is not UTF-8"):
         (tmp_path / "b.conll").write_bytes(b"a O\n\xff O\n")
         Data(path=str(tmp_path / "b.conll")).open()
+
+
+UD = """# text = vamos al mar
+1\tvamos\tir\tVERB\t_\t_\t0\troot\t_\t_
+2-3\tal\t_\t_\t_\t_\t_\t_\t_\t_
+2\ta\ta\tADP\t_\t_\t4\tcase\t_\t_
+3\tel\tel\tDET\t_\t_\t4\tdet\t_\t_
+4\tmar\tmar\tNOUN\t_\t_\t1\tobl\t_\t_
+4.1\tx\tx\tVERB\t_\t_\t_\t_\t_\t_
+
+1-2\tdel\t_\t_\t_\t_\t_\t_\t_\t_
+1\tde\tde\tADP\t_\t_\t0\troot\t_\t_
+2\tel\tel\tDET\t_\t_\t1\tdet\t_\t_
+"""
+UD_NAMES = ("id", "tokens", "lemma", "tags", "xpos", "feats", "head", "rel", "deps", "misc")
+
+
+def test_ranges_and_empty_nodes_are_no_words(tmp_path, caplog):
+    path = write(tmp_path / "es.conllu", UD)
+    with caplog.at_level(logging.INFO, "jaxft"):
+        rows = Data(path=path, columns=UD_NAMES).open()
+    assert [row["tokens"] for row in rows] == [["vamos", "a", "el", "mar"], ["de", "el"]]
+    assert [row["tags"] for row in rows] == [["VERB", "ADP", "DET", "NOUN"], ["ADP", "DET"]]
+    assert "3 multiword tokens (2-3) and empty nodes (4.1) are no words and left out" in caplog.text
+    only = write(tmp_path / "only.conllu", "2-3" + "\tx" * 9 + "\n\n1" + "\ty" * 9 + "\n")
+    assert [row["tokens"] for row in Data(path=only, columns=UD_NAMES).open()] == [["y"]]
+
+
+def test_words_that_look_like_ranges_stay(tmp_path):
+    """Other numbers of columns, and ten columns of which the first is a word."""
+    few = write(tmp_path / "a.conll", "2-3 O\n4.1 O\n1 O\n")
+    assert Data(path=few).open()[0]["tokens"] == ["2-3", "4.1", "1"]
+    wide = write(tmp_path / "b.conll", "2-3" + "\tx" * 9 + "\nwon" + "\tx" * 9 + "\n")
+    assert Data(path=wide).open()[0]["tokens"] == ["2-3", "won"]
+
+
+def test_numbered_words_need_names(tmp_path):
+    with pytest.raises(UserError, match="the first column numbers the words, as in CoNLL-U: name the ten columns"):
+        Data(path=write(tmp_path / "es.conll", UD)).open()
