@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -32,7 +33,7 @@ from jaxft.tasks.denoise import Denoise, spans_of
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.pretrain import NextSentence, SentenceOrder, pieces
 from jaxft.tasks.replaced import ReplacedTokens
-from jaxft.tasks.sentences import encode_sentences, sentences_of
+from jaxft.tasks.sentences import SINGLE, encode_sentences, sentences_of
 
 DOCUMENTS = [
     "The cat sat on the mat. The dog sat on the log! A good film? A bad film.",
@@ -52,6 +53,43 @@ def test_sentences():
     assert sentences_of([{"t": "One. \n"}, {"t": " "}], "t") == [("One. \n", [0]), (" ", [0])]
     with pytest.raises(UserError, match="'t' holds 'x', expected a list of sentences as in other rows"):
         sentences_of([{"t": ["One."]}, {"t": "x"}], "t")
+
+
+SCRIPTS = {
+    "Chinese": [
+        "\u4eca\u5929\u5f88\u597d\u3002",
+        "\u6211\u4eec\u53bb\u3002",
+        "\u4f60\u6765\u5417\uff1f\uff01",
+        "\u597d\u7684\uff01",
+    ],
+    "a quotation": ["\u4ed6\u8bf4\uff1a\u300c\u597d\u3002\u300d", "\u8d70\u4e86\u3002"],
+    "Japanese": ["\u672c\u3067\u3059\uff0e", "\u5024\u306f\uff13\uff0e\uff11\uff14\u3067\u3059\uff61", "\u306f\u3044"],
+    "Hindi": ["\u0935\u0939 \u0906\u092f\u093e\u0964 ", "\u0935\u0939 \u0917\u092f\u093e\u0965"],
+    "Arabic": ["\u0647\u0644 \u062a\u0623\u062a\u064a\u061f ", "\u0646\u0639\u0645. ", "\u0644\u0627"],
+    "Urdu": ["\u0648\u06c1 \u0622\u06cc\u0627\u06d4 ", "\u06c1\u0627\u06ba\u06d4"],
+    "Armenian": ["\u0535\u057d \u0565\u0574\u0589 ", "\u0534\u0578\u0582 \u0565\u057d\u0589"],
+    "Amharic": ["\u1230\u120b\u121d\u1362 ", "\u1290\u12cd\u1362"],
+    "Thai": ["\u0e22\u0e34\u0e19\u0e14\u0e35 ", "\u0e04\u0e23\u0e31\u0e1a"],
+    "abbreviations": ["The U.S. ", "dollar rose 3.5 points, i.e. ", "a lot! ", "No.1 is e.g.this"],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_sentences_of_other_scripts(script):
+    wanted = SCRIPTS[script]
+    [(text, starts)] = sentences_of([{"t": "".join(wanted)}], "t")
+    found = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    assert found == wanted
+
+
+def test_texts_of_a_single_sentence_are_counted(bert_tokenizer):
+    setting = Setting(bert_tokenizer, 32)
+    rows = rows_of([{"text": text} for text in DOCUMENTS])
+    for task in (NextSentence(), SentenceOrder()):
+        notes = encode_all(rows, partial(task.encode, setting=setting)).report["notes"]
+        assert notes == {"texts of a single sentence": 1}
+    lines = rows_of([{"text": DOCUMENTS[1]}])  # lines are sentences: a document of a .txt file
+    assert encode_all(lines, partial(NextSentence().encode, setting=setting)).report["notes"] == {SINGLE: 0}
 
 
 @pytest.mark.parametrize("tokenizer", [wordpiece(), byte_bpe()], ids=["wordpiece", "byte-level"])

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -260,3 +261,28 @@ def test_own_source_may_be_a_list():
     assert as_rows(rows, "other") is rows
     with pytest.raises(UserError, match="mine has no rows"):
         as_rows([], "mine")
+
+
+def test_blank_lines_of_a_text_file(tmp_path, caplog):
+    """They are counted where they are left out, and with `documents` they separate the rows."""
+    body = "One.\nTwo.\r\n\n\n \nThree.\n\n"
+    (tmp_path / "a.txt").write_bytes(body.encode())
+    with caplog.at_level(logging.INFO, "jaxft"):
+        lines = Data(path=str(tmp_path / "a.txt")).open()
+    assert [row["text"] for row in lines] == ["One.", "Two.", " ", "Three."]
+    assert "3 empty lines are left out" in caplog.text and "documents=True" in caplog.text
+    with gzip.open(tmp_path / "a.txt.gz", "wb") as file:
+        file.write(body.encode())
+    for name in ("a.txt", "a.txt.gz"):
+        rows = Data(path=str(tmp_path / name), documents=True).open()
+        assert [row["text"] for row in rows] == ["One.\nTwo.", "Three."]
+    (tmp_path / "b.csv").write_text("text\na\n")
+    with pytest.raises(UserError, match="documents=True is for .txt files"):
+        Data(path=str(tmp_path / "b.csv"), documents=True).open()
+    for blank in ("", "\n \n"):
+        (tmp_path / "c.txt").write_text(blank)
+        with pytest.raises(UserError, match="c.txt has no rows"):
+            Data(path=str(tmp_path / "c.txt"), documents=True).open()
+    (tmp_path / "c.txt").write_text("")
+    with pytest.raises(UserError, match="c.txt has no rows"):
+        Data(path=str(tmp_path / "c.txt")).open()

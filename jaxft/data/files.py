@@ -4,12 +4,15 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
+import logging
 import os
 import sys
 import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 
 from jaxft import strict_json
@@ -17,14 +20,21 @@ from jaxft.data import conll, squad
 from jaxft.data.tables import noted_class_names, table_of
 from jaxft.problems import UserError
 
+log = logging.getLogger("jaxft")
 
-def read_file(path: str, quote: str = '"', columns: tuple[str, ...] = ()) -> pa.Table:
+
+def read_file(path: str, quote: str = '"', columns: tuple[str, ...] = (), documents: bool = False) -> pa.Table:
     """The rows of `path`; a file with named `columns` is one of sentences (data/conll.py), whatever its suffix.
+
+    With `documents` the rows of a .txt file are documents, separated by blank lines, instead of lines.
 
     Raises UserError, naming the file and the row, if it is malformed or has no rows.
     """
     try:
-        table = _columns(path, columns) if columns else READERS[suffix(path)](path, quote)
+        if columns:
+            table = _columns(path, columns)
+        else:
+            table = _documents(path) if documents else READERS[suffix(path)](path, quote)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
     except (EOFError, zlib.error) as error:
@@ -98,8 +108,21 @@ def _cells(path: str, reader, names: list[str]) -> Iterator[dict]:
 
 def _lines(path: str, quote) -> pa.Table:
     with _text(path) as file:
-        lines = (line.rstrip("\r\n") for line in file)
-        return table_of(({"text": line} for line in lines if line), path, {"text": pa.string()})
+        table = table_of(({"text": line.rstrip("\r\n")} for line in file), path, {"text": pa.string()})
+    kept = table.filter(pa.compute.not_equal(table["text"], "")) if len(table) else table
+    if len(kept) < len(table):
+        log.info(
+            "%s: %s empty lines are left out, each other line is a row; with documents=True the lines between blank "
+            "ones are a row", path, f"{len(table) - len(kept):,}",
+        )  # fmt: skip
+    return kept
+
+
+def _documents(path: str) -> pa.Table:
+    with _text(path) as file:
+        parts = itertools.groupby((line.rstrip("\r\n") for line in file), lambda line: line.strip() != "")
+        rows = ({"text": "\n".join(lines)} for written, lines in parts if written)
+        return table_of(rows, path, {"text": pa.string()})
 
 
 def _columns(path: str, names: tuple[str, ...]) -> pa.Table:

@@ -28,6 +28,7 @@ class Data:
     name: str | None = None  # configuration of a hub data set
     limit: int | None = None  # only so many rows from the start
     quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
+    documents: bool = False  # a row of a .txt is a document, whose lines end at a blank line; False: each line is a row
     columns: tuple[str, ...] = ()  # names of a sentence file's columns; (): "tokens", the first, and "tags", the last
 
     def problems(self) -> list[str]:
@@ -68,11 +69,13 @@ class Data:
             for one in paths
             if suffix(one) not in READERS and not self.columns
         ]
+        if self.documents and not all(suffix(one) == ".txt" for one in paths):
+            problems.append(f"{self.path}: documents=True is for .txt files, whose blank lines separate documents")
         if self.split is not None or self.name is not None:
             problems.append(f"{self.path} is a file: it has no splits or configurations; leave split and name unset")
         if problems:
             raise UserError(problems)
-        return join([read_file(one, self.quote, self.columns) for one in paths], paths)
+        return join([read_file(one, self.quote, self.columns, self.documents) for one in paths], paths)
 
     def _load(self, path: str):
         import datasets

@@ -5,7 +5,7 @@ import numpy as np
 from jaxft.configurable import config
 from jaxft.problems import raise_problems
 from jaxft.tasks.mlm import check_mask
-from jaxft.tasks.sentences import encode_sentences
+from jaxft.tasks.sentences import SINGLE, encode_sentences
 from jaxft.tasks.targets import check_decoder, decoder_side
 from jaxft.tasks.template import columns_of
 from jaxft.tasks.tokens import PredictsTokens
@@ -47,6 +47,7 @@ class Denoise(PredictsTokens):
         for tokens, _, starts in encode_sentences(rows, self.text, setting):
             whole = np.concatenate([front, tokens[:most], end])
             example = {"tokens": whole, "starts": starts[starts < most], "cut": len(tokens) > most}
+            example["notes"] = {SINGLE: int(len(starts) < 2)}
             found.append(example if len(tokens) > 1 else "fewer than two tokens")
         return found
 

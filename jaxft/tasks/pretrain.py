@@ -15,7 +15,7 @@ from jaxft.metrics import Mean
 from jaxft.problems import raise_problems
 from jaxft.tasks.base import Setting
 from jaxft.tasks.mlm import MaskedLM, check_mask
-from jaxft.tasks.sentences import encode_sentences
+from jaxft.tasks.sentences import SINGLE, encode_sentences
 from jaxft.tasks.template import columns_of
 from jaxft.tasks.tokens import perplexity, token_sums
 
@@ -26,7 +26,8 @@ class NextSentence:
 
     A text is cut between sentences into pieces of up to `config.max_len` tokens. At each visit a piece is cut in two
     between two of its sentences, and one time in two its second half gives way to as many tokens of another text
-    (class 1). A piece of a single sentence is cut in its middle.
+    (class 1). A piece of a single sentence is cut in its middle. For a .txt file with a sentence a line and blank lines
+    between documents, set `documents=True` in its source.
     """
 
     text: str = "text"  # column or template: whole documents; or a column that holds lists of sentences
@@ -55,7 +56,8 @@ class NextSentence:
         for number, (tokens, words, starts) in enumerate(texts):
             other = texts[(number + far) % len(texts)] if len(texts) > 1 else (tokens[:0], words[:0])
             cuts = list(pieces(len(tokens), starts, room(setting)))
-            made.append([_piece(tokens, words, starts, other, cut, setting) for cut in cuts])
+            some = [_piece(tokens, words, starts, other, cut, setting) for cut in cuts]
+            made.append([some[0] | {"notes": {SINGLE: int(len(starts) < 2)}}, *some[1:]])
         rest = iter(made)
         return [next(rest) if len(tokens) > 1 else "fewer than two tokens" for tokens, _, _ in read]
 

@@ -1,21 +1,29 @@
 """Texts as sentences: where each begins, in characters and in tokens."""
 
-import re
-
 import numpy as np
+import regex
 
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.base import Setting
 from jaxft.tasks.template import column, text_of
 
-# A line break, or white space behind a full stop, question or exclamation mark, with quotes and brackets that close.
-BETWEEN = re.compile(r"""\s*\n\s*|(?<=[.!?])\s+|(?<=[.!?]["')\]’”])\s+""")
+# A line break; white space behind a full stop, question or exclamation mark, with quotes and brackets that close;
+# white space or none behind the marks of other scripts that end a sentence (STerm of Unicode Standard Annex 29), and
+# behind a full stop of full width, but not inside of a number; white space in Thai and Lao, which have no such mark.
+BETWEEN = regex.compile(
+    r"""(?V1)\s*\n\s*|(?<=[.!?])\s+|(?<=[.!?]["')\]’”])\s+"""
+    r"""|(?:[\p{SB=STerm}--[!?]]|\uff0e(?!\p{N}))\p{STerm}*[\p{Pe}\p{Pf}"']*\s*"""
+    r"""|(?<=[\p{Thai}\p{Lao}])\s+(?=[\p{Thai}\p{Lao}])"""
+)
+
+SINGLE = "texts of a single sentence"
 
 
 def sentences_of(rows: list[dict], name: str) -> list[tuple[str, list[int]]]:
     """Text of each row and the characters at which its sentences begin, the first being 0.
 
-    The column, or template, holds texts, which are cut at line breaks and behind full stops; or lists of sentences.
+    The column, or template, holds texts, which are cut at line breaks and behind marks that end a sentence in their
+    script; or lists of sentences.
     """
     if "{" not in name and any(isinstance(row[name], list) for row in rows):
         return [_joined(row[name], name) for row in rows]
