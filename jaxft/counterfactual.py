@@ -1,17 +1,21 @@
 """A classifier asked about texts and about the same texts with terms swapped: do its answers change?"""
 
 import json
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import softmax
 
 from jaxft.answers import label_names
 from jaxft.output_file import whole
-from jaxft.problems import SHOWN, UserError, located, raise_problems, suggest
+from jaxft.problems import UserError, located
 from jaxft.swaps import Swaps
+from jaxft.tasks.labels import class_numbers, read_all
 from jaxft.tasks.template import column
+
+log = logging.getLogger("jaxft")
 
 Texts = tuple[str, ...]  # one, or a pair
 
@@ -126,7 +130,13 @@ def compare_rows(model, rows, columns: list[str], label: str | None, swaps: Swap
     if classes < 2 or kind != "single_label_classification":
         raise UserError("the model does not choose one of several classes for a text, which swapped terms could change")
     labels = label_names(model.pretrained, classes)
-    held = rows[:]
+    held, numbers = rows[:], None
+    kept = list(range(len(held)))
+    if label is not None:
+        numbers = read_all(rows, lambda some: class_numbers(some, label, labels, "class"))
+        kept = [place for place, number in enumerate(numbers) if number is not None]
+        if len(kept) < len(held):
+            log.info("%s: %s rows left out: no label", rows.name, f"{len(held) - len(kept):,}")
 
     def read(some):
         return list(zip(*(column(some, name) for name in columns), strict=True))
@@ -135,8 +145,10 @@ def compare_rows(model, rows, columns: list[str], label: str | None, swaps: Swap
         texts = read(held)
     except UserError as error:
         raise located(error, held, 1, rows.name, read) from None
-    targets = None if label is None else class_numbers([row[label] for row in held], labels, rows.name)
-    return compare(texts, targets, labels, swaps, lambda some: class_scores(model, some, batch))
+    targets = None if numbers is None else np.array([numbers[place] for place in kept], np.int64)
+    texts = [texts[place] for place in kept]
+    found = compare(texts, targets, labels, swaps, lambda some: class_scores(model, some, batch))
+    return replace(found, numbers=[kept[place] for place in found.numbers])
 
 
 def class_scores(model, texts: list[Texts], batch: int) -> np.ndarray:
@@ -146,17 +158,3 @@ def class_scores(model, texts: list[Texts], batch: int) -> np.ndarray:
     ]
     logits = dict(model.answered(rows, batch, lambda model, row, out, place: np.asarray(out.logits[place], np.float64)))
     return softmax(np.stack([logits[number] for number in range(len(rows))]), -1)
-
-
-def class_numbers(cells: list, labels: list[str], name: str) -> np.ndarray:
-    """Class numbers int64 (n,) of a label column. Raises UserError for cells that are no class, by row."""
-    numbers = {label: number for number, label in enumerate(labels)}
-    raise_problems(
-        [
-            f"{name}, row {row}: the model has no class {cell!r}.{suggest(str(cell), labels)} Classes: "
-            f"{', '.join(labels)}"
-            for row, cell in enumerate(cells, 1)
-            if str(cell) not in numbers
-        ][:SHOWN]
-    )
-    return np.array([numbers[str(cell)] for cell in cells], np.int64)

@@ -1,16 +1,59 @@
 """Errors that are the user's to fix: every problem at once, each with its fix."""
 
 import difflib
-from collections.abc import Callable, Iterable
+import reprlib
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from itertools import islice
 
-SHOWN = 10  # bad rows that one message lists
+SHOWN = 10  # problems, or names of a list, that one message has
+LONGEST = 60  # characters of a value in a message
+SEARCHED = 1000  # rows in which a problem that takes long to find is counted
+COMPARED = 20_000  # known names that a suggestion is looked for among
+
+
+class _Short(reprlib.Repr):
+    """Texts by their beginning, numbers of any size, and no more items and levels than a message has room for."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxother = 4, 2 * LONGEST
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxarray = LONGEST // 3
+
+    def repr_str(self, value, level):
+        return repr(value[: LONGEST + 1])
+
+    repr_bytes = repr_str
+
+    def repr_int(self, value, level):
+        return repr(value) if abs(value) < 10**LONGEST else f"a number of more than {LONGEST} digits"
+
+
+SHORT = _Short()
+
+
+@dataclass(frozen=True)
+class Check:
+    """A quick look at a row: `of(row)` are its faults, and `say(fault)` is one of them with its fix."""
+
+    of: Callable[[dict], Iterable[Hashable]]
+    say: Callable[[Hashable], str]
+
+    def __call__(self, rows: Iterable[dict]) -> None:
+        """Raises a UserError of the first SHOWN faults that the rows have."""
+        if found := dict.fromkeys(fault for row in rows for fault in self.of(row)):
+            raise UserError(map(self.say, islice(found, SHOWN)), self)
 
 
 class UserError(Exception):
-    """One or more problems in what the user gave. A command prints them without a traceback and exits with 2."""
+    """One or more problems in what the user gave. A command prints them without a traceback and exits with 2.
 
-    def __init__(self, problems: str | Iterable[str]):
+    `check` finds the same faults in further rows.
+    """
+
+    def __init__(self, problems: str | Iterable[str], check: Check | None = None):
         self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        self.check = check
         super().__init__(self.problems)
 
     def __str__(self) -> str:
@@ -38,26 +81,69 @@ def raise_problems(problems: Iterable[str]) -> None:
         raise UserError(problems)
 
 
-def located(error: UserError, rows: list, first: int, name: str, read: Callable[[list], object]) -> UserError:
-    """`error`, which `read(rows)` raised, with row numbers: what each bad row of `name` alone raises.
+def located(error: UserError, rows: Iterable[dict], first: int, name: str, read: Callable[[list], object]) -> UserError:
+    """`error`, which `read` raised for some of `rows`, by rows: equal problems once, with the number of their rows.
 
-    `first` is the number of the first row, from 1. At most SHOWN problems.
+    `first` is the number of the first row, from 1. All rows are looked at where the error has a `check`, else the
+    first SEARCHED. At most SHOWN problems, and how many rows have others.
     """
-    problems = []
-    for number, row in enumerate(rows, first):
-        try:
-            read([row])
-        except UserError as single:
-            problems += [f"{name}, row {number}: {problem}" for problem in single.problems]
-        if len(problems) >= SHOWN:
-            break
+    check = error.check or Check(lambda row: _problems_of(read, row), str)
+    found: dict[Hashable, list[int]] = {}  # fault -> first row, number of rows
+    others = last = 0
+    for number, row in enumerate(rows if error.check else islice(rows, SEARCHED), first):
+        last = number
+        for fault in dict.fromkeys(_faults_of(check, row)):
+            if fault in found:
+                found[fault][1] += 1
+            elif len(found) < SHOWN:
+                found[fault] = [number, 1]
+            else:
+                others += 1
+    least = "" if error.check or last < first + SEARCHED - 1 else "at least "
+    problems = [f"{_where(name, *place, least)}: {_said(check, fault)}" for fault, place in found.items()]
+    problems += [f"{name}: {least}{others:,} more problems like these"] if others else []
     return UserError(problems or error.problems)
 
 
+def _where(name: str, first: int, count: int, least: str) -> str:
+    return f"{name}, row {first}" if count == 1 else f"{name}, {least}{count:,} rows, first {first}"
+
+
+def _problems_of(read: Callable[[list], object], row: dict) -> list[str]:
+    try:
+        read([row])
+    except UserError as single:
+        return single.problems
+    return []
+
+
+def _faults_of(check: Check, row: dict) -> list[Hashable]:
+    """Faults of a row; what the check itself cannot read is one as well, as UserError says it."""
+    try:
+        return list(check.of(row))
+    except UserError as single:
+        return [(UserError, problem) for problem in single.problems]
+
+
+def _said(check: Check, fault: Hashable) -> str:
+    return fault[1] if isinstance(fault, tuple) and fault[0] is UserError else check.say(fault)
+
+
 def shown(value) -> str:
-    """A value for a message, not too long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """A value for a message, as Python writes it, at most LONGEST characters; of a huge one no more is written."""
+    return clipped(SHORT.repr(value))
+
+
+def listed(names: Iterable, most: int = SHOWN) -> str:
+    """Names for a message, with commas between them: a few, each not too long, and how many more there are."""
+    names = list(names)
+    said = ", ".join(clipped(str(name)) for name in names[:most])
+    return said + (f", ... ({len(names):,} in all)" if len(names) > most else "")
+
+
+def clipped(text: str, most: int = LONGEST) -> str:
+    """The text, or its beginning where it is longer than `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -69,11 +155,15 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def near(name: str, known: Iterable[str], most: int = 3, likeness: float = 0.6) -> list[str]:
     """The known names closest to `name`, best first; case and '-' against '_' do not count.
 
-    `likeness` is the least that counts: 1 for the same name, 0 for no letter in common.
+    `likeness` is the least that counts: 1 for the same name, 0 for no letter in common. Texts longer than a name, and
+    more names than COMPARED, are not compared: that takes seconds.
     """
+    if len(name) > LONGEST:
+        return []
     by_fold: dict[str, str] = {}
-    for candidate in known:
-        by_fold.setdefault(_fold(candidate), candidate)
+    for candidate in islice(known, COMPARED):
+        if len(candidate) <= 2 * LONGEST:
+            by_fold.setdefault(_fold(candidate), candidate)
     return [by_fold[fold] for fold in difflib.get_close_matches(_fold(name), by_fold, most, likeness)]
 
 

@@ -299,6 +299,9 @@ def test_texts_that_are_no_text(setting, value):
     said = message(encoded, Classify(), rows, setting)
     assert said == f"rows.jsonl, row 2: column 'text' holds {value!r}, expected a text"
     rows = [{"text": "a cat", "label": "y"}, {"text": "a dog", "label": "n"}, {"text": "the log", "label": value}]
+    if isinstance(value, float):  # not a number: no label
+        assert encoded(Classify(), rows, setting).report["dropped"] == {"no label": 1}
+        return
     said = message(encoded, Classify(), rows, setting)
     assert said == f"rows.jsonl, row 3: column 'label' holds {value!r}, expected a text"
 
@@ -310,7 +313,7 @@ LABELS = {
     "decimals": (Classify(), [0.5, 1.5], "holds decimals such as 0.5: for regression use the task Regress"),
     "none": (Classify(), [None, None], "column 'label' holds no label at all"),
     "texts for numbers": (Regress(), ["1.5", "high"], "row 2: column 'label' holds 'high', expected a number"),
-    "no number": (Regress(), [1.5, float("nan")], "row 2: column 'label' holds nan, expected a number"),
+    "no number": (Regress(), ["1.5", "nan"], "row 2: column 'label' holds 'nan', expected a number"),
     "a list in a list": (SEVERAL, [["a"], [["b"]]], "row 2: column 'label' holds ['b'], expected a text"),
     "a number for a list": (SEVERAL, [["a"], 3], "row 2: column 'label' holds 3, expected a list of names"),
 }

@@ -191,7 +191,7 @@ def test_segments_and_positions_of_parts(bert_tokenizer):
     assert sorted(np.bincount(batch["index"][batch["index"] >= 0]).tolist()) == [2, 2, 3, 3, 4]
 
 
-LABELS = [(0, 0), ("2", 2), ("C", 2), ("b", 1), (None, None), (-1, None)]
+LABELS = [(0, 0), ("2", 2), (1.0, 1), ("C", 2), ("b ", 1), (None, None), ("", None), (-1, None), ("-100", None)]
 
 
 @pytest.mark.parametrize(("label", "number"), LABELS)
@@ -200,8 +200,8 @@ def test_labels(bert_tokenizer, label, number):
     row = {"q": "the cat", "a": "sat", "b": "on", "c": "the mat", "label": label}
     example = task.encode([row], Setting(bert_tokenizer, 24))[0]
     assert example == "no label" if number is None else example["targets"].argmax() == number
-    with pytest.raises(UserError, match="'label' holds 1.0, but there are 3 choices: expected a number from 0 to 2"):
-        task.encode([row | {"label": 1.0}], Setting(bert_tokenizer, 24))
+    with pytest.raises(UserError, match="'label' holds 1.5, but there are 3 choices: expected a number from 0 to 2"):
+        task.encode([row | {"label": 1.5}], Setting(bert_tokenizer, 24))
 
 
 def test_what_is_no_choice(bert_tokenizer):

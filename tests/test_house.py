@@ -25,7 +25,7 @@ ALLOWED = {
     "spans": set(),
     "graphemes": set(),
     "swaps": {"data", "problems"},
-    "counterfactual": {"answers", "output_file", "swaps", "tasks.template", "problems"},
+    "counterfactual": {"answers", "output_file", "swaps", "tasks.labels", "tasks.template", "problems"},
     "startup": set(),
     "host_memory": set(),
     "torch_free": set(),
@@ -44,6 +44,7 @@ ALLOWED = {
             f"tasks.{name}"
             for name in "base joined labels sentences shares targets template tokens vectors words".split()
         ),
+        *("tasks.label_sets", "tasks.lists"),
         *("tasks.classify", "tasks.mlm"),  # of which other tasks are made
         *"models.model metrics entities graphemes pictures spans configurable problems".split(),
     },
@@ -72,6 +73,7 @@ ALLOWED = {
         "output_file",
         *"attribution api answers assets graphemes models spans parallel.mesh problems".split(),
         *("tasks.answer", "tasks.words", "loop.page"),
+        "tasks.labels",
     },
     "checks": {"config", *LEAVES},
     "config": {"checks", "strict_json", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},

@@ -12,7 +12,7 @@ from test_messages import command
 
 import jaxft
 from jaxft import bias
-from jaxft.counterfactual import class_numbers, compare, compare_rows
+from jaxft.counterfactual import compare, compare_rows
 from jaxft.data import Data
 from jaxft.problems import UserError
 from jaxft.swaps import Swaps, read_swaps
@@ -165,8 +165,18 @@ def test_mistakes(tiny_bert, tiny_classifier, files, tmp_path):
     assert "none of 3 rows" in message(compare_rows, model, lists, ["text"], None, swaps, 2)
     lists = Data(path=write(tmp_path / "e.jsonl", '{"text": ["a"]}\n')).open()
     assert "e.jsonl, row 1: column 'text' holds ['a']" in message(compare_rows, model, lists, ["text"], None, swaps, 2)
-    said = message(class_numbers, ["pos", "posi", None], LABELS, "x.csv")
-    assert "x.csv, row 2: the model has no class 'posi'. Did you mean 'pos'?" in said and "row 3" in said
+    labelled = Data(path=write(tmp_path / "x.csv", "text,label\nhe,pos\nhe,posi\nhe,\n")).open()
+    said = message(compare_rows, model, labelled, ["text"], "label", swaps, 2)
+    assert "x.csv, row 2: class 'posi' is not among the classes: neg, neu, pos. Did you mean 'pos'?" in said
+    assert "row 3" not in said
+
+
+def test_rows_without_a_label_are_left_out(tiny_classifier, tmp_path, files, one_device, caplog):
+    model = jaxft.load(str(tiny_classifier))
+    cats = Data(path=write(tmp_path / "y.csv", "text,label\na cat,\na cat,pos \na cat,-1\n")).open()
+    with caplog.at_level("INFO", "jaxft"):
+        found = compare_rows(model, cats, ["text"], "label", Swaps([("cat", "dog")]), 2)
+    assert found.numbers == [1] and found.targets.tolist() == [2] and "y.csv: 2 rows left out: no label" in caplog.text
 
 
 def flags(files, model, **more):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from jaxft.answers import label_names
 from jaxft.api import LoadedModel
 from jaxft.models.heads import READ_AGAIN
-from jaxft.problems import raise_problems, suggest
+from jaxft.problems import listed, raise_problems, shown, suggest
+from jaxft.tasks.labels import class_name, numbering
 
 CLASSES = ("sequence-classification", "token-classification")
 VOCABULARY = ("masked-lm", "causal-lm")
@@ -71,22 +72,23 @@ def _number(model: LoadedModel, target: str) -> tuple[int | None, list[str]]:
     if model.arch.kind == "question-answering":
         return None, ["a question-answering model's best answer is explained: it takes no target"]
     if model.arch.kind == "multiple-choice":
-        problem = f"target is {target!r}, expected the number of a choice, from 0"
+        problem = f"target is {shown(target)}, expected the number of a choice, from 0"
         return (int(target), []) if str(target).isdecimal() else (None, [problem])
     if model.arch.kind in CLASSES:
         names = label_names(model.pretrained, model.arch.head.classes)
         if len(names) == 1:
             return None, ["the model gives one value, which is explained: it takes no target"]
-        known = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
-        problem = f"target is {target!r}, but the classes are {known}.{suggest(target, names)}"
-        return (names.index(target), []) if target in names else (None, [problem])
+        known = numbering(names)
+        name = class_name(target, "target", known)
+        problem = f"target is {shown(target)}, but the classes are {listed(names)}.{suggest(str(target), names)}"
+        return (known[name], []) if name in known else (None, [problem])
     vocabulary = model.tokenizer.get_vocab()
     if target in vocabulary:
         return vocabulary[target], []
     pieces = model.tokenizer.tokenize(target)
     if len(pieces) == 1:
         return vocabulary[pieces[0]], []
-    return None, [f"target is {target!r}, which is no single token to this model, but {' '.join(pieces) or 'none'}"]
+    return None, [f"target is {shown(target)}, which is no single token to this model, but {listed(pieces) or 'none'}"]
 
 
 def _blank(model: LoadedModel, baseline: str | None) -> tuple[int, list[str]]:
@@ -97,7 +99,7 @@ def _blank(model: LoadedModel, baseline: str | None) -> tuple[int, list[str]]:
         problem = "the tokenizer has no token for masks, padding, unknown words or ends: name one with baseline"
         return (0, [problem]) if found is None else (found, [])
     vocabulary = tokenizer.get_vocab()
-    problem = f"baseline is {baseline!r}, which is no token of this model.{suggest(baseline, vocabulary)}"
+    problem = f"baseline is {shown(baseline)}, which is no token of this model.{suggest(baseline, vocabulary)}"
     return (vocabulary[baseline], []) if baseline in vocabulary else (0, [problem])
 
 

@@ -52,7 +52,8 @@ def encode_all(rows, encode: Callable[[list[dict]], list[Example | list[Example]
         try:
             examples = encode(piece)
         except UserError as error:
-            raise located(error, piece, start + 1, getattr(rows, "name", "the data"), encode) from None
+            rest = (row for begin in range(start, len(rows), chunk) for row in rows[begin : begin + chunk])
+            raise located(error, rest, start + 1, getattr(rows, "name", "the data"), encode) from None
         builder.add(examples, start)
     return builder.finish(len(rows), getattr(rows, "name", "the data"))
 

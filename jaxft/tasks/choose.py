@@ -1,15 +1,22 @@
 """Multiple choice: the right one of several texts, each read behind the same question (Radford et al. 2018, fig. 1)."""
 
+import logging
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean, choice_metrics
 from jaxft.pictures import choice_figures
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import listed, raise_problems, shown
 from jaxft.tasks.base import Setting, as_parts, encode_texts
+from jaxft.tasks.labels import as_whole, class_name, is_missing, read_all
+from jaxft.tasks.lists import list_of
 from jaxft.tasks.shares import log_shares
 from jaxft.tasks.template import column, columns_of, text_of
+
+log = logging.getLogger("jaxft")
 
 
 @config
@@ -22,12 +29,15 @@ class Choose:
 
     text: str = "question"  # column, or template: what all choices have in common
     choices: tuple[str, ...] = ("choices",)  # a column or template for each choice, or the column that lists them
-    label: str = "label"  # column: the choice's number from 0, its letter from A, or the column that holds it
+    label: str = "label"  # column: the choice's own label where the list gives them (ARC: {"text": [...], "label":
+    # [...]}), else the column that holds it, its number, or its letter from A
+    first: int | None = None  # the first choice's number; None: 1 where the training data count so, else 0
 
     head = "multiple-choice"
 
     def problems(self):
-        return [] if self.choices else ["choices are empty: name a column for each choice, or one that lists them"]
+        found = [] if self.choices else ["choices are empty: name a column for each choice, or one that lists them"]
+        return found + ([] if self.first in (None, 0, 1) else [f"first is {self.first}, expected 0 or 1"])
 
     def columns(self):
         return columns_of(self.text, *self.choices, self.label)
@@ -35,11 +45,14 @@ class Choose:
     def prepare(self, rows, setting):
         if setting.max_len is None:
             raise_problems(["choices are no running text: use Pad or Pack for config.rows, not Chunk"])
-        return self
+        if self.first is not None:
+            return self
+        keys = read_all(rows.named(), lambda some: [key for row in some if (key := self._number(row)) is not None])
+        return replace(self, first=_first(keys, self.label))
 
     def encode(self, rows, setting):
         texts, lists = column(rows, self.text), choices_of(rows, self.choices)
-        right = [self._number(row, len(choices)) for row, choices in zip(rows, lists, strict=True)]
+        right = [self._place(row, len(choices)) for row, choices in zip(rows, lists, strict=True)]
         pairs = [(text, choice) for text, choices in zip(texts, lists, strict=True) for choice in choices]
         encoded = iter(encode_texts(setting, *map(list, zip(*pairs, strict=True))) if pairs else ())
         return [
@@ -67,24 +80,47 @@ class Choose:
     def picture(self, kept):
         return choice_figures(kept["targets"], kept["logits"], kept["index"])
 
-    def _number(self, row: dict, count: int) -> int | None:
-        """Which of `count` choices is right; None for a row without label."""
-        value = row[self.label]
-        if value is None:
+    def _names(self, row: dict) -> list[str]:
+        """What the choices are called: their own labels, or their columns; [] where neither is there."""
+        cell = row.get(self.choices[0])  # None for a template
+        if len(self.choices) > 1 or not isinstance(cell, dict):
+            return list(self.choices) if len(self.choices) > 1 else []
+        return [class_name(name, self.choices[0]) or "" for name in list_of(cell.get("label")) or ()]
+
+    def _number(self, row: dict) -> tuple[int, int] | None:
+        """The number that a row's label is, and of how many choices, where it is no name of a choice."""
+        names, key = self._names(row), class_name(row[self.label], self.label)
+        if key is None or not as_whole(key).isdecimal() or (len(self.choices) == 1 and names) or key in names:
             return None
-        name = text_of(value, self.label).strip()
-        known = {str(number): number for number in range(count)}
-        known |= {chr(ord("A") + number): number for number in range(min(count, 26))}
-        known |= {choice: number for number, choice in enumerate(self.choices) if len(self.choices) > 1}
-        if name == "-1":  # as data sets mark the labels that they keep to themselves
-            return None
-        if name not in known:
-            columns = f", or one of {', '.join(self.choices)}" if len(self.choices) > 1 else ""
+        return int(as_whole(key)), len(choices_of([row], self.choices)[0])
+
+    def _place(self, row: dict, count: int) -> int | None:
+        """Which of `count` choices is right, from 0; None for a row without label."""
+        names, first = self._names(row), self.first or 0
+        known = {name: place for place, name in enumerate(names)}
+        if len(self.choices) > 1 or not names:
+            letters = {chr(ord("A") + place): place for place in range(min(count, 26))}
+            known = {str(first + place): place for place in range(count)} | letters | known
+        key = class_name(row[self.label], self.label, known)
+        if key is not None and known.get(key, count) >= count:
+            numbers = f"a number from {first} to {first + count - 1}, or a letter from A"
+            fix = listed(names) if len(self.choices) == 1 and names else ", or one of ".join(
+                [numbers, *([listed(names)] if names else [])])  # fmt: skip
             raise_problems(
-                [f"column {self.label!r} holds {shown(value)}, but there are {count} choices: expected a number from 0 "
-                 f"to {count - 1}, or a letter from A{columns}"]
-            )  # fmt: skip
-        return known[name]
+                [f"column {self.label!r} holds {shown(row[self.label])}, but there are {count} choices: expected {fix}"]
+            )
+        return known.get(key)
+
+
+def _first(keys: list[tuple[int, int]], column: str) -> int:
+    """The number of the first choice, of all labels that are numbers with how many choices there are."""
+    zero, last = any(key == 0 for key, _ in keys), any(key == count for key, count in keys)
+    if last and not zero:
+        log.info("column %r numbers the choices from 1", column)
+    elif keys and not zero:
+        log.warning("column %r never holds 0, but its numbers are read from 0; if they begin with 1, set "
+                    "config.task.first=1", column)  # fmt: skip
+    return int(last and not zero)
 
 
 def choices_of(rows: list[dict], names: tuple[str, ...]) -> list[list[str]]:
@@ -97,9 +133,10 @@ def choices_of(rows: list[dict], names: tuple[str, ...]) -> list[list[str]]:
 def _listed(value, name: str) -> list[str]:
     if isinstance(value, dict) and "text" in value:  # with the choices' names beside them
         value = value["text"]
-    if value is not None and not isinstance(value, list):
+    items = [] if value is None else list_of(value)
+    if items is None:
         raise_problems([f"column {name!r} holds {shown(value)}, expected a list of texts; or name several columns"])
-    return ["" if item is None else text_of(item, name) for item in value or ()]
+    return ["" if is_missing(item) else text_of(item, name) for item in items]
 
 
 def _joined(encoded: list[dict], number: int | None, setting: Setting) -> dict | str:

@@ -1,5 +1,6 @@
 """Classification of a text or a pair of texts: one class, several labels, or a number."""
 
+import logging
 from dataclasses import replace
 
 import jax
@@ -12,10 +13,13 @@ from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regr
 from jaxft.metrics.classes import class_lines, label_lines
 from jaxft.metrics.probabilities import class_probability_metrics, label_probability_metrics
 from jaxft.pictures import class_figures, label_figures, value_figures
-from jaxft.problems import SHOWN, raise_problems, shown
+from jaxft.problems import listed, raise_problems
 from jaxft.tasks.base import Setting, encode_texts
-from jaxft.tasks.labels import checked, finite_number, known_labels, unknown_labels
-from jaxft.tasks.template import column, columns_of, text_of
+from jaxft.tasks.label_sets import EMPTY, column_targets, set_targets, settle_labels
+from jaxft.tasks.labels import class_counts, class_numbers, known_labels, numbering, numbers_of, reading
+from jaxft.tasks.template import column, columns_of
+
+log = logging.getLogger("jaxft")
 
 
 @config
@@ -24,10 +28,13 @@ class Classify:
 
     text: str = "text"  # column, or a template of columns such as "{word}: {sentence}"
     pair: str | None = None  # of a second text
-    label: str = "label"  # column: class names, or class numbers
+    label: str = "label"  # column: class names, or class numbers; no label (tasks/labels.py): the row is left out
     drop_empty: bool = False  # leave out rows without text; otherwise they count like all others
     labels: tuple[str, ...] | None = None  # class names by number; None: those of the training data, sorted
-    class_weights: tuple[float, ...] | str | None = None  # one a class, or "balanced": rows / (classes * rows of class)
+    class_weights: tuple[float, ...] | str | None = (
+        None  # one a class, or "balanced": rows / (classes * rows of class),
+    )
+    # both of classes that the training data have; 0 for others
     label_smoothing: float = 0.0  # share of the target spread evenly over all classes
     focal: float | None = None  # gamma of the focal loss (Lin et al. 2017, eq. 4)
 
@@ -48,22 +55,24 @@ class Classify:
         return columns_of(self.text, self.pair, self.label)
 
     def prepare(self, rows, setting):
-        values = labels_of(rows, self.label)
-        labels = self.labels or known_labels(rows, self.label, values, setting.labels)
+        named = self.labels or rows.classes.get(self.label) or setting.labels or ()
+        counts = class_counts(rows, self.label, numbering(named))
+        labels = self.labels or known_labels(rows, self.label, counts, setting.labels)
         weights = self.class_weights
         if weights == "balanced":
-            counts = np.array([values.count(name) for name in labels])
-            weights = tuple((len(values) / (len(labels) * np.maximum(counts, 1))).tolist())
+            weights = balanced(labels, counts)
         if weights is not None and len(weights) != len(labels):
-            raise_problems([f"class_weights has {len(weights)} numbers for {len(labels)} classes: {', '.join(labels)}"])
+            raise_problems([f"class_weights has {len(weights)} numbers for {len(labels)} classes: {listed(labels)}"])
         return replace(self, labels=tuple(labels), class_weights=weights)
 
     def encode(self, rows, setting):
-        numbers = {name: number for number, name in enumerate(self.labels)}
-        names = _names(rows, self.label)
-        raise_problems(unknown_labels(names, numbers))
-        targets = [None if name is None else np.array([numbers[name]], np.int32) for name in names]
-        return labelled(self, rows, setting, targets)
+        numbers = class_numbers(rows, self.label, self.labels)
+        targets = [None if number is None else np.array([number], np.int32) for number in numbers]
+        notes = [
+            reading(row[self.label], None if number is None else self.labels[number].strip())
+            for row, number in zip(rows, numbers, strict=True)
+        ]
+        return labelled(self, rows, setting, targets, notes)
 
     def draw(self, example, rng, setting):
         return example
@@ -104,34 +113,47 @@ class Classify:
 
 @config
 class MultiLabel:
-    """Any number of labels per text. The column holds lists of names, or names joined by `separator`."""
+    """Any number of labels per text.
+
+    A cell holds a list of names, names joined by `separator`, or a multi-hot vector, whose labels are called by their
+    numbers unless `labels` names them; in csv also what pandas writes of lists. Several columns hold 0 or 1, each for
+    the label of its name. A text to which no label applies has an empty list, in csv []; an empty cell is no label.
+    """
 
     text: str = "text"
     pair: str | None = None
-    label: str = "labels"
+    label: str | tuple[str, ...] = "labels"  # column, or columns
     drop_empty: bool = False  # as of Classify
     separator: str = "|"
+    multi_hot: bool | None = None  # whether lists are multi-hot vectors; None: by the training data
     labels: tuple[str, ...] | None = None
 
     head = "sequence-classification"
     problem_type = "multi_label_classification"
 
     def columns(self):
-        return columns_of(self.text, self.pair, self.label)
+        return columns_of(self.text, self.pair, *([self.label] if isinstance(self.label, str) else self.label))
+
+    def problems(self):
+        one = isinstance(self.label, str)
+        found = [] if self.label else ["label is empty: name the column of the labels, or a column for each"]
+        if not one and self.labels is not None and self.labels != self.label:
+            found.append(f"labels are {listed(self.labels)}, but with a column for each they are {listed(self.label)}")
+        return found
 
     def prepare(self, rows, setting):
-        values = [name for names in checked(rows, self._lists) for name in names]
-        labels = self.labels or known_labels(rows, self.label, values, setting.labels)
-        return replace(self, labels=tuple(labels))
+        if not isinstance(self.label, str):
+            return replace(self, labels=self.label)
+        labels, hot = settle_labels(rows, self.label, self.separator, self.multi_hot, self.labels, setting.labels)
+        return replace(self, labels=tuple(labels), multi_hot=hot)
 
     def encode(self, rows, setting):
-        numbers = {name: number for number, name in enumerate(self.labels)}
-        lists = self._lists(rows)
-        raise_problems([problem for names in lists for problem in unknown_labels(names, numbers)][:SHOWN])
-        targets = np.zeros((len(rows), 1, len(self.labels)), np.float32)
-        for target, names in zip(targets, lists, strict=True):
-            target[0, [numbers[name] for name in names]] = 1.0
-        return labelled(self, rows, setting, targets)
+        if isinstance(self.label, str):
+            targets = set_targets(rows, self.label, self.separator, self.multi_hot, self.labels)
+        else:
+            targets = column_targets(rows, self.label)
+        notes = [{EMPTY: 1} if target is not None and not target.any() else {} for target in targets]
+        return labelled(self, rows, setting, targets, notes)
 
     def draw(self, example, rng, setting):
         return example
@@ -159,16 +181,6 @@ class MultiLabel:
     def tally(self, targets):
         return dict(zip(self.labels, targets.sum(0, dtype=int).tolist(), strict=True))
 
-    def _lists(self, rows) -> list[list[str]]:
-        return [self._list(row[self.label]) for row in rows]
-
-    def _list(self, value) -> list[str]:
-        items = value.split(self.separator) if isinstance(value, str) else [] if value is None else value
-        if not isinstance(items, list):
-            raise_problems([f"column {self.label!r} holds {shown(value)}, expected a list of names, or a text"])
-        names = [text_of(item, self.label).strip() for item in items if item is not None]
-        return [name for name in names if name]
-
 
 @config
 class Regress:
@@ -190,10 +202,7 @@ class Regress:
         return self
 
     def encode(self, rows, setting):
-        given = [row[self.label] for row in rows]
-        values = [finite_number(value) for value in given]
-        bad = [raw for raw, value in zip(given, values, strict=True) if value is None and raw is not None]
-        raise_problems(f"column {self.label!r} holds {shown(value)}, expected a number" for value in bad[:SHOWN])
+        values = numbers_of(rows, self.label)
         targets = [None if value is None else np.array([value], np.float32) for value in values]
         return labelled(self, rows, setting, targets)
 
@@ -219,12 +228,12 @@ class Regress:
         return {"smallest": float(targets.min()), "mean": float(targets.mean()), "largest": float(targets.max())}
 
 
-def labelled(task, rows, setting: Setting, targets) -> list[dict | str]:
-    """Examples with the one position that the head reads; a target None is none."""
+def labelled(task, rows, setting: Setting, targets, notes=None) -> list[dict | str]:
+    """Examples with the one position that the head reads, and their `notes`; a target None is none."""
     texts = column(rows, task.text)
     examples = []
     encoded = encode_texts(setting, texts, column(rows, task.pair) if task.pair else None)
-    for example, target in zip(encoded, targets, strict=True):
+    for example, target, noted in zip(encoded, targets, notes or [{}] * len(rows), strict=True):
         if target is None:
             examples.append("no label")
         elif not len(example["tokens"]) or (task.drop_empty and example["empty"]):
@@ -232,15 +241,17 @@ def labelled(task, rows, setting: Setting, targets) -> list[dict | str]:
         else:
             last = len(example["tokens"]) - 1
             at = np.array([0 if setting.reads == "first" else last], np.int32)
-            examples.append(example | {"at": at, "weights": np.ones(1, np.float32), "targets": target})
+            made = {"at": at, "weights": np.ones(1, np.float32), "targets": target}
+            examples.append(example | made | ({"notes": noted} if noted else {}))
     return examples
 
 
-def labels_of(rows, name: str) -> list[str]:
-    """The class name of every labelled row, as text."""
-    return [value for value in checked(rows.named(), lambda piece: _names(piece, name)) if value is not None]
-
-
-def _names(rows, name: str) -> list[str | None]:
-    """Class names as text; None for a row without label."""
-    return [None if row[name] is None else text_of(row[name], name) for row in rows]
+def balanced(labels, counts) -> tuple[float, ...]:
+    """Weights by which all classes that there are weigh the same, and a row one on average; 0 for other classes."""
+    rows, known = np.zeros(len(labels)), numbering(labels)
+    for name, count in counts.items():
+        rows[known.get(name, 0)] += count if name in known else 0
+    if absent := [name for name, count in zip(labels, rows, strict=True) if not count]:
+        log.info("balanced class_weights: 0 for the classes without a training row: %s", listed(absent))
+    share = rows.sum() / max(len(labels) - len(absent), 1)
+    return tuple(np.divide(share, rows, out=np.zeros_like(rows), where=rows > 0).tolist())

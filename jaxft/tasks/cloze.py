@@ -7,6 +7,8 @@ from jaxft.metrics.superglue import record_scores
 from jaxft.metrics.units import KeptRows, Units
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.classify import Classify, labelled
+from jaxft.tasks.labels import is_missing
+from jaxft.tasks.lists import list_of
 from jaxft.tasks.template import column, columns_of, text_of
 
 WRONG_OR_RIGHT = Classify(labels=("wrong", "right"))
@@ -63,7 +65,7 @@ class Cloze:
             row, place = int(source[number]), number - int(first[number])
             best[row] = max(best.get(row, (-np.inf, 0)), (score, -place))  # of equals the first name
         given = {row: filled(rows[row][self.names])[-place] for row, (_, place) in sorted(best.items())}
-        golds = [[text for text in rows[row][self.answers] or () if text] for row in given]
+        golds = [filled(rows[row][self.answers], self.answers) for row in given]
         scores, slots = record_scores([*given.values()], golds), KeptRows(kept, source[kept["index"]])
         ids = [str(row) for row in range(len(rows))] if self.id is None else column(rows[:], self.id)
 
@@ -75,11 +77,11 @@ class Cloze:
 
     def _examples(self, row, passage, query, setting) -> list[dict] | str:
         right = row[self.answers]
-        if right is None:
+        if is_missing(right):
             return "no answers"
         names, right = filled(row[self.names], self.names), set(filled(right, self.answers))
         if self.gap not in query:
-            raise_problems([f"column {self.query!r} holds {shown(query)}, without the gap {self.gap!r}"])
+            raise_problems([f"column {self.query!r} holds {shown(query)}, without the gap {shown(self.gap)}"])
         if not names:
             return "no names"
         queries = [{"text": passage, "pair": query.replace(self.gap, name)} for name in names]
@@ -92,6 +94,7 @@ PAIRED = Classify(text="text", pair="pair")
 
 def filled(value, name: str = "") -> list[str]:
     """The distinct texts of a cell that lists them."""
-    if not isinstance(value, list):
+    items = list_of(value)
+    if items is None:
         raise_problems([f"column {name!r} holds {shown(value)}, expected a list of texts"])
-    return list(dict.fromkeys(text_of(one, name) for one in value if one))
+    return list(dict.fromkeys(text_of(one, name).strip() for one in items if not is_missing(one)))

@@ -11,8 +11,7 @@ import numpy as np
 from jaxft.configurable import config
 from jaxft.metrics import Mean, regression_metrics
 from jaxft.models.heads import unit
-from jaxft.problems import raise_problems, shown
-from jaxft.tasks.labels import finite_number
+from jaxft.tasks.labels import numbers_of
 from jaxft.tasks.template import columns_of
 from jaxft.tasks.vectors import Embeds, pool, search_metrics
 
@@ -120,9 +119,12 @@ class Similarity(Embeds):
         return columns_of(*self.texts, self.label)
 
     def encode(self, rows, setting):
-        scores = [self._score(row[self.label]) for row in rows]
+        fix = (
+            f"a number from {-self.most:g} to {self.most:g}: config.task.most is the label of texts that mean the same"
+        )
+        scores = numbers_of(rows, self.label, self.most, fix)
         return [
-            "no label" if score is None else made if isinstance(made, str) else made | _twice(score)
+            "no label" if score is None else made if isinstance(made, str) else made | _twice(score / self.most)
             for made, score in zip(Embeds.encode(self, rows, setting), scores, strict=True)
         ]
 
@@ -138,17 +140,6 @@ class Similarity(Embeds):
     def summarise(self, sums, kept):
         vectors = kept["vectors"].reshape(-1, 2, kept["vectors"].shape[-1])
         return regression_metrics(kept["targets"][::2], np.asarray(_cosine(vectors)))
-
-    def _score(self, value) -> float | None:
-        if value is None:
-            return None
-        number = finite_number(value)
-        if number is None or abs(number) > self.most:
-            raise_problems(
-                [f"column {self.label!r} holds {shown(value)}, expected a number from {-self.most:g} to {self.most:g}: "
-                 "config.task.most is the label of texts that mean the same"]
-            )  # fmt: skip
-        return number / self.most
 
 
 def _twice(score: float) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """A tag for every word: named entities, chunks, parts of speech."""
 
+from collections import Counter
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -20,16 +21,17 @@ from jaxft.entities import (
 )
 from jaxft.metrics import Mean, tag_metrics
 from jaxft.pictures import class_figures, entity_figure
-from jaxft.problems import raise_problems, shown, suggest
-from jaxft.tasks.labels import checked, known_labels
+from jaxft.problems import listed, raise_problems, shown, suggest
+from jaxft.tasks.labels import known_labels, numbering, read_all, unknown_labels
 from jaxft.tasks.words import encode_words, numbers_of_words, words_and_tags
 
 SCHEMES = (*PREFIXES, "none")
 BEGINS, WORD, PIECE = 1, 2, 3  # roles of a slot, 0 where there is none: a text's first word, another, more of a word
-BEYOND, MISSING, TAKEN = (
+BEYOND, MISSING, TAKEN, UNTAGGED = (
     "words beyond config.max_len",
     "words without a token",
     "tags I- that begin an entity, read as B-",
+    "words without a tag",
 )
 
 
@@ -44,7 +46,9 @@ class Tag:
     """
 
     words: str = "tokens"  # column: lists of words
-    tags: str = "ner_tags"  # column: lists of tags, names or class numbers; a word without one (None, -1) is left out
+    tags: str = (
+        "ner_tags"  # column: lists of tags, names or class numbers; a word without one (None, -1, -100) is left out
+    )
     labels: tuple[str, ...] | None = None  # tags by number; None: those of the training data
     scheme: str | None = None  # BIO (also what IOB1 becomes), IO, IOBES, BILOU; none: no entities; None: by the tags
     pieces: str = "first"  # what is learned of a word in several pieces: first, last (for decoders), all (B- then I-)
@@ -67,20 +71,21 @@ class Tag:
         return [self.words, self.tags]
 
     def prepare(self, rows, setting):
-        lists = checked(rows.named(), lambda piece: [self._lists(row)[1] for row in piece])
-        distinct = dict.fromkeys(tag for tags in lists for tag in tags if tag is not None)
+        named = numbering(self.labels or rows.classes.get(self.tags) or setting.labels or ())
+        lists = read_all(rows.named(), lambda piece: [self._lists(row, named)[1] for row in piece])
+        distinct = Counter(tag for tags in lists for tag in tags if tag is not None)
         known = {*(self.labels or distinct), *rows.classes.get(self.tags, [])}
         scheme = self._scheme(known)
         labels = self.labels
         if labels is None:
-            found = known_labels(rows, self.tags, completed([*distinct], scheme), setting.labels)
-            labels = completed(found, scheme)
+            counts = Counter({tag: distinct[tag] or 1 for tag in completed([*distinct], scheme)})
+            labels = completed(known_labels(rows, self.tags, counts, setting.labels), scheme)
         return replace(self, labels=tuple(labels), scheme=scheme)
 
     def encode(self, rows, setting):
-        lists, tagset = [self._lists(row) for row in rows], self._tagset()
-        numbers = {tag: number for number, tag in enumerate(self.labels)}
-        raise_problems(problem for words, tags in lists for problem in self._unknown(words, tags, numbers))
+        numbers, tagset = numbering(self.labels), self._tagset()
+        unknown_labels(lambda row: self._lists(row, numbers)[1], numbers, "training tag")(rows)
+        lists = [self._lists(row, numbers) for row in rows]
         encodings, types = encode_words(setting, [words for words, _ in lists if words])
         examples = [self._example(encoding, [numbers.get(tag, -1) for tag in tags], tagset)
                     for encoding, (_, tags) in zip(encodings, filter(_has_words, lists), strict=True)]  # fmt: skip
@@ -155,34 +160,26 @@ class Tag:
             if found is None and likely:
                 others = sorted(set(tags) - set(likely) - {OUTSIDE})
                 raise_problems(
-                    [f"the tags {', '.join([*likely[:3], *others[:3]])} are not of one scheme: set config.task.scheme "
+                    [f"the tags {listed([*likely[:3], *others[:3]])} are not of one scheme: set config.task.scheme "
                      f"to {', '.join(PREFIXES)}, or to none where they are no entities"]
                 )  # fmt: skip
             return found or "none"
         prefixes = tuple(f"{letter}-" for letter in PREFIXES.get(self.scheme, ""))
         strange = sorted(tag for tag in tags if tag != OUTSIDE and not tag.startswith(prefixes) and prefixes)
         raise_problems(
-            f"config.task.scheme is {self.scheme}, but there is the tag {tag!r}: expected O, or "
+            f"config.task.scheme is {self.scheme}, but there is the tag {shown(tag)}: expected O, or "
             f"{' or '.join(prefixes)} and a type"
             for tag in strange[:1]
         )
         return self.scheme
 
-    def _lists(self, row):
-        return words_and_tags(row, self.words, self.tags)
-
-    def _unknown(self, words, tags, numbers) -> list[str]:
-        strange = sorted({tag for tag in tags if tag is not None} - numbers.keys())
-        having = {tag: [word for word, own in zip(words, tags, strict=True) if own == tag] for tag in strange}
-        return [
-            f"{len(having[tag])} words ({shown(having[tag][0])}) have the tag {tag!r}, which is not among the training "
-            f"tags: {', '.join(numbers)}.{suggest(tag, numbers)}"
-            for tag in strange
-        ]
+    def _lists(self, row, known):
+        return words_and_tags(row, self.words, self.tags, known)
 
     def _example(self, encoding, numbers: list[int], tagset: Tagset) -> dict | str:
         """The example of a text with a word or more; `numbers` are its words' tags, -1 for none."""
         tags, changed = np.array(numbers), 0
+        untagged = int(np.sum(tags < 0))
         if not np.any(tags >= 0):
             return "no tag"
         if self.repair:
@@ -196,6 +193,7 @@ class Tag:
         unseen = set(word[at < 0].tolist())
         beyond = len(unseen.intersection(w for piece in encoding.overflowing for w in piece.word_ids))
         notes = {"words": len(set(word.tolist())), BEYOND: beyond, MISSING: len(unseen) - beyond, TAKEN: changed}
+        notes |= {UNTAGGED: untagged} if untagged else {}
         return {
             "tokens": np.array(encoding.ids, np.int32),
             "at": np.maximum(at, 0).astype(np.int32),

@@ -1,25 +1,37 @@
 """Texts that come as lists of words: what a row holds, and the tokens of each word."""
 
 import unicodedata
+from collections.abc import Collection
 
 import numpy as np
 
 from jaxft.graphemes import base, widened
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.base import Setting
+from jaxft.tasks.labels import class_name, is_missing
+from jaxft.tasks.lists import list_of
 from jaxft.tasks.template import text_of
 
 
-def words_and_tags(row: dict, words: str, tags: str) -> tuple[list[str], list[str | None]]:
-    """A row's words and their tags, both (n,); a tag None is none. Raises UserError unless there are as many."""
-    for name in (words, tags):
-        if not isinstance(row[name], list):
-            raise_problems([f"column {name!r} holds {shown(row[name])}, expected a list with an item for each word"])
-    found = [text_of(word, words) for word in row[words]]
-    names = [None if tag is None else text_of(tag, tags) for tag in row[tags]]
+def words_and_tags(row: dict, words: str, tags: str, known: Collection[str]) -> tuple[list[str], list[str | None]]:
+    """A row's words and their tags, both (n,), of which a row without tags has none; a tag None is none.
+
+    `known` are names of tags, where there are some. Raises UserError unless there are as many tags as words.
+    """
+    found = [text_of(word, words) for word in _items(row[words], words)]
+    if is_missing(row[tags]):
+        return found, [None] * len(found)
+    names = [class_name(tag, tags, known) for tag in _items(row[tags], tags)]
     if len(found) != len(names):
         raise_problems([f"{len(found)} words in column {words!r}, but {len(names)} tags in column {tags!r}"])
     return found, names
+
+
+def _items(value, column: str) -> list:
+    items = list_of(value)
+    if items is None:
+        raise_problems([f"column {column!r} holds {shown(value)}, expected a list with an item for each word"])
+    return items
 
 
 def encode_words(setting: Setting, texts: list[list[str]]) -> tuple[list, list]:
