@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxft.answers import texts_of
+from jaxft.inference.inputs import texts_of
 from jaxft.output_file import whole
 from jaxft.problems import UserError, located, raise_problems, suggest
 
@@ -80,17 +80,17 @@ def merged(rows: list[dict], answers: list[dict]) -> list[dict]:
     ]
 
 
-def write_answers(model, rows, columns: list[str], batch: int, output: str, **how) -> None:
+def write_answers(model, rows, columns: list[str], batch: int, output: str) -> None:
     """The answers to all rows' texts, in a file whose ending says of which kind; it is there when all of it is.
 
-    `how` are further arguments of `model.predict`. Raises UserError with the numbers of rows that have no text.
+    Raises UserError with the numbers of rows that have no text.
     """
     ending = Path(output).suffix
     found = [] if ending in KINDS else [f"--output={output}: expected {', '.join(KINDS)}.{suggest(ending, KINDS)}"]
     raise_problems(model.unanswerable + found)
 
     def predict(some):
-        return model.predict(texts_of(model.arch.kind, some, columns), batch, **how)
+        return model.predict(texts_of(model.arch.kind, some, columns), batch)
 
     with whole(output) as partial, contextlib.closing(KINDS[ending](partial, len(rows))) as file:
         for start in range(0, len(rows), CHUNK):

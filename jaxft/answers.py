@@ -4,22 +4,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 
-from jaxft.entities import Tagset, scheme_of, segments, viterbi
-from jaxft.problems import SHOWN, UserError, raise_problems, suggest
+from jaxft.entities import OUTSIDE, Tagset, scheme_of, segments, viterbi
+from jaxft.metrics.classes import above
+from jaxft.problems import SHOWN, UserError, raise_problems
 from jaxft.spans import Choice, choose
 from jaxft.strict_json import parse
-from jaxft.tasks.answer import Answer, windows
+from jaxft.tasks.answer import windows
 from jaxft.tasks.base import Setting
-from jaxft.tasks.choose import choices_of
-from jaxft.tasks.template import column, columns_of
+from jaxft.tasks.tag import word_slots
 from jaxft.tasks.vectors import POOLINGS
-from jaxft.tasks.words import words_of_text
+from jaxft.tasks.words import encode_words, numbers_of_words, words_of_text
 
-WINDOW = 384  # tokens that are read at once of a context, as is usual in training
-# Of the texts by head; others have one, called text.
-COLUMNS = {"question-answering": ("question", "context"), "multiple-choice": ("question", "choices")}
+WINDOW = 384  # tokens that are read at once of a context where the model does not say it, as is usual in training
+STRIDE = 128  # tokens that windows share, likewise
 
 
 def _classes(model, row, out, place) -> dict:
@@ -29,12 +28,19 @@ def _classes(model, row, out, place) -> dict:
     if kind == "regression" or (kind is None and len(logits) == 1):
         return {"value": float(logits[0])}
     if kind == "multi_label_classification":
-        scores = 1 / (1 + np.exp(-logits))
-        chosen = np.flatnonzero(scores > 0.5)
+        scores = expit(logits)
+        chosen = np.flatnonzero(above(logits, thresholds_of(model, len(logits))))
         return {"labels": [labels[i] for i in chosen], "scores": [float(scores[i]) for i in chosen]}
     scores = np.exp(logits - logits.max())
     best = int(scores.argmax())
     return {"label": labels[best], "score": float(scores[best] / scores.sum())}
+
+
+def thresholds_of(model, count: int) -> np.ndarray:
+    """The least probability of each of `count` labels. Raises UserError for another number of thresholds."""
+    found = model.inference.decoding.thresholds or (0.5,) * count
+    raise_problems([f"there are {len(found)} thresholds for {count} labels"] if len(found) != count else [])
+    return np.array(found)
 
 
 def _masked(model, row, out, place) -> dict:
@@ -86,17 +92,16 @@ ANSWERS = {
 
 def spans(model, pairs: list, batch: int) -> list[dict]:
     """The answers to pairs of question and context, which is read in windows."""
-    asked = Answer()
-    length = min(WINDOW, model.longest)
+    asked = model.inference.decoding
+    length = model.longest if model.inference.max_length else min(WINDOW, model.longest)
     setting = Setting(model.tokenizer, length, model.arch.spec.reads)
-    pairs = [tuple(pair) for pair in pairs]
     raise_problems(
         f"row {number} holds {len(pair)} texts: a question-answering model reads pairs (question, context)"
         for number, pair in enumerate(pairs, 1)
         if len(pair) != 2
     )
     contexts = [context for _, context in pairs]
-    stride = min(asked.stride, length // 3)
+    stride = min(STRIDE, length // 3) if asked.stride is None else asked.stride
     read = windows(setting, [text for text, _ in pairs], contexts, stride, asked.max_query_length)
     flat = [(number, window) for number, some in enumerate(read) for window in some]
     kept: list[list] = [[] for _ in pairs]
@@ -105,53 +110,118 @@ def spans(model, pairs: list, batch: int) -> list[dict]:
         used = window["weights"] > 0
         kept[number].append((logits[used], window["offsets"][used]))
     return [
-        _span(choose(some, context, asked.n_best_size, asked.max_answer_length), context)
+        _span(choose(some, context, asked.n_best_size, asked.max_answer_length), context, asked.null_threshold)
         for some, context in zip(kept, contexts, strict=True)
     ]
 
 
-def tags(model, texts: list, batch: int, decode: str = "argmax") -> list[dict]:
-    """Entities of texts or, of tags that name none, those of their words."""
-    known = ("argmax", "viterbi")
-    bad = [] if decode in known else [f"decode is {decode!r}, expected {' or '.join(known)}.{suggest(decode, known)}"]
-    texts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+def tags(model, texts: list, batch: int) -> list[dict]:
+    """Entities of texts or, of tags that name none, those of their words; of lists of words a tag for each."""
     pairs = [number for number, text in enumerate(texts, 1) if len(text) > 1]
-    raise_problems(bad + [f"text {number} is a pair, but tags are of single texts" for number in pairs[:SHOWN]])
-    rows = [model.tokenizer(*text, truncation=True, max_length=model.longest, padding=False) for text in texts]
-    scores = dict(model.answered(rows, batch, _logits))
+    raise_problems(f"text {number} is a pair, but tags are of single texts" for number in pairs[:SHOWN])
+    single = [text for (text,) in texts]
+    setting = Setting(model.tokenizer, model.longest, model.arch.spec.reads)
+    given = iter(encode_words(setting, [words for words in single if isinstance(words, list) and words])[0])
+    encode = partial(model.tokenizer, truncation=True, max_length=model.longest, padding=False)
+    encodings = [
+        encode(text).encodings[0] if isinstance(text, str) else next(given) if text else None for text in single
+    ]
+    rows = [_row(encoding, model.tokenizer.model_input_names) for encoding in encodings if encoding is not None]
+    found = dict(model.answered(rows, batch, _logits))
+    scores = iter(found[number] for number in range(len(rows)))
     return [
-        _tagged(model, text, row.encodings[0], scores[number].astype(np.float64), decode)
-        for number, ((text,), row) in enumerate(zip(texts, rows, strict=True))
+        {"tags": [], "scores": []}
+        if encoding is None
+        else (_tagged if isinstance(text, str) else _tagged_words)(model, text, encoding, next(scores).astype(float))
+        for text, encoding in zip(single, encodings, strict=True)
     ]
 
 
-def _tagged(model, text: str, encoding, logits: np.ndarray, decode: str) -> dict:
+def _row(encoding, names) -> dict[str, list[int]]:
+    """The model's arguments of an encoding."""
+    row = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
+    return row | ({"token_type_ids": encoding.type_ids} if "token_type_ids" in names else {})
+
+
+def _tagged(model, text: str, encoding, logits: np.ndarray) -> dict:
     """Of one text; `read` says where a too long one was cut. Scores are probabilities, an entity's their mean."""
     words = words_of_text(text, encoding)
-    first = np.array([i == 0 for i in range(len(words))], bool)
-    logits = logits[np.array([word[0] for word in words], int)]
-    labels = tuple(label_names(model.pretrained, logits.shape[-1]))
-    tagset = Tagset(labels, scheme_of(labels))
-    found = viterbi(logits, first, tagset) if decode == "viterbi" else logits.argmax(-1)
-    sure = np.exp(logits[np.arange(len(words)), found] - logsumexp(logits, -1)).tolist()
+    tagset = _tagset(model, logits.shape[-1])
     spans = [(start, stop) for _, start, stop in words]
+    places = [first for first, _, _ in words]
+    if model.inference.decoding.pieces == "last":
+        places = _last_tokens(encoding, words)
+    logits = logits[np.array(places, int)]
+    found = _best_tags(model, logits, tagset)
+    sure = _sure(logits, found)
     cut = {"read": spans[-1][1] if spans else 0} if encoding.overflowing else {}
     if tagset.scheme is None:
-        return {"tags": [{"word": text[start:stop], "start": start, "end": stop, "tag": labels[tag], "score": score}
-                         for (start, stop), tag, score in zip(spans, found, sure, strict=True)]} | cut  # fmt: skip
+        words = [
+            {"word": text[start:stop], "start": start, "end": stop, "tag": tagset.tags[tag], "score": score}
+            for (start, stop), tag, score in zip(spans, found, sure, strict=True)
+        ]
+        return {"tags": words} | cut
     entities = []
-    for begin, end, kind in zip(*segments(found, first, tagset), strict=True):
+    for begin, end, kind in zip(*segments(found, _begins(found), tagset), strict=True):
         start, stop = spans[begin][0], spans[end - 1][1]
         entity = {"type": tagset.types[kind], "start": start, "end": stop, "text": text[start:stop]}
         entities.append(entity | {"score": float(np.mean(sure[begin:end]))})
     return {"entities": entities} | cut
 
 
+def _tagged_words(model, words: list[str], encoding, logits: np.ndarray) -> dict:
+    """Of a text that came as words, as evaluation tags them: a word that the model did not see has the tag O, or None
+    where there is no O, and the score None; `read` says how many words come before the first of them."""
+    tagset = _tagset(model, logits.shape[-1])
+    at, _, main = word_slots(numbers_of_words(encoding), len(words), model.inference.decoding.pieces)
+    at = at[main]
+    seen, outside = at >= 0, tagset.tags.index(OUTSIDE) if OUTSIDE in tagset.tags else -1
+    unseen = np.where(np.arange(len(tagset.tags)) == outside, 0.0, -1e9)
+    logits = np.where(seen[:, None], logits[np.maximum(at, 0)], unseen)
+    found = np.where(seen, _best_tags(model, logits, tagset), outside)
+    sure = _sure(logits, found)
+    return {
+        "tags": [tagset.tags[tag] if tag >= 0 else None for tag in found],
+        "scores": [score if there else None for score, there in zip(sure, seen.tolist(), strict=True)],
+    } | ({} if seen.all() else {"read": int(seen.argmin())})
+
+
+def _tagset(model, count: int) -> Tagset:
+    labels = tuple(label_names(model.pretrained, count))
+    scheme = model.inference.decoding.scheme or scheme_of(labels)
+    return Tagset(labels, None if scheme == "none" else scheme)
+
+
+def _best_tags(model, logits: np.ndarray, tagset: Tagset) -> np.ndarray:
+    viterbis = model.inference.decoding.decode == "viterbi"
+    return viterbi(logits, _begins(logits), tagset) if viterbis else logits.argmax(-1)
+
+
+def _begins(words) -> np.ndarray:
+    """Which of one text's words is the first: bool (words,)."""
+    return np.arange(len(words)) == 0
+
+
+def _sure(logits: np.ndarray, found: np.ndarray) -> list[float]:
+    """The probability of each word's tag."""
+    return np.exp(logits[np.arange(len(found)), found] - logsumexp(logits, -1)).tolist()
+
+
+def _last_tokens(encoding, words: list[tuple[int, int, int]]) -> list[int]:
+    """The last token of each of the words that words_of_text found."""
+    ends = [*(first for first, _, _ in words[1:]), len(encoding)]
+    offsets = encoding.offsets
+    return [
+        max(place for place in range(first, end) if place == first or start <= offsets[place][0] < stop)
+        for (first, start, stop), end in zip(words, ends, strict=True)
+    ]
+
+
 def choices(model, texts: list, batch: int) -> list[dict]:
     """The likeliest choice of each question; its choices stand behind it, as many as there are."""
     raise_problems(
         f"row {number} holds {len(text)} texts: a multiple-choice model reads (question, choice, choice, ...)"
-        for number, text in enumerate(map(tuple, texts), 1)
+        for number, text in enumerate(texts, 1)
         if len(text) < 3
     )
     encode = partial(model.tokenizer, truncation="longest_first", max_length=model.longest, padding=False)
@@ -172,17 +242,21 @@ def _logits(model, row, out, place) -> np.ndarray:
     return np.asarray(out.logits[place])[row["attention_mask"] > 0]
 
 
-def _span(choice: Choice, context: str) -> dict:
+def _span(choice: Choice, context: str, threshold: float | None) -> dict:
     if not choice.candidates:
         return {"answer": "", "score": 0.0, "start": 0, "end": 0, "no_answer": None, "candidates": []}
     scores = np.array([candidate.score for candidate in choice.candidates])
     powers = np.exp(scores - max(scores[0], scores[0] + choice.no_answer))
-    shares = powers / (powers.sum() + np.exp(min(choice.no_answer, 0.0)))
+    silence = np.exp(min(choice.no_answer, 0.0))
+    total = powers.sum() + silence
     candidates = [
-        {"answer": context[start:end], "score": float(share), "start": start, "end": end}
-        for share, (_, start, end) in zip(shares, choice.candidates, strict=True)
+        {"answer": context[start:end], "score": float(power / total), "start": start, "end": end}
+        for power, (_, start, end) in zip(powers, choice.candidates, strict=True)
     ]
-    return {**candidates[0], "no_answer": choice.no_answer, "candidates": candidates}
+    best = candidates[0]
+    if threshold is not None and choice.no_answer > threshold:
+        best = {"answer": "", "score": float(silence / total), "start": 0, "end": 0}
+    return {**best, "no_answer": choice.no_answer, "candidates": candidates}
 
 
 # Heads that answer all texts at once.
@@ -193,29 +267,3 @@ def label_names(pretrained, classes: int) -> list[str]:
     """Class names as config.json has them, LABEL_0, LABEL_1, ... if it has none."""
     table = pretrained.raw.get("id2label")
     return [table[key] for key in sorted(table, key=int)] if table else [f"LABEL_{i}" for i in range(classes)]
-
-
-def text_columns(rows, kind: str, text: str | None, pair: str | None) -> list[str]:
-    """Columns of a row's texts, or templates: those that are named, else what is usual for the head.
-
-    Of multiple choice `pair` names one for each choice, with commas between them, or one that lists the choices.
-    Raises UserError if the rows have no such columns.
-    """
-    usual = COLUMNS.get(kind, ("text", None))
-    names = [name for name in (text or usual[0], pair or usual[1]) if name is not None]
-    names = [names[0], *names[1].split(",")] if kind == "multiple-choice" else names
-    raise_problems(
-        f"{rows.name} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. "
-        "Name the right one with --text or --pair"
-        for name in columns_of(*names)
-        if name not in rows.columns
-    )
-    return names
-
-
-def texts_of(kind: str, rows: list[dict], columns: list[str]) -> list[tuple[str, ...]]:
-    """The texts of each row, as `predict` takes them."""
-    if kind != "multiple-choice":
-        return list(zip(*(column(rows, name) for name in columns), strict=True))
-    question, *names = columns
-    return [(text, *some) for text, some in zip(column(rows, question), choices_of(rows, tuple(names)), strict=True)]

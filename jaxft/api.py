@@ -1,5 +1,6 @@
 """`jaxft.load`: a Hugging Face model as a Python object that computes, predicts and saves."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.answers import ANSWERS, PLACED
+from jaxft.inference.inputs import inputs_of, padded, texts_read
+from jaxft.inference.settings import Inference, inference_of
 from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
@@ -41,15 +44,18 @@ def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedM
     # Float32 parameters whatever the dtype: they are what `save` writes back, and bfloat16 would round them.
     dtypes = dict.fromkeys(variables(model), jnp.float32)
     params = place(model, views, shardings(model, mesh), dtypes, seed=0)
-    return LoadedModel(pretrained, arch, model, mesh, params, report)
+    return LoadedModel(pretrained, arch, model, mesh, params, report, inference_of(pretrained.directory, arch.kind))
 
 
 class LoadedModel:
     """A model with its weights on all local devices; made by `load`."""
 
-    def __init__(self, pretrained: Pretrained, arch: Architecture, model: Model, mesh, params, report: LoadReport):
+    def __init__(
+        self, pretrained: Pretrained, arch: Architecture, model: Model, mesh, params, report: LoadReport, inference
+    ):
         self.pretrained, self.arch, self.model, self.mesh, self.params = pretrained, arch, model, mesh, params
         self.report = report  # what was loaded, newly initialised, left unused
+        self.inference: Inference = inference  # how it reads its inputs and decodes its scores
         self._forward = jax.jit(lambda params, batch: _arrays(bind(model, params)(batch)))
 
     @property
@@ -186,8 +192,19 @@ class LoadedModel:
         pairs = None if out.pair_logits is None else out.pair_logits[:, 0]
         return Outputs(out.hidden, logits, out.memory, pair_logits=pairs)
 
-    def predict(self, texts: list, batch: int = 32, **how) -> list[dict]:
-        """What the head says of each text; a pair of texts is a tuple.
+    def departing(self, **how) -> "LoadedModel":
+        """The same model with other settings of inference: `max_length`, or what its head's decoding has
+        (inference/settings.py). The log says what differs from the evaluation."""
+        model = copy.copy(self)
+        model.inference = self.inference.departing(**how)
+        return model
+
+    def predict(self, texts, batch: int = 32, **how) -> list[dict]:
+        """What the head says of each text, in a list: of one text, a list of one answer.
+
+        An input is a text, a tuple of the texts that the model reads together, such as a pair, or a dict with the
+        columns that it was trained with. They come in a list, or any other iterable, or as a DataFrame. Inputs are read
+        as they were when the model was evaluated; `how` are other settings, see `departing`.
 
         Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
         {"tokens"}, the likeliest for each mask. No head: {"embedding"}, of the hidden states what 1_Pooling names, or
@@ -195,39 +212,42 @@ class LoadedModel:
 
         Question answering, of pairs (question, context): {"answer", "score", "start", "end"}, the likeliest span, its
         share of the likelihood and its characters in the context; "candidates", the best spans; and "no_answer", by how
-        much the score of no answer is larger (None where the context is empty). A long context is read in windows.
+        much the score of no answer is larger (None where the context is empty). Where that is more than the model's
+        threshold, the answer is empty. A long context is read in windows.
 
         Token classification: {"entities"}, each {"type", "start", "end", "text", "score"}, or {"tags"}, each {"word",
-        "start", "end", "tag", "score"}, where tags name no entities. It takes `decode`, "argmax" or "viterbi", the
-        likeliest sequence that the tags' scheme allows.
+        "start", "end", "tag", "score"}, where tags name no entities. Of a list of words: {"tags", "scores"}, one for
+        each. `decode` is "argmax" or "viterbi", the likeliest sequence that the tags' scheme allows.
 
         Multiple choice, of texts (question, choice, choice, ...): {"choice", "score", "scores"}, the number of the
         likeliest from 0, and the share of each.
         """
-        takes = ("decode",) if self.arch.kind == "token-classification" else ()
-        raise_problems(self.unanswerable + [f"{self.arch.kind} takes no {name!r}" for name in how if name not in takes])
+        raise_problems(self.unanswerable)
+        model = self.departing(**how) if how else self
+        found = texts_read(inputs_of(texts), model.inference)
         if self.arch.kind in PLACED:
-            return PLACED[self.arch.kind](self, texts, batch, **how)
-        encode = partial(self.tokenizer, truncation="longest_first", max_length=self.longest, padding=False)
-        rows = [encode(*as_pair(text)) for text in texts]
+            return PLACED[self.arch.kind](model, found, batch)
+        encode = partial(self.tokenizer, truncation="longest_first", max_length=model.longest, padding=False)
+        rows = [encode(*one) for one in found]
         raise_problems(
             f"text {number} is empty: the tokenizer makes no token of it, so that there is nothing to read"
             for number, row in enumerate(rows, 1)
             if len(row["input_ids"]) == 0
         )
-        answers = dict(self.answered(rows, batch, ANSWERS[self.arch.kind]))
+        answers = dict(model.answered(rows, batch, ANSWERS[self.arch.kind]))
         return [answers[number] for number in range(len(rows))]
 
     def answered(self, rows: list, batch: int, answer: Callable) -> Iterator[tuple[int, object]]:
         """(number, answer) of each row, in the order of their lengths; see ANSWERS for what `answer` is given."""
         order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable").tolist()
+        size = -(-batch // data_shards(self.mesh)) * data_shards(self.mesh)
         for start in range(0, len(rows), batch):
             chosen = order[start : start + batch]
-            padded = self._pad([rows[i] for i in chosen], batch)
+            arguments = padded([rows[i] for i in chosen], padding_id(self.tokenizer), size, self.longest)
             single = self.arch.kind == "multiple-choice"  # each row is a choice by itself
-            out = self(**{name: array[:, None] if single else array for name, array in padded.items()})
+            out = self(**{name: array[:, None] if single else array for name, array in arguments.items()})
             for row, number in enumerate(chosen):
-                yield number, answer(self, {name: value[row] for name, value in padded.items()}, out, row)
+                yield number, answer(self, {name: value[row] for name, value in arguments.items()}, out, row)
 
     @property
     def unanswerable(self) -> list[str]:
@@ -242,29 +262,13 @@ class LoadedModel:
 
     @property
     def longest(self) -> int:
-        """Most tokens of a text that `predict` keeps."""
-        limits = [self.arch.spec.max_positions or 10**6, self.tokenizer.model_max_length, 4096]
-        return int(min(limits))
+        """Most tokens of a text that `predict` keeps: as many as in evaluation, else what the model takes."""
+        taken = self.inference.max_length or min(self.tokenizer.model_max_length, 4096)
+        return int(min(self.arch.spec.max_positions or 10**6, taken))
 
     def save(self, directory, dtype: str = "auto") -> None:
         """Write a Hugging Face directory. After an unchanged load each tensor is byte-equal to the original."""
         save_model(directory, self.model, self.params, self.pretrained, self.arch, dtype=dtype)
-
-    def _pad(self, rows, batch: int) -> dict[str, np.ndarray]:
-        """Rows of one length, a power of two, and `batch` of them, so that few shapes compile."""
-        pad = padding_id(self.tokenizer)
-        longest = max(len(row["input_ids"]) for row in rows)
-        length = min(max(16, 2 ** (longest - 1).bit_length()), max(self.longest, longest))
-        batch = -(-batch // data_shards(self.mesh)) * data_shards(self.mesh)
-        out = {
-            name: np.full((batch, length), pad if name == "input_ids" else 0, np.int32)
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-            if name in rows[0]
-        }
-        for number, row in enumerate(rows):
-            for name, array in out.items():
-                array[number, : len(row[name])] = row[name]
-        return out
 
 
 def _arrays(out: Outputs) -> Outputs:
@@ -282,7 +286,3 @@ def read_positions(mask: np.ndarray, reads: str) -> np.ndarray:
     first = mask.argmax(1)
     last = mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
     return (first if reads == "first" else last)[:, None].astype(np.int32)
-
-
-def as_pair(text) -> tuple:
-    return (text,) if isinstance(text, str) else tuple(text)

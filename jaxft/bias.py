@@ -10,30 +10,24 @@ import logging
 
 from jaxft import command
 from jaxft.command import Flag
-from jaxft.problems import raise_problems, suggest
 
 
 def main(flags):
     from jaxft.api import load
     from jaxft.counterfactual import compare_rows
     from jaxft.data.source import Data
+    from jaxft.inference.inputs import text_columns
     from jaxft.output_file import check_output
     from jaxft.swaps import read_swaps
-    from jaxft.tasks.template import columns_of
 
     check_output(flags.output)
     swaps = read_swaps(flags.swaps)
     rows = Data(path=flags.input).open().named()
-    columns = [name for name in (flags.text, flags.pair) if name is not None]
-    raise_problems(
-        f"{flags.input} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. "
-        "Name the right one with --text, --pair or --label"
-        for name in columns_of(*columns, flags.label)
-        if name not in rows.columns
-    )
+    model = load(flags.model)
+    columns = text_columns(rows, model.inference, flags.text, flags.pair, flags.label)
     for term, others in swaps.ambiguous.items():
         logging.getLogger("jaxft").info("%s is in several pairs (%s): it becomes the first", term, ", ".join(others))
-    found = compare_rows(load(flags.model), rows, columns, flags.label, swaps, flags.batch)
+    found = compare_rows(model, rows, columns, flags.label, swaps, flags.batch)
     if flags.output is not None:
         found.write(flags.output)
     print(json.dumps(found.summary()))
@@ -47,8 +41,8 @@ if __name__ == "__main__":
         command.ROWS,
         Flag("swaps", "pairs of terms, in the columns term and other", required=True, value="FILE"),
         Flag("output", "where the rows that hold a term go, with both answers", value="FILE.jsonl"),
-        Flag("text", "column of the text", default="text", value="COLUMN"),
-        Flag("pair", "column of a second text", value="COLUMN"),
+        Flag("text", "column of the text (default: that of the training)", value="COLUMN"),
+        Flag("pair", "column of a second text; empty: there is none", value="COLUMN"),
         Flag("label", "column of the true class", value="COLUMN"),
         command.BATCH,
     )

@@ -14,16 +14,16 @@ from jaxft.command import Flag
 
 
 def main(flags):
-    from jaxft.answers import text_columns, texts_of
     from jaxft.api import load
     from jaxft.attribution.explanation import explain, write_numbers
     from jaxft.data.source import Data
+    from jaxft.inference.inputs import text_columns, texts_of
     from jaxft.output_file import check_output
 
     check_output(flags.output, flags.numbers)
     rows = Data(path=flags.input, limit=flags.limit).open()
     model = load(flags.model)
-    columns = text_columns(rows, model.arch.kind, flags.text, flags.pair)
+    columns = text_columns(rows, model.inference, flags.text, flags.pair)
     texts = texts_of(model.arch.kind, rows[0 : len(rows)], columns)
     how = {name: getattr(flags, name) for name in ("method", "target", "word", "baseline", "steps", "batch", "output")}
     found = explain(model, texts, **how)
@@ -40,7 +40,7 @@ if __name__ == "__main__":
         command.ROWS,
         Flag("output", "where the page goes", required=True, value="FILE.html"),
         Flag("numbers", "where the numbers go as well, a line of JSON for each row", value="FILE.jsonl"),
-        Flag("text", "column of the text (default: text)", value="COLUMN"),
+        Flag("text", "column of the text (default: that of the training)", value="COLUMN"),
         Flag("pair", "column of a second text, or of a list of choices", value="COLUMN"),
         Flag("limit", "rows to explain, from the start", type=int, default=100),
         Flag("method", "integrated-gradients, input-x-gradient, occlusion or attention-rollout",

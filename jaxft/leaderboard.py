@@ -9,10 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxft.answers import texts_of
 from jaxft.api import LoadedModel, load
 from jaxft.config import Config
 from jaxft.data.source import as_rows
+from jaxft.inference.inputs import texts_of
 from jaxft.loop.fit import fit
 from jaxft.problems import raise_problems, suggest
 

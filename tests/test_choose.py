@@ -13,11 +13,11 @@ from sklearn.metrics import label_ranking_average_precision_score
 
 import jaxft
 from jaxft.answer_files import write_answers
-from jaxft.answers import text_columns
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
+from jaxft.inference.inputs import text_columns
 from jaxft.loop.build import build
 from jaxft.loop.evals import evaluate
 from jaxft.loop.fit import fit
@@ -231,13 +231,13 @@ def test_run_and_predict(chooser, tmp_path, one_device, bert_tokenizer):
     assert results["test"].keys() >= {"loss", "accuracy", "mrr"}
     assert evaluate_run(str(tmp_path / "run"), None)["test"]["accuracy"] == results["test"]["accuracy"]
     model = jaxft.load(str(tmp_path / "run/model"))
-    columns = text_columns(data.open(), model.arch.kind, "{ctx} {end}", "e0,e1")
+    columns = text_columns(data.open(), model.inference, "{ctx} {end}", "e0,e1")
     write_answers(model, data.open(), columns, 4, str(tmp_path / "out.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     torch_model = transformers.BertForMultipleChoice.from_pretrained(tmp_path / "run/model").eval()
     for row, line in zip(rows, lines, strict=True):
         pairs = [(f"{row['ctx']} {row['end']}", row[name]) for name in ("e0", "e1")]
-        given = bert_tokenizer(pairs, padding=True, return_tensors="pt")
+        given = bert_tokenizer(pairs, padding=True, truncation=True, max_length=32, return_tensors="pt")
         wanted = torch_model(**{name: array[None] for name, array in given.items()}).logits[0].softmax(-1)
         assert line["scores"] == pytest.approx(wanted.tolist(), abs=1e-5)
         assert line["choice"] == int(wanted.argmax()) and line["score"] == max(line["scores"])

@@ -45,17 +45,28 @@ ALLOWED = {
             for name in "base joined labels sentences shares targets template tokens vectors words".split()
         ),
         *("tasks.label_sets", "tasks.lists"),
+        "inference.settings",
         *("tasks.classify", "tasks.mlm"),  # of which other tasks are made
         *"models.model metrics entities graphemes pictures spans configurable problems".split(),
     },
-    "tasks.vectors": {"tasks.base", "tasks.template", "models.model", "models.parts", "metrics", "problems"},
+    "tasks.vectors": {
+        "inference.settings",
+        "tasks.base",
+        "tasks.template",
+        "models.model",
+        "models.parts",
+        "metrics",
+        "problems",
+    },
     "tasks.embed": {"tasks.labels", "tasks.template", "tasks.vectors", "models.heads", "metrics", *LEAVES},
+    "inference": {"inference", "tasks.choose", "tasks.template", "configurable", "problems", "strict_json"},
     "tune": LEAVES,
     "optim": {"models.model", "models.params", *LEAVES},
     "loop.step": {"metrics"},
     "loop.evals": {"metrics"},
     "loop": {
         *"loop models data tasks.base optim.base parallel metrics config assets host_memory torch_free".split(),
+        "inference.settings",
         *LEAVES,
     },
     # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.
@@ -71,6 +82,7 @@ ALLOWED = {
     "proof": {"proof", "models", "api", "problems"},
     "attribution": {
         "output_file",
+        "inference.inputs",
         *"attribution api answers assets graphemes models spans parallel.mesh problems".split(),
         *("tasks.answer", "tasks.words", "loop.page"),
         "tasks.labels",

@@ -596,7 +596,8 @@ def test_conll_from_files_to_predictions(shared_task, tiny_bert, tmp_path, one_d
     assert theirs.config.id2label == labels and theirs.config.label2id == {name: i for i, name in labels.items()}
     assert evaluate_model(cfg, f"{workdir}/model")["test"] == pytest.approx(scores["test"], abs=1e-5)
     rows = Data(path=write_lines(tmp_path / "in.jsonl", ["good sailors returned to the harbour", "a", ""])).open()
-    write_answers(jaxft.load(f"{workdir}/model"), rows, ["text"], 2, str(tmp_path / "out.jsonl"), decode="viterbi")
+    model = jaxft.load(f"{workdir}/model").departing(decode="viterbi")
+    write_answers(model, rows, ["text"], 2, str(tmp_path / "out.jsonl"))
     for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines()):
         assert all(line["text"][e["start"] : e["end"]] == e["text"] for e in line["entities"])
     assert "Entities" in (tmp_path / "run" / "report.html").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxft.attribution.rollout import attention_rollout
 from jaxft.attribution.settings import Settings, check
 from jaxft.attribution.target import scores_of, target_of
 from jaxft.attribution.text import Text, read_texts
+from jaxft.inference.inputs import inputs_of
 from jaxft.output_file import check_output, whole
 from jaxft.problems import SHOWN, raise_problems
 
@@ -69,7 +71,7 @@ class Explanation:
 
 def explain(
     model: LoadedModel,
-    text: str | tuple[str, ...] | list,
+    text,
     method: str = "integrated-gradients",
     target: str | int | None = None,
     word: str | None = None,
@@ -78,7 +80,7 @@ def explain(
     batch: int = 32,
     output: str | None = None,
 ) -> Explanation | list[Explanation]:
-    """Which tokens a score comes from, of a text, some texts (a tuple), or each of a list of them.
+    """Which tokens a score comes from, of a text, some texts (a tuple), a row (a dict), or each of a list of them.
 
     The score is a logit: that of the likeliest class, or of the class `target`; the value of a regression; of a masked
     language model that of the likeliest token, or of the token `target`, at the first mask; of a causal one likewise
@@ -98,8 +100,8 @@ def explain(
     """
     check_output(output)
     settings = check(model, method, target, word, baseline, steps, batch)
-    single = isinstance(text, str | tuple)
-    texts = read_texts(model, [text] if single else text, settings)
+    single = isinstance(text, str | tuple | Mapping)
+    texts = read_texts(model, inputs_of(text), settings)
     targets = [target_of(model, one, settings) for one in texts]
     bad = [f"text {number}: {found}" for number, found in enumerate(targets, 1) if isinstance(found, str)]
     raise_problems(bad[:SHOWN])

@@ -9,7 +9,7 @@ from jaxft.api import LoadedModel
 from jaxft.attribution.settings import VOCABULARY, Settings
 from jaxft.attribution.text import Text
 from jaxft.spans import choose
-from jaxft.tasks.answer import Answer, context_first, place_of
+from jaxft.tasks.answer import context_first, place_of
 
 
 class Target(NamedTuple):
@@ -63,7 +63,8 @@ def _answer(model: LoadedModel, text: Text, logits: np.ndarray) -> Target | str:
     context = 0 if context_first(model.tokenizer) else 1
     inside = np.array([part == context for part in text.parts])
     offsets = np.where(inside[:, None], np.array(text.spans), -1)
-    choice = choose([(logits[: len(offsets)], offsets)], text.texts[context], 1, Answer().max_answer_length)
+    longest = model.inference.decoding.max_answer_length
+    choice = choose([(logits[: len(offsets)], offsets)], text.texts[context], 1, longest)
     if not choice.candidates:
         return "the context is empty: there is no answer to explain"
     _, start, end = choice.candidates[0]

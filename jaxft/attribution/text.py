@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxft.answers import choices
-from jaxft.api import LoadedModel, as_pair, read_positions
+from jaxft.api import LoadedModel, read_positions
 from jaxft.attribution.settings import Settings
 from jaxft.graphemes import widened
+from jaxft.inference.inputs import texts_read
 from jaxft.models.ranges import range_problems
 from jaxft.models.tokenizer import unknown_id
 from jaxft.problems import SHOWN, raise_problems
@@ -50,7 +51,7 @@ def padded(values) -> np.ndarray:
 def read_texts(model: LoadedModel, texts: list, settings: Settings) -> list[Text]:
     """Raises UserError with the numbers of the texts, from 1, of which there is nothing to explain."""
     raise_problems([] if texts else ["there is no text to explain"])
-    texts = [as_pair(text) for text in texts]
+    texts = [_running(some) for some in texts_read(texts, model.inference)]
     if model.arch.kind == "multiple-choice":
         found = choices(model, texts, settings.batch)
         read = [_read_choice(model, *pair, settings) for pair in zip(texts, found, strict=True)]
@@ -59,6 +60,11 @@ def read_texts(model: LoadedModel, texts: list, settings: Settings) -> list[Text
     bad = [f"text {number}: {found}" for number, found in enumerate(read, 1) if isinstance(found, str)]
     raise_problems(bad[:SHOWN])
     return read
+
+
+def _running(texts: tuple) -> tuple[str, ...]:
+    """The texts; words that came as a list are joined with spaces between them."""
+    return tuple(text if isinstance(text, str) else " ".join(text) for text in texts)
 
 
 def _read_choice(model: LoadedModel, texts: tuple[str, ...], answer: dict, settings: Settings) -> Text | str:

@@ -1,9 +1,12 @@
 """Write a run's weights as a Hugging Face directory with a model card."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+from jaxft.inference.settings import FILE, Inference, reads
 from jaxft.loop.build import Built
+from jaxft.loop.model_card import model_card
 from jaxft.loop.step import TrainState
 from jaxft.models.save import largest, listed, save_model
 from jaxft.problems import RunStopped
@@ -16,6 +19,9 @@ def export_state(built: Built, state: TrainState, frozen, directory: Path, step:
     """
     task, params = built.task, {**state.params, **frozen}
     check_finite(built, params, directory, step)
+    inference = inference_settings(built, results)
+    files = {"README.md": model_card(built, step, results, inference), FILE: inference.to_json()}
+    files |= getattr(task, "model_files", dict)()
     save_model(
         directory,
         built.model,
@@ -25,7 +31,7 @@ def export_state(built: Built, state: TrainState, frozen, directory: Path, step:
         dtype=built.cfg.export_dtype,
         labels=list(task.labels) if getattr(task, "labels", None) else None,
         problem_type=getattr(task, "problem_type", None),
-        files={"README.md": model_card(built, step, results), **getattr(task, "model_files", dict)()},
+        files=files,
         tokenizer=built.setting.tokenizer if built.cfg.add_tokens else None,
     )
 
@@ -41,22 +47,8 @@ def check_finite(built: Built, params: dict, directory: Path, step: int) -> None
         )
 
 
-def model_card(built: Built, step: int, results: dict[str, dict[str, float]]) -> str:
-    """What was trained on what, with which result, for people."""
-    cfg = built.cfg
-    name = Path(cfg.model).name
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [jaxft]",
-        "---",
-        f"# {name}, fine-tuned",
-        "",
-        f"Made by jaxft from `{name}`: {type(built.task).__name__}, {type(cfg.tune).__name__} tuning, {step} steps of "
-        f"{cfg.batch} examples, {type(cfg.optim).__name__}, peak learning rate {cfg.lr:g}.",
-        "",
-    ]
-    for split, numbers in results.items():
-        lines += [f"## Evaluation on `{split}`", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {metric} | {value:.4f} |" for metric, value in numbers.items()] + [""]
-    return "\n".join(lines)
+def inference_settings(built: Built, results: dict) -> Inference:
+    """How the task's evaluation read its inputs, and made answers of scores."""
+    task = built.task
+    made = task.inference(results) if hasattr(task, "inference") else reads(task)
+    return replace(made, max_length=built.setting.max_len)

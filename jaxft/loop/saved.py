@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxft.config import Config, load_config
+from jaxft.inference.settings import inference_of
 from jaxft.loop.baseline import baseline
 from jaxft.loop.build import Built, build
 from jaxft.loop.checkpoint import Checkpoints
@@ -38,6 +39,7 @@ def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN, output:
 def evaluate_model(cfg: Config, model: str, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
     """`evaluate_all` of the sets of `cfg` by the weights in a model directory. Labels are the model's own."""
     built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
+    inference_of(built.pretrained.directory, built.arch.kind).departing(max_length=built.setting.max_len)
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
         return evaluate_all(built, trained, frozen, detail, output=output)

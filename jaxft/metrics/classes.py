@@ -1,6 +1,7 @@
 """Metrics of classes and labels that were predicted, from how often each was right."""
 
 import numpy as np
+from scipy.special import logit
 
 
 def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -69,6 +70,11 @@ def choice_metrics(targets: np.ndarray, scores: np.ndarray, index: np.ndarray) -
     ahead = (scores > best) | ((scores == best) & (np.arange(len(scores)) < right[example]))
     ranks = 1 + np.bincount(example, ahead)
     return {"accuracy": float(np.mean(ranks == 1)), "mrr": float(np.mean(1 / ranks))}
+
+
+def above(logits: np.ndarray, thresholds) -> np.ndarray:
+    """Whether probabilities, given as logits (..., labels), are above `thresholds`, one number or one a label."""
+    return logits > logit(np.asarray(thresholds, np.float64))
 
 
 def multilabel_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:

@@ -26,7 +26,8 @@ FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bf
 COPIED = (
     "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt "
     "tokenizer.model spiece.model spm.model sentencepiece.bpe.model source.spm target.spm target_vocab.json "
-    "chat_template.jinja generation_config.json preprocessor_config.json processor_config.json normalizer.json"
+    "chat_template.jinja generation_config.json preprocessor_config.json processor_config.json normalizer.json "
+    "jaxft.json"
 ).split()
 WRITTEN = ("config.json", "model.safetensors.index.json", "README.md", "modules.json", "1_Pooling")
 

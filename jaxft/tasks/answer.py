@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.graphemes import widened
+from jaxft.inference.settings import SpanDecoding, reads
 from jaxft.metrics import Mean
 from jaxft.metrics.units import Units
 from jaxft.pictures import answer_figures
@@ -89,6 +90,14 @@ class Answer:
 
     def summarise(self, sums, kept):
         return {}
+
+    def inference(self, results):
+        """The threshold is that of the evaluation: 0 where a set had questions without an answer."""
+        silent = any("NoAns_total" in numbers for numbers in results.values())
+        threshold = 0.0 if self.null_threshold is None and silent else self.null_threshold
+        sizes = {name: getattr(self, name) for name in ("stride", "max_query_length", "n_best_size")}
+        decoding = SpanDecoding(**sizes, max_answer_length=self.max_answer_length, null_threshold=threshold)
+        return reads(self, self.question, self.context, decoding=decoding)
 
     def judge(self, kept, encoded, rows):
         choices: dict[int, list] = {}

@@ -100,7 +100,9 @@ class Task(Protocol):
     that is cut into micro-batches. One whose loss reads every position although it has slots says `hidden = "all"`.
     A task whose `draw` changes the number of an example's tokens has `drawn(length)`: how many are left of so many.
 
-    `model_files()`, if there, are further files of the exported model, name to text.
+    `model_files()`, if there, are further files of the exported model, name to text. `inference(results)`, if there,
+    says which columns the model reads and how its scores are decoded (inference/settings.py); `results` are the
+    metrics by evaluation set.
 
     A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
     (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes Units (metrics/units.py), whose

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.configurable import config
+from jaxft.inference.settings import reads
 from jaxft.metrics import Mean, choice_metrics
 from jaxft.pictures import choice_figures
 from jaxft.problems import listed, raise_problems, shown
@@ -76,6 +77,9 @@ class Choose:
 
     def summarise(self, sums, kept):
         return choice_metrics(kept["targets"], kept["logits"], kept["index"])
+
+    def inference(self, results):
+        return reads(self, self.text, *self.choices)
 
     def picture(self, kept):
         return choice_figures(kept["targets"], kept["logits"], kept["index"])

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 
 from jaxft.configurable import config
+from jaxft.inference.settings import LabelDecoding, reads
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
-from jaxft.metrics.classes import class_lines, label_lines
+from jaxft.metrics.classes import above, class_lines, label_lines
 from jaxft.metrics.probabilities import class_probability_metrics, label_probability_metrics
 from jaxft.pictures import class_figures, label_figures, value_figures
 from jaxft.problems import listed, raise_problems
@@ -110,6 +111,9 @@ class Classify:
     def tally(self, targets):
         return dict(zip(self.labels, np.bincount(targets, minlength=len(self.labels)).tolist(), strict=True))
 
+    def inference(self, results):
+        return reads(self, self.text, self.pair)
+
 
 @config
 class MultiLabel:
@@ -127,6 +131,7 @@ class MultiLabel:
     separator: str = "|"
     multi_hot: bool | None = None  # whether lists are multi-hot vectors; None: by the training data
     labels: tuple[str, ...] | None = None
+    thresholds: float | tuple[float, ...] = 0.5  # a label's least probability: one for all labels, or one for each
 
     head = "sequence-classification"
     problem_type = "multi_label_classification"
@@ -139,12 +144,15 @@ class MultiLabel:
         found = [] if self.label else ["label is empty: name the column of the labels, or a column for each"]
         if not one and self.labels is not None and self.labels != self.label:
             found.append(f"labels are {listed(self.labels)}, but with a column for each they are {listed(self.label)}")
-        return found
+        bad = [value for value in np.atleast_1d(np.array(self.thresholds)) if not 0 <= value <= 1]
+        return found + [f"thresholds hold {value:g}, expected 0 to 1" for value in bad[:1]]
 
     def prepare(self, rows, setting):
-        if not isinstance(self.label, str):
-            return replace(self, labels=self.label)
-        labels, hot = settle_labels(rows, self.label, self.separator, self.multi_hot, self.labels, setting.labels)
+        labels, hot = self.label, self.multi_hot
+        if isinstance(labels, str):
+            labels, hot = settle_labels(rows, labels, self.separator, hot, self.labels, setting.labels)
+        if np.size(self.thresholds) not in (1, len(labels)):
+            raise_problems([f"thresholds has {np.size(self.thresholds)} numbers for {len(labels)} labels"])
         return replace(self, labels=tuple(labels), multi_hot=hot)
 
     def encode(self, rows, setting):
@@ -170,13 +178,21 @@ class MultiLabel:
 
     def summarise(self, sums, kept):
         targets, logits = kept["targets"].astype(int), kept["logits"]
-        return multilabel_metrics(targets, (logits > 0).astype(int)) | label_probability_metrics(targets, logits)
+        return multilabel_metrics(targets, self._found(logits)) | label_probability_metrics(targets, logits)
 
     def by_class(self, kept):
-        return label_lines(kept["targets"].astype(int), (kept["logits"] > 0).astype(int), self.labels)
+        return label_lines(kept["targets"].astype(int), self._found(kept["logits"]), self.labels)
 
     def picture(self, kept):
-        return label_figures(kept["targets"].astype(int), (kept["logits"] > 0).astype(int), self.labels)
+        return label_figures(kept["targets"].astype(int), self._found(kept["logits"]), self.labels)
+
+    def inference(self, results):
+        thresholds = tuple(np.broadcast_to(np.array(self.thresholds, float), len(self.labels)).tolist())
+        return reads(self, self.text, self.pair, decoding=LabelDecoding(thresholds=thresholds))
+
+    def _found(self, logits: np.ndarray) -> np.ndarray:
+        """0 or 1 for each label (rows, labels)."""
+        return above(logits, self.thresholds).astype(int)
 
     def tally(self, targets):
         return dict(zip(self.labels, targets.sum(0, dtype=int).tolist(), strict=True))
@@ -226,6 +242,9 @@ class Regress:
 
     def tally(self, targets):
         return {"smallest": float(targets.min()), "mean": float(targets.mean()), "largest": float(targets.max())}
+
+    def inference(self, results):
+        return reads(self, self.text, self.pair)
 
 
 def labelled(task, rows, setting: Setting, targets, notes=None) -> list[dict | str]:

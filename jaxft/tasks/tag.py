@@ -19,6 +19,7 @@ from jaxft.entities import (
     scheme_of,
     viterbi,
 )
+from jaxft.inference.settings import TagDecoding, reads
 from jaxft.metrics import Mean, tag_metrics
 from jaxft.pictures import class_figures, entity_figure
 from jaxft.problems import listed, raise_problems, shown, suggest
@@ -138,6 +139,10 @@ class Tag:
     def tally(self, targets):
         words = targets[targets[:, 1] != PIECE, 0]
         return dict(zip(self.labels, np.bincount(words, minlength=len(self.labels)).tolist(), strict=True))
+
+    def inference(self, results):
+        decoding = TagDecoding(decode=self.decode, pieces=self.pieces, scheme=self.scheme)
+        return reads(self, self.words, decoding=decoding)
 
     def _found(self, kept) -> np.ndarray:
         """The tags (words,) that the model gives; -1 for a word that it has not seen where there is no O."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxft.inference.settings import reads
 from jaxft.metrics.retrieval import retrieval_metrics
 from jaxft.models.model import Outputs
 from jaxft.models.parts import averaged, read
@@ -62,6 +63,10 @@ class Embeds:
 
     def summarise(self, sums, kept):
         return {}
+
+    def inference(self, results):
+        """Each text is read by itself: by default the first one of a row."""
+        return reads(self, self.texts[0])
 
     def model_files(self) -> dict[str, str]:
         """What sentence-transformers needs beside the model, and what `predict` reads."""
