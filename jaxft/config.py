@@ -99,7 +99,7 @@ class Config:
     batch: int  # rows per update, over all devices and micro batches
     micro_batches: int = 1  # pieces of the batch computed one after another to save memory; same update
     steps: int | None = None  # updates; set this or epochs
-    epochs: float | None = None  # passes over the training data
+    epochs: float | None = None  # passes over the training data, each row once; of 0.3 of one the first rows
     add_tokens: tuple[str, ...] = ()  # words that tokenizer and model shall know, each as one token
     max_len: int = 128  # tokens of one example; longer ones are cut
     max_unknown: float = 0.5  # share of a set's tokens that the tokenizer may not know; more is an error

@@ -39,7 +39,7 @@ def by_torch(cfg) -> dict[str, dict[str, float]]:
     cfg = replace(cfg, rows=Pad(window=1))  # unsorted, as Pack's are
     built = build(cfg)
     batches = train_batches(built)
-    total = cfg.steps or round(cfg.epochs * len(batches.encoded) / cfg.batch)
+    total = len(batches)
     torch.manual_seed(cfg.seed)
     model = model_of(job_of(built, "dynamic", total)).train()
     matrices = [p for p in model.parameters() if p.ndim > 1]

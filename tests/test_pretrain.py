@@ -14,6 +14,7 @@ import transformers
 from conftest import bert_config, byte_bpe, rows_of, save_perturbed, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_short_steps import check_short_step
 
 import jaxft
 from jaxft import command
@@ -555,3 +556,10 @@ def test_recipes(config, request, corpus, tmp_path, one_device):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["split"] == "train"][-1]
     assert last["step"] == 2 and math.isfinite(last["loss"]) and last["learning_rate"] > 0
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_short_steps(run, request, corpus, one_device):
+    """Of two documents in eight rows; tests/test_short_steps.py."""
+    task, model, _, _ = RUNS[run]
+    check_short_step(request.getfixturevalue(model), task, corpus, "pretrained", epochs=2 / 40, max_len=40)

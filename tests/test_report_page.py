@@ -28,7 +28,7 @@ def workdir(tmp_path_factory):
     figures = [*class_figures(*rng.integers(0, 4, (2, 200)), labels), *value_figures(*rng.standard_normal((2, 50)))]
     report = {"rows": 300, "kept": 299, "dropped": {EVIL: 1}, "tokens": 9000, "truncated": 2, "notes": {}}
     summary = {
-        "steps": 300, "epochs_per_step": 0.01, "data": {"train": report, "val": report},
+        "steps": 300, "epochs": 3.0, "epochs_per_step": 0.01, "data": {"train": report, "val": report},
         "targets": {"train": dict.fromkeys(labels, 75), "val": dict.fromkeys(labels, 1)},
         "batches": {"useful": 0.8, "shapes": [[16, 32], [16, 64]]}, "dtype": "float32",
         "parameters": {"trained": 1_000_000, "frozen": 500, "bytes": 2**30},

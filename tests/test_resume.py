@@ -37,7 +37,7 @@ CLOCKED = ("tokens_per_second", "steps_per_second", "memory_bytes")  # what no r
 
 @pytest.fixture
 def make(tiny_bert, tmp_path, one_device):
-    """Config of 23 rows, batches of 4, 3 epochs (17 steps), with dropout and accumulation; saves at 2, 4, 6, ..."""
+    """Config of 23 rows, batches of 4, 3 epochs (18 steps), with dropout and accumulation; saves at 2, 4, 6, ..."""
     train = write_rows(tmp_path / "train.csv", 23)
 
     def config(**more) -> Config:
@@ -98,7 +98,7 @@ def test_a_run_that_was_killed_and_run_again_is_the_unbroken_run(make, whole, tm
     for step, written in ((3, None), (6, 5), (14, 12)):
         workdir = tmp_path / f"killed-{step}"
         run_until(step, make(), workdir, monkeypatch)
-        assert written is None or f"Ended at step {written} of 17: Killed" in (workdir / "report.html").read_text()
+        assert written is None or f"Ended at step {written} of 18: Killed" in (workdir / "report.html").read_text()
         fit(make(), str(workdir))
         assert numbers(workdir) == numbers(whole)
         assert page(workdir) == page(whole) and "Confusion matrix" in page(whole)
@@ -253,9 +253,9 @@ def test_damaged_checkpoints_are_set_aside(make, whole, tmp_path, caplog):
     """Truncated, without metadata, empty: the newest one that can be read is taken, and the run ends as it did."""
     steps = whole / "checkpoints"
     kept = sorted(int(folder.name) for folder in steps.iterdir())
-    assert kept == [14, 16, 17]
+    assert kept == [14, 16, 18]
     shutil.rmtree(whole / "model")
-    largest = max((file for file in (steps / "17").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    largest = max((file for file in (steps / "18").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     for file in (steps / "16").rglob("_*METADATA"):
         file.unlink()
@@ -264,10 +264,10 @@ def test_damaged_checkpoints_are_set_aside(make, whole, tmp_path, caplog):
     (steps / "1001.tmp").mkdir()
     with caplog.at_level(logging.INFO, "jaxft"):
         fit(make(), str(whole))
-    assert "checkpoint 1000 cannot be read" in caplog.text and "checkpoint 17 cannot be read" in caplog.text
+    assert "checkpoint 1000 cannot be read" in caplog.text and "checkpoint 18 cannot be read" in caplog.text
     assert numbers(whole) == numbers(tmp_path / "whole")
     gc.collect()  # what Orbax left waiting beside the failed reads would speak up here
-    assert {"17.unreadable", "1000.unreadable", "1001.tmp", "17"} <= {folder.name for folder in steps.iterdir()}
+    assert {"18.unreadable", "1000.unreadable", "1001.tmp", "18"} <= {folder.name for folder in steps.iterdir()}
 
 
 def test_only_what_trains_is_saved(tiny_bert, tmp_path, one_device):
@@ -313,7 +313,7 @@ def test_the_best_checkpoint_stays_and_is_exported(make, tmp_path, monkeypatch):
     lines = [line for line in numbers(tmp_path / "run") if line["split"] == "val"]
     best = max(lines, key=lambda line: line["loss"])
     assert best["step"] < 9 and results["val"]["loss"] == best["loss"]
-    assert {int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir()} == {best["step"], 17}
+    assert {int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir()} == {best["step"], 18}
     assert f"{best['loss']:.4f}" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
@@ -343,7 +343,7 @@ def test_a_run_that_is_asked_to_end_while_it_evaluates(make, tmp_path, monkeypat
     workdir, plain = tmp_path / "asked", module.run_eval
 
     def run_eval(run, name):
-        if run.done == (17 if last else 6):
+        if run.done == (18 if last else 6):
             between, calls = type(run.stop).between, []
 
             def asked(batches):
@@ -358,7 +358,7 @@ def test_a_run_that_is_asked_to_end_while_it_evaluates(make, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "run_eval", run_eval)
-        with pytest.raises(RunInterrupted, match=f"step {17 if last else 6} is saved"):
+        with pytest.raises(RunInterrupted, match=f"step {18 if last else 6} is saved"):
             fit(cfg, str(workdir))
     assert len(numbers(workdir)) < len(numbers(tmp_path / "whole"))
     results = fit(cfg, str(workdir))

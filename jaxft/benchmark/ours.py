@@ -41,7 +41,8 @@ def measure_load(folder: Path) -> dict:
 def measure_train(folder: Path) -> dict:
     """The loop's own step, data, log point and checkpoint."""
     job = read_job(folder)
-    built = build(replace(load_config(folder / "config.json"), evals={}, save=Save()))
+    # As many steps as are timed, however few the configuration has.
+    built = build(replace(load_config(folder / "config.json"), evals={}, save=Save(), steps=10**9, epochs=None))
     with (
         tempfile.TemporaryDirectory() as workdir,
         jax.set_mesh(built.mesh),

@@ -1,8 +1,7 @@
-"""Which examples each step sees, in which order, and the batches made of them: a pure function of (seed, step)."""
+"""The batches of a run, and of an evaluation: pure functions of the seed and the number of the step."""
 
 import functools
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
 
@@ -12,20 +11,24 @@ from grain.experimental import set_next_index
 
 from jaxft.data.batch import Filler, Plan
 from jaxft.data.encoded import Encoded, Example, slot_key
+from jaxft.data.order import Order, Window
 from jaxft.data.rows import Demand, check_lengths, one_per_row
 from jaxft.problems import UserError
 
 EPOCHS, DRAWS, WINDOWS, EVALUATIONS = range(4)  # independent random streams of one seed
 SAMPLE = 64  # places of a run that a planner may look at
+ENDLESS = 2**60  # examples of a run that has no end
 
 
 class Batches:
-    """Training batches by step, without an end.
+    """Training batches by step.
 
-    Every epoch has each example exactly once, in an order of its own; a batch may reach into the next epoch. What
-    `draw` does to an example depends on the seed and the example's place in that stream only, so that packing,
-    sorting, micro-batches and hosts change nothing. `host` is (index, count): only its share of the rows is built.
-    `rows_multiple` is what the number of rows must divide by, a multiple of the hosts.
+    Every epoch has each example exactly once, in an order of its own; a batch may reach into the next epoch, and the
+    last one of a run may hold fewer examples, in arrays of the same shapes. What `draw` does to an example depends on
+    the seed and the example's place in that stream only, so that packing, sorting, micro-batches and hosts change
+    nothing. `host` is (index, count): only its share of the rows is built. `rows_multiple` is what the number of rows
+    must divide by, a multiple of the hosts. `ends` gives, for so many examples, the places at which the run ended and
+    ends (data/order.py).
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Batches:
         pad_id: int,
         host: tuple[int, int] = (0, 1),
         drawn: Callable[[int], int] | None = None,
+        ends: Callable[[int], tuple[int, ...]] = lambda examples: (ENDLESS,),
     ):
         self.encoded = rows.prepare(encoded)
         self.batch, self.seed = batch, seed
@@ -48,11 +52,12 @@ class Batches:
         demand = self._demand = _demand(self._filler, slots, drawn, batch, rows_multiple, max_len)
         self._epoch = functools.lru_cache(maxsize=4)(self._shuffle)
         self._planner = rows.planner(demand, self._sample)
+        self.order = Order(len(self.encoded), batch, ends(len(self.encoded)), self._planner.window)
         # Grain's threads ask for neighbouring steps, hence for the same few windows.
         self._window = functools.lru_cache(maxsize=8)(self._plan_window)
 
     def __len__(self) -> int:
-        return sys.maxsize
+        return self.order.steps
 
     def __getitem__(self, step: int) -> Example:
         """This host's rows of a step. Keys and shapes as in tasks/base.py; `index` is always there."""
@@ -60,7 +65,7 @@ class Batches:
         return self._filler.fill(plan, numbers, lambda place: _random(DRAWS, self.seed, first + int(place)))
 
     def examples(self, step: int) -> np.ndarray:
-        """Source rows (batch,) that a step sees on all hosts, in the order of the stream or of their lengths."""
+        """Source rows (m,) that a step sees on all hosts, in the order of the stream or of their lengths."""
         plan, numbers, _ = self._step(step)
         return self.encoded.source[numbers[plan.members]]
 
@@ -78,16 +83,13 @@ class Batches:
 
     def _step(self, step: int) -> tuple[Plan, np.ndarray, int]:
         """Plan of a step, example numbers of its window, and the window's place in the stream."""
-        if step < 0:
-            raise IndexError(f"step {step}")
-        window, within = divmod(step, self._planner.window)
+        window = self.order.window(step)
         numbers, plans = self._window(window)
-        return plans[within], numbers, window * len(numbers)
+        return plans[step - window.first], numbers, window.start
 
-    def _plan_window(self, window: int) -> tuple[np.ndarray, list[Plan]]:
-        size = self._planner.window * self.batch
-        numbers = self._stream(window * size, size)
-        return numbers, self._planner.plan(numbers, _random(WINDOWS, self.seed, window))
+    def _plan_window(self, window: Window) -> tuple[np.ndarray, list[Plan]]:
+        numbers = self._stream(window.start, window.stop - window.start)
+        return numbers, self._planner.plan(numbers, _random(WINDOWS, self.seed, window.first))
 
     def _stream(self, start: int, count: int) -> np.ndarray:
         """Example numbers at the places from `start` on of all epochs laid end to end."""
@@ -100,7 +102,7 @@ class Batches:
         return _random(EPOCHS, self.seed, epoch).permutation(len(self.encoded))
 
     def _sample(self, batches: int) -> list[np.ndarray]:
-        last = max(steps_per_epoch(len(self.encoded), self.batch), SAMPLE) - 1
+        last = max(self._demand.epoch, SAMPLE) - 1
         starts = np.linspace(0, last, SAMPLE).astype(int).tolist()
         return [self._stream(step * self.batch, batches * self.batch) for step in starts]
 
@@ -147,11 +149,6 @@ def train_iterator(batches: Batches, start_step: int = 0, threads: int = 2, ahea
     iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
     set_next_index(iterator, start_step)
     return iterator
-
-
-def steps_per_epoch(examples: int, batch: int) -> int:
-    """Steps until every example was seen once; the last of them may reach into the next epoch."""
-    return math.ceil(examples / batch)
 
 
 def _demand(filler: Filler, slots, drawn, batch: int, multiple: int, max_len: int) -> Demand:

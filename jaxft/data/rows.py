@@ -43,18 +43,18 @@ Sample = Callable[[int], list[np.ndarray]]  # numbers of the examples in so many
 
 
 class Planner(Protocol):
-    window: int  # batches that are planned together
+    window: int  # batches, at most, that are planned together
 
     def plan(self, numbers: np.ndarray, rng: np.random.Generator) -> list[Plan]:
-        """Plans of the `window` batches that hold the examples `numbers` (window * batch,)."""
+        """Plans of the batches that hold the examples `numbers` (n,), of which the last may be short."""
 
 
 @config
 class Pad:
     """One example a row, as long as the smallest bucket that holds the batch's longest example.
 
-    About `window` batches' worth of consecutive examples, at most an epoch, are sorted by length before they are cut
-    into batches, and the batches are shuffled; 1: no sorting. `buckets` () are chosen for the data, so that the least
+    Up to `window` batches' worth of consecutive examples of one epoch are sorted by length before they are cut into
+    batches, and the batches are shuffled; 1: no sorting. `buckets` () are chosen for the data, so that the least
     padding is needed: at most `shapes` of them, each of which is compiled for, and fewer for fewer than 80 batches.
     """
 
@@ -202,8 +202,9 @@ class _Sorted:
         demand = self.demand
         lengths = demand.lengths[numbers]
         order = np.argsort(lengths, kind="stable") if self.window > 1 else np.arange(len(numbers))
-        batches = order.reshape(self.window, demand.batch)[rng.permutation(self.window)]
-        return [one_per_row(members, lengths[members], self.buckets, demand.batch, demand.slots) for members in batches]
+        batches = np.split(order, range(demand.batch, len(order), demand.batch))
+        chosen = [batches[i] for i in rng.permutation(len(batches))]
+        return [one_per_row(members, lengths[members], self.buckets, demand.batch, demand.slots) for members in chosen]
 
 
 class _Packed:
@@ -217,10 +218,11 @@ class _Packed:
         self.quantum = demand.multiple
         while math.ceil(max(used) / self.quantum) - math.ceil(min(used) / self.quantum) >= SHAPES:
             self.quantum += demand.multiple
+        self.fewest = min(used)  # a short batch has no shape of its own
 
     def plan(self, numbers, rng):
         row, column, segment, slot = self._place(numbers)
-        rows = math.ceil((1 + row.max()) / self.quantum) * self.quantum
+        rows = math.ceil(max(1 + row.max(), self.fewest) / self.quantum) * self.quantum
         room = self.demand.needs[numbers]
         shape = (rows, self.length)
         return [Plan(np.arange(len(numbers)), row, column, segment, slot, room, shape, self.slots, self.pairs)]

@@ -1,12 +1,12 @@
 """What the report says of a run besides its configuration and its numbers: data, sizes, machine, versions."""
 
 import importlib.metadata
+import math
 import platform
 
 import jax
 
 import jaxft
-from jaxft.data.pipeline import steps_per_epoch
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "numpy")
 SAMPLE = 100  # steps whose batches are looked at
@@ -16,12 +16,14 @@ def gather(run) -> dict:
     """JSON values; equal for a run that goes on and one that was never stopped, on one machine."""
     built, batches = run.built, run.batches
     trained, frozen = built.sizes()
-    steps = min(run.total, steps_per_epoch(len(batches.encoded), built.cfg.batch), SAMPLE)
+    examples = len(batches.encoded)
+    steps = min(run.total, math.ceil(examples / built.cfg.batch), SAMPLE)
     arrays = [*jax.tree.leaves(run.state), *run.frozen.values()]
     sets = {"train": batches, **run.evals}
     return {
         "steps": run.total,
-        "epochs_per_step": built.cfg.batch / len(batches.encoded),
+        "epochs": batches.order.seen(run.total) / examples,
+        "epochs_per_step": built.cfg.batch / examples,
         "data": {name: one.encoded.report for name, one in sets.items()},
         "targets": {name: tally(built.task, one.encoded) for name, one in sets.items()},
         "batches": {"useful": batches.fill(steps), "shapes": sorted(map(list, batches.shapes(steps)))},

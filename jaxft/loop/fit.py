@@ -103,7 +103,7 @@ def log_point(run: Run) -> None:
         numbers[name] = total / count if count else float("nan")
     last = run.pending[-1]
     numbers |= {"learning_rate": last["learning_rate"], "grad_norm": last["grad_norm"]}
-    numbers["epoch"] = run.done * run.built.cfg.batch / len(run.batches.encoded)
+    numbers["epoch"] = run.batches.order.seen(run.done) / len(run.batches.encoded)
     numbers["skipped"] = int(run.state.skipped)
     timed = run.pending[-run.pace.steps :]  # the others are of a process before this one
     numbers |= run.pace.numbers(sum(metrics["tokens"] for metrics in timed))

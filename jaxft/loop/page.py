@@ -54,6 +54,7 @@ def page(name: str, metrics: list[dict], pictures: list[dict], config: dict, sum
         logged=[logged(split, lines) for split, lines in by_split.items() if lines],
         script={
             "epochs_per_step": summary["epochs_per_step"],
+            "epochs": summary.get("epochs"),  # not in runs of earlier versions
             "drawings": [drawing["data"] for drawing in charts + clouds],
         },
         width=WIDTH,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.config import save_config
+from jaxft.data.order import run_examples
 from jaxft.data.pipeline import Batches, EvalBatches, train_iterator
 from jaxft.loop.build import Built
 from jaxft.loop.checkpoint import Checkpoints
@@ -86,7 +87,7 @@ def start(built: Built, workdir: Path) -> Run:
     changed_problems(cfg, workdir)
     batches = train_batches(built)
     evals = {name: eval_batches(built, name) for name in cfg.evals}
-    total = cfg.steps or max(1, round(cfg.epochs * len(batches.encoded) / cfg.batch))
+    total = len(batches)
     plan = training(built, total)
     trained, frozen, report = built.load()
     checkpoints = Checkpoints(workdir, cfg.save)
@@ -121,8 +122,14 @@ def sizes(run: Run) -> tuple[int, int, int]:
 def train_batches(built: Built) -> Batches:
     cfg = built.cfg
     multiple = data_shards(built.mesh) * cfg.micro_batches
-    batches = Batches(built.encode("train"), cfg.rows, cfg.batch, **_common(built, multiple))
+
+    def ends(examples):
+        return (run_examples(examples, cfg.batch, cfg.steps, cfg.epochs),)
+
+    batches = Batches(built.encode("train"), cfg.rows, cfg.batch, **_common(built, multiple), ends=ends)
     log.info("train: %s", data_report(batches.encoded.report))
+    if cfg.batch > len(batches.encoded):
+        log.warning("config.batch is %d, but there are %d examples", cfg.batch, len(batches.encoded))
     return batches
 
 

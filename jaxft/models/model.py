@@ -136,10 +136,12 @@ class Model(Backbone):
 def unbalance(routes_2e: jax.Array) -> jax.Array:
     """How unevenly experts are used (Fedus et al. 2022, eq. 4 to 6, without its factor): least where all are alike.
 
-    `routes` are for each expert how many tokens went to it and the sum of the router's shares, over all layers.
+    `routes` are for each expert how many tokens went to it and the sum of the router's shares, over all layers. 0
+    without any token, as in a micro-batch of empty rows.
     """
     hits, shares = routes_2e
     tokens = jax.lax.stop_gradient(jnp.sum(shares))
+    tokens = jnp.where(tokens > 0, tokens, 1.0)
     return len(hits) * jnp.sum(hits / tokens * shares / tokens)
 
 

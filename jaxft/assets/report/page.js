@@ -11,7 +11,7 @@ for (const figure of document.querySelectorAll("[data-drawing]")) {
 function curves(figure, drawing) {
   const steps = [...new Set(drawing.series.flatMap((one) => one.x))].sort((a, b) => a - b);
   const show = (step) => {
-    const epoch = step * script.epochs_per_step;
+    const epoch = Math.min(step * script.epochs_per_step, script.epochs ?? Infinity);  // the last step may be short
     const near = drawing.series.map((one) => [one, nearest(one.x, step)]).filter(([one, i]) => one.y[i] !== null);
     return {
       title: `step ${number(step)} (epoch ${epoch.toFixed(2)})`,
