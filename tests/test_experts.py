@@ -60,6 +60,18 @@ def test_each_token_passes_the_experts_that_it_chose(bias):
 PLACES = list(np.ndindex(B, T))
 
 
+def test_gradients_of_biases_in_bfloat16():
+    """Of an expert that 4,096 tokens chose: in bfloat16 their sum would end at 256."""
+    kernels = [jnp.zeros(shape, jnp.bfloat16) for shape in ((2, D, F), (2, D, F), (2, F, D))]
+    x, chosen = jnp.zeros((1, 4096, D), jnp.bfloat16), jnp.ones((1, 4096, 1), jnp.int32)
+
+    def total(bias):
+        maps = [(kernels[0], None), (kernels[1], None), (kernels[2], bias)]
+        return jnp.sum(mixed(x, chosen, jnp.ones(chosen.shape, x.dtype), maps, product).astype(jnp.float32))
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(jnp.zeros((2, D))), [[0.0] * D, [4096.0] * D])
+
+
 @pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
 @pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)
 def test_eight_devices_compute_what_one_does(family, sizes, tmp_path):

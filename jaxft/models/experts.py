@@ -50,7 +50,8 @@ class Maps(nnx.Module):
         self.bias = param((part.count, outputs), (None, axes[1]), "zeros") if part.bias else nnx.data(None)
 
     def arrays(self, dtype) -> tuple[jax.Array, jax.Array | None]:
-        return self.kernel[...].astype(dtype), None if self.bias is None else self.bias[...].astype(dtype)
+        """The kernel in `dtype`; the bias as it is stored, since tokens look it up (models/lookup.py)."""
+        return self.kernel[...].astype(dtype), None if self.bias is None else self.bias[...]
 
 
 class Mlps(nnx.Module):
@@ -109,13 +110,13 @@ def mixed(x_btd, experts_btk, weights_btk, maps, join: Callable, axis: str | Non
 
     def mapped(x, kernel, bias):
         y = jax.lax.ragged_dot(x, kernel, sizes)
-        return y if bias is None else y + bias[of]
+        return y if bias is None else y + bias[of].astype(y.dtype)
 
     gate, up, (kernel, bias) = maps
     y_nd = jax.lax.ragged_dot(join(mapped(x_nd, *gate), mapped(x_nd, *up)), kernel, sizes)
     if axis is not None:
         y_nd = jax.lax.psum(y_nd, axis)
     if bias is not None:
-        y_nd = y_nd + bias[of]
+        y_nd = y_nd + bias[of].astype(y_nd.dtype)
     y_nd = y_nd[jnp.argsort(order)] * weights_btk.reshape(-1, 1)  # back in the tokens' order
     return y_nd.reshape(b * t, chosen, d).sum(1).reshape(b, t, d)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.dropout import dropout
+from jaxft.models.lookup import lookup
 from jaxft.parallel.mesh import shard
 from jaxft.problems import raise_problems
 
@@ -223,8 +224,7 @@ class Table(nnx.Module):
         self.embedding = param((rows, width), axes, **options)
 
     def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
-        # Gather the width first: a lookup in a table split both ways makes the compiler replicate its result.
-        return shard(self.embedding[...].astype(dtype), self.axes[0], None)[numbers]
+        return lookup(self.embedding[...], numbers, self.axes, dtype)
 
 
 @dataclass(frozen=True)
@@ -270,11 +270,12 @@ class EmbedLayer(nnx.Module):
     def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Table | None = None) -> jax.Array:
         x = (tokens or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
         if self.project is not None and self.part.project.first:
-            x = self.project(x)
+            x = self.project(shard(x, "batch", None, None))
         if self.types is not None:
             x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
         if self.positions is not None:
             x = x + self.positions(batch["positions"] + self.part.offset, dtype)
+        x = shard(x, "batch", None, None)  # once for the sum of all tables
         if self.norm is not None:
             x = self.norm(x)
         x = dropout(x, self.part.dropout, key)

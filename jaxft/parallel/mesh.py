@@ -13,6 +13,7 @@ AXES = ("data", "fsdp", "tensor")
 # Logical name -> mesh axes. A name that is absent here is replicated.
 RULES = {
     "batch": ("data", "fsdp"),
+    "replica": "data",  # a batch of which all devices that share the weights hold the same rows
     "embed": "fsdp",
     "vocab": "tensor",
     "heads": "tensor",
@@ -30,12 +31,18 @@ def make_mesh(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def placement(names: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> PartitionSpec:
-    """Mesh axes for an array whose dimensions carry the logical `names`.
+def split(name: str | None, size: int, mesh) -> tuple[str, ...]:
+    """The mesh axes, of more than one device, that split a dimension of the logical `name`; () for none.
 
-    A dimension that its mesh axes do not divide is replicated: rounding it up instead would change exported shapes.
+    A dimension that they do not divide is replicated: rounding it up instead would change exported shapes.
     """
-    return PartitionSpec(*(_divides(RULES.get(name), size, mesh) for name, size in zip(names, shape, strict=True)))
+    axes = tuple(axis for axis in _tuple(RULES.get(name)) if mesh.shape[axis] > 1)
+    return axes if size % _size(axes, mesh) == 0 else ()
+
+
+def placement(names: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> PartitionSpec:
+    """Mesh axes for an array whose dimensions carry the logical `names`."""
+    return PartitionSpec(*(split(name, size, mesh) or None for name, size in zip(names, shape, strict=True)))
 
 
 def sharding(names: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> NamedSharding:
@@ -59,15 +66,23 @@ def shares(names: tuple[str | None, ...], shape: tuple[int, ...]) -> tuple[int, 
     return tuple(_size(axes, mesh) for axes in placement(names, shape, mesh))
 
 
+def platform() -> str:
+    """That of the devices which the mesh in use has, "cpu", "gpu" or "tpu"; without a mesh that of JAX's own choice.
+
+    Not always JAX's own choice: a program can be compiled for devices that are elsewhere.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+
+
 def data_shards(mesh) -> int:
     """In how many pieces a batch is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def _divides(axes, size, mesh):
-    return axes if size % _size(axes, mesh) == 0 else None
-
-
 def _size(axes, mesh) -> int:
-    axes = (axes,) if isinstance(axes, str) else axes or ()
-    return math.prod(mesh.shape[axis] for axis in axes)
+    return math.prod(mesh.shape[axis] for axis in _tuple(axes))
+
+
+def _tuple(axes) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else axes or ()
