@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from compiled import IDS, MESHES, table_moves
 from jax.extend.random import threefry_2x32
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
@@ -22,7 +24,7 @@ from jaxft.models.families.deberta_v2 import Vectors
 from jaxft.models.parts import gelu
 from jaxft.models.scores import MASKED, Scores, attend, dot_product_attention
 from jaxft.models.tiles import TILE, tiles
-from jaxft.parallel.mesh import make_mesh
+from jaxft.parallel.mesh import make_mesh, sharding
 
 B, T, S, HEADS, KV, H = 4, 9, 9, 6, 3, 5
 RATE = 0.25
@@ -99,6 +101,37 @@ def test_learned_scores_and_their_gradients(shared, tile, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     for one, other in zip(back(g), gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("slopes", [False, True])
+def test_no_scores_are_made_before_the_loop_over_layers(slopes, monkeypatch):
+    """The mask is the same in all layers: made into what is added to the scores, it would be kept for all tiles."""
+    monkeypatch.setitem(TILE, "cpu", 4 * HEADS // KV * T * S)
+    q, k, v, _, segments = inputs()
+    mask = visible(segments, segments, True)
+    lean = np.ones((B, KV, HEADS // KV, S), np.float32) if slopes else None
+
+    def loss(q):
+        def layer(q, number):
+            return attend(q, k, v, mask, PLAIN, None, lean), number
+
+        return jnp.sum(jax.lax.scan(jax.checkpoint(layer), q, jnp.arange(3))[0])
+
+    outside = results_outside_of_loops(jax.make_jaxpr(jax.grad(loss))(q).jaxpr, 3)
+    assert len(outside) > 3
+    assert not [x for x in outside if x.shape[-1:] == (S,) and x.size >= B * T * S and x.dtype != bool]
+
+
+def results_outside_of_loops(jaxpr, turns):
+    """Shapes and dtypes of all results, except inside of loops of so many turns."""
+    found = []
+    for eqn in jaxpr.eqns:
+        found += [variable.aval for variable in eqn.outvars]
+        loop = eqn.primitive.name == "scan" and eqn.params["length"] == turns
+        inner = [] if loop else [getattr(value, "jaxpr", value) for value in jax.tree.leaves(eqn.params)]
+        for value in inner:
+            found += results_outside_of_loops(value, turns) if hasattr(value, "eqns") else []
+    return found
 
 
 @pytest.mark.parametrize("count, longest", [(32, 128), (8, 10), (20, 128), (32, 1000)])
@@ -244,7 +277,7 @@ def test_cross_entropy_in_pieces(chunk, biased, cap, monkeypatch):
     hidden, table, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((b, k, d), (v, d), (v,)))
     targets, weights = rng.integers(0, v, (b, k)), rng.integers(0, 3, (b, k)).astype(np.float32)
     hidden[0, 0], weights[0, 0] = 1e38, 0.0  # what does not count may be beyond all numbers
-    monkeypatch.setattr(vocabulary, "CHUNK", chunk * b * v)
+    monkeypatch.setitem(vocabulary.CHUNK, "cpu", chunk * b * v)
 
     def ours(hidden, table, bias):
         total, hits = vocabulary.Vocabulary(hidden, table, bias, cap).cross_entropy(targets, weights)
@@ -270,3 +303,43 @@ def test_cross_entropy_in_pieces(chunk, biased, cap, monkeypatch):
     program = gradient.lower(*args).compile().as_text()
     sizes = {math.prod(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", program)}
     assert (b * k * v in sizes) == (chunk == 7) and max(sizes) <= max(chunk * b * v, b * 8 * d, v * d)
+
+
+def on_mesh(sizes, *arrays):
+    """(a mesh, the arrays on it), each array given with the logical names of its axes."""
+    mesh = make_mesh(sizes)
+    return mesh, [x if x is None else jax.device_put(x, sharding(names, x.shape, mesh)) for x, names in arrays]
+
+
+@pytest.mark.parametrize("trains", [True, False], ids=["trained", "frozen"])
+@pytest.mark.parametrize("sizes", MESHES, ids=IDS)
+def test_cross_entropy_on_devices(sizes, trains, monkeypatch):
+    """One device's numbers; the table is gathered once and its gradient summed once, however many pieces there are."""
+    rng, (b, k, d, v) = np.random.default_rng(0), (8, 7, 16, 24) if trains else (6, 7, 16, 23)  # or undivided
+    hidden, table, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((b, k, d), (v, d), (v,)))
+    table[3] = table[5]  # of equal scores the first counts
+    targets, weights = rng.integers(0, v, (b, k)), rng.integers(0, 3, (b, k)).astype(np.float32)
+    targets[:, :2], bias = (3, 5), bias if trains else None
+    monkeypatch.setitem(vocabulary.CHUNK, "cpu", 2 * v)
+
+    def ours(hidden, table, bias):
+        total, hits = vocabulary.Vocabulary(hidden, table, bias, 1.5).cross_entropy(targets, weights)
+        return 2 * total, hits
+
+    gradient = jax.jit(jax.value_and_grad(ours, (0, 1, 2) if trains else 0, has_aux=True))
+    expected = gradient(hidden, table, bias)
+    mesh, args = on_mesh(sizes, (hidden, ("batch", None, None)), (table, ("vocab", "embed")), (bias, ("vocab",)))
+    with jax.set_mesh(mesh):
+        program = gradient.lower(*args).compile()
+        found = program(*args)
+        (total, hits) = jax.jit(ours)(*args)
+    assert float(total) == pytest.approx(float(expected[0][0]), rel=1e-6)
+    np.testing.assert_array_equal(hits, expected[0][1])
+    np.testing.assert_array_equal(found[0][1], expected[0][1])
+    for one, other in zip(jax.tree.leaves(found[1]), jax.tree.leaves(expected[1]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
+    v, own = v // (sizes.get("tensor", 1) if trains else 1), d // sizes.get("fsdp", 1)
+    moved, split = table_moves(program.as_text(), {(v, d), (v, own)}), "fsdp" in sizes
+    summed = trains and "data" in sizes
+    assert moved == Counter({"all-gather": split, "reduce-scatter": split and trains, "all-reduce": summed})
+    assert "while(" in program.as_text()

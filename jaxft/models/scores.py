@@ -50,12 +50,15 @@ def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, lean, sinks, key, how: S
 
 
 def _forward(q, k, v, mask, lean, sinks, key, how):
+    saved = q, k, v, mask, lean, sinks, key
+    q, mask, lean = _in_the_loop(q, mask, lean)
     (mixed, log_total), _ = by_tiles(partial(_forward_tile, how), q, k, v, mask, lean, sinks, _kept(q, k, key, how))
-    return mixed, (q, k, v, mask, lean, sinks, key, log_total, mixed)
+    return mixed, (*saved, log_total, mixed)
 
 
 def _backward(how, saved, grad):
     q, k, v, mask, lean, sinks, key, log_total, mixed = saved
+    q, mask, lean = _in_the_loop(q, mask, lean)
     keep = _kept(q, k, key, how)
     shared = lean is not None and len(lean) != len(q)
     tile = partial(_backward_tile, how, shared)
@@ -66,6 +69,15 @@ def _backward(how, saved, grad):
         grad_lean = jax.tree.map(jnp.zeros_like, lean)
     grad_sinks = None if sinks is None else _sinks_gradient(sinks, log_total, mixed, grad)
     return *grads, None, grad_lean, grad_sinks, None
+
+
+def _in_the_loop(q, mask, lean):
+    """The same arrays, of which mask and lean are known only when the layer's queries are.
+
+    They are alike in all layers, so that JAX and XLA would make from them before the loop over layers, and keep for all
+    tiles, what is added to the scores: float32 (b, k, r, s), 8 GiB for a row of 8,192 tokens and 32 heads.
+    """
+    return jax.lax.optimization_barrier((q, mask, lean))
 
 
 def _sinks_gradient(sinks_1kg1, log_total_bkr1, mixed_bkrh, grad_bkrh):

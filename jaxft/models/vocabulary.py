@@ -3,12 +3,18 @@
 Letters: b batch, k slots, d width, v vocabulary.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-CHUNK = 2**25  # scores that exist at one time, over all devices: 128 MiB
+from jaxft.parallel.mesh import data_shards, platform, shard, split
+
+# Scores that a device has at one time: float32, 128 and 256 MiB.
+CHUNK = {"cpu": 2**25, "other": 2**26}
 
 
 @jax.tree_util.register_dataclass
@@ -23,89 +29,134 @@ class Vocabulary:
 
     def scores(self) -> jax.Array:
         """(batch, slots, vocabulary), float32."""
-        return _scores(self.hidden_bkd, *_cast(self), self.cap)
+        table, bias = _cast(self)
+        return _scores(self.hidden_bkd, shard(table, "vocab", None), bias, self.cap)
 
     def cross_entropy(self, targets_bk: jax.Array, weights_bk: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The weighted sum of the errors in nats, a number, and where the target scores best, bool (batch, slots)."""
         return _cross_entropy(self, targets_bk, weights_bk)
 
 
+class Axes(NamedTuple):
+    """Mesh axes over which a dimension is split; () for none."""
+
+    batch: tuple[str, ...] = ()
+    width: tuple[str, ...] = ()  # of the table
+    vocab: tuple[str, ...] = ()
+
+
 @jax.custom_vjp
 def _cross_entropy(vocabulary, targets, weights):
-    return _walk(vocabulary, targets, weights, _errors, 0.0)
+    total, hits, _ = _shared(vocabulary, targets, weights, gradients=False)
+    return total, hits
 
 
 def _forward(vocabulary, targets, weights):
     """Errors and, since they are summed with known weights, their gradients in the same pass: no score is kept."""
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (vocabulary.table_vd, vocabulary.bias_v))
-    (total, *grads), (hits, grad_hidden) = _walk(vocabulary, targets, weights, _errors_and_gradients, (0.0, *zeros))
-    return (total, hits), (grad_hidden, *grads, vocabulary)
+    total, hits, grads = _shared(vocabulary, targets, weights, gradients=True)
+    return (total, hits), (grads, vocabulary)
 
 
 def _backward(saved, cotangents):
-    scale = cotangents[0]
-    *grads, vocabulary = saved
-    grads = Vocabulary(*grads, vocabulary.cap)
-    return jax.tree.map(lambda g, x: (scale * g).astype(x.dtype), grads, vocabulary), None, None
+    return jax.tree.map(lambda g, x: (cotangents[0] * g).astype(x.dtype), *saved), None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
 
 
-def _walk(vocabulary, targets, weights, step, carry):
-    """`step` over pieces of the slots: (what it sums up, what it gives for each slot)."""
+def _shared(vocabulary: Vocabulary, targets, weights, gradients: bool):
+    """`_summed`, where each device has its own rows and, on a mesh that splits it, its own part of the vocabulary.
+
+    By itself the compiler would gather the table, and sum up its gradient over the devices, for each piece.
+    """
+    mesh, function = jax.sharding.get_abstract_mesh(), partial(_summed, gradients=gradients)
+    if mesh.empty or mesh.size == 1:
+        return function(vocabulary, targets, weights, axes=Axes())
+    rows, extra = len(targets), -len(targets) % data_shards(mesh)  # extra rows do not count
+    hidden, *others = (_filled(x, 0, extra) for x in (vocabulary.hidden_bkd, targets, weights))
+    v, d = vocabulary.table_vd.shape
+    axes = Axes(split("batch", rows + extra, mesh), split("embed", d, mesh), split("vocab", v, mesh))
+    own, table = PartitionSpec(axes.batch or None), PartitionSpec(axes.vocab or None, axes.width or None)
+    bias = None if vocabulary.bias_v is None else PartitionSpec(axes.vocab or None)
+    specs = Vocabulary(own, table, bias, vocabulary.cap)
+    results = PartitionSpec(), own, specs if gradients else None
+    run = jax.shard_map(partial(function, axes=axes), in_specs=(specs, own, own), out_specs=results)
+    total, hits, grads = run(replace(vocabulary, hidden_bkd=hidden), *others)
+    grads = replace(grads, hidden_bkd=grads.hidden_bkd[:rows]) if gradients else None
+    return total, hits[:rows], grads
+
+
+def _summed(vocabulary: Vocabulary, targets, weights, *, axes: Axes, gradients: bool):
+    """(total, hits, the total's gradients as a Vocabulary or None), over the slots a piece at a time."""
     table, bias = _cast(vocabulary)
+    if axes.width:
+        table = jax.lax.all_gather(table, axes.width, axis=1, tiled=True)
     rows, slots = targets.shape
-    # A piece has slots of all rows, so that devices which share the rows have work in each.
-    width = min(slots, max(1, CHUNK // (rows * table.shape[0])))
+    width = min(slots, max(1, CHUNK.get(platform(), CHUNK["other"]) // (rows * len(table))))
     pieces = [_cut(x, width) for x in (vocabulary.hidden_bkd, targets, weights)]
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (table, bias) if gradients else (None, None))
+    carry = _varying(jnp.float32(0.0), axes.batch), _varying(sums, axes.batch + axes.vocab)
 
     def body(carry, piece):
-        return step(table, bias, vocabulary.cap, carry, *piece)
+        return _piece(table, bias, vocabulary.cap, axes, gradients, carry, *piece)
 
     if width == slots:
         carry, given = body(carry, [x[0] for x in pieces])
-        return carry, given
-    carry, given = jax.lax.scan(body, carry, pieces)
-    return carry, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :slots], given)
+    else:
+        carry, given = jax.lax.scan(body, carry, pieces)
+        given = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :slots], given)
+    (total, (grad_table, grad_bias)), (hits, grad_hidden) = carry, given
+    total = _sum(total, axes.batch)
+    if not gradients:
+        return total, hits, None
+    if axes.width:
+        grad_table = jax.lax.psum_scatter(grad_table, axes.width, scatter_dimension=1, tiled=True)
+    grad_table = _sum(grad_table, tuple(axis for axis in axes.batch if axis not in axes.width))
+    grad_bias = None if bias is None else _sum(grad_bias, axes.batch)
+    return total, hits, Vocabulary(grad_hidden, grad_table, grad_bias, vocabulary.cap)
 
 
 def _cut(x, width):
     """(b, k, ...) -> (pieces, b, width, ...), the last piece filled up with zeros."""
-    count = -(-x.shape[1] // width)
-    x = jnp.pad(x, [(0, 0), (0, count * width - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(x.shape[0], count, width, *x.shape[2:]), 1, 0)
+    x = _filled(x, 1, -x.shape[1] % width)
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, width, *x.shape[2:]), 1, 0)
 
 
-def _errors(table, bias, cap, total, hidden, targets, weights):
-    errors, hits, _, _ = _score(table, bias, cap, hidden, targets)
-    return total + _weighed(errors, weights), hits
+def _filled(x, axis, count):
+    """With `count` zeros more at the end of an axis."""
+    return jnp.pad(x, [(0, count if i == axis else 0) for i in range(x.ndim)])
 
 
-def _errors_and_gradients(table, bias, cap, carry, hidden, targets, weights):
-    total, grad_table, grad_bias = carry
-    errors, hits, scores, norm = _score(table, bias, cap, hidden, targets)
-    right = targets[..., None] == jnp.arange(table.shape[0])
+def _piece(table, bias, cap, axes, gradients, carry, hidden, targets, weights):
+    """((total, gradients of table and bias), (hits, gradient of the hidden states)) with those of a piece in it."""
+    total, (grad_table, grad_bias) = carry
+    scores = _scores(hidden, table, bias, cap)
+    start = jax.lax.axis_index(axes.vocab) * len(table) if axes.vocab else 0
+    here = start + jnp.arange(len(table))  # which entries of the vocabulary these are
+    right = targets[..., None] == here
+    best = _greatest(jnp.max(scores, -1, keepdims=True), axes.vocab)
+    norm = best + jnp.log(_sum(jnp.sum(jnp.exp(scores - best), -1, keepdims=True), axes.vocab))
+    errors = norm[..., 0] - _sum(_at(scores, targets - start), axes.vocab)
+    # Of equal scores the first counts. Where a weight is 0 the error does not matter, be it NaN.
+    first = _least(jnp.min(jnp.where(scores == best, here, jnp.iinfo(here.dtype).max), -1), axes.vocab)
+    total += jnp.sum(jnp.where(weights > 0, errors * weights, 0.0))
+    if not gradients:
+        return (total, (None, None)), (first == targets, None)
     grads = jnp.exp(scores - norm) - right
     grads = grads if cap is None else grads * (1.0 - (scores / cap) ** 2)
     grads = jnp.where(weights[..., None] > 0, grads * weights[..., None], 0.0)
-    grad_bias = None if grad_bias is None else grad_bias + jnp.sum(grads, (0, 1))
+    grad_bias = None if bias is None else grad_bias + jnp.sum(grads, (0, 1))
     grads = grads.astype(hidden.dtype)
     grad_table += jnp.einsum("bkv,bkd->vd", grads, hidden, preferred_element_type=jnp.float32)
-    return (total + _weighed(errors, weights), grad_table, grad_bias), (hits, grads @ table)
+    grad_hidden = jnp.einsum("bkv,vd->bkd", grads, table, preferred_element_type=jnp.float32)
+    return (total, (grad_table, grad_bias)), (first == targets, _sum(grad_hidden, axes.vocab).astype(hidden.dtype))
 
 
-def _weighed(errors, weights):
-    """Where a weight is 0 the error does not matter, be it NaN."""
-    return jnp.sum(jnp.where(weights > 0, errors * weights, 0.0))
-
-
-def _score(table, bias, cap, hidden, targets):
-    """Errors and hits of each slot, its scores and the logarithm of their summed powers (b, k, 1)."""
-    scores = _scores(hidden, table, bias, cap)
-    norm = jax.nn.logsumexp(scores, -1, keepdims=True)
-    errors = norm[..., 0] - jnp.take_along_axis(scores, targets[..., None], -1)[..., 0]
-    return errors, jnp.argmax(scores, -1) == targets, scores, norm
+def _at(scores, numbers):
+    """The score of each slot's number, or 0 where another device has it."""
+    here = (numbers >= 0) & (numbers < scores.shape[-1])
+    found = jnp.take_along_axis(scores, jnp.where(here, numbers, 0)[..., None], -1)[..., 0]
+    return jnp.where(here, found, 0.0)
 
 
 def _scores(hidden, table, bias, cap):
@@ -118,3 +169,20 @@ def _cast(vocabulary: Vocabulary):
     bias = vocabulary.bias_v
     dtype = vocabulary.hidden_bkd.dtype
     return vocabulary.table_vd.astype(dtype), None if bias is None else bias.astype(dtype).astype(jnp.float32)
+
+
+def _sum(x, axes):
+    return jax.lax.psum(x, axes) if axes else x
+
+
+def _greatest(x, axes):
+    return jax.lax.pmax(x, axes) if axes else x
+
+
+def _least(x, axes):
+    return jax.lax.pmin(x, axes) if axes else x
+
+
+def _varying(tree, axes):
+    """Numbers that differ between the devices, as the loop's results will."""
+    return jax.tree.map(lambda x: jax.lax.pcast(x, axes, to="varying"), tree) if axes else tree
