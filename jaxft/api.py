@@ -15,13 +15,13 @@ from jaxft.inference.settings import Inference, inference_of
 from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
-from jaxft.models.params import bind, shardings, variables
+from jaxft.models.params import bind, fitting_mesh, shardings, variables
 from jaxft.models.parts import Embed
 from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.models.ranges import range_problems
 from jaxft.models.save import save_model
 from jaxft.models.tokenizer import padding_id
-from jaxft.parallel.mesh import data_shards, make_mesh
+from jaxft.parallel.mesh import data_shards
 from jaxft.problems import raise_problems, suggest
 
 DTYPES = ("float32", "bfloat16")
@@ -39,7 +39,7 @@ def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedM
     pretrained = open_pretrained(path)
     arch = architecture(pretrained, head)
     model = Model(arch.spec, arch.head, dtype=dtype)
-    mesh = make_mesh({"data": jax.device_count()})
+    mesh = fitting_mesh(model, jnp.float32)
     views, report = find_weights(model, pretrained, arch, "pretrained")
     # Float32 parameters whatever the dtype: they are what `save` writes back, and bfloat16 would round them.
     dtypes = dict.fromkeys(variables(model), jnp.float32)

@@ -24,18 +24,28 @@ class Mesh:
     """How many devices share each kind of work; the product is the number of devices. One size may be -1: the rest."""
 
     data: int = -1  # replicas of the model
-    fsdp: int = 1  # replicas that also split the weights
+    fsdp: int | None = None  # replicas that also split the weights; None: 1 if the model fits on each device, else all
     tensor: int = 1  # devices that split heads, MLP and vocabulary
 
-    def sizes(self, devices: int) -> dict[str, int]:
-        """Mesh axis -> size, for `devices` devices. Raises UserError if they cannot be laid out so."""
+    @property
+    def open(self) -> bool:
+        """Whether memory decides over how many devices the weights are split."""
+        return self.fsdp is None and self.data == -1
+
+    def sizes(self, devices: int, fsdp: int = 1) -> dict[str, int]:
+        """Mesh axis -> size, for `devices` devices; `fsdp` where it is open. Raises UserError if they do not fit."""
         raise_problems(self.problems(devices))
-        sizes = dataclasses.asdict(self)
+        sizes = self._given(fsdp)
         known = math.prod(size for size in sizes.values() if size != -1)
         return {axis: devices // known if size == -1 else size for axis, size in sizes.items()}
 
+    def _given(self, fsdp: int = 1) -> dict[str, int]:
+        """The sizes, with `fsdp` for an open one; where only `data` is given it is the rest."""
+        sizes, rest = dataclasses.asdict(self), 1 if self.tensor == -1 else -1
+        return sizes | {"fsdp": fsdp if self.open else rest} if self.fsdp is None else sizes
+
     def problems(self, devices: int | None = None) -> list[str]:
-        sizes = dataclasses.asdict(self)
+        sizes = self._given()
         problems = [f"{a} is {n}, expected 1 or more, or -1" for a, n in sizes.items() if n < 1 and n != -1]
         rest = [axis for axis, size in sizes.items() if size == -1]
         if len(rest) > 1:

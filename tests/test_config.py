@@ -230,11 +230,18 @@ def test_which_is_best():
         (Mesh(), 8, (8, 1, 1)),
         (Mesh(fsdp=2, tensor=2), 8, (2, 2, 2)),
         (Mesh(data=1, fsdp=-1), 8, (1, 8, 1)),
+        (Mesh(data=2), 8, (2, 4, 1)),
+        (Mesh(data=2, tensor=-1), 8, (2, 1, 4)),
         (Mesh(data=2, fsdp=1, tensor=1), 2, (2, 1, 1)),
     ],
 )
 def test_mesh_sizes(mesh, devices, sizes):
     assert tuple(mesh.sizes(devices).values()) == sizes
+
+
+def test_sizes_that_memory_decides():
+    assert Mesh().open and Mesh(tensor=2).open and not Mesh(data=2).open and not Mesh(fsdp=1).open
+    assert tuple(Mesh(tensor=2).sizes(8, fsdp=4).values()) == (1, 4, 2)
 
 
 def test_meshes_that_do_not_fit():

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxft.config import Config
 from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.source import Rows, as_rows
+from jaxft.loop.layout import mesh_for
 from jaxft.metrics import Mean
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
@@ -20,7 +21,7 @@ from jaxft.models.pretrained import Architecture, Pretrained, architecture, open
 from jaxft.models.ranges import range_problems
 from jaxft.models.sides import sided
 from jaxft.models.tokenizer import unknown_counts
-from jaxft.parallel.mesh import data_shards, make_mesh, sharding
+from jaxft.parallel.mesh import data_shards, sharding
 from jaxft.problems import UserError, raise_problems, suggest
 from jaxft.tasks.base import Setting
 
@@ -117,8 +118,8 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     `splits` are the data to open: None for all of them. Raises UserError with every problem of a stage before the
     next, costlier stage begins.
     """
-    cfg.validate(jax.device_count())
-    mesh = make_mesh(cfg.mesh.sizes(jax.device_count()))
+    devices = jax.devices()[: jax.device_count()]
+    cfg.validate(len(devices))
     pretrained = open_pretrained(cfg.model)
     sources = open_sources(cfg, splits)
     spec, _, _ = sided(pretrained.family, pretrained.reader, cfg.task.head)
@@ -132,12 +133,14 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
     arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout, tokens)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
-    model, trained = lay_out(cfg, arch, getattr(task, "hidden", "all" if task.slots(1) is None else "read"))
+    hidden = getattr(task, "hidden", "all" if task.slots(1) is None else "read")
+    model, trained = lay_out(cfg, arch, devices[0].platform, hidden)
     if arch.fewer is not None and "embed.tokens.embedding" not in trained:
         raise UserError(
             "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
             "be learned. Let embed.tokens train as well, or leave the tokens out"
         )
+    mesh = mesh_for(cfg, model, trained, devices)
     return Built(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
 
 
@@ -152,9 +155,9 @@ def settled_task(cfg: Config, sources: dict[str, Rows], setting: Setting):
     return replace(cfg.task, labels=tuple(setting.labels))
 
 
-def lay_out(cfg: Config, arch: Architecture, hidden: str = "all") -> tuple[Model, list[str]]:
+def lay_out(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
     """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
-    options = {"dtype": compute_dtype(cfg), "remat": cfg.remat, "unroll": cfg.scan}
+    options = {"dtype": compute_dtype(cfg, platform), "remat": cfg.remat, "unroll": cfg.scan}
     uncut = trainable(Model(arch.spec, arch.head))
     chosen = cfg.tune.select(uncut, len(arch.spec.layers))
     if not chosen:
@@ -167,11 +170,11 @@ def lay_out(cfg: Config, arch: Architecture, hidden: str = "all") -> tuple[Model
     return model, [path for path in variables(model) if names(model, path)[0] in chosen]
 
 
-def compute_dtype(cfg: Config):
+def compute_dtype(cfg: Config, platform: str):
     """`auto` is bfloat16 on accelerators, and float32 on CPU, where bfloat16 is slow."""
     if cfg.dtype != "auto":
         return jnp.dtype(cfg.dtype)
-    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    return jnp.dtype("float32" if platform == "cpu" else "bfloat16")
 
 
 def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows]:

@@ -185,7 +185,7 @@ def describe(run: Run) -> None:
 
 def precision(built: Built):
     """float32 means float32: accelerators would otherwise multiply in fewer bits."""
-    if built.model.dtype == jnp.float32 and jax.default_backend() != "cpu":
+    if built.model.dtype == jnp.float32 and built.mesh.devices.flat[0].platform != "cpu":
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()
 

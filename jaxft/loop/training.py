@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxft.loop.build import Built
+from jaxft.loop.layout import opt_placements
 from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
 from jaxft.models.params import Params, shape, shardings, variables
 from jaxft.optim.base import lr_multipliers, optimizer
@@ -91,16 +92,3 @@ def _placed(shapes, placements):
     """Abstract arrays with their placements, of which one may stand for many."""
     placements = jax.tree.broadcast(placements, shapes)
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placements)
-
-
-def opt_placements(state, params: dict, shapes: dict, replicated):
-    """The placement of each array of an optimizer's state: that of its parameter where it has the parameter's shape."""
-
-    def one(path, leaf):
-        for key in path:
-            name = getattr(key, "key", None)
-            if name in params and shapes[name].shape == leaf.shape:
-                return params[name]
-        return replicated
-
-    return jax.tree_util.tree_map_with_path(one, state)

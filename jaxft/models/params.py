@@ -4,6 +4,7 @@ A stored path such as `layers.segments.0.0.attn.q.kernel` (segment, place) holds
 `layers.2.attn.q.kernel`, one a layer: patterns, weight tables and reports speak of names only.
 """
 
+import logging
 import zlib
 
 import jax
@@ -11,7 +12,10 @@ import numpy as np
 from flax import nnx
 
 from jaxft.models.model import Model
-from jaxft.parallel.mesh import sharding
+from jaxft.parallel.memory import device_memory, held, split_over
+from jaxft.parallel.mesh import make_mesh, sharding
+
+log = logging.getLogger("jaxft")
 
 Params = dict[str, jax.Array]
 
@@ -58,6 +62,23 @@ def shardings(model: Model, mesh) -> dict[str, jax.sharding.NamedSharding]:
         path: sharding(variable.get_metadata("axes"), shape(variable), mesh)
         for path, variable in variables(model).items()
     }
+
+
+def fitting_mesh(model: Model, dtype) -> jax.sharding.Mesh:
+    """All devices; the weights are whole on each if they leave room there, else split over all."""
+    devices = jax.devices()[: jax.device_count()]
+
+    def mesh(fsdp):
+        return make_mesh({"data": len(devices) // fsdp, "fsdp": fsdp}, devices)
+
+    def floor(fsdp):
+        places = shardings(model, mesh(fsdp))
+        return sum(held(shape(variable), dtype, places[path]) for path, variable in variables(model).items())
+
+    fsdp, reason = split_over(floor, len(devices), device_memory(devices))
+    if fsdp > 1:
+        log.info("weights are %s", reason)
+    return mesh(fsdp)
 
 
 def initial(model: Model, path: str, seed: int) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxft.parallel.mesh import shares
+from jaxft.parallel.mesh import platform, shares
 
 # Bytes of float32 scores that a device has at once: what a CPU's caches hold, and enough to keep others busy.
 TILE = {"cpu": 2**23, "other": 2**28}
@@ -47,7 +47,7 @@ def tiles(b: int, k: int, size: int) -> tuple[int, int]:
     The fewest that keep a tile of each device within TILE; every device has a share of every tile.
     """
     spread_b, spread_k = shares(("batch", "heads"), (b, k))
-    most = TILE.get(jax.default_backend(), TILE["other"]) // size * spread_b * spread_k  # pairs of row and key head
+    most = TILE.get(platform(), TILE["other"]) // size * spread_b * spread_k  # pairs of row and key head
     options = [(n, 1) for n in divisors(b // spread_b)] + [(b // spread_b, n) for n in divisors(k // spread_k)]
     return next((x for x in options if b * k <= most * x[0] * x[1]), options[-1])
 

@@ -1,0 +1,59 @@
+"""Over how many devices a run splits its weights: none where replicas fit, else all."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxft.config import Config
+from jaxft.models.model import Model
+from jaxft.models.params import shape, shardings, variables
+from jaxft.optim.base import lr_multipliers, optimizer
+from jaxft.parallel.memory import device_memory, held, split_over
+from jaxft.parallel.mesh import make_mesh
+
+log = logging.getLogger("jaxft")
+
+
+def mesh_for(cfg: Config, model: Model, trained: list[str], devices: list) -> jax.sharding.Mesh:
+    """The mesh of a run: as config.mesh says or, where that leaves `fsdp` open, replicas if they fit."""
+    if not cfg.mesh.open:
+        return make_mesh(cfg.mesh.sizes(len(devices)), devices)
+
+    def floor(fsdp: int) -> int:
+        return floor_bytes(cfg, model, trained, make_mesh(cfg.mesh.sizes(len(devices), fsdp), devices))
+
+    shares = len(devices) // cfg.mesh.tensor
+    fsdp, reason = split_over(floor, shares, device_memory(devices))
+    log.info("mesh: weights, gradients and optimizer are %s", reason)
+    return make_mesh(cfg.mesh.sizes(len(devices), fsdp), devices)
+
+
+def floor_bytes(cfg: Config, model: Model, trained: list[str], mesh) -> int:
+    """Bytes of a device that a step holds whatever its batch: parameters, their gradients, the optimizer's state."""
+    places = shardings(model, mesh)
+    arrays = {path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(model).items()}
+    trains = {path: arrays.pop(path) for path in trained}
+    multipliers = lr_multipliers(model, cfg.lr_multipliers, cfg.layer_decay)
+    tx = optimizer(cfg.optim, optax.constant_schedule(cfg.lr), model, trained, multipliers)
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state = jax.eval_shape(tx.init, trains)
+    of_state = opt_placements(state, {path: places[path] for path in trained}, trains, replicated)
+    frozen = sum(held(x.shape, model.dtype, places[path]) for path, x in arrays.items())
+    trained_bytes = sum(held(x.shape, x.dtype, places[path]) for path, x in trains.items())
+    of_optimizer = jax.tree.map(lambda x, place: held(x.shape, x.dtype, place), state, of_state)
+    return frozen + 2 * trained_bytes + sum(jax.tree.leaves(of_optimizer))
+
+
+def opt_placements(state, params: dict, shapes: dict, replicated):
+    """The placement of each array of an optimizer's state: that of its parameter where it has the parameter's shape."""
+
+    def one(path, leaf):
+        for key in path:
+            name = getattr(key, "key", None)
+            if name in params and shapes[name].shape == leaf.shape:
+                return params[name]
+        return replicated
+
+    return jax.tree_util.tree_map_with_path(one, state)
