@@ -1,5 +1,6 @@
 """Errors that are the user's to fix: every problem at once, each with its fix."""
 
+import contextlib
 import difflib
 import reprlib
 from collections.abc import Callable, Hashable, Iterable
@@ -79,6 +80,18 @@ def raise_problems(problems: Iterable[str]) -> None:
     problems = list(problems)
     if problems:
         raise UserError(problems)
+
+
+@contextlib.contextmanager
+def reading(file):
+    """A refusal of the system in here becomes a UserError that names the file.
+
+    So do a directory that has its name, a name that is too long, and a lack of permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise_problems([f"{file} cannot be read: {error.strerror or type(error).__name__}"])
 
 
 def located(error: UserError, rows: Iterable[dict], first: int, name: str, read: Callable[[list], object]) -> UserError:

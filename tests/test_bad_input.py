@@ -6,10 +6,13 @@ import os
 import pickle
 import shutil
 import struct
+import tempfile
 import time
 
+import ml_dtypes
 import numpy as np
 import pytest
+import torch
 import transformers
 from conftest import TEXTS, bert_config, rows_of, save_perturbed, variant, wordpiece
 from safetensors.numpy import load_file, save_file
@@ -106,6 +109,86 @@ def test_an_index_of_another_kind(shards, content):
     assert "has no weight_map" in message(jaxft.load, str(shards))
 
 
+def test_what_is_no_readable_file(shards, tiny_bert, tmp_path):
+    """A directory in a file's place, names that no file can have, a user without permission."""
+    index = json.loads((shards / INDEX).read_text())
+    whole = (shards / INDEX).read_text()
+    for name in ("x" * 300 + ".safetensors", "\0.safetensors", "x" * 100_000 + ".safetensors"):
+        (shards / INDEX).write_text(json.dumps({"weight_map": index["weight_map"] | {"model.norm.weight": name}}))
+        said = message(jaxft.load, str(shards))
+        assert "which is not there" in said and len(said) < 1000
+    (shards / INDEX).write_text(whole)
+    directory = shutil.copytree(tiny_bert, tmp_path / "a")
+    for name in ("model.safetensors", "config.json"):
+        content = (directory / name).read_bytes()
+        (directory / name).unlink()
+        (directory / name).mkdir()
+        assert message(jaxft.load, str(directory)) == f"{directory / name} cannot be read: Is a directory"
+        (directory / name).rmdir()
+        (directory / name).write_bytes(content)
+    for model in ("~nobody-here/model", "x" * 100_000, "a\0b", "x/" * 5000):
+        said = message(jaxft.load, model)
+        assert "is no directory here" in said and len(said) < 1000
+
+
+def test_files_of_another_user(tiny_bert):
+    """Who may not read them hears which."""
+    with tempfile.TemporaryDirectory() as place:
+        directory = shutil.copytree(tiny_bert, os.path.join(place, "a"))
+        for path in (place, directory):
+            os.chmod(path, 0o755)
+        file = os.path.join(directory, "model.safetensors")
+        os.chmod(file, 0)
+        user = os.geteuid()
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        try:
+            assert message(open_tensors, directory) == f"{file} cannot be read: Permission denied"
+        finally:
+            os.seteuid(user)
+
+
+NO_FLOATS = {"int32": np.int32, "uint8": np.uint8, "bool": np.bool_, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
+
+
+@pytest.mark.parametrize("kind", NO_FLOATS)
+def test_weights_are_floats(tiny_bert, tmp_path, kind):
+    """Whatever a header says of bytes that would fit: numbers of another format are no weights."""
+    name = "bert.encoder.layer.1.output.dense.weight"
+    stored = load_file(tiny_bert / "model.safetensors")
+    odd = {name: stored[name].astype(NO_FLOATS[kind]), name.replace("1", "2"): stored[name].astype(NO_FLOATS[kind])}
+    directory = variant(tiny_bert, tmp_path / "a")
+    save_file(stored | odd, directory / "model.safetensors")
+    said = message(jaxft.load, str(directory))
+    assert said.startswith(f"the checkpoint has {kind} in {name} and 1 more tensors, where the model has floats")
+    if kind == "int32":  # the same in PyTorch's and Flax's files, and where only a header lies
+        (directory / "model.safetensors").unlink()
+        tensors = {key: torch.from_numpy(array) for key, array in (stored | odd).items()}
+        torch.save(tensors, directory / "pytorch_model.bin")
+        assert message(jaxft.load, str(directory)) == said
+        whole = bytearray((tiny_bert / "model.safetensors").read_bytes())
+        at = whole.index(f'"{name}":{{"dtype":"F32"'.encode()) + len(name) + 13
+        whole[at : at + 3] = b"I32"
+        (directory / "model.safetensors").write_bytes(whole)
+        assert f"int32 in {name}, where" in message(jaxft.load, str(directory))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_weights_are_finite(tiny_bert, tmp_path, value, one_device):
+    """Also as float32. Numbers whose sum is too large for float32 are all right."""
+    stored = load_file(tiny_bert / "model.safetensors")
+    layer, table = "bert.encoder.layer.1.output.dense.weight", "bert.embeddings.word_embeddings.weight"
+    wrong = {name: stored[name].astype(np.float64) for name in (layer, table)}
+    for array in wrong.values():
+        array[3, 2] = value
+    directory = variant(tiny_bert, tmp_path / "a", **wrong)
+    said = message(jaxft.load, str(directory))
+    assert "NaN or infinities in layers.1.mlp.down.kernel" in said and "in embed.tokens.embedding" in said
+    assert said.count("NaN or infinities") == 2
+    large = variant(tiny_bert, tmp_path / "large", **{layer: np.full_like(stored[layer], 3e38)})
+    jaxft.load(str(large))
+
+
 class Bomb:
     def __init__(self, marker):
         self.marker = marker
@@ -169,6 +252,9 @@ def test_a_configuration_that_is_no_json(tiny_bert, tmp_path):
     for text, words in {
         "": "no JSON",
         "[]": "no model_type",
+        "null": "no model_type",
+        "[" * 100_000: "nested too deeply",
+        '{"model_type": "bert", "x": ' + "[" * 100_000 + "]" * 100_000 + "}": "nested too deeply",
         '{"model_type": "bert", "model_type": "gpt2"}': "twice",
     }.items():
         (directory / "config.json").write_text(text)

@@ -14,7 +14,8 @@ import numpy as np
 
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # of a member (PKWARE's APPNOTE.TXT, 4.3.7)
 MOST_INFLATED = 20  # times the file's size, of all compressed members together; PyTorch's own are stored as they are
-CHUNK = 1 << 26  # bytes that are looked at before their memory is given back
+CHUNK = 1 << 26  # bytes that are looked at before their memory is given back,
+SMALL = 1 << 20  # unless a member has no more than these
 
 
 class Archive:
@@ -79,6 +80,6 @@ def _crc32(content: np.ndarray) -> int:
     total, mapped = 0, getattr(content, "_mmap", None)
     for start in range(0, len(content), CHUNK):
         total = zlib.crc32(content[start : start + CHUNK], total)
-        if mapped is not None and len(content) > CHUNK:
+        if mapped is not None and len(content) > SMALL:
             mapped.madvise(mmap.MADV_DONTNEED)
     return total

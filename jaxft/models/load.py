@@ -14,7 +14,7 @@ import numpy as np
 from jaxft.models.model import Model
 from jaxft.models.params import Params, initial, lead, names, shape, trainable, variables
 from jaxft.models.pretrained import Architecture, Pretrained
-from jaxft.models.tensors import open_tensors, release
+from jaxft.models.tensors import check_floats, open_tensors, release
 from jaxft.problems import raise_problems
 
 Views = dict[str, "np.ndarray | Pile | Grown"]
@@ -54,6 +54,8 @@ def find_weights(
         return {}, LoadReport(new=sorted(wanted))
     tensors = open_tensors(pretrained.directory)
     finder = _Finder(tensors, pretrained, arch)
+    found = {finder.find(entry) for entry in arch.entries if all(name in wanted for name in entry.ours)} - {None}
+    check_floats({name: tensors[name] for name in found})
     views, piles, report, problems = {}, {}, LoadReport(), []
     of_tokens = {name for name, variable in _by_name(model) if variable.get_metadata("axes")[:1] == ("vocab",)}
     for entry in arch.entries:
@@ -95,19 +97,26 @@ def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dt
     """Path -> sharded parameter: from `views` where the checkpoint has it, newly initialised otherwise.
 
     A process reads only the bytes that its devices keep, READERS parameters at a time; on CPU they are read to where
-    they stay, so that the host never holds a second copy.
+    they stay, so that the host never holds a second copy. Raises UserError for tensors with NaN or infinities, also
+    those that float32 has no room for.
     """
+    broken: list[str] = []
 
     def one(path, variable):
         parts = [views.get(name) for name in names(model, path)]
         if any(part is None for part in parts):
             parts = initial(model, path, seed)
-        read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path])
+        read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path], names(model, path), broken)
         return jax.make_array_from_callback(shape(variable), placements[path], read)
 
     wanted = variables(model)
     with ThreadPoolExecutor(READERS) as readers:
-        return dict(zip(wanted, readers.map(one, wanted.keys(), wanted.values()), strict=True))
+        params = dict(zip(wanted, readers.map(one, wanted.keys(), wanted.values()), strict=True))
+    raise_problems(
+        f"the checkpoint has NaN or infinities in {name}, and the model would answer nothing else: take another copy"
+        for name in sorted(set(broken))
+    )
+    return params
 
 
 class Pile:
@@ -145,22 +154,26 @@ def new_rows(rows: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
     return known.mean(0) + 0.01 * known.std(0) * noise.standard_normal((count, *rows.shape[1:]), np.float32)
 
 
-def _read(parts, dtype, index):
+def _read(parts, dtype, called, broken, index):
     (part,) = parts
     piece = part[index]
     out = _aligned(piece.shape, dtype)
     _copy(piece, out)
+    if not _finite(out):
+        broken += called
     release(getattr(part, "views", [part]))
     return out
 
 
-def _read_layers(parts, dtype, index):
-    chosen = parts[index[0]]
+def _read_layers(parts, dtype, called, broken, index):
+    chosen, called = parts[index[0]], called[index[0]]
     for row, part in enumerate(chosen):
         piece = part[index[1:]]
         if row == 0:
             out = _aligned((len(chosen), *piece.shape), dtype)
         _copy(piece, out[row])
+        if not _finite(out[row]):
+            broken.append(called[row])
         release(getattr(part, "views", [part]))
     return out
 
@@ -169,11 +182,18 @@ def _copy(source: np.ndarray, target: np.ndarray) -> None:
     """A matrix that is a view of its transpose goes over in strips as wide as a cache line, else each line that is
     written would be fetched once for every number in it: five times faster."""
     strip = 64 // target.itemsize
-    if source.ndim != 2 or abs(source.strides[0]) >= abs(source.strides[1]):
-        target[...] = source
-        return
-    for start in range(0, source.shape[1], strip):
-        target[:, start : start + strip] = source[:, start : start + strip]
+    with np.errstate(over="ignore"):  # of float64: `_finite` finds it
+        if source.ndim != 2 or abs(source.strides[0]) >= abs(source.strides[1]):
+            target[...] = source
+            return
+        for start in range(0, source.shape[1], strip):
+            target[:, start : start + strip] = source[:, start : start + strip]
+
+
+def _finite(numbers: np.ndarray) -> bool:
+    """Their sum says it, with no array as large as they are; only a sum too large asks for more."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(numbers.sum(dtype=np.float32)) or np.isfinite(numbers).all())
 
 
 def _aligned(shape, dtype) -> np.ndarray:

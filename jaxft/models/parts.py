@@ -16,7 +16,7 @@ from flax import nnx
 from jaxft.models.dropout import dropout
 from jaxft.models.lookup import lookup
 from jaxft.parallel.mesh import shard
-from jaxft.problems import raise_problems
+from jaxft.problems import raise_problems, shown
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -44,7 +44,7 @@ ACTIVATIONS = {
 def known_activation(name: str) -> str:
     """The name itself; raises UserError for one that ACTIVATIONS lacks."""
     if name not in ACTIVATIONS:
-        raise_problems([f"config.json: the activation {name!r} is not supported, only {', '.join(ACTIVATIONS)}"])
+        raise_problems([f"config.json: the activation {shown(name)} is not supported, only {', '.join(ACTIVATIONS)}"])
     return name
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxft.models.archive import Archive
 from jaxft.models.opcodes import Refused, checked_key, evaluate
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import clipped, raise_problems, shown
 
 STORAGES = {
     "DoubleStorage": np.float64,
@@ -55,7 +55,8 @@ class Place(NamedTuple):
 
 
 def read_pickled(file: Path) -> dict[str, np.ndarray]:
-    """Name -> read-only view. Raises UserError for what is no file of tensors, or would have to be executed.
+    """Name -> read-only view. Raises UserError for what is no file of tensors, or would have to be executed, OSError
+    where the system does not let it be read.
 
     An archive is read through once, for its checksums; a file without one has none.
     """
@@ -64,8 +65,10 @@ def read_pickled(file: Path) -> dict[str, np.ndarray]:
         return _from_archive(file, whole) if whole[:4].tobytes() == b"PK\3\4" else _from_row(whole)
     except Refused as error:
         raise_problems([f"{file} is not read: {error}. Save the model anew as safetensors, where you trust the file"])
+    except OSError:
+        raise
     except Exception as error:  # Whatever wrong bytes lead to.
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        reason = f"{type(error).__name__}: {clipped(str(error), 200)}"
         raise_problems([f"{file} is damaged ({reason}): copy it anew"])
 
 
@@ -149,7 +152,7 @@ def _find(module: str, name: str):
         return REBUILD[name]
     if module in ("torch", "torch.storage") and name in STORAGES:
         return name
-    asked = f"it asks for {shown(f'{module}.{name}')[1:-1]}"
+    asked = f"it asks for {clipped(f'{module}.{name}')}"
     if module == "torch._utils" and name.startswith("_rebuild"):
         raise Refused(f"{asked}: jaxft reads plain tensors only, no quantised, sparse or nested ones and no FP8")
     raise Refused(f"{asked}, which a dict of tensors does not need")

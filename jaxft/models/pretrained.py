@@ -1,9 +1,11 @@
 """A Hugging Face model directory, opened: its configuration, its family, its architecture with a given head."""
 
 import importlib
+import os.path
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from jaxft.models.sides import entries, sided
 from jaxft.models.spec import Spec
 from jaxft.models.tensors import has_weights, open_tensors
 from jaxft.models.tokenizer import read_tokenizer, vocabulary_problems
-from jaxft.problems import raise_problems, suggest
+from jaxft.problems import clipped, raise_problems, shown, suggest
 
 FAMILIES = Path(__file__).parent / "families"
 
@@ -55,14 +57,15 @@ class Architecture:
 def open_pretrained(model: str) -> Pretrained:
     """Open a local directory, or a hub name (downloaded, or taken from the local cache when offline)."""
     directory = _directory(model)
-    if not (directory / "config.json").exists():
+    if not os.path.lexists(directory / "config.json"):
         raise_problems([f"{directory} has no config.json: not a Hugging Face model directory"])
     raw = read_raw(directory)
     name = raw["model_type"].replace("-", "_")
     known = sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
     if name not in known:
-        raise_problems([f"{directory}: model_type {name!r} is not supported, only {', '.join(known)}"])
-    reader = read_config(directory, raw, partial(differ, directory))
+        raise_problems([f"{directory}: model_type {shown(name)} is not supported, only {', '.join(known)}"])
+    opened = cache(lambda: open_tensors(directory) if has_weights(directory) else {})
+    reader = read_config(directory, raw, partial(differ, opened))
     return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}").FAMILY)
 
 
@@ -121,10 +124,10 @@ def with_dropout(part, rate: float):
     return replace(part, **changes | rates)
 
 
-def differ(directory: Path, first: str, second: str) -> bool:
-    """Whether the checkpoint has two tensors, and they are not the same."""
-    tensors = open_tensors(directory) if has_weights(directory) else {}
-    return all(name in tensors for name in (first, second)) and not np.array_equal(tensors[first], tensors[second])
+def differ(tensors: Callable[[], dict], first: str, second: str) -> bool:
+    """Whether the checkpoint, which `tensors()` opens, has two tensors, and they are not the same."""
+    found = tensors()
+    return all(name in found for name in (first, second)) and not np.array_equal(found[first], found[second])
 
 
 def with_vocabulary(spec: Spec, vocabulary: int) -> Spec:
@@ -159,8 +162,9 @@ def tokenizer_of(directory, vocabulary: int, added: tuple[str, ...] = ()):
 
 
 def _directory(model: str) -> Path:
-    if Path(model).expanduser().is_dir():
-        return Path(model).expanduser()
+    local = os.path.expanduser(model)
+    if os.path.isdir(local):
+        return Path(local)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -172,7 +176,9 @@ def _directory(model: str) -> Path:
                 break
         return directory
     except (OSError, HFValidationError) as error:
-        raise_problems([f"model {model!r} is no directory here, and the hub did not give it: {_first_line(error)}"])
+        raise_problems(
+            [f"model {shown(model)} is no directory here, and the hub did not give it: {_first_line(error)}"]
+        )
 
 
 def _kind_of(pretrained: Pretrained) -> str:
@@ -185,11 +191,11 @@ def _kind_of(pretrained: Pretrained) -> str:
         return "none"
     raise_problems(
         [
-            f"{pretrained.directory}/config.json names the architecture {named}, which jaxft has no head for; "
-            f"choose one: {', '.join(pretrained.family.architectures)}"
+            f"{pretrained.directory}/config.json names the architecture {clipped(named)}, which jaxft has no "
+            f"head for; choose one: {', '.join(pretrained.family.architectures)}"
         ]
     )
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxft import strict_json
-from jaxft.problems import raise_problems
+from jaxft.problems import clipped, raise_problems, reading, shown
 
 log = logging.getLogger("jaxft")
 
@@ -65,7 +65,7 @@ class ConfigReader:
         """A setting that is an object of settings; `defaults` are of the kind that they must have."""
         value = getattr(self, name)
         if not isinstance(value, dict):
-            raise_problems([f"config.json: {name}={value!r}, expected an object"])
+            raise_problems([f"config.json: {name}={shown(value)}, expected an object"])
         return ConfigReader(value, defaults)
 
     def part(self, name: str) -> "ConfigReader":
@@ -86,7 +86,7 @@ class ConfigReader:
         value = self._values.get(name)
         both = [value, value] if type(value) is int else value
         if not isinstance(both, list | tuple) or len(both) != 2 or any(type(n) is not int or n < 1 for n in both):
-            raise_problems([f"config.json: {name}={value!r}, expected a whole number, or a list of two"])
+            raise_problems([f"config.json: {name}={shown(value)}, expected a whole number, or a list of two"])
         self._read.add(name)
         return tuple(both)
 
@@ -94,19 +94,21 @@ class ConfigReader:
         """A setting that is a list with one entry for each layer; `layers` is the setting that counts them."""
         count, values = getattr(self, layers), self.get(name, default)
         if not isinstance(values, list) or len(values) != count:
-            raise_problems([f"config.json: {name}={values!r}, expected a list of {count} entries, one for each layer"])
+            raise_problems(
+                [f"config.json: {name}={shown(values)}, expected a list of {count} entries, one for each layer"]
+            )
         return values
 
     def _checked(self, name: str, value, like):
         if wrong := _wrong(name, value, like):
-            raise_problems([f"config.json: {name}={value!r}, expected {wrong}"])
+            raise_problems([f"config.json: {name}={shown(value)}, expected {wrong}"])
         return value
 
     def expect(self, name: str, value, why: str) -> None:
         """Refuse any other value of a setting which the family does not implement."""
         found = self.get(name, value)
         if found != value:
-            raise_problems([f"config.json: {name}={found!r} is not supported, only {value!r}: {why}"])
+            raise_problems([f"config.json: {name}={shown(found)} is not supported, only {value!r}: {why}"])
 
     def ignore(self, *names: str) -> None:
         """Settings without effect in this family, whatever they say."""
@@ -132,8 +134,9 @@ class ConfigReader:
             unread.append("is_causal")
         raise_problems(
             [
-                f"config.json: {name}={self._values[name]!r} is not read by jaxft's {self._values.get('model_type')} "
-                f"(its default is {self._defaults.get(name)!r}); the model would not be the one that was trained"
+                f"config.json: {name}={shown(self._values[name])} is not read by jaxft's "
+                f"{self._values.get('model_type')} (its default is "
+                f"{shown(self._defaults.get(name))}); the model would not be the one that was trained"
                 for name in sorted(unread)
             ]
         )
@@ -145,13 +148,14 @@ def read_raw(directory) -> dict:
     """The config.json of a Hugging Face directory as it stands."""
     file = Path(directory) / "config.json"
     try:
-        raw = strict_json.parse(file.read_bytes())
+        with reading(file):
+            raw = strict_json.parse(file.read_bytes())
     except ValueError as error:
         raise_problems([f"{file} is no JSON: {error}"])
     if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
         raise_problems([f"{file} has no model_type: not a Hugging Face model directory?"])
     raise_problems(
-        f"{file}: {name}={raw[name]!r}, expected {what}"
+        f"{file}: {name}={shown(raw[name])}, expected {what}"
         for name, (good, what) in BOOKKEEPING.items()
         if raw.get(name) is not None and not good(raw[name])
     )
@@ -185,7 +189,7 @@ def read_config(directory, raw: dict, differ: Callable[[str, str], bool] | None 
     try:
         values = AutoConfig.from_pretrained(str(directory), trust_remote_code=False).to_dict()
     except Exception as error:  # Its checks raise whatever the wrong value leads to.
-        raise_problems([f"{directory}/config.json is refused by transformers: {error}"])
+        raise_problems([f"{directory}/config.json is refused by transformers: {clipped(str(error), 1000)}"])
     return ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict(), differ)
 
 

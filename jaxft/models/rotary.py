@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.models.reader import ConfigReader
-from jaxft.problems import raise_problems
+from jaxft.problems import raise_problems, shown
 
 
 class Scaling(Protocol):
@@ -166,10 +166,10 @@ def read_rotary(
     if layers is not None and layers in rope:
         rope = rope.section(layers, KINDS)
     strange = sorted(name for name in rope if name not in KINDS)
-    raise_problems([f"config.json: rope_parameters has {name!r}, which jaxft does not read" for name in strange])
+    raise_problems([f"config.json: rope_parameters has {shown(name)}, which jaxft does not read" for name in strange])
     kind = rope.get("rope_type", "default")
     if kind not in SCALINGS:
-        raise_problems([f"config.json: rope_type={kind!r} is not supported, only {', '.join(SCALINGS)}"])
+        raise_problems([f"config.json: rope_type={shown(kind)} is not supported, only {', '.join(SCALINGS)}"])
     if not partial:
         rope.expect("partial_rotary_factor", 1.0, "in this family whole heads turn")
     dim = int(head_dim * rope.get("partial_rotary_factor", 1.0))

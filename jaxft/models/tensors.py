@@ -2,6 +2,7 @@
 
 import math
 import mmap
+import os.path
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxft import strict_json
 from jaxft.models.pickled import read_pickled
-from jaxft.problems import UserError, raise_problems
+from jaxft.problems import UserError, clipped, raise_problems, reading, shown
 
 # safetensors' names of number formats (its README, "Format").
 DTYPES = {
@@ -30,8 +31,7 @@ DTYPES = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
-
-
+FLOATS = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)  # of what a model computes with
 INDEX = "model.safetensors.index.json"
 
 
@@ -43,13 +43,31 @@ def open_tensors(directory) -> dict[str, np.ndarray]:
     """
     directory = Path(directory)
     for name, read in FILES.items():
-        if (directory / name).exists():
-            return read(directory / name)
+        if os.path.exists(directory / name):
+            with reading(directory / name):
+                return read(directory / name)
     raise_problems([f"{directory} has no weights: none of {', '.join(FILES)}"])
 
 
 def has_weights(directory: Path) -> bool:
-    return any((directory / name).exists() for name in FILES)
+    return any(os.path.exists(directory / name) for name in FILES)
+
+
+def check_floats(tensors: dict[str, np.ndarray]) -> None:
+    """Raises UserError for tensors of a model that hold whole numbers, truth values, or floats of one byte.
+
+    Those that are quantised mean other numbers than they hold, which their scales say.
+    """
+    others: dict[str, list[str]] = {}
+    for name, array in tensors.items():
+        if array.dtype not in FLOATS:
+            others.setdefault(array.dtype.name, []).append(name)
+    raise_problems(
+        f"the checkpoint has {kind} in {clipped(sorted(found)[0], 200)}"
+        f"{f' and {len(found) - 1} more tensors' if len(found) > 1 else ''}, where the model has floats: quantised "
+        "weights are not read, take the model's checkpoint in float32, bfloat16 or float16"
+        for kind, found in others.items()
+    )
 
 
 def release(views: list[np.ndarray]) -> None:
@@ -65,7 +83,8 @@ def _shards(index: Path, read: Callable, ending: str) -> dict[str, np.ndarray]:
     listed, tensors, problems = sorted(set(weight_map.values())), {}, []
     for name in listed:
         try:
-            views = read(index.parent / name)
+            with reading(index.parent / name):
+                views = read(index.parent / name)
         except UserError as error:
             problems += error.problems
             continue
@@ -92,10 +111,14 @@ def _weight_map(index: Path, ending: str) -> dict[str, str]:
         raise_problems([f"{index} has no weight_map of tensor names to file names; copy it anew"])
     names = sorted(set(table.values()))
     outside = [name for name in names if PurePosixPath(name).name != name or not name.endswith(ending)]
-    problems = [f"{index} lists {name!r}, which is no {ending[1:]} file of its own directory" for name in outside]
+    problems = [f"{index} lists {shown(name)}, which is no {ending[1:]} file of its own directory" for name in outside]
     raise_problems(
         problems
-        or [f"{index} lists {name}, which is not there" for name in names if not (index.parent / name).is_file()]
+        or [
+            f"{index} lists {clipped(name)}, which is not there"
+            for name in names
+            if not os.path.isfile(index.parent / name)
+        ]
     )
     return table
 
@@ -112,7 +135,7 @@ def _views(file: Path) -> dict[str, np.ndarray]:
         header = _json(stream.read(length), file)
     header.pop("__metadata__", None)
     strange = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
-    raise_problems([f"{file} holds tensors of type {name}, which jaxft does not read" for name in strange])
+    raise_problems([f"{file} holds tensors of type {clipped(name)}, which jaxft does not read" for name in strange])
     data = np.memmap(file, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
     return {name: _view(data, entry) for name, entry in header.items()}
 
@@ -150,10 +173,12 @@ def _flax(file: Path) -> dict[str, np.ndarray]:
 
     try:
         tree = flatten_dict(msgpack_restore(file.read_bytes()), sep=".")
+    except OSError:
+        raise
     except Exception as error:  # Whatever wrong bytes lead to, in two packages.
-        raise_problems([f"{file} is damaged ({type(error).__name__}: {error}): copy it anew"])
+        raise_problems([f"{file} is damaged ({type(error).__name__}: {clipped(str(error), 200)}): copy it anew"])
     if strange := [name for name, array in tree.items() if not isinstance(array, np.ndarray)]:
-        raise_problems([f"{file} holds {strange[0]}, which is no array: no model of transformers"])
+        raise_problems([f"{file} holds {clipped(strange[0])}, which is no array: no model of transformers"])
     return {_name_of_flax(name): array.T if name.endswith(".kernel") else array for name, array in tree.items()}
 
 

@@ -8,7 +8,7 @@ from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding,
 from jaxft.models.parts import Embed, Gated, RMSNorm
 from jaxft.models.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
-from jaxft.problems import raise_problems
+from jaxft.problems import raise_problems, shown
 
 
 def spec(c) -> Spec:
@@ -48,7 +48,7 @@ def windows(c) -> list[int | None]:
     kinds = {"full_attention": None, "sliding_attention": c.get("sliding_window")}
     types = c.of_layers("layer_types")
     raise_problems(
-        f"config.json: layer_types has {kind!r}, not {' or '.join(kinds)}" for kind in set(types) - set(kinds)
+        f"config.json: layer_types has {shown(kind)}, not {' or '.join(kinds)}" for kind in set(types) - set(kinds)
     )
     return [kinds[kind] for kind in types]
 
