@@ -11,8 +11,6 @@ from jaxft import checks, strict_json
 from jaxft.configurable import config, from_json, to_json, type_problems
 from jaxft.problems import UserError, raise_problems
 
-LOWER_IS_BETTER = ("loss", "perplexity", "mse", "mae", "rmse", "wer", "cer")
-
 
 def _made(module: str, name: str):
     """A field that is a new `name()` by default. Imported only then: reading a configuration should not need JAX."""
@@ -66,12 +64,7 @@ class Save:
     every: int | None = None  # steps; None: as `best` is evaluated, else a tenth of the run
     keep: int = 2  # newest checkpoints; the best one is kept besides
     best: str | None = None  # "val/accuracy": keep and export the checkpoint with the best value, not the last
-    mode: str | None = None  # "max" or "min" is best; None: min for loss, perplexity, errors and rates of error
-
-    def lower_is_better(self) -> bool:
-        if self.mode is not None:
-            return self.mode == "min"
-        return (self.best or "").rpartition("/")[2] in LOWER_IS_BETTER
+    mode: str | None = None  # "max" or "min" is best; None: as the task declares of the metric
 
     def problems(self) -> list[str]:
         return [

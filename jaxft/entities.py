@@ -11,6 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
+from jaxft.metrics.declared import Metric, higher
+
 OUTSIDE = "O"
 # Prefixes of each scheme, in the order: begins an entity of several words, inside, its last word, the only word.
 PREFIXES = {"BIO": "BI", "IO": "I", "IOBES": "BIES", "BILOU": "BILU"}
@@ -139,6 +141,12 @@ def entity_counts(truth: np.ndarray, found: np.ndarray, first: np.ndarray, tagse
     keys = [(start * (len(truth) + 1) + stop) * size + kind for start, stop, kind in (a, b)]
     hits = np.intersect1d(*keys, assume_unique=True) % max(size, 1)
     return np.stack([np.bincount(kinds, minlength=size) for kinds in (hits, a[2], b[2])])
+
+
+def entity_declared(tagset: Tagset) -> dict[str, Metric]:
+    """What `entity_metrics` gives."""
+    names = [name + ending for name in ("precision", "recall", "f1") for ending in ("", "_strict")]
+    return higher("accuracy", *names, "f1_macro", *(f"f1_{name}" for name in tagset.types))
 
 
 def entity_metrics(truth: np.ndarray, found: np.ndarray, first: np.ndarray, tagset: Tagset) -> dict[str, float]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxft.metrics.declared import higher, neither
+
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -136,6 +138,16 @@ def squad_scores(texts: list[str], golds: list[list[str]], no_answer: np.ndarray
         for score in (exact_match, f1)
     ]
     return Scores(*pairs, np.array([any(gold) for gold in golds], bool), no_answer)
+
+
+SILENT = "questions without an answer"
+SQUAD = (
+    higher("exact_match", "f1")
+    | higher("HasAns_exact", "HasAns_f1", needs=f"{SILENT} and questions with one")
+    | neither("HasAns_total", needs=f"{SILENT} and questions with one")
+    | higher("NoAns_exact", "NoAns_f1", "best_exact", "best_f1", needs=SILENT)
+    | neither("NoAns_total", "best_exact_thresh", "best_f1_thresh", needs=SILENT)
+)
 
 
 def squad_metrics(scores: Scores, threshold: float) -> dict[str, float]:

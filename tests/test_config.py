@@ -219,11 +219,6 @@ def test_how_often():
     assert (cfg.save_interval(100), cfg.eval_interval("test", 100)) == (14, 14)
 
 
-def test_which_is_best():
-    assert [Save(best=f"val/{name}").lower_is_better() for name in ("loss", "perplexity", "f1")] == [True, True, False]
-    assert not Save(best="val/loss", mode="max").lower_is_better()
-
-
 @pytest.mark.parametrize(
     "mesh, devices, sizes",
     [

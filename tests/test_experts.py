@@ -136,7 +136,8 @@ def test_balance_is_part_of_the_loss(tmp_path, one_device):
     batch = random_batch(4, 16, 100, True)
     sums, out = built.loss(params, batch, None), built.forward(params, batch, None)
     plain = built.task.loss(out, batch)
-    mean = sums["loss"].total / sums["loss"].count
+    assert sums["loss"].value() == plain["loss"].value()  # as in evaluation
+    mean = sums["weighted_loss"].total / sums["weighted_loss"].count
     assert float(mean) == pytest.approx(float(plain["loss"].total / plain["loss"].count + out.balance), rel=1e-6)
     assert float(sums["balance"].total / sums["balance"].count) == pytest.approx(float(out.balance), rel=1e-6)
     assert float(out.balance) > 0.3  # 0.3 * chosen where all experts are used alike

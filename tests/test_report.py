@@ -376,7 +376,8 @@ def test_a_long_run(run, tmp_path):
         (tmp_path / name).write_bytes((run.workdir / name).read_bytes())
     facts = json.loads((tmp_path / "summary.json").read_text())
     # As a file name that is not UTF-8 reaches Python.
-    (tmp_path / "summary.json").write_text(json.dumps(facts | {"model_step": None, "ended": "OSError: caf\udce9"}))
+    facts |= {"model_step": None, "model_score": None, "ended": "OSError: caf\udce9"}
+    (tmp_path / "summary.json").write_text(json.dumps(facts))
     train, *_ = read_lines(run.workdir / "metrics.jsonl")
     with open(tmp_path / "metrics.jsonl", "w") as file:
         for step in range(1, 20_001):

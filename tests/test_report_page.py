@@ -33,7 +33,7 @@ def workdir(tmp_path_factory):
         "batches": {"useful": 0.8, "shapes": [[16, 32], [16, 64]]}, "dtype": "float32",
         "parameters": {"trained": 1_000_000, "frozen": 500, "bytes": 2**30},
         "devices": {"kind": "cpu", "count": 1, "mesh": {"data": 1}, "processes": 1}, "versions": {"jaxft": "0.1.0"},
-        "model_step": 300, "ended": None,
+        "model_step": 300, "model_score": 0.5, "ended": None,
     }  # fmt: skip
     lines = [
         {"step": int(step), "split": "train", "loss": loss, "learning_rate": rate, "grad_norm": norm,

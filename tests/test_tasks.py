@@ -12,6 +12,7 @@ import pytest
 import scipy
 import torch
 from conftest import TEXTS, byte_bpe, rows_of, wordpiece
+from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
@@ -21,7 +22,7 @@ from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import EvalBatches
 from jaxft.loop.build import build
-from jaxft.metrics import Mean
+from jaxft.metrics import Mean, objective
 from jaxft.models.model import Outputs
 from jaxft.models.save import exported_config
 from jaxft.models.vocabulary import Vocabulary
@@ -50,7 +51,7 @@ def scored(task, logits, targets, weights=None, head=jnp.asarray):
     batch = {"targets": jnp.array(targets), "weights": jnp.array(weights), "bytes": jnp.ones(weights.shape)}
 
     def mean(logits):
-        pair = task.loss(Outputs(None, head(logits)), batch)["loss"]
+        pair = objective(task.loss(Outputs(None, head(logits)), batch))
         return pair.total / pair.count
 
     return jax.value_and_grad(mean)(jnp.array(logits))
@@ -91,6 +92,11 @@ def test_cross_entropy(logits, targets, smoothing, weights):
 
     for ours, wanted in zip(scored(task, logits, targets), by_torch(theirs, logits), strict=True):
         close(ours, wanted)
+    # Under the plain name is what other runs have too, whatever they minimise.
+    sums = task.loss(Outputs(None, jnp.array(logits)), {"targets": targets, "weights": np.ones(targets.shape)})
+    plain = log_loss(targets[:, 0], scipy.special.softmax(logits[:, 0].astype(float), -1), labels=[0, 1, 2])
+    assert sums["loss"].value() == pytest.approx(plain, rel=1e-6)
+    assert ("weighted_loss" in sums) == (weights is not None or smoothing > 0)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])

@@ -18,6 +18,8 @@ def baseline(name: str, task, encoded, workdir: str | None) -> dict[str, float]:
     if getattr(task, "problem_type", None) != "single_label_classification":
         return {}
     here, training = tally(task, encoded), training_tally(workdir)
+    if not here:  # the classes are of something else than a text's
+        return {}
     counts = training or here
     commonest = max(counts, key=counts.get)  # of equals the first
     accuracy = here.get(commonest, 0) / sum(here.values())

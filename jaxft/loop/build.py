@@ -13,7 +13,7 @@ from jaxft.config import Config
 from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.source import Rows, as_rows
 from jaxft.loop.layout import mesh_for
-from jaxft.metrics import Mean
+from jaxft.metrics import Mean, objective
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
@@ -77,8 +77,9 @@ class Built:
         sums = self.task.loss(out, batch)
         if out.balance is None:
             return sums
-        loss, balance = sums["loss"], Mean(out.balance * sums["loss"].count, sums["loss"].count)
-        return sums | {"loss": Mean(loss.total + balance.total, loss.count), "balance": balance}
+        total, count = objective(sums)
+        balance = Mean(out.balance * count, count)
+        return sums | {"weighted_loss": Mean(total + balance.total, count), "balance": balance}
 
     def put(self, batch: dict) -> dict[str, jax.Array]:
         """A host's rows of a batch, onto its devices."""

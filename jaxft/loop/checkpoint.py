@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxft.config import Save
+from jaxft.loop.best import Best
 
 log = logging.getLogger("jaxft")
 
@@ -26,42 +26,33 @@ SHARE = 2**24
 class KeepBestAndLast:
     """Keep `keep` checkpoints: the best by a metric, and the newest; with keep=1 these may be two."""
 
-    def __init__(self, save: Save):
-        self.save = save
+    def __init__(self, keep: int, best: Best):
+        self.keep, self.best = keep, best
 
     def should_preserve(self, checkpoints, *, context=None) -> list[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
         chosen = set(steps[-1:])
-        best = best_step({c.step: (c.metrics or {}).get(self.save.best) for c in checkpoints}, self.save)
+        best = self.best.step({c.step: (c.metrics or {}).get(self.best.metric) for c in checkpoints})
         if best is not None:
             chosen.add(best)
         for step in reversed(steps):
-            if len(chosen) < self.save.keep:
+            if len(chosen) < self.keep:
                 chosen.add(step)
         return [step in chosen for step in steps]
-
-
-def best_step(scores: dict[int, float | None], save: Save) -> int | None:
-    """The step with the best value of the metric `save.best`; of equals the earliest. None if no step has it."""
-    scores = {step: score for step, score in scores.items() if score is not None}
-    if save.best is None or not scores:
-        return None
-    sign = -1 if save.lower_is_better() else 1
-    return max(sorted(scores), key=lambda step: sign * scores[step])
 
 
 class Checkpoints:
     """The checkpoints of one work directory."""
 
-    def __init__(self, workdir, save: Save):
-        self.save_config = save
+    def __init__(self, workdir, keep: int, best: Best):
+        self.keep, self.ranking = keep, best
         self.directory = Path(workdir).absolute() / "checkpoints"
         self._open()
 
     def _open(self):
-        best = self.save_config.best
+        best = self.ranking.metric
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=KeepBestAndLast(self.save_config),
+            preservation_policy=KeepBestAndLast(self.keep, self.ranking),
             # The policy chooses; but without a function here Orbax does not write the metrics.
             best_fn=None if best is None else lambda metrics: metrics.get(best),
             cleanup_tmp_directories=True,
@@ -103,12 +94,16 @@ class Checkpoints:
     def steps(self) -> list[int]:
         return list(self.manager.all_steps())
 
-    def best(self) -> int | None:
-        """The step of the best checkpoint; the newest where no metric decides."""
-        steps = self.steps()
-        scores = {step: (self.manager.metrics(step) or {}).get(self.save_config.best) for step in steps}
-        found = best_step(scores, self.save_config)
-        return found if found is not None else max(steps, default=None)
+    def chosen(self) -> tuple[int | None, float | None]:
+        """(step, score) of the best checkpoint; of the newest, without a score, where no finite one decides."""
+        metric, steps = self.ranking.metric, self.steps()
+        scores = {step: (self.manager.metrics(step) or {}).get(metric) for step in steps}
+        best = self.ranking.step(scores)
+        if best is not None:
+            return best, scores[best]
+        if metric is not None and steps:
+            log.warning("no checkpoint has a finite %s: the newest, of step %d, is taken", metric, max(steps))
+        return max(steps, default=None), None
 
     def wait(self) -> None:
         """Until everything begun is on disk; raises what went wrong there."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from pathlib import Path
 
 import jax
@@ -136,6 +137,10 @@ def run_eval(run: Run, name: str) -> None:
 def save(run: Run, evaluated: list[str]) -> None:
     """Begin an asynchronous checkpoint, ranked by the metrics that were measured at this very step."""
     metrics = {f"{name}/{key}": value for name in evaluated for key, value in run.results[name].items()}
+    best = run.checkpoints.ranking.metric
+    if best is not None and best.partition("/")[0] in evaluated and not math.isfinite(metrics.get(best, math.nan)):
+        found = metrics.get(best, "missing")
+        log.warning("step %d: %s is %s, so that this checkpoint cannot be the best", run.done, best, found)
     record = {"config": to_json(run.built.cfg), "pending": run.pending, "results": run.results, "due": run.due}
     run.checkpoints.save(run.done, run.state, record, metrics)
 
@@ -153,7 +158,8 @@ def finish(run: Run) -> None:
     """Write the best or last model as `model/`, unless an earlier process did."""
     run.checkpoints.wait()
     target = run.workdir / "model"
-    step = run.checkpoints.best()
+    step, score = run.checkpoints.chosen()
+    run.report.facts["model_score"] = score  # of save.best; None: the step is the newest
     if run.first == run.total and target.exists():
         run.report.facts["model_step"] = step
         log.info("the run is complete: %d steps", run.total)
@@ -162,7 +168,8 @@ def finish(run: Run) -> None:
     if step != run.total:
         state, saved = run.checkpoints.restore(step, run.training.abstract_state())
         run.results = saved["results"]
-        log.info("step %d was best by %s", step, run.built.cfg.save.best)
+    if score is not None:
+        log.info("step %d was best by %s: %.6g", step, run.built.cfg.save.best, score)
     export_state(run.built, state, run.frozen, target, step, run.results)
     run.report.facts["model_step"] = step
     log.info("model written to %s", target)

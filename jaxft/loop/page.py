@@ -115,11 +115,12 @@ def state(step: int, summary: dict) -> tuple[str, str]:
 
 def keys(train: list[dict], final: dict, config: dict, summary: dict) -> list[tuple[str, str]]:
     """What one looks for first."""
-    split, _, best = (config["save"]["best"] or "").rpartition("/")
+    split, _, best = (config["save"]["best"] or "").partition("/")
     found = []
     for name, line in final.items():
         metrics = [metric for metric in line if metric not in UNDRAWN]
-        chosen = best if split == name and best in line else next((m for m in metrics if m != "loss"), "loss")
+        first = next((metric for metric in metrics if not metric.endswith("loss")), "loss")
+        chosen = best if split == name and best in line else first
         found.append((f"{name} {chosen}", number(line[chosen])))
     if train:
         found += [("training loss", number(train[-1]["loss"])), ("epochs", f"{train[-1]['epoch']:.2f}")]
@@ -134,6 +135,8 @@ def exported(config: dict, summary: dict) -> str:
     if step is None:
         return "The latest evaluation of each set."
     best = config["save"]["best"]
+    if best and summary["model_score"] is None:
+        return f"model/ holds step {step:,}, the newest: no checkpoint has a finite {best}."
     return f"model/ holds step {step:,}, " + (f"the best by {best}." if best else "the last.")
 
 

@@ -3,7 +3,8 @@
     metrics.jsonl    curves, final metrics, throughput
     pictures.jsonl   `step`, `split`, `figures` (jaxft/pictures.py) of each evaluation
     config.json      the configuration
-    summary.json     data, sizes, machine, versions (loop/facts.py); `model_step`: what model/ holds; `ended`: why early
+    summary.json     data, sizes, machine, versions (loop/facts.py); `model_step`: what model/ holds; `model_score`: its
+                     value of save.best; `ended`: why early
 
 The page is one file that needs no network; its template lies in jaxft/assets/report.
 """
@@ -30,7 +31,7 @@ class Report:
     """Keeps the page of a work directory. Only the first process of a pod writes."""
 
     def __init__(self, workdir: Path, facts: dict):
-        self.workdir, self.facts = workdir, {**facts, "model_step": None, "ended": None}
+        self.workdir, self.facts = workdir, {**facts, "model_step": None, "model_score": None, "ended": None}
         self.writes = jax.process_index() == 0
         self.pictures = None
         self.last, self.cost = 0.0, 0.0  # when the page was written, how long that took; seconds

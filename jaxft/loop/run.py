@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxft.config import save_config
 from jaxft.data.order import run_examples
 from jaxft.data.pipeline import Batches, EvalBatches, train_iterator
+from jaxft.loop.best import ranking
 from jaxft.loop.build import Built
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.facts import gather
@@ -85,12 +86,13 @@ def start(built: Built, workdir: Path) -> Run:
     cfg = built.cfg
     workdir.mkdir(parents=True, exist_ok=True)
     changed_problems(cfg, workdir)
+    best = ranking(cfg, built.task)
     batches = train_batches(built)
     evals = {name: eval_batches(built, name) for name in cfg.evals}
     total = len(batches)
     plan = training(built, total)
     trained, frozen, report = built.load()
-    checkpoints = Checkpoints(workdir, cfg.save)
+    checkpoints = Checkpoints(workdir, cfg.save.keep, best)
     run = Run(built, plan, workdir, total, batches, evals, checkpoints, plan.initial_state(trained), frozen)
     del trained
     log.info("weights: %s", report)

@@ -10,6 +10,7 @@ import jax
 from jaxft.config import Config, load_config
 from jaxft.inference.settings import inference_of
 from jaxft.loop.baseline import baseline
+from jaxft.loop.best import Best, ranking
 from jaxft.loop.build import Built, build
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.detail import Detail
@@ -64,9 +65,10 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
     directory = Path(workdir) / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} has no checkpoints/: is it the work directory of a run?")
-    with contextlib.closing(Checkpoints(workdir, built.cfg.save)) as checkpoints:
+    best = ranking(built.cfg, built.task) if step is None else Best()
+    with contextlib.closing(Checkpoints(workdir, built.cfg.save.keep, best)) as checkpoints:
         steps = sorted(checkpoints.steps())
-        chosen = checkpoints.best() if step is None else step
+        chosen = checkpoints.chosen()[0] if step is None else step
         if chosen not in steps:
             known = ", ".join(map(str, steps)) or "none"
             raise UserError(f"{directory} has no checkpoint of step {chosen}: there are {known}")

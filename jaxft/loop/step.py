@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxft.metrics import Mean
+from jaxft.metrics import Mean, objective
 
 Params = dict[str, jax.Array]
 
@@ -55,7 +55,8 @@ def batch_gradient(
 ) -> Gradient:
     """Loss and gradient, summed over micro-batches.
 
-    `loss(params, batch, key)` gives pairs; the total of `loss` is differentiated. `weigh` has seen the whole batch.
+    `loss(params, batch, key)` gives pairs; the total of their `objective` is differentiated. `weigh` has seen the whole
+    batch.
     """
     batch = weigh(batch)
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
@@ -76,14 +77,14 @@ def apply_gradient(
     A step with a non-finite loss or gradient, or with nothing to learn, leaves parameters and optimizer as they are and
     counts as skipped.
     """
-    sums, count = gradient.sums, gradient.sums["loss"].count
+    sums, (total, count) = gradient.sums, objective(gradient.sums)
     # Sum before dividing: a mean of means is wrong when micro-batches hold different numbers of tokens.
     share = 1.0 / jnp.where(count > 0, count, 1.0)
     norm = optax.tree.norm(gradient.values) * share
     # One factor for both: each division would be a pass of its own over all gradients.
     factor = share if clip is None else share * jnp.minimum(1.0, clip / norm)
     gradients = jax.tree.map(lambda g: g * factor, gradient.values)
-    finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm)
+    finite = jnp.isfinite(total) & jnp.isfinite(norm)
     good = finite & (count > 0)
     updates, opt = tx.update(gradients, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -98,7 +99,7 @@ def accumulate(params, frozen, batch, loss, micro_batches, key):
 
     def total(params, batch, key):
         sums = loss({**params, **frozen}, batch, key)
-        return sums["loss"].total, sums
+        return objective(sums).total, sums
 
     gradient = jax.grad(total, has_aux=True)
     if micro_batches == 1:  # no scan: it would keep a second copy of the gradient

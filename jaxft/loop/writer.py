@@ -170,7 +170,10 @@ def describe(step: int, total: int, split: str, numbers: dict[str, float], remai
     """One line for people."""
     if split != "train":
         return f"step {step} {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-    parts = [f"step {step}/{total}", f"loss {numbers['loss']:.4f}", f"lr {numbers['learning_rate']:.2e}"]
+    parts = [f"step {step}/{total}", f"loss {numbers['loss']:.4f}"]
+    if "weighted_loss" in numbers:
+        parts.append(f"weighted loss {numbers['weighted_loss']:.4f}")
+    parts.append(f"lr {numbers['learning_rate']:.2e}")
     if "tokens_per_second" in numbers:
         parts.append(f"{numbers['tokens_per_second']:,.0f} tok/s")
     if "mfu" in numbers:

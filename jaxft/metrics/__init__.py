@@ -8,7 +8,7 @@ from jaxft.metrics.classes import (
     multilabel_metrics,
     tag_metrics,
 )
-from jaxft.metrics.mean import Mean, add
+from jaxft.metrics.mean import Mean, add, objective
 from jaxft.metrics.regression import regression_metrics
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "confusion",
     "matthews_correlation",
     "multilabel_metrics",
+    "objective",
     "regression_metrics",
     "tag_metrics",
 ]

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.special import logit
 
+from jaxft.metrics.declared import Metric, higher
+
 
 def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     """Counts (classes, classes): rows are the true class, columns the predicted one."""
@@ -28,6 +30,12 @@ def matthews_correlation(counts: np.ndarray) -> float:
     return float((hits * all_ - true @ predicted) / spread) if spread > 0 else 0.0
 
 
+def classification_declared(classes: int) -> dict[str, Metric]:
+    """What `classification_metrics` gives."""
+    binary = higher("f1", "precision", "recall") if classes == 2 else {}
+    return higher("accuracy", "f1_macro", "f1_weighted", "matthews_correlation") | binary
+
+
 def classification_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
     """accuracy, f1 (of class 1 where there are two classes), f1_macro, f1_weighted, matthews_correlation.
 
@@ -49,6 +57,9 @@ def classification_metrics(targets: np.ndarray, predictions: np.ndarray, classes
     return metrics
 
 
+TAGS = higher("accuracy", "f1_macro")
+
+
 def tag_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
     """accuracy, f1_macro over the classes of either side; class numbers (words,), a prediction of -1 being none."""
     counts = confusion(targets, np.where(predictions < 0, classes, predictions), classes + 1)
@@ -56,6 +67,9 @@ def tag_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> d
         "accuracy": float(np.mean(targets == predictions)),
         "f1_macro": float(np.nanmean(f1_scores(counts)[:classes])),
     }
+
+
+CHOICES = higher("accuracy", "mrr")
 
 
 def choice_metrics(targets: np.ndarray, scores: np.ndarray, index: np.ndarray) -> dict[str, float]:
@@ -75,6 +89,9 @@ def choice_metrics(targets: np.ndarray, scores: np.ndarray, index: np.ndarray) -
 def above(logits: np.ndarray, thresholds) -> np.ndarray:
     """Whether probabilities, given as logits (..., labels), are above `thresholds`, one number or one a label."""
     return logits > logit(np.asarray(thresholds, np.float64))
+
+
+LABELS = higher("accuracy", "f1_micro", "f1_macro")
 
 
 def multilabel_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:

@@ -24,6 +24,15 @@ class Mean(NamedTuple):
         return float(self.total) / count if count else float("nan")
 
 
+def objective(sums: dict[str, Mean]) -> Mean:
+    """What training minimises: `weighted_loss` where a task has one, else `loss`.
+
+    `loss` is comparable between runs; the weighted one has what a run's settings add: weights of classes, smoothed
+    labels, the focal factor, further widths of a vector, the balance of experts.
+    """
+    return sums.get("weighted_loss", sums["loss"])
+
+
 def add(a: dict[str, Mean], b: dict[str, Mean]) -> dict[str, Mean]:
     """Sums of two dicts of pairs."""
     return jax.tree.map(lambda x, y: x + y, a, b)

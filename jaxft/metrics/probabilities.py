@@ -3,7 +3,14 @@
 import numpy as np
 from scipy.special import expit, softmax
 
+from jaxft.metrics.declared import higher, lower
+
 BINS = 15  # of the calibration error, as in Guo et al. 2017
+PROBABILITIES = (
+    higher("auroc", needs="rows of a class and rows of others")
+    | higher("average_precision", needs="rows of a class that is ranked")
+    | lower("calibration_error", "brier")
+)
 
 
 def class_probability_metrics(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:

@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from jaxft.metrics.declared import higher, lower
+
+REGRESSION = lower("mse", "mae") | higher("pearson", "spearmanr")
+
 
 def regression_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     """mse, mae, pearson, spearmanr over the whole set; a correlation with a constant side is 0."""

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from jaxft.metrics.classes import precision_recall_f1
+from jaxft.metrics.declared import higher
 from jaxft.spans import normalised
 
 
@@ -20,6 +21,9 @@ def multirc_metrics(questions: list, targets: list[int], predictions: list[int])
         right[question] = right.get(question, True) and same
     scores = precision_recall_f1((true & found).sum(), true.sum(), found.sum())
     return {"f1_a": float(scores["f1"]), "exact_match": float(np.mean([*right.values()])) if right else float("nan")}
+
+
+RECORD = higher("f1", "exact_match")
 
 
 def record_scores(texts: list[str], golds: list[list[str]]) -> dict[str, np.ndarray]:

@@ -10,10 +10,11 @@ from jaxft.configurable import config
 from jaxft.graphemes import widened
 from jaxft.inference.settings import SpanDecoding, reads
 from jaxft.metrics import Mean
+from jaxft.metrics.declared import lower
 from jaxft.metrics.units import Units
 from jaxft.pictures import answer_figures
 from jaxft.problems import raise_problems, shown
-from jaxft.spans import choose, squad_metrics, squad_scores, trimmed
+from jaxft.spans import SQUAD, choose, squad_metrics, squad_scores, trimmed
 from jaxft.tasks.base import Setting, fault_problems
 from jaxft.tasks.shares import log_shares
 from jaxft.tasks.template import column, columns_of
@@ -77,6 +78,9 @@ class Answer:
 
     def slots(self, length):
         return None
+
+    def metrics(self):
+        return lower("loss") | SQUAD
 
     def loss(self, out, batch):
         """The mean of both cross entropies over the tokens of each window; `count` is the number of windows."""

@@ -40,6 +40,7 @@ import jax
 import numpy as np
 
 from jaxft.metrics import Mean
+from jaxft.metrics.declared import Metric
 from jaxft.models.model import Outputs
 from jaxft.tasks.joined import Around, alone, around
 
@@ -134,7 +135,13 @@ class Task(Protocol):
         """
 
     def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
-        """Pairs to be summed over micro-batches and devices; `loss` is the one to differentiate."""
+        """Pairs to be summed over micro-batches and devices, `loss` among them.
+
+        `weighted_loss`, if there, is differentiated in its place (metrics/mean.py): `loss` stays comparable.
+        """
+
+    def metrics(self) -> dict[str, Metric]:
+        """What an evaluation gives, once the labels are known: which values are better (metrics/declared.py)."""
 
     def collect(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
         """What evaluation keeps of each slot, (rows, slots, ...); {} if sums suffice.

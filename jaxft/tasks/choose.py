@@ -9,6 +9,8 @@ import numpy as np
 from jaxft.configurable import config
 from jaxft.inference.settings import reads
 from jaxft.metrics import Mean, choice_metrics
+from jaxft.metrics.classes import CHOICES
+from jaxft.metrics.declared import lower
 from jaxft.pictures import choice_figures
 from jaxft.problems import listed, raise_problems, shown
 from jaxft.tasks.base import Setting, as_parts, encode_texts
@@ -66,6 +68,9 @@ class Choose:
 
     def slots(self, length):
         return 1  # or more: they are counted
+
+    def metrics(self):
+        return lower("loss") | CHOICES
 
     def loss(self, out, batch):
         shares = log_shares(out.logits, batch["owners"])[..., 0]

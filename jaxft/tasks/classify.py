@@ -11,8 +11,10 @@ import optax
 from jaxft.configurable import config
 from jaxft.inference.settings import LabelDecoding, reads
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
-from jaxft.metrics.classes import above, class_lines, label_lines
-from jaxft.metrics.probabilities import class_probability_metrics, label_probability_metrics
+from jaxft.metrics.classes import LABELS, above, class_lines, classification_declared, label_lines
+from jaxft.metrics.declared import lower
+from jaxft.metrics.probabilities import PROBABILITIES, class_probability_metrics, label_probability_metrics
+from jaxft.metrics.regression import REGRESSION
 from jaxft.pictures import class_figures, label_figures, value_figures
 from jaxft.problems import listed, raise_problems
 from jaxft.tasks.base import Setting, encode_texts
@@ -81,7 +83,22 @@ class Classify:
     def slots(self, length):
         return 1
 
+    @property
+    def weighted(self) -> bool:
+        """Whether training minimises another loss than the plain cross entropy."""
+        return self.class_weights is not None or self.label_smoothing > 0 or self.focal is not None
+
+    def metrics(self):
+        losses = lower("loss", "weighted_loss") if self.weighted else lower("loss")
+        return losses | classification_declared(len(self.labels)) | PROBABILITIES
+
     def loss(self, out, batch):
+        """Cross entropy; where there are class weights, smoothing or focal's factor, also `weighted_loss`."""
+        errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
+        plain = {"loss": Mean.of(errors, batch["weights"])}
+        return plain | {"weighted_loss": self._weighted_loss(out, batch)} if self.weighted else plain
+
+    def _weighted_loss(self, out, batch) -> Mean:
         targets, weights = batch["targets"], batch["weights"]
         one_hot = jax.nn.one_hot(targets, len(self.labels))
         smoothed = optax.smooth_labels(one_hot, self.label_smoothing)
@@ -92,7 +109,7 @@ class Classify:
             sure = jnp.sum(jax.nn.softmax(out.logits) * one_hot, -1)
             # The smallest number instead of 0, where a power below 1 has no finite derivative.
             errors = errors * jnp.maximum(1.0 - sure, jnp.finfo(jnp.float32).tiny) ** self.focal
-        return {"loss": Mean(Mean.of(errors, weights).total, jnp.sum(weights * balance[targets]))}
+        return Mean(Mean.of(errors, weights).total, jnp.sum(weights * balance[targets]))
 
     def collect(self, out, batch):
         return {"logits": out.logits, "targets": batch["targets"]}
@@ -169,6 +186,9 @@ class MultiLabel:
     def slots(self, length):
         return 1
 
+    def metrics(self):
+        return lower("loss") | LABELS | PROBABILITIES
+
     def loss(self, out, batch):
         errors = jnp.mean(optax.sigmoid_binary_cross_entropy(out.logits, batch["targets"]), -1)
         return {"loss": Mean.of(errors, batch["weights"])}
@@ -227,6 +247,9 @@ class Regress:
 
     def slots(self, length):
         return 1
+
+    def metrics(self):
+        return lower("loss") | REGRESSION
 
     def loss(self, out, batch):
         return {"loss": Mean.of((out.logits[..., 0] - batch["targets"]) ** 2, batch["weights"])}

@@ -3,7 +3,8 @@
 import numpy as np
 
 from jaxft.configurable import config
-from jaxft.metrics.superglue import record_scores
+from jaxft.metrics.declared import higher, lower
+from jaxft.metrics.superglue import RECORD, record_scores
 from jaxft.metrics.units import KeptRows, Units
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.classify import Classify, labelled
@@ -47,6 +48,9 @@ class Cloze:
 
     def slots(self, length):
         return 1
+
+    def metrics(self):
+        return lower("loss") | higher("accuracy") | RECORD
 
     def loss(self, out, batch):
         return WRONG_OR_RIGHT.loss(out, batch)

@@ -10,10 +10,12 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean, regression_metrics
+from jaxft.metrics.declared import higher
+from jaxft.metrics.regression import REGRESSION
 from jaxft.models.heads import unit
 from jaxft.tasks.labels import numbers_of
 from jaxft.tasks.template import columns_of
-from jaxft.tasks.vectors import Embeds, pool, search_metrics
+from jaxft.tasks.vectors import SEARCH, Embeds, pool, search_metrics
 
 NUDGE = 1e-6  # added to differences, as in PyTorch: the distance of equal vectors has a gradient then
 
@@ -43,10 +45,13 @@ class Contrast(Embeds):
     def texts(self) -> tuple[str, ...]:
         return (self.text, self.pair) if self.negative is None else (self.text, self.pair, self.negative)
 
+    def metrics(self):
+        return Embeds.metrics(self) | higher("accuracy") | SEARCH
+
     def loss(self, out, batch):
         vectors, valid = self.vectors(out, batch)
         found = [self._nearest(unit(some), valid) for some in self.cut(vectors)]
-        return {"loss": Mean.of(sum(errors for errors, _ in found), valid), "accuracy": Mean.of(found[0][1], valid)}
+        return self.losses([errors for errors, _ in found], valid) | {"accuracy": Mean.of(found[0][1], valid)}
 
     def collect(self, out, batch):
         return {"vectors": pool(out.hidden, batch, self.pooling)}
@@ -87,11 +92,14 @@ class Triplet(Embeds):
     def texts(self) -> tuple[str, ...]:
         return self.text, self.pair, self.negative
 
+    def metrics(self):
+        return Embeds.metrics(self) | higher("accuracy")
+
     def loss(self, out, batch):
         vectors, valid = self.vectors(out, batch)
         nearer = [_distance(some, 2) - _distance(some, 1) for some in self.cut(vectors)]
-        errors = sum(jax.nn.relu(self.margin - by) for by in nearer)
-        return {"loss": Mean.of(errors, valid), "accuracy": Mean.of((nearer[0] > 0).astype(jnp.float32), valid)}
+        errors = [jax.nn.relu(self.margin - by) for by in nearer]
+        return self.losses(errors, valid) | {"accuracy": Mean.of((nearer[0] > 0).astype(jnp.float32), valid)}
 
 
 @config
@@ -128,11 +136,13 @@ class Similarity(Embeds):
             for made, score in zip(Embeds.encode(self, rows, setting), scores, strict=True)
         ]
 
+    def metrics(self):
+        return Embeds.metrics(self) | REGRESSION
+
     def loss(self, out, batch):
         vectors, valid = self.vectors(out, batch)
         labels = batch["targets"][:, : batch["targets"].shape[1] // 2 * 2 : 2].reshape(-1)
-        errors = sum((_cosine(some) - labels) ** 2 for some in self.cut(vectors))
-        return {"loss": Mean.of(errors, valid)}
+        return self.losses([(_cosine(some) - labels) ** 2 for some in self.cut(vectors)], valid)
 
     def collect(self, out, batch):
         return {"vectors": pool(out.hidden, batch, self.pooling), "targets": batch["targets"]}

@@ -7,9 +7,10 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean
+from jaxft.metrics.declared import lower
 from jaxft.problems import raise_problems
 from jaxft.tasks.template import column, columns_of
-from jaxft.tasks.tokens import PredictsTokens, token_sums
+from jaxft.tasks.tokens import TOKENS, PredictsTokens, token_sums
 
 
 @config
@@ -49,6 +50,9 @@ class CausalLM(PredictsTokens):
 
     def slots(self, length):
         return None
+
+    def metrics(self):
+        return TOKENS | lower("bits_per_byte")
 
     def loss(self, out, batch):
         sums = token_sums(out, batch)

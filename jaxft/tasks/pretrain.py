@@ -12,6 +12,7 @@ import optax
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean
+from jaxft.metrics.declared import higher, lower
 from jaxft.problems import raise_problems
 from jaxft.tasks.base import Setting
 from jaxft.tasks.mlm import MaskedLM, check_mask
@@ -77,6 +78,9 @@ class NextSentence:
         """A pair counts as much as the masked tokens that there are to a pair in the whole batch."""
         scale = jnp.sum(batch["weights"]) / jnp.maximum(jnp.sum(batch["pair_weights"]), 1.0)
         return batch | {"pair_weights": batch["pair_weights"] * scale}
+
+    def metrics(self):
+        return lower("loss", "word_loss", "pair_loss", "perplexity") | higher("accuracy", "pair_accuracy")
 
     def loss(self, out, batch):
         words, weights = token_sums(out, batch), batch["pair_weights"]

@@ -8,6 +8,7 @@ import optax
 
 from jaxft.configurable import config
 from jaxft.metrics import Mean
+from jaxft.metrics.declared import higher, lower
 from jaxft.tasks.template import column, columns_of
 
 
@@ -57,6 +58,9 @@ class ReplacedTokens:
 
     def slots(self, length):
         return None
+
+    def metrics(self):
+        return lower("loss") | higher("accuracy", "precision", "recall")
 
     def loss(self, out, batch):
         logits, replaced, weights = out.logits[..., 0], batch["targets"], batch["weights"]

@@ -14,6 +14,7 @@ from jaxft.entities import (
     Tagset,
     completed,
     entity_counts,
+    entity_declared,
     entity_metrics,
     repaired,
     scheme_of,
@@ -21,6 +22,8 @@ from jaxft.entities import (
 )
 from jaxft.inference.settings import TagDecoding, reads
 from jaxft.metrics import Mean, tag_metrics
+from jaxft.metrics.classes import TAGS
+from jaxft.metrics.declared import lower
 from jaxft.pictures import class_figures, entity_figure
 from jaxft.problems import listed, raise_problems, shown, suggest
 from jaxft.tasks.labels import known_labels, numbering, read_all, unknown_labels
@@ -110,6 +113,10 @@ class Tag:
 
     def slots(self, length):
         return length
+
+    def metrics(self):
+        tagset = self._tagset()
+        return lower("loss") | (TAGS if tagset.scheme is None else entity_declared(tagset))
 
     def loss(self, out, batch):
         errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"][..., 0])

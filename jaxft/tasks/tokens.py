@@ -5,7 +5,10 @@ import math
 import jax.numpy as jnp
 
 from jaxft.metrics import Mean
+from jaxft.metrics.declared import higher, lower
 from jaxft.models.model import Outputs
+
+TOKENS = lower("loss", "perplexity") | higher("accuracy")
 
 
 class PredictsTokens:
@@ -15,6 +18,9 @@ class PredictsTokens:
 
     def loss(self, out, batch):
         return token_sums(out, batch)
+
+    def metrics(self):
+        return TOKENS
 
     def collect(self, out, batch):
         return {}

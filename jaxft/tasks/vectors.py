@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.inference.settings import reads
+from jaxft.metrics import Mean
+from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.retrieval import retrieval_metrics
 from jaxft.models.model import Outputs
 from jaxft.models.parts import averaged, read
@@ -17,6 +19,7 @@ from jaxft.tasks.template import column, columns_of
 
 # Pooling, and what sentence-transformers calls it.
 POOLINGS = {"mean": "pooling_mode_mean_tokens", "first": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+SEARCH = higher("recall@1", "recall@10", "ndcg@10", "mrr")
 NEAREST = 1024  # texts that are compared with all others at once
 
 
@@ -57,6 +60,14 @@ class Embeds:
 
     def slots(self, length):
         return len(self.texts)
+
+    def metrics(self):
+        return lower("loss", "weighted_loss") if self.matryoshka else lower("loss")
+
+    def losses(self, errors: list[jax.Array], valid: jax.Array) -> dict[str, Mean]:
+        """`loss` of the whole vectors, whose errors (n,) come first; `weighted_loss` adds up those of all widths."""
+        plain = {"loss": Mean.of(errors[0], valid)}
+        return plain | {"weighted_loss": Mean.of(sum(errors), valid)} if self.matryoshka else plain
 
     def collect(self, out, batch):
         return {}
@@ -110,5 +121,5 @@ def search_metrics(texts: np.ndarray, partners: np.ndarray) -> dict[str, float]:
     for start in range(0, len(texts), NEAREST):
         scores = texts[start : start + NEAREST] @ partners.T
         found = retrieval_metrics(scores, np.eye(len(scores), len(partners), start))
-        sums.update({name: found[name] * len(scores) for name in ("recall@1", "recall@10", "ndcg@10", "mrr")})
+        sums.update({name: found[name] * len(scores) for name in SEARCH})
     return {name: value / len(texts) for name, value in sums.items()}

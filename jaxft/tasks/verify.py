@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxft.configurable import config
+from jaxft.metrics.declared import higher
 from jaxft.metrics.superglue import multirc_metrics
 from jaxft.metrics.units import KeptRows, Units
 from jaxft.tasks.classify import Classify
@@ -23,6 +24,9 @@ class Verify(Classify):
 
     def columns(self):
         return columns_of(self.text, self.pair, self.label, self.question)
+
+    def metrics(self):
+        return Classify.metrics(self) | higher("exact_match")
 
     def judge(self, kept, encoded, rows):
         questions, first = self.together(rows), {}
