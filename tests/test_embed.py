@@ -63,7 +63,12 @@ def torch_vectors(model, tokenizer, pooling: str, *names: str, most=24) -> list[
 
 
 def contrast(scale, anchors, *others):
+    """Texts equal to the anchor or its partner are not wrong, nor are the partners of an equal anchor."""
     scores = scale * torch.nn.functional.cosine_similarity(anchors[:, None], torch.cat(others)[None], dim=-1)
+    for i, row in enumerate(ROWS):
+        for j, (name, other) in enumerate((name, other) for name in "pn"[: len(others)] for other in ROWS):
+            if i != j and (other[name] in (row["a"], row["p"]) or name == "p" and other["a"] == row["a"]):
+                scores[i, j] = -torch.inf
     return torch.nn.functional.cross_entropy(scores, torch.arange(len(anchors)))
 
 
@@ -130,6 +135,65 @@ def test_search(monkeypatch):
         assert found == pytest.approx({name: np.mean(values) for name, values in wanted.items()}, abs=1e-12)
 
 
+TWINS = [
+    ("the dog", "the cat", "a log"),
+    ("a mat", "the cat", "a mat"),
+    ("the dog", "a dog", "the cat"),
+    ("the mat", "the dog", "a dog"),
+]
+
+
+def test_equal_texts_are_not_wrong(bert_tokenizer, monkeypatch):
+    """Beside PyTorch's cross entropy over the texts that are wrong, each of them found by a loop over the texts."""
+    rng, rows = np.random.default_rng(0), [dict(zip("apn", row, strict=True)) for row in TWINS]
+    named = {text: rng.standard_normal(6) for row in TWINS for text in row}
+    vectors = np.array([[named[text] for text in row] for row in TWINS], np.float32)
+    units = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    others = [(row[kind], units[i, kind], kind, row[0]) for kind in (1, 2) for i, row in enumerate(TWINS)]
+    losses, places = [], []
+    for i, (anchor, partner, _) in enumerate(TWINS):
+        wrong = [vector for text, vector, kind, first in others
+                 if text not in (anchor, partner) and not (kind == 1 and first == anchor)]  # fmt: skip
+        scores = 5.0 * torch.tensor(np.array([units[i, 1], *wrong]) @ units[i, 0])
+        losses.append(torch.nn.functional.cross_entropy(scores[None], torch.tensor([0])).item())
+        searched = [vector for text, vector, kind, first in others
+                    if kind == 1 and text not in (anchor, partner) and first != anchor]  # fmt: skip
+        places.append(1 + sum(float(units[i, 0] @ vector) > float(units[i, 0] @ units[i, 1]) for vector in searched))
+    task = Contrast(text="a", pair="p", negative="n", scale=5.0)
+    setting = Setting(bert_tokenizer, 9)
+    marks = np.array([example["digests"] for example in task.encode(rows, setting)])
+    assert len(np.unique(marks.reshape(-1, 2), axis=0)) == len(named)
+    for given in (marks, None):
+        errors, nearest = task._nearest(jnp.asarray(units), jnp.ones(4), given)
+        np.testing.assert_allclose(errors, losses, rtol=1e-5)
+    for size in (1024, 3):
+        monkeypatch.setattr("jaxft.tasks.vectors.NEAREST", size)
+        found = search_metrics(vectors[:, 0], vectors[:, 1], (marks[:, 0], marks[:, 1]))
+        assert found["mrr"] == pytest.approx(np.mean(1 / np.array(places))) and found["recall@1"] == np.mean(
+            np.array(places) == 1
+        )
+    # In a batch, packed or not, and with rows that hold nothing.
+    encoded = encode_all(rows_of(rows), partial(task.encode, setting=setting))
+    for how in (Pad(), Pack(length=60)):
+        batch = Batches(encoded, how, 4, 0, None, task.slots, 1, 9, 0)[0]
+        used = batch["weights"] > 0
+        order = batch["index"][used][::3]
+        assert batch["digests"][used].reshape(-1, 3, 2).tolist() == marks[order].tolist()
+    left = Triplet(text="a", pair="p", negative="n").encode(rows, setting)
+    assert [one for one in left if isinstance(one, str)] == ["the wrong text is one of the other two"]
+    assert isinstance(left[1], str)
+
+
+def test_metrics_of_a_perfect_model_with_shared_partners():
+    """One answer to several questions."""
+    vectors = np.random.default_rng(0).normal(size=(4, 8)).astype("f4")
+    vectors[1] = vectors[0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    errors, nearest = Contrast(scale=1000.0)._nearest(jnp.stack([vectors, vectors], 1), jnp.ones(4))
+    np.testing.assert_allclose(errors, 0, atol=1e-6)
+    assert set(search_metrics(vectors, vectors).values()) == {1.0} and nearest.tolist() == [1, 1, 1, 1]
+
+
 def test_a_row_without_example_teaches_nothing(bert_tokenizer):
     """Its slots are empty; neither is it a wrong partner of others."""
     task = Contrast(text="a", pair="p")
@@ -192,7 +256,9 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
     cosine = torch.nn.functional.cosine_similarity
     if run == "contrast":
         near = cosine(anchors[:, None], partners[None], dim=-1)
-        place = 1 + (near > near.diagonal()[:, None]).sum(1)
+        same = torch.tensor([[i != j and (one["a"] == other["a"] or other["p"] in (one["a"], one["p"]))
+                              for j, other in enumerate(ROWS)] for i, one in enumerate(ROWS)])  # fmt: skip
+        place = 1 + ((near > near.diagonal()[:, None]) & ~same).sum(1)
         assert results["mrr"] == pytest.approx((1 / place.double()).mean().item(), abs=1e-9)
         assert results["recall@1"] == pytest.approx((place == 1).double().mean().item())
     elif run == "triplet":

@@ -12,7 +12,7 @@ import numpy as np
 from jaxft.data.encoded import Encoded, Example, slot_key, starts
 
 PER_TOKEN = ("tokens", "types")
-PER_SLOT = ("at", "decoder_tokens", "targets", "weights", "bytes")
+PER_SLOT = ("at", "decoder_tokens", "targets", "weights", "bytes", "digests")
 PER_PAIR = ("pair_at", "pair_targets", "pair_weights")
 PLACES = ("at", "pair_at")  # keys that hold places in a row
 PADDED = ("tokens", "decoder_tokens")

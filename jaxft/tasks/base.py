@@ -8,6 +8,7 @@ An example (host, numpy), made by `encode`:
     decoder_tokens  int32 (k,)      what a decoder behind an encoder reads, where that is another text; `at` is absent
     targets  int32 or float32 (k,) or (k, classes)
     weights  float32 (k,)           0 where there is nothing to learn
+    digests  int32 (k, 2)           of vectors of texts: 64 bits that equal texts, and no others, have in common
     bytes    int32 (k,)             of a language model: how many bytes of its text each target stands for
     cut      bool                   whether tokens were cut off; counted for the report, then dropped
     empty    bool                   whether there is nothing but special tokens; likewise
@@ -20,7 +21,7 @@ A batch has rows of one length, each holding one example (padded) or several (pa
     tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
                                          positions begin at 0 in every example, and in each of its parts, which are
                                          segments then
-    at, targets, weights, bytes          (rows, slots[, classes]); unused slots have weight 0
+    at, targets, weights, bytes, digests (rows, slots[, ...]); unused slots have weight 0
     owners   int32 (rows, slots)         where examples have parts: which example of its row a slot belongs to, from 1;
                                          unused slots 0
     decoder_tokens, decoder_segments, decoder_positions   int32 (rows, slots): what a decoder behind an encoder reads,

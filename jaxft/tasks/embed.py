@@ -15,7 +15,7 @@ from jaxft.metrics.regression import REGRESSION
 from jaxft.models.heads import unit
 from jaxft.tasks.labels import numbers_of
 from jaxft.tasks.template import columns_of
-from jaxft.tasks.vectors import SEARCH, Embeds, pool, search_metrics
+from jaxft.tasks.vectors import SEARCH, Embeds, digests, pool, search_metrics
 
 NUDGE = 1e-6  # added to differences, as in PyTorch: the distance of equal vectors has a gradient then
 
@@ -25,7 +25,8 @@ class Contrast(Embeds):
     """Each text's partner is to be the nearest among those of the whole batch, and among their wrong texts.
 
     Cross entropy of `scale` times the cosines (Henderson et al. 2017, section 4.4). With micro-batches the rows of one
-    are compared, so that fewer texts are wrong ones.
+    are compared, so that fewer texts are wrong ones. Not wrong are texts equal to the text or to its partner, and the
+    partners that an equal text has in other rows, in the loss and in the metrics.
 
     Metrics: `recall@1`, `recall@10`, `ndcg@10` and `mrr` of finding the partner among those of all rows; `accuracy`
     among those of a batch. Memory grows with the evaluation set, whose vectors are kept.
@@ -48,25 +49,37 @@ class Contrast(Embeds):
     def metrics(self):
         return Embeds.metrics(self) | higher("accuracy") | SEARCH
 
+    def encode(self, rows, setting):
+        return [made if isinstance(made, str) else made | {"digests": digests(made)}
+                for made in Embeds.encode(self, rows, setting)]  # fmt: skip
+
     def loss(self, out, batch):
         vectors, valid = self.vectors(out, batch)
-        found = [self._nearest(unit(some), valid) for some in self.cut(vectors)]
+        size = len(self.texts)
+        marks = batch["digests"][:, : batch["digests"].shape[1] // size * size].reshape(-1, size, 2)
+        found = [self._nearest(unit(some), valid, marks) for some in self.cut(vectors)]
         return self.losses([errors for errors, _ in found], valid) | {"accuracy": Mean.of(found[0][1], valid)}
 
     def collect(self, out, batch):
-        return {"vectors": pool(out.hidden, batch, self.pooling)}
+        return {"vectors": pool(out.hidden, batch, self.pooling), "digests": batch["digests"]}
 
     def summarise(self, sums, kept):
-        vectors = kept["vectors"].reshape(-1, len(self.texts), kept["vectors"].shape[-1])
-        return search_metrics(vectors[:, 0], vectors[:, 1])
+        size = len(self.texts)
+        vectors = kept["vectors"].reshape(-1, size, kept["vectors"].shape[-1])
+        marks = kept["digests"].reshape(-1, size, 2)
+        return search_metrics(vectors[:, 0], vectors[:, 1], (marks[:, 0], marks[:, 1]))
 
-    def _nearest(self, vectors_nkd: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy (n,) of each row's partner among all, and 1 where it is the nearest."""
-        rows, texts, width = vectors_nkd.shape
-        others = jnp.moveaxis(vectors_nkd[:, 1:], 1, 0).reshape(rows * (texts - 1), width)  # partners first
-        scores = self.scale * vectors_nkd[:, 0] @ others.T
+    def _nearest(self, vectors_nkd: jax.Array, valid: jax.Array, marks=None) -> tuple[jax.Array, jax.Array]:
+        """Cross entropy (n,) of each row's partner among all, and 1 where it is the nearest.
+
+        `marks` (n, k, m) are the same for equal texts only; None: the vectors are.
+        """
+        rows, texts, _ = vectors_nkd.shape
+        scores = self.scale * vectors_nkd[:, 0] @ _partners_first(vectors_nkd[:, 1:]).T
         there = jnp.tile(valid, texts - 1) > 0
-        scores = jnp.where(there | (valid[:, None] == 0), scores, -jnp.inf)  # rows without example: a finite number
+        right = _right(vectors_nkd if marks is None else marks) & ~jnp.eye(rows, rows * (texts - 1), dtype=bool)
+        # Rows without example: a finite number.
+        scores = jnp.where((there & ~right) | (valid[:, None] == 0), scores, -jnp.inf)
         errors = -jnp.diagonal(jax.nn.log_softmax(scores))
         return errors, (jnp.diagonal(scores) >= scores.max(1)).astype(jnp.float32)
 
@@ -94,6 +107,10 @@ class Triplet(Embeds):
 
     def metrics(self):
         return Embeds.metrics(self) | higher("accuracy")
+
+    def encode(self, rows, setting):
+        return [made if isinstance(made, str) or _is_wrong(digests(made)) else "the wrong text is one of the other two"
+                for made in Embeds.encode(self, rows, setting)]  # fmt: skip
 
     def loss(self, out, batch):
         vectors, valid = self.vectors(out, batch)
@@ -150,6 +167,26 @@ class Similarity(Embeds):
     def summarise(self, sums, kept):
         vectors = kept["vectors"].reshape(-1, 2, kept["vectors"].shape[-1])
         return regression_metrics(kept["targets"][::2], np.asarray(_cosine(vectors)))
+
+
+def _partners_first(others: jax.Array) -> jax.Array:
+    """(n * k, ...) of (n, k, ...): all that is first in its row, then all that is second."""
+    return jnp.moveaxis(others, 1, 0).reshape(-1, *others.shape[2:])
+
+
+def _right(marks: jax.Array) -> jax.Array:
+    """Which partners, then which wrong texts, are not wrong for each row's first text: bool (n, n * (k - 1))."""
+
+    def same(one, others):
+        return jnp.all(one[:, None] == others[None], -1)
+
+    others = _partners_first(marks[:, 1:])
+    right = same(marks[:, 0], others) | same(marks[:, 1], others)
+    return right.at[:, : len(marks)].set(right[:, : len(marks)] | same(marks[:, 0], marks[:, 0]))
+
+
+def _is_wrong(marks: np.ndarray) -> bool:
+    return not np.any(np.all(marks[2] == marks[:2], -1))
 
 
 def _twice(score: float) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from hashlib import blake2b
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxft.metrics.retrieval import retrieval_metrics
 from jaxft.models.model import Outputs
 from jaxft.models.parts import averaged, read
 from jaxft.problems import raise_problems, suggest
-from jaxft.tasks.base import as_parts, encode_texts
+from jaxft.tasks.base import Example, as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
 
 # Pooling, and what sentence-transformers calls it.
@@ -111,15 +112,28 @@ def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
     return averaged(hidden, batch["segments"], batch["at"])
 
 
-def search_metrics(texts: np.ndarray, partners: np.ndarray) -> dict[str, float]:
+def digests(example: Example) -> np.ndarray:
+    """int32 (texts, 2): 64 bits of each text's tokens, the same for equal ones only."""
+    ends = np.cumsum(np.bincount(example["parts"]))
+    texts = np.split(example["tokens"], ends[:-1])
+    return np.array([np.frombuffer(blake2b(text.tobytes(), digest_size=8).digest(), np.int32) for text in texts])
+
+
+def search_metrics(texts: np.ndarray, partners: np.ndarray, marks=None) -> dict[str, float]:
     """recall@1, recall@10, ndcg@10 and mrr of finding each text's partner among all by the cosine.
 
-    Both are (n, width), partners having the same number.
+    Both are (n, width), partners having the same number. `marks`, of the texts and of the partners, are the same for
+    equal texts only; None: the vectors are. Not among those that are searched are texts equal to the text or to its
+    partner, and the partners that an equal text has in other rows.
     """
+    one, other = np.split(np.unique(np.concatenate(marks or (texts, partners)), axis=0, return_inverse=True)[1], 2)
     texts, partners = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (texts, partners))
     sums: Counter[str] = Counter()
     for start in range(0, len(texts), NEAREST):
-        scores = texts[start : start + NEAREST] @ partners.T
-        found = retrieval_metrics(scores, np.eye(len(scores), len(partners), start))
+        mine, its = (x[start : start + NEAREST, None] for x in (one, other))
+        own = np.eye(len(mine), len(partners), start)
+        right = ((its == other) | (mine == other) | (mine == one)) & (own == 0)
+        scores = np.where(right, -np.inf, texts[start : start + NEAREST] @ partners.T)
+        found = retrieval_metrics(scores, own)
         sums.update({name: found[name] * len(scores) for name in SEARCH})
     return {name: value / len(texts) for name, value in sums.items()}
