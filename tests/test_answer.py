@@ -38,6 +38,7 @@ from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squ
 from jaxft.tasks.answer import LOST, Answer, place_of, windows
 from jaxft.tasks.base import Setting, fault_problems
 from jaxft.tasks.shares import log_shares
+from jaxft.tasks.template import ids_of
 
 STRANGE = "Die Straße  nach Ōsaka: 東京 — ﬁn, naïve café 👩‍👩‍👧 costs 10 €; İstanbul!"
 CONTEXTS = [" ".join(TEXTS), " ".join([STRANGE] * 4), STRANGE, "short", ""]
@@ -528,7 +529,7 @@ def test_files_that_are_not_what_squad_has(tmp_path):
     cases = {
         ("paragraphs", 0, "qas"): r"article 1, paragraph 1: expected an object with a list 'qas'",
         ("paragraphs", 0, "context"): r"article 1, paragraph 1: expected an object with a text 'context'",
-        ("paragraphs", 0, "qas", 0, "id"): r"paragraph 1, question 1: expected an object with a text 'id'",
+        ("paragraphs", 0, "qas", 0, "question"): r"paragraph 1, question 1: expected an object with a text 'question'",
         ("paragraphs", 0, "qas", 0, "answers", 0, "answer_start"): "expected answers with text and answer_start",
     }
     for (*way, last), message in cases.items():
@@ -543,6 +544,29 @@ def test_files_that_are_not_what_squad_has(tmp_path):
     bad["data"][0]["paragraphs"][0]["qas"][0].pop("answers")
     (tmp_path / "bad.json").write_text(json.dumps(bad))
     assert Data(path=str(tmp_path / "bad.json")).open()[0]["answers"] is None
+
+
+def test_ids_that_are_numbers_or_missing(tmp_path, caplog):
+    """As in GermanQuAD, and in the files of annotation tools."""
+    good = nested([{"id": 1} | asked("a cat", "cat")], False)
+    (question,) = good["data"][0]["paragraphs"][0]["qas"]
+    given = [51870, None, "", "7f", 1.5]
+    good["data"][0]["paragraphs"][0]["qas"] = [question | {"id": one} for one in given] + [
+        {key: value for key, value in question.items() if key != "id"}
+    ]
+    (tmp_path / "ids.json").write_text(json.dumps(good))
+    with caplog.at_level("INFO", "jaxft"):
+        rows = Data(path=str(tmp_path / "ids.json")).open()
+    assert [row["id"] for row in rows] == ["51870", "1", "2", "7f", "1.5", "5"]
+    assert "3 questions have no id: it is their number in the file, from 0" in caplog.text
+    assert ids_of(rows[:], "id") == ["51870", "1", "2", "7f", "1.5", "5"]
+    assert ids_of([{"id": 3}, {"id": None}, {"id": ""}], "id") == ["3", "1", "2"]
+    assert ids_of([{"id": 1}, {"id": None}], "id") == ["0", "1"] and "calls several rows alike" in caplog.text
+    assert ids_of([{}, {}], "id") == ids_of([{}, {}], None) == ["0", "1"]
+    good["data"][0]["paragraphs"][0]["qas"] = [question | {"id": ["x"]}]
+    (tmp_path / "bad.json").write_text(json.dumps(good))
+    with pytest.raises(UserError, match=r"question 1: expected a text or a number for its id, found \['x'\]"):
+        Data(path=str(tmp_path / "bad.json")).open()
 
 
 GURU, HEART, CODER = "\u0917\u0941\u0930\u0941", "\u2764\ufe0f", "\U0001f469\u200d\U0001f4bb"

@@ -160,6 +160,17 @@ def test_glob_is_sorted_and_columns_agree(tmp_path):
     fails(tmp_path / "*.csv", "no file matches")
 
 
+@pytest.mark.parametrize("kind, columns", [("torch", None), ("numpy", None), (None, ["label"]), ("pandas", ["label"])])
+def test_a_saved_format_is_not_read(tmp_path, kind, columns):
+    made = datasets.Dataset.from_dict({"text": ["a b", "c"], "label": [0, 1], "ids": [[1], [2, 3]]})
+    made.set_format(kind, columns=columns)
+    made.save_to_disk(tmp_path / "saved")
+    wanted = [{"text": "a b", "label": 0, "ids": [1]}, {"text": "c", "label": 1, "ids": [2, 3]}]
+    assert Data(path=str(tmp_path / "saved")).open()[:] == wanted and as_rows(made, "made")[:] == wanted
+    made.set_transform(lambda rows: {"text": [text.upper() for text in rows["text"]]})
+    assert as_rows(made, "made")[0] == {"text": "A B"}
+
+
 def test_saved_directories(tmp_path):
     names = datasets.ClassLabel(names=["neg", "pos"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})

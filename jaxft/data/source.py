@@ -160,6 +160,8 @@ def as_rows(opened, name: str) -> Rows:
         classes = noted_class_names(opened)
         return Rows(name, opened.column_names, classes, len(opened), lambda a, b: opened.slice(a, b - a).to_pylist())
     if _is_dataset(opened):
+        # A format (tensors, or some of the columns) is for other libraries; a transform of the user's own stays.
+        opened = opened if opened.format["type"] == "custom" else opened.with_format(None)
         classes = class_names(opened.features)
         return Rows(name, opened.column_names, classes, len(opened), lambda a, b: _transpose(opened[a:b], b - a))
     columns = list(getattr(opened, "columns", None) or opened[0])

@@ -1,8 +1,11 @@
 """The nested files in which SQuAD is published: articles of paragraphs of questions, as rows of one question each."""
 
+import logging
 from collections.abc import Iterator
 
 from jaxft.problems import UserError, shown
+
+log = logging.getLogger("jaxft")
 
 
 def is_nested(articles: list) -> bool:
@@ -14,20 +17,34 @@ def questions(articles: list, path: str) -> Iterator[dict]:
     """Rows with id, title, context, question and answers {"text": [...], "answer_start": [...]}.
 
     A question that `is_impossible` has no answers; what its file calls plausible is left out. `answers` is None where
-    the file has none at all. Raises UserError that names the place of what is not as it should be.
+    the file has none at all. An id that is a number becomes a text; a question without one gets its number from 0.
+    Raises UserError that names the place of what is not as it should be.
     """
+    count = missing = 0
     for a, article in enumerate(articles, 1):
         for p, paragraph in enumerate(_list(article, "paragraphs", f"{path}, article {a}"), 1):
             where = f"{path}, article {a}, paragraph {p}"
             for q, asked in enumerate(_list(paragraph, "qas", where), 1):
                 place = f"{where}, question {q}"
+                missing += _id(asked, "", place) == ""
                 yield {
-                    "id": _text(asked, "id", place),
+                    "id": _id(asked, str(count), place),
                     "title": str(article.get("title", "")),
                     "context": _text(paragraph, "context", where),
                     "question": _text(asked, "question", place),
                     "answers": _answers(asked, place),
                 }
+                count += 1
+    if missing:
+        log.info("%s: %s questions have no id: it is their number in the file, from 0", path, f"{missing:,}")
+
+
+def _id(asked, default: str, where: str) -> str:
+    """A question's id as a text; `default` where it has none."""
+    given = asked.get("id") if isinstance(asked, dict) else None
+    if isinstance(given, list | dict | bool):
+        raise UserError(f"{where}: expected a text or a number for its id, found {shown(given)}")
+    return default if given is None or not str(given).strip() else str(given)
 
 
 def _answers(asked: dict, where: str) -> dict | None:

@@ -1,6 +1,5 @@
 """Extractive question answering: the answer is a span of the context, or there is none (SQuAD 1.1 and 2.0)."""
 
-import logging
 from itertools import pairwise
 
 import jax.numpy as jnp
@@ -17,9 +16,7 @@ from jaxft.problems import raise_problems, shown
 from jaxft.spans import SQUAD, choose, squad_metrics, squad_scores, trimmed
 from jaxft.tasks.base import Setting, fault_problems
 from jaxft.tasks.shares import log_shares
-from jaxft.tasks.template import column, columns_of
-
-log = logging.getLogger("jaxft")
+from jaxft.tasks.template import column, columns_of, ids_of
 
 MISPLACED = "an answer that is not where answer_start says"
 LOST = "an answer that no window holds"
@@ -126,7 +123,7 @@ class Answer:
             threshold = np.inf if all(map(any, golds)) else 0.0
         best = [choice.text(context, np.inf) for choice, context in zip(choices, contexts, strict=True)]
         no_answer = np.array([choice.no_answer for choice in choices])
-        names = self._names([row for _, row, _ in asked])
+        names = ids_of([row for _, row, _ in asked], self.id)
         given = [text if score <= threshold else "" for text, score in zip(best, no_answer, strict=True)]
         files = {".json": dict(zip(names, given, strict=True))}
         if threshold < np.inf:
@@ -139,13 +136,6 @@ class Answer:
         questions = ["" if row[self.question] is None else str(row[self.question]) for _, row, _ in asked]
         figures = answer_figures(questions, golds, given, np.where(no_answer <= threshold, *scores.f1.T))
         return Units(np.array([number for number, _, _ in asked], np.int64), measure, files, tuple(figures))
-
-    def _names(self, rows) -> list[str]:
-        names = [str(row.get(self.id, number)) for number, row in enumerate(rows)]
-        if len(set(names)) == len(names):
-            return names
-        log.warning("column %r names several questions alike: in predictions they are numbered from 0", self.id)
-        return [str(number) for number in range(len(rows))]
 
 
 def windows(setting: Setting, questions: list[str], contexts: list[str], stride: int, most: int) -> list[list[dict]]:

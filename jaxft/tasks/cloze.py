@@ -10,7 +10,7 @@ from jaxft.problems import raise_problems, shown
 from jaxft.tasks.classify import Classify, labelled
 from jaxft.tasks.labels import is_missing
 from jaxft.tasks.lists import list_of
-from jaxft.tasks.template import column, columns_of, text_of
+from jaxft.tasks.template import column, columns_of, ids_of, text_of
 
 WRONG_OR_RIGHT = Classify(labels=("wrong", "right"))
 
@@ -71,7 +71,7 @@ class Cloze:
         given = {row: filled(rows[row][self.names])[-place] for row, (_, place) in sorted(best.items())}
         golds = [filled(rows[row][self.answers], self.answers) for row in given]
         scores, slots = record_scores([*given.values()], golds), KeptRows(kept, source[kept["index"]])
-        ids = [str(row) for row in range(len(rows))] if self.id is None else column(rows[:], self.id)
+        ids = ids_of(rows[:], self.id)
 
         def measure(drawn):
             means = {name: float(values[drawn].mean()) for name, values in scores.items()}

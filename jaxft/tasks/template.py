@@ -1,9 +1,12 @@
 """Texts made of a row's columns: `column` names one, or is a template such as "{word}: {sentence}"."""
 
+import logging
 import re
 import string
 
 from jaxft.problems import UserError, raise_problems, shown
+
+log = logging.getLogger("jaxft")
 
 
 def columns_of(*templates: str | None) -> list[str]:
@@ -24,6 +27,21 @@ def column(rows: list[dict], template: str) -> list[str]:
         return [FORMAT.vformat(template, (), row) for row in rows]
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{template!r} asks for a part that a row does not have: {error}") from None
+
+
+def ids_of(rows: list[dict], template: str | None) -> list[str]:
+    """What rows are called in files of answers: as the column or template says, if no two are called alike.
+
+    Without a column, and where a cell is empty, it is the row's number from 0; where two are called alike, of all rows.
+    """
+    numbers = [str(number) for number in range(len(rows))]
+    if template is None or not all(name in row for row in rows for name in _columns(template)):
+        return numbers
+    given = [name.strip() or number for name, number in zip(column(rows, template), numbers, strict=True)]
+    if len(set(given)) == len(given):
+        return given
+    log.warning("column %r calls several rows alike: in files of answers they are numbered from 0", template)
+    return numbers
 
 
 def text_of(value, name: str) -> str:
