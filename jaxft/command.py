@@ -13,6 +13,7 @@ from jaxft import config_file, overrides
 from jaxft.config import Config
 from jaxft.host_memory import tune_allocator
 from jaxft.problems import RunStopped, UserError, near, raise_problems, suggest
+from jaxft.signals import signals
 from jaxft.torch_free import without_torch
 
 
@@ -46,7 +47,7 @@ JSON = Flag("json", "print JSON", bool)
 
 def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoReturn:
     """Parses the command line, calls `main(args)` and exits: 0 done, 2 the user's input is at fault, 75
-    interrupted, to be run again, 1 anything else.
+    interrupted (SIGTERM), to be run again, 130 Ctrl-C, 1 anything else.
 
     A command is a function `main`, and `command.run(main, __doc__, command.CONFIG, command.WORKDIR)` under
     `if __name__ == "__main__"`. `args` has an attribute for each flag ("-" becomes "_"); `args.config` is the checked
@@ -54,6 +55,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     logging and messages go to stderr. A UserError, also one that `main` raises, is printed without its traceback.
     """
     tune_allocator()
+    signals.listen()
     _set_environment()
     logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
@@ -66,17 +68,18 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         config_file.import_modules(getattr(args, "allow_import", None) or "")
         _import_transformers()
         main(args)
-    except UserError as error:
+    except BaseException as error:
         sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except RunStopped as stopped:
-        sys.stdout.flush()
-        sys.stderr.write(f"stopped: {stopped}\n")  # as a whole, since other threads may speak as well
-        sys.exit(stopped.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(1)
+        if signals.received is not None:  # whatever came of it: a library may have made another error of the signal
+            signals.end(signals.received)
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        if isinstance(error, RunStopped):
+            sys.stderr.write(f"stopped: {error}\n")  # as a whole, since other threads may speak as well
+            signals.told = True
+            sys.exit(error.exit_code)
+        raise
     sys.exit(0)
 
 

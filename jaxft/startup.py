@@ -7,6 +7,7 @@ the current directory is left out, and comes last while the user's own modules a
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -14,11 +15,14 @@ _left_out: list[str] = []
 
 
 def begin() -> None:
-    """Where a command of jaxft is starting: leave the current directory out."""
+    """Where a command of jaxft is starting: leave the current directory out, and end without a traceback."""
     if sys.argv[:1] != ["-m"] or not _is_command(sys.orig_argv):  # which is what Python says while it looks for it
         return
     if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
         _left_out.append(sys.path.pop(0))
+    signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
 
 
 @contextlib.contextmanager
@@ -49,3 +53,10 @@ def _is_used(package: str) -> bool:
 def _is_command(words: list[str]) -> bool:
     after = [word for flag, word in zip(words, words[1:], strict=False) if flag == "-m"]
     return any(word.split(".")[0] == "jaxft" for word in after)
+
+
+def _end(number, frame):
+    """Nothing is open yet, so nothing is to be closed; from command.run on, signals.py does more."""
+    interrupted = number == signal.SIGINT
+    os.write(2, b"interrupted\n" if interrupted else b"stopped: asked to end (SIGTERM)\n")
+    os._exit(130 if interrupted else 75)

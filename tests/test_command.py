@@ -261,7 +261,7 @@ from jaxft import command, config_file
 from jaxft.problems import UserError
 
 def main(args):
-    what = {"user": UserError(["a", "b"]), "bug": ZeroDivisionError("oh"), "stop": KeyboardInterrupt()}
+    what = {"user": UserError(["a", "b"]), "bug": ZeroDivisionError("oh")}
     if args.do in what:
         raise what[args.do]
     print("result")
@@ -278,7 +278,6 @@ command.run(main, __doc__, command.Flag("do", "what to do"))
         ("--do=user", 2, "", "error: 2 problems:\n- a\n- b\n"),
         ("--od=x", 2, "", "error: there is no flag --od. Did you mean '--do'?\n"),
         ("--do=bug", 1, "", "ZeroDivisionError: oh\n"),
-        ("--do=stop", 1, "", "interrupted\n"),
     ],
 )
 def test_exit_codes(tmp_path, argument, code, out, error):

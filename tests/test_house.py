@@ -27,11 +27,12 @@ ALLOWED = {
     "swaps": {"data", "problems"},
     "counterfactual": {"answers", "output_file", "swaps", "tasks.labels", "tasks.template", "problems"},
     "startup": set(),
+    "signals": {"problems"},
     "host_memory": set(),
     "torch_free": set(),
     "strict_json": set(),
     "output_file": {"problems"},
-    "parallel": {"parallel.peers", "problems"},
+    "parallel": {"parallel.peers", "problems", "signals"},
     "models": {"models", "parallel", "problems", "strict_json"},
     "models.families": {
         *(f"models.{name}" for name in "spec parts attention distances dropout experts rotary heads hf".split()),
@@ -65,7 +66,7 @@ ALLOWED = {
     "loop.step": {"metrics"},
     "loop.evals": {"metrics"},
     "loop": {
-        *"loop models data tasks.base optim.base parallel metrics config assets host_memory torch_free".split(),
+        *"loop models data tasks.base optim.base parallel metrics config assets host_memory torch_free signals".split(),
         "inference.settings",
         *LEAVES,
     },
@@ -91,7 +92,7 @@ ALLOWED = {
     "config": {"checks", "strict_json", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
     "config_file": {"config", "startup", *LEAVES},
     "overrides": {"config", *LEAVES},
-    "command": {"config", "config_file", "overrides", "host_memory", "torch_free", *LEAVES},
+    "command": {"config", "config_file", "overrides", "host_memory", "torch_free", "signals", *LEAVES},
 }
 
 

@@ -15,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxft.loop.best import Best
+from jaxft.signals import signals
 
 log = logging.getLogger("jaxft")
 
@@ -87,6 +88,8 @@ class Checkpoints:
             try:
                 return step, *self.restore(step, abstract)
             except Exception as error:  # whatever a damaged file provokes, an older checkpoint is the answer
+                if signals.received is not None:  # a library may make an error of it
+                    raise
                 reason = _first_line(error)
             self._set_aside(step, reason)
         return None

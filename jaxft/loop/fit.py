@@ -16,7 +16,7 @@ from jaxft.loop.export import export_state
 from jaxft.loop.report import write_predictions
 from jaxft.loop.run import Run, precision, start
 from jaxft.loop.space import told_when_full
-from jaxft.loop.stop import Asked, Stop
+from jaxft.loop.stop import Asked, stoppable
 from jaxft.loop.writer import sink_problems
 from jaxft.models.save import output_problems
 from jaxft.problems import RunInterrupted, RunStopped, raise_problems
@@ -33,30 +33,30 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
         jax.set_mesh(built.mesh),
         precision(built),
         told_when_full(Path(workdir)),
-        Stop() as stop,
         claim(Path(workdir)),
         contextlib.closing(start(built, Path(workdir))) as run,
         run.report.at_the_end(),
     ):
         if run.done < run.total or run.due:
-            run.open(stop)
-        try:
-            if run.due:
-                measure(run, due(run))  # an earlier process did not end it
-            if run.done < run.total:
-                train_step, batch = run.training.step(), run.next_batch()
-            while run.done < run.total:
-                run.pace.before(run.training.compile, run.state, run.frozen, batch)
-                run.state, metrics = train_step(run.state, run.frozen, batch)
-                run.on_device.append(metrics)
-                run.done += 1
-                if run.done < run.total:
-                    batch = run.next_batch()  # while the devices are busy with the step
-                after_step(run)
-                if run.done < run.total and stop.due():
-                    raise Asked
-        except Asked:
-            interrupt(run)
+            with stoppable() as stop:
+                run.open(stop)
+                try:
+                    if run.due:
+                        measure(run, due(run))  # an earlier process did not end it
+                    if run.done < run.total:
+                        train_step, batch = run.training.step(), run.next_batch()
+                    while run.done < run.total:
+                        run.pace.before(run.training.compile, run.state, run.frozen, batch)
+                        run.state, metrics = train_step(run.state, run.frozen, batch)
+                        run.on_device.append(metrics)
+                        run.done += 1
+                        if run.done < run.total:
+                            batch = run.next_batch()  # while the devices are busy with the step
+                        after_step(run)
+                        if stop.due():
+                            raise Asked
+                except Asked:
+                    interrupt(run)
         finish(run)
     return run.results
 

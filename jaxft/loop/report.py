@@ -21,6 +21,7 @@ import jax
 from jaxft.loop.page import page
 from jaxft.loop.writer import JsonLines
 from jaxft.problems import RunStopped
+from jaxft.signals import Terminated
 
 log = logging.getLogger("jaxft")
 
@@ -125,4 +126,6 @@ def reason(error: BaseException) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted at the keyboard"
+    if isinstance(error, Terminated):
+        return "asked to end (SIGTERM)"
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])

@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
 
 from jaxft.parallel.peers import ORDERLY, Peers, after_aborts
 from jaxft.problems import RunStopped, UserError, raise_problems
+from jaxft.signals import Terminated, signals
 
 NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 KEY = "jaxft/peers"
@@ -24,8 +26,12 @@ def joined(workdir: str | None = None):
 
     What a process says when another one has died names the step at which `workdir` is taken up again.
     """
+    signals.advice = lambda: advice(workdir) if workdir is not None else ""
     start()
     peers = _meet(workdir) if jax.distributed.is_initialized() else None
+    if peers is not None:
+        signals.take_back()  # JAX took SIGTERM; it hears of it while a run can stop in good order
+        signals.farewell.append(partial(peers.leave, asked=True))
     try:
         yield
     except BaseException as error:
@@ -86,6 +92,8 @@ def _meet(workdir: str | None) -> Peers | None:
 
 
 def _leave(peers: Peers, error: BaseException) -> None:
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        return  # `signals.farewell` tells the others
     code = 2 if isinstance(error, UserError) else getattr(error, "exit_code", 1)
     if not isinstance(error, UserError | RunStopped):
         peers.wait()  # where another process died, that is the reason: this one ends in here, saying so

@@ -45,9 +45,9 @@ class Peers:
             _keep_alive(link)
             threading.Thread(target=self._listen, args=(peer, link), daemon=True, name=f"peer-{peer}").start()
 
-    def leave(self, code: int) -> None:
-        """Tell the others that this process ends now, with this exit code."""
-        self._tell({"process": self.number, "code": code})
+    def leave(self, code: int, asked: bool = False) -> None:
+        """Tell the others that this process ends now, with this exit code; `asked` by a signal, they end as well."""
+        self._tell({"process": self.number, "code": code, "asked": asked})
 
     def wait(self) -> None:
         """Time for news: if one of the others died or failed, this process ends in here."""
@@ -86,6 +86,8 @@ class Peers:
         if process in self.left:
             return
         self.left[process] = code
+        if news.get("asked"):
+            self._end(code, f"process {process} of {self.count} was asked to end: {self.advice()}")
         if code not in ORDERLY:
             time.sleep(GRACE)
             self._end(code, f"process {process} of {self.count} failed (exit code {code}): its own message says why")

@@ -1,0 +1,153 @@
+"""SIGTERM and Ctrl-C end a command within seconds, whatever it does, with one line and no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WITHIN = 20  # seconds, on a busy machine
+ROOT = Path(__file__).parent.parent
+COMMAND = '''"""Does one thing for a long time."""
+import hashlib, subprocess, sys, threading, time
+import jaxft.signals
+from jaxft import command
+jaxft.signals.GRACE = float(sys.argv.pop())
+
+def ready():
+    print("ready", flush=True)
+
+def sleep():
+    ready()
+    time.sleep(100)
+
+def library():
+    """In C, where Python's own handlers do not run."""
+    ready()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+def swallow():
+    ready()
+    while True:
+        try:
+            time.sleep(100)
+        except BaseException:
+            pass
+
+def converted():
+    """A library makes another error of it."""
+    ready()
+    try:
+        time.sleep(100)
+    except BaseException:
+        raise ValueError("a damaged file") from None
+
+def child():
+    process = subprocess.Popen(["sleep", "100"])
+    print(process.pid, flush=True)
+    library()
+
+def threads():
+    threading.Thread(target=time.sleep, args=(100,)).start()
+    sleep()
+
+def compile():
+    import jax, jax.numpy as jnp
+    def slow(x):
+        for _ in range(2000):
+            x = jnp.sort(x) * 2
+        return x
+    lowered = jax.jit(slow).lower(jnp.ones((8, 128)))
+    with jaxft.signals.signals.deferred():
+        ready()
+        lowered.compile()
+
+def deferred():
+    with jaxft.signals.signals.deferred() as asked:
+        ready()
+        end = time.monotonic() + 3  # longer than the grace
+        while time.monotonic() < end:
+            time.sleep(0.1)
+        print("in good order" if asked.is_set() else "not asked", flush=True)
+
+def main(args):
+    globals()[args.do]()
+
+command.run(main, __doc__, command.Flag("do", "what to do"))
+'''
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Where the tests themselves run in the background of a script, what they start would ignore Ctrl-C."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+def begin(tmp_path, what, grace=1.0) -> subprocess.Popen:
+    (tmp_path / "try.py").write_text(COMMAND)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, tmp_path / "try.py", f"--do={what}", str(grace)], env=env, **pipes)
+
+
+def end(process, *numbers) -> tuple[int, str, str, float]:
+    """(exit code, stdout after "ready", stderr, seconds) of a command that gets signals when it is ready."""
+    while (line := process.stdout.readline()) != "ready\n":
+        assert line, process.communicate()[1]
+    time.sleep(0.3)
+    start = time.monotonic()
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.1)
+    out, error = process.communicate(timeout=60)
+    return process.returncode, out, error, time.monotonic() - start
+
+
+@pytest.mark.parametrize("what", ["sleep", "library", "swallow", "converted", "threads"])
+@pytest.mark.parametrize(
+    "number, code, line",
+    [(signal.SIGTERM, 75, "stopped: asked to end (SIGTERM)\n"), (signal.SIGINT, 130, "interrupted\n")],
+)
+def test_phases(tmp_path, what, number, code, line):
+    got, out, error, seconds = end(begin(tmp_path, what), number)
+    assert (got, out, error) == (code, "", line) and seconds < WITHIN
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path):
+    got, out, error, seconds = end(begin(tmp_path, "library", 100.0), signal.SIGINT, signal.SIGINT)
+    assert (got, out, error) == (130, "", "interrupted\n") and seconds < WITHIN
+
+
+def test_children_end_as_well(tmp_path):
+    process = begin(tmp_path, "child")
+    child = int(process.stdout.readline())
+    assert end(process, signal.SIGTERM)[0] == 75
+    status = subprocess.run(["ps", "-o", "stat=", "-p", str(child)], capture_output=True, text=True).stdout
+    assert status == "" or status.startswith("Z")
+
+
+def test_compiling_is_cut_short(tmp_path):
+    got, out, error, seconds = end(begin(tmp_path, "compile"), signal.SIGTERM)
+    assert (got, out, error) == (75, "", "stopped: asked to end (SIGTERM)\n") and seconds < WITHIN
+
+
+def test_a_request_is_answered_in_good_order(tmp_path):
+    """And takes effect at the end where nobody looked at it; Ctrl-C does not wait."""
+    got, out, error, _ = end(begin(tmp_path, "deferred"), signal.SIGTERM)
+    assert (got, out, error) == (75, "in good order\n", "stopped: asked to end (SIGTERM)\n")
+    got, out, error, _ = end(begin(tmp_path, "deferred"), signal.SIGTERM, signal.SIGINT)
+    assert (got, out, error) == (130, "", "interrupted\n")
+
+
+def test_starting(tmp_path):
+    """Before anything is imported."""
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        lines = f"import os, signal, sys; sys.argv[0] = '-m'; import jaxft; os.kill(os.getpid(), {int(number)})"
+        words = [sys.executable, "-c", lines, "-m", "jaxft.train"]
+        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert done.returncode == code and "Traceback" not in done.stderr
