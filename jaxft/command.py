@@ -79,6 +79,9 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
             sys.stderr.write(f"stopped: {error}\n")  # as a whole, since other threads may speak as well
             signals.told = True
             sys.exit(error.exit_code)
+        if isinstance(error, PermissionError) and error.filename:
+            print(f"error: {error.filename}: {error.strerror}: choose another place, or ask its owner", file=sys.stderr)
+            sys.exit(2)
         raise
     sys.exit(0)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxft import checks, strict_json
 from jaxft.configurable import config, from_json, to_json, type_problems
+from jaxft.output_file import replace_bytes
 from jaxft.problems import UserError, raise_problems
 
 
@@ -154,9 +155,7 @@ class Config:
 
 def save_config(cfg: Config, path: str | os.PathLike) -> None:
     """Writes the configuration as JSON, replacing the file in one move."""
-    partial = Path(f"{path}.partial")
-    partial.write_text(json.dumps(to_json(cfg), indent=2) + "\n")
-    partial.replace(path)
+    replace_bytes(Path(path), (json.dumps(to_json(cfg), indent=2) + "\n").encode())
 
 
 def load_config(path: str | os.PathLike) -> Config:

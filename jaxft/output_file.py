@@ -1,4 +1,4 @@
-"""Files that a command writes: there when all of them is, and refused before anything is computed."""
+"""Files that are written: there when all of them is, never through a link, refused before anything is computed."""
 
 import contextlib
 import os
@@ -23,5 +23,20 @@ def check_output(*paths: str | None) -> None:
 def whole(path: str) -> Iterator[str]:
     """What to write to. It becomes `path` when the block ends; where the block fails, `path` stays as it was."""
     check_output(path)
-    yield path + ".partial"
-    os.replace(path + ".partial", path)
+    partial = Path(path + ".partial")
+    partial.unlink(missing_ok=True)  # which might be a link
+    try:
+        yield str(partial)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, path)
+
+
+def replace_bytes(file: Path, content: bytes) -> None:
+    """In one move: a reader sees the former file or the new one. A symbolic link is replaced, not what it points at."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as opened:
+        opened.write(content)
+    os.replace(partial, file)

@@ -67,7 +67,7 @@ ALLOWED = {
     "loop.evals": {"metrics"},
     "loop": {
         *"loop models data tasks.base optim.base parallel metrics config assets host_memory torch_free signals".split(),
-        "inference.settings",
+        *"inference.settings strict_json output_file".split(),
         *LEAVES,
     },
     # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.
@@ -89,7 +89,10 @@ ALLOWED = {
         "tasks.labels",
     },
     "checks": {"config", *LEAVES},
-    "config": {"checks", "strict_json", "data.rows", "tune.full", "optim.adamw", "optim.schedule", *LEAVES},
+    "config": {
+        *"checks strict_json output_file data.rows tune.full optim.adamw optim.schedule".split(),
+        *LEAVES,
+    },
     "config_file": {"config", "startup", *LEAVES},
     "overrides": {"config", *LEAVES},
     "command": {"config", "config_file", "overrides", "host_memory", "torch_free", "signals", *LEAVES},

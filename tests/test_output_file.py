@@ -16,7 +16,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     with pytest.raises(ZeroDivisionError), whole(str(file)) as partial:
         Path(partial).write_text("half")
         raise ZeroDivisionError
-    assert file.read_text() == "before"
+    assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
     with whole(str(file)) as partial:
         Path(partial).write_text("after")
         assert file.read_text() == "before"

@@ -1,9 +1,10 @@
 """What a classifier is worth: the accuracy of one that gives every text the same class."""
 
-import json
 import logging
+import operator
 from pathlib import Path
 
+from jaxft import strict_json
 from jaxft.loop.facts import tally
 
 log = logging.getLogger("jaxft")
@@ -33,4 +34,9 @@ def training_tally(workdir: str | None) -> dict[str, int] | None:
     file = Path(workdir or "", "summary.json")
     if workdir is None or not file.is_file():
         return None
-    return json.loads(file.read_text()).get("targets", {}).get("train") or None
+    try:
+        counts = strict_json.parse(file.read_bytes()).get("targets", {}).get("train") or None
+        return counts if counts is None else {str(name): operator.index(count) for name, count in counts.items()}
+    except (ValueError, TypeError, AttributeError):  # no JSON, or of another shape
+        log.warning("%s is damaged: how common the classes are in training is not known", file)
+        return None

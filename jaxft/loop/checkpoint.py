@@ -5,7 +5,9 @@ metrics since the last log point, the latest evaluation). The order of the data 
 step is its whole position.
 """
 
+import contextlib
 import functools
+import json
 import logging
 import sys
 from pathlib import Path
@@ -93,6 +95,14 @@ class Checkpoints:
                 reason = _first_line(error)
             self._set_aside(step, reason)
         return None
+
+    def records(self) -> list[dict]:
+        """The `run` of each step whose file can be read, the oldest first; one process may ask alone."""
+        found = []
+        for step in sorted(self.steps()):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(json.loads((self.directory / str(step) / "run" / "metadata").read_text()))
+        return found
 
     def steps(self) -> list[int]:
         return list(self.manager.all_steps())

@@ -1,36 +1,65 @@
-"""One run at a time in a work directory."""
+"""One run at a time in a work directory, in which everything can be read and written."""
 
 import contextlib
+import errno
 import fcntl
 import logging
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
-from jaxft.problems import UserError
+from jaxft.problems import UserError, raise_problems
 
 log = logging.getLogger("jaxft")
 
+FILES = ("config.json", "metrics.jsonl", "pictures.jsonl", "summary.json", "report.html")
+FOLDERS = ("checkpoints", "tensorboard", "predictions", "model")
+
 
 @contextlib.contextmanager
-def claim(workdir: Path):
+def claim(workdir: Path) -> Iterator[None]:
     """Hold the work directory while inside; the claim ends with the process, however it ends.
 
-    Raises UserError if another run holds it, or if it cannot be written.
+    Raises UserError if another run holds it, or if something in it cannot be read or written.
     """
     if jax.process_index() != 0:
         yield
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / ".running", "w")
+        # Neither through a link nor emptied: the file might be anyone's.
+        file = os.open(workdir / ".running", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        raise UserError(f"{workdir} cannot be a work directory ({error.strerror}): choose another --workdir") from None
-    with file:
+        reason = ".running is a symbolic link: remove it" if error.errno == errno.ELOOP else error.strerror
+        raise UserError(f"{workdir} cannot be a work directory ({reason}): choose another --workdir") from None
+    with open(file, "rb"):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{workdir} is in use by another run: wait for it, or choose another --workdir") from None
         except OSError as error:  # some network file systems have no locks
             log.warning("%s cannot be locked (%s): see to it that only one run uses it", workdir, error)
+        raise_problems(entry_problems(workdir))
         yield
+
+
+def entry_problems(workdir: Path) -> list[str]:
+    """What a run cannot use of what lies in its work directory, and why."""
+    problems = [] if os.access(workdir, os.W_OK | os.X_OK) else [f"{workdir} cannot be written (Permission denied)"]
+    for name in (*FILES, *FOLDERS):
+        path, folder = workdir / name, name in FOLDERS
+        if not os.path.lexists(path):
+            continue
+        try:
+            kind = path.stat().st_mode
+        except OSError as error:
+            problems.append(f"{path} cannot be read ({error.strerror})")
+            continue
+        if not (stat.S_ISDIR(kind) if folder else stat.S_ISREG(kind)):
+            problems.append(f"{path} is not a {'directory' if folder else 'file'}: remove it")
+        elif not os.access(path, os.R_OK | (os.W_OK | os.X_OK if folder else 0)):
+            problems.append(f"{path} cannot be {'written' if folder else 'read'} (Permission denied)")
+    return [f"{problem}, or choose another --workdir" for problem in problems]

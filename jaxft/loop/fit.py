@@ -142,6 +142,7 @@ def save(run: Run, evaluated: list[str]) -> None:
         found = metrics.get(best, "missing")
         log.warning("step %d: %s is %s, so that this checkpoint cannot be the best", run.done, best, found)
     record = {"config": to_json(run.built.cfg), "pending": run.pending, "results": run.results, "due": run.due}
+    record["log"] = run.log()
     run.checkpoints.save(run.done, run.state, record, metrics)
 
 

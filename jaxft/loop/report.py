@@ -12,15 +12,16 @@ The page is one file that needs no network; its template lies in jaxft/assets/re
 import contextlib
 import json
 import logging
-import os
 import time
 from pathlib import Path
 
 import jax
 
+from jaxft.loop.lines import read_lines
 from jaxft.loop.page import page
 from jaxft.loop.writer import JsonLines
-from jaxft.problems import RunStopped
+from jaxft.output_file import replace_bytes
+from jaxft.problems import RunStopped, UserError
 from jaxft.signals import Terminated
 
 log = logging.getLogger("jaxft")
@@ -68,7 +69,8 @@ class Report:
         finally:
             # The page of a run that was complete before is left alone, unless it says something else.
             file, text = self.workdir / "summary.json", self._summary()
-            if self.writes and not (file.exists() and file.read_text() == text and page_of(self.workdir).exists()):
+            said = file.exists() and file.read_bytes() == text.encode("utf-8", "replace")
+            if self.writes and not (said and page_of(self.workdir).exists()):
                 self._write()
 
     def _write(self) -> None:
@@ -99,6 +101,8 @@ def write_predictions(workdir: Path, split: str, files: dict[str, object]) -> No
     """The answers of the latest evaluation of a set: predictions/SPLIT.json and the like."""
     for ending, value in files.items() if jax.process_index() == 0 else ():
         directory = Path(workdir) / "predictions"
+        if directory.is_symlink():
+            raise UserError(f"{directory} is a symbolic link, and what it points at would be changed: remove it")
         directory.mkdir(parents=True, exist_ok=True)
         replace_text(directory / (split + ending), json.dumps(value, ensure_ascii=False) + "\n")
 
@@ -107,17 +111,9 @@ def page_of(workdir: Path) -> Path:
     return Path(workdir) / "report.html"
 
 
-def read_lines(file: Path) -> list[dict]:
-    """The objects of a file with one a line. A last line that is not whole is left out."""
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def replace_text(file: Path, text: str) -> None:
-    """In one move: a reader sees the former text or the new one. A lone surrogate, which UTF-8 lacks, becomes `?`."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_bytes(text.encode("utf-8", "replace"))
-    os.replace(partial, file)
+    """In one move. A lone surrogate, which UTF-8 lacks, becomes `?`."""
+    replace_bytes(file, text.encode("utf-8", "replace"))
 
 
 def reason(error: BaseException) -> str:

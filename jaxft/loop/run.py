@@ -15,6 +15,7 @@ from jaxft.loop.best import ranking
 from jaxft.loop.build import Built
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.facts import gather
+from jaxft.loop.lines import mend
 from jaxft.loop.pace import Pace
 from jaxft.loop.report import Report
 from jaxft.loop.resume import changed_problems
@@ -67,6 +68,11 @@ class Run:
         self.opened.callback(self.iterator.close)
         self.on_device: list[StepMetrics] = []
 
+    def log(self) -> dict:
+        """What a checkpoint keeps of the files with a record a line."""
+        pictures = self.report.pictures
+        return {"metrics": self.writer.known(), "pictures": {"lines": pictures.count} if pictures else {}}
+
     def close(self) -> None:
         self.opened.close()
 
@@ -104,6 +110,7 @@ def start(built: Built, workdir: Path) -> Run:
         run.pending, run.results = saved["pending"], saved["results"]
         run.due = [name for name in saved.get("due", []) if name in evals]
         log.info("resumed from the checkpoint of step %d", run.first)
+        mend_log(run, saved.get("log", {}))
     if run.done < total:
         check_space(workdir, *sizes(run))
     if jax.process_index() == 0:
@@ -111,6 +118,21 @@ def start(built: Built, workdir: Path) -> Run:
     run.report = Report(workdir, gather(run))
     describe(run)
     return run
+
+
+def mend_log(run: Run, saved: dict) -> None:
+    """Say what is missing of metrics.jsonl and pictures.jsonl, and restore what the checkpoints know."""
+    if jax.process_index() != 0:
+        return
+    splits = ["train", *run.evals]
+
+    def known():
+        logs = [record.get("log", {}).get("metrics", {}) for record in run.checkpoints.records()]
+        return [record for one in logs for record in one.get("latest", ())]
+
+    for name, records in (("metrics", known), ("pictures", list)):
+        count = saved.get(name, {}).get("lines")
+        mend(run.workdir / f"{name}.jsonl", run.first, run.due, splits, count, records)
 
 
 def sizes(run: Run) -> tuple[int, int, int]:

@@ -1,8 +1,6 @@
 """Where a run's numbers go: metrics.jsonl, the terminal, and TensorBoard or Weights & Biases where asked for."""
 
 import importlib.util
-import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from jaxft.loop.lines import earlier, line_of
+from jaxft.output_file import replace_bytes
 from jaxft.torch_free import without_torch
 
 
@@ -28,10 +28,11 @@ class Writer:
 
         So are those of step `start` itself for the splits of `due`, which are to be evaluated again.
         """
-        self.sinks = []
+        self.sinks, self.lines = [], None
         if jax.process_index() != 0:
             return
-        self.sinks.append(JsonLines(Path(workdir) / "metrics.jsonl", start, due))
+        self.lines = JsonLines(Path(workdir) / "metrics.jsonl", start, due)
+        self.sinks.append(self.lines)
         if importlib.util.find_spec("tensorboardX"):
             self.sinks.append(TensorBoard(Path(workdir) / "tensorboard", start))
         if wandb is not None:
@@ -42,6 +43,10 @@ class Writer:
         for sink in self.sinks:
             sink.write(step, split, numbers)
 
+    def known(self) -> dict:
+        """What a checkpoint keeps of metrics.jsonl: how many lines it has, and the latest of each split."""
+        return {"lines": self.lines.count, "latest": list(self.lines.latest.values())} if self.lines else {}
+
     def close(self) -> None:
         for sink in self.sinks:
             sink.close()
@@ -51,16 +56,11 @@ class JsonLines:
     """One object a line. A number that JSON cannot hold (NaN, infinity) becomes null."""
 
     def __init__(self, path: Path, start: int, due: Sequence[str] = ()):
-        def stays(line):
-            record = json.loads(line)
-            return record["step"] < start or record["step"] == start and record["split"] not in due
-
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and stays(line)]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, path)
-        self.file = open(path, "a")
+        kept = earlier(path, start, due)
+        self.count = len(kept)
+        self.latest = {record["split"]: record for _, record in kept}
+        replace_bytes(path, b"".join(line for line, _ in kept))
+        self.file = open(path, "ab")
 
     def write(self, step, split, numbers):
         finite = {
@@ -69,9 +69,11 @@ class JsonLines:
         self.append({"step": step, "split": split, **finite})
 
     def append(self, record: dict):
-        """One line, which is there at once for whoever reads along; it must have a `step`."""
-        self.file.write(json.dumps(record) + "\n")
+        """One line, which is there at once for whoever reads along; it must have a `step` and a `split`."""
+        self.file.write(line_of(record))
         self.file.flush()
+        self.count += 1
+        self.latest[record["split"]] = record
 
     def close(self):
         self.file.close()

@@ -1,9 +1,11 @@
 """Write a model as a Hugging Face directory: config.json, safetensors, tokenizer files."""
 
+import contextlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -55,30 +57,53 @@ def save_model(
     target = Path(directory).absolute()
     raise_problems(output_problems(target))
     dtype = dtype_in_range(dtype, model, params, pretrained, arch)
-    partial = target.with_name(target.name + ".partial")
     writes = jax.process_index() == 0
-    if writes:
+    with _replaced(target, writes) as partial:
+        if writes:
+            config = exported_config(pretrained, arch, dtype, labels, problem_type)
+            (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            for name in COPIED:
+                if (pretrained.directory / name).exists():
+                    shutil.copy(pretrained.directory / name, partial / name)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(partial)
+            for name, text in (files or {}).items():
+                (partial / name).parent.mkdir(exist_ok=True)
+                (partial / name).write_text(text)
+        _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
+
+
+@contextlib.contextmanager
+def _replaced(target: Path, writes: bool) -> Iterator[Path]:
+    """A directory that becomes `target` when the block ends, and is gone where the block fails. At no moment is
+    `target` half of one model."""
+    partial, former = target.with_name(f"{target.name}.partial"), target.with_name(f".{target.name}.former")
+    if not writes:
+        yield partial
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        config = exported_config(pretrained, arch, dtype, labels, problem_type)
-        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for name in COPIED:
-            if (pretrained.directory / name).exists():
-                shutil.copy(pretrained.directory / name, partial / name)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
-        for name, text in (files or {}).items():
-            (partial / name).parent.mkdir(exist_ok=True)
-            (partial / name).write_text(text)
-    _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
-    if writes:
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(partial, target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+    if target.exists():
+        os.replace(target, former)
+    os.replace(partial, target)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def output_problems(directory: Path) -> list[str]:
     """Why a model cannot be written there."""
+    partial = directory.with_name(directory.name + ".partial")
+    links = [path for path in (directory, partial) if path.is_symlink()]
+    if links:
+        return [f"{links[0]} is a symbolic link, and what it points at would be lost: remove it, or choose another"]
+    above = next(path for path in directory.parents if path.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        return [f"{above} cannot be written (Permission denied): choose another directory for the model"]
     if directory.exists() and not directory.is_dir():
         return [f"{directory} is a file: a model is a directory"]
     found = sorted(file.name for file in directory.iterdir()) if directory.exists() else []
