@@ -6,6 +6,7 @@ model, rows and batch; the two take turns, and ratios are medians over the round
 
 from jaxft import command
 from jaxft.command import Flag
+from jaxft.ranges import Count
 
 
 def main(flags):
@@ -33,7 +34,7 @@ if __name__ == "__main__":
             value="HOW",
         ),
         Flag("only", "one measurement", choices=("train", "evaluate", "load"), value="WHICH"),
-        Flag("rounds", "times that everything is measured", type=int, default=3, value="N"),
-        Flag("steps", "training steps that are timed in each round", type=int, default=20, value="N"),
+        Flag("rounds", "times that everything is measured", type=Count, default=3, value="N"),
+        Flag("steps", "training steps that are timed in each round", type=Count, default=20, value="N"),
         command.JSON,
     )

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from jaxft import config_file, overrides
 from jaxft.config import Config
 from jaxft.host_memory import tune_allocator
 from jaxft.problems import RunStopped, UserError, near, raise_problems, suggest
+from jaxft.ranges import Count
 from jaxft.signals import signals
 from jaxft.torch_free import without_torch
 
@@ -41,7 +43,7 @@ ROWS = Flag("input", "rows: any file that training reads", required=True, value=
 ALLOW_IMPORT = Flag(
     "allow-import", "your own modules whose classes the run's configuration names", value="MODULE[,MODULE]"
 )
-BATCH = Flag("batch", "rows computed together", type=int, default=32)
+BATCH = Flag("batch", "rows computed together", type=Count, default=32)
 JSON = Flag("json", "print JSON", bool)
 
 
@@ -185,7 +187,14 @@ def _suggestion(name: str, by_name) -> str:
 def _value(flag: Flag, text: str):
     if flag.type is bool and not text:
         return True
-    value = overrides.parse(text, flag.type)
+    hint = flag.type
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, limits = typing.get_args(hint)
+        value = overrides.parse(text, hint)
+        if expected := limits.problem(value):
+            raise ValueError(f"expected {expected}")
+        return value
+    value = overrides.parse(text, hint)
     if flag.choices and value not in flag.choices:
         raise ValueError(f"expected {', '.join(flag.choices)}.{suggest(text, flag.choices)}")
     return value

@@ -6,11 +6,13 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Annotated
 
 from jaxft import checks, strict_json
 from jaxft.configurable import config, from_json, to_json, type_problems
 from jaxft.output_file import replace_bytes
 from jaxft.problems import UserError, raise_problems
+from jaxft.ranges import INT, Count, Fraction, NonNegative, NonNegativeInt, Positive, ProperFraction, Range, Seed
 
 
 def _made(module: str, name: str):
@@ -18,13 +20,16 @@ def _made(module: str, name: str):
     return dataclasses.field(default_factory=lambda: getattr(importlib.import_module(module), name)())
 
 
+MeshSize = Annotated[int, Range(-INT, INT)]  # or rather 1 or more, or -1: Mesh.problems
+
+
 @config
 class Mesh:
     """How many devices share each kind of work; the product is the number of devices. One size may be -1: the rest."""
 
-    data: int = -1  # replicas of the model
-    fsdp: int | None = None  # replicas that also split the weights; None: 1 if the model fits on each device, else all
-    tensor: int = 1  # devices that split heads, MLP and vocabulary
+    data: MeshSize = -1  # replicas of the model
+    fsdp: MeshSize | None = None  # that also split the weights; None: 1 if the model fits on each device, else all
+    tensor: MeshSize = 1  # devices that split heads, MLP and vocabulary
 
     @property
     def open(self) -> bool:
@@ -62,14 +67,13 @@ class Mesh:
 class Save:
     """When to save, and what to keep. The last step is always saved."""
 
-    every: int | None = None  # steps; None: as `best` is evaluated, else a tenth of the run
-    keep: int = 2  # newest checkpoints; the best one is kept besides
+    every: Count | None = None  # steps; None: as `best` is evaluated, else a tenth of the run
+    keep: Count = 2  # newest checkpoints; the best one is kept besides
     best: str | None = None  # "val/accuracy": keep and export the checkpoint with the best value, not the last
     mode: str | None = None  # "max" or "min" is best; None: as the task declares of the metric
 
     def problems(self) -> list[str]:
         return [
-            *checks.range_problems(self, {"every": checks.POSITIVE, "keep": checks.POSITIVE}),
             *checks.choice_problems(self, {"mode": ("max", "min", None)}),
             *([f"best is {self.best!r}, expected 'EVAL/METRIC'"] if self.best and "/" not in self.best else []),
         ]
@@ -80,11 +84,8 @@ class Eval:
     """One evaluation set. The last step is always evaluated."""
 
     data: object  # a source
-    every: int | None = None  # steps; None: at every save
-    batch: int | None = None  # rows over all devices; None: as many as one micro batch in training
-
-    def problems(self) -> list[str]:
-        return checks.range_problems(self, {"every": checks.POSITIVE, "batch": checks.POSITIVE})
+    every: Count | None = None  # steps; None: at every save
+    batch: Count | None = None  # rows over all devices; None: as many as one micro batch in training
 
 
 @config
@@ -99,26 +100,26 @@ class Config:
     tune: object = _made("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
     optim: object = _made("jaxft.optim.adamw", "AdamW")
     schedule: object = _made("jaxft.optim.schedule", "Linear")
-    lr: float  # peak learning rate
-    batch: int  # rows per update, over all devices and micro batches
-    micro_batches: int = 1  # pieces of the batch computed one after another to save memory; same update
-    steps: int | None = None  # updates; set this or epochs
-    epochs: float | None = None  # passes over the training data, each row once; of 0.3 of one the first rows
+    lr: Positive  # peak learning rate
+    batch: Count  # rows per update, over all devices and micro batches
+    micro_batches: Count = 1  # pieces of the batch computed one after another to save memory; same update
+    steps: Count | None = None  # updates; set this or epochs
+    epochs: Positive | None = None  # passes over the training data, each row once; of 0.3 of one the first rows
     add_tokens: tuple[str, ...] = ()  # words that tokenizer and model shall know, each as one token
-    max_len: int = 128  # tokens of one example; longer ones are cut
-    max_unknown: float = 0.5  # share of a set's tokens that the tokenizer may not know; more is an error
-    seed: int = 0
+    max_len: Count = 128  # tokens of one example; longer ones are cut
+    max_unknown: Fraction = 0.5  # share of a set's tokens that the tokenizer may not know; more is an error
+    seed: Seed = 0
     dtype: str = "auto"  # of the computation; weights in training are float32. auto: bfloat16 where it is fast
     init: str = "pretrained"  # backbone: the checkpoint's, with a new head; random: its architecture only
-    dropout: float | None = None  # None: as the model's config.json says
-    clip: float | None = 1.0  # largest global norm of the gradient
-    lr_multipliers: tuple[tuple[str, float], ...] = ()  # (pattern, factor of lr), the first match wins
-    layer_decay: float | None = None  # each layer's lr is this times the next layer's
+    dropout: ProperFraction | None = None  # None: as the model's config.json says
+    clip: Positive | None = 1.0  # largest global norm of the gradient
+    lr_multipliers: tuple[tuple[str, NonNegative], ...] = ()  # (pattern, factor of lr), the first match wins
+    layer_decay: Annotated[float, Range(0.0, 1.0, ("low",))] | None = None  # of the next layer's lr
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     remat: str = "none"  # recompute in the backward pass: none, dots (keeps matrix products), full
-    scan: int = 1  # layers unrolled in each turn of the loop over layers; 0: all, faster on CPU for more memory
+    scan: NonNegativeInt = 1  # layers unrolled in each turn of the loop over layers; 0: all, faster on CPU
     save: Save = dataclasses.field(default_factory=Save)
-    log_every: int = 10  # steps
+    log_every: Count = 10  # steps
     nonfinite: str = "stop"  # at a NaN or infinity in loss or gradient; skip: leave out this update
     export_dtype: str = "auto"  # of the written weights; auto: as the base checkpoint
     wandb: str | None = None  # Weights & Biases project to report to

@@ -117,6 +117,8 @@ def annotations(cls: type) -> dict[str, Any]:
 def fits(value: Any, hint: Any) -> bool:
     """True if the annotation `hint` allows `value`. An int is a float; True is not an int."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return fits(value, args[0])
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, arg) for arg in args)
     if origin is typing.Literal:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxft import command
 from jaxft.command import Flag
 from jaxft.problems import UserError
+from jaxft.ranges import Count
 
 
 def main(flags):
@@ -42,9 +43,9 @@ if __name__ == "__main__":
         command.WORKDIR_OPTIONAL,
         command.MODEL_OPTIONAL,
         command.CONFIG_OPTIONAL,
-        Flag("step", "checkpoint to take", type=int, value="N"),
+        Flag("step", "checkpoint to take", type=Count, value="N"),
         Flag("output", "folder that takes the sets' prediction files", value="FOLDER"),
-        Flag("bootstrap", "resamples for 95% intervals of the metrics, such as 1000", type=int, value="N"),
+        Flag("bootstrap", "resamples for 95% intervals of the metrics, such as 1000", type=Count, value="N"),
         Flag("by", "also metrics by the values of a column, or by length, the number of tokens", value="COLUMN"),
         Flag("classes", "also precision, recall and F1 of each class, and their averages", type=bool),
         command.ALLOW_IMPORT,

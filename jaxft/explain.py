@@ -11,6 +11,7 @@ import sys
 import jaxft
 from jaxft import command
 from jaxft.command import Flag
+from jaxft.ranges import Count
 
 
 def main(flags):
@@ -42,13 +43,13 @@ if __name__ == "__main__":
         Flag("numbers", "where the numbers go as well, a line of JSON for each row", value="FILE.jsonl"),
         Flag("text", "column of the text (default: that of the training)", value="COLUMN"),
         Flag("pair", "column of a second text, or of a list of choices", value="COLUMN"),
-        Flag("limit", "rows to explain, from the start", type=int, default=100),
+        Flag("limit", "rows to explain, from the start", type=Count, default=100),
         Flag("method", "integrated-gradients, input-x-gradient, occlusion or attention-rollout",
              default="integrated-gradients", value="HOW"),
         Flag("target", "class, tag, token, or number of a choice, to explain (default: the likeliest)", value="NAME"),
         Flag("word", "of texts with tags: the word whose tag to explain", value="WORD"),
         Flag("baseline", "token that stands for nothing", value="TOKEN"),
-        Flag("steps", "points between the baseline and the text", type=int, default=32),
+        Flag("steps", "points between the baseline and the text", type=Count, default=32),
         command.BATCH,
     )  # fmt: skip
 else:

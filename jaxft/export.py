@@ -5,6 +5,7 @@ The directory loads in transformers. Without --step it is the best checkpoint, o
 
 from jaxft import command
 from jaxft.command import Flag
+from jaxft.ranges import Count
 
 
 def main(flags):
@@ -22,7 +23,7 @@ if __name__ == "__main__":
         __doc__,
         command.WORKDIR,
         Flag("output", "directory to write", required=True, value="DIR"),
-        Flag("step", "checkpoint to take", type=int, value="N"),
+        Flag("step", "checkpoint to take", type=Count, value="N"),
         Flag("format", "what to write", default="merged", choices=("merged", "adapter")),
         command.ALLOW_IMPORT,
     )

@@ -34,6 +34,7 @@ from jaxft.loop.saved import evaluate_model, evaluate_run
 from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
+from jaxft.ranges import problems_of
 from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics, squad_scores
 from jaxft.tasks.answer import LOST, Answer, place_of, windows
 from jaxft.tasks.base import Setting, fault_problems
@@ -231,7 +232,7 @@ def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
     one, other = (encoded_of(given, bert_tokenizer)[1].flat["targets"] for given in (listed, rows[:1]))
     assert np.array_equal(one, other)
     wrong = Answer(stride=-1, fault_limit=2.0, n_best_size=0, max_answer_length=0, max_query_length=0)
-    assert len(wrong.problems()) == 5 and not Answer().problems()
+    assert len(problems_of(wrong)) == 5 and not problems_of(Answer())
 
 
 # --- loss ---

@@ -130,7 +130,7 @@ def test_within_a_configuration(tmp_path, tiny_bert):
     cfg.data = Deduplicated(data=Data(path="a.csv", limit=0))
     cfg.evals["val"].data = Blanked(data=7, columns=())
     assert cfg.problems() == [
-        "config.data: data: limit is 0, expected 1 or more, or None for all rows",
+        "config.data: data: limit is 0, expected 1 or more, or None",
         "config.evals.val.data: columns are none: name one or more",
         "config.evals.val.data: data is 7, expected a source such as Data(...)",
     ]

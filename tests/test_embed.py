@@ -25,6 +25,7 @@ from jaxft.loop.fit import fit
 from jaxft.loop.step import accumulate
 from jaxft.metrics import objective
 from jaxft.problems import UserError
+from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
 from jaxft.tasks.embed import Contrast, Similarity, Triplet
 from jaxft.tasks.vectors import search_metrics
@@ -227,8 +228,8 @@ def test_examples(bert_tokenizer):
         task.encode([rows[0] | {"s": 4}], setting)
     with pytest.raises(UserError, match="running text has none"):
         task.prepare([], Setting(bert_tokenizer, None))
-    bad = Contrast(pooling="max", scale=0.0, matryoshka=(0,)).problems()
-    assert len(bad) == 3 and "pooling is 'max', expected mean or first or last" in bad[0]
+    bad = problems_of(Contrast(pooling="max", scale=0.0, matryoshka=(0,)))
+    assert len(bad) == 3 and "pooling is 'max', expected mean or first or last" in bad[-1]
 
 
 RUNS = {

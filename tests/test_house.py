@@ -14,11 +14,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FAMILIES = [file.stem for file in sorted((PACKAGE / "models" / "families").glob("*.py")) if file.stem != "__init__"]
 
 # What a part of the package may import of jaxft; the longest prefix counts.
-LEAVES = {"problems", "configurable", "paths"}
+LEAVES = {"problems", "configurable", "paths", "ranges"}
 ALLOWED = {
     "problems": set(),
     "configurable": {"problems"},
     "paths": {"problems"},
+    "ranges": {"configurable"},
     "metrics": {"metrics", "spans"},
     "entities": {"metrics.declared"},
     "pictures": {"metrics"},
@@ -39,7 +40,7 @@ ALLOWED = {
         *(f"models.{name}" for name in "signals sinusoids".split()),
         "problems",
     },
-    "data": {"data", "configurable", "problems", "strict_json"},
+    "data": {"data", "configurable", "problems", "ranges", "strict_json"},
     "tasks": {
         *(
             f"tasks.{name}"
@@ -48,7 +49,7 @@ ALLOWED = {
         *("tasks.label_sets", "tasks.lists"),
         "inference.settings",
         *("tasks.classify", "tasks.mlm"),  # of which other tasks are made
-        *"models.model metrics entities graphemes pictures spans configurable problems".split(),
+        *"models.model metrics entities graphemes pictures spans configurable problems ranges".split(),
     },
     "tasks.vectors": {
         "inference.settings",
@@ -60,7 +61,7 @@ ALLOWED = {
         "problems",
     },
     "tasks.embed": {"tasks.labels", "tasks.template", "tasks.vectors", "models.heads", "metrics", *LEAVES},
-    "inference": {"inference", "tasks.choose", "tasks.template", "configurable", "problems", "strict_json"},
+    "inference": {"inference", "tasks.choose", "tasks.template", "configurable", "problems", "ranges", "strict_json"},
     "tune": LEAVES,
     "optim": {"models.model", "models.params", *LEAVES},
     "loop.step": {"metrics"},

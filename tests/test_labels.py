@@ -12,6 +12,7 @@ from jaxft.attribution import settings
 from jaxft.data import Data
 from jaxft.data.encoded import encode_all
 from jaxft.problems import UserError
+from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
 from jaxft.tasks.choose import Choose
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
@@ -153,7 +154,7 @@ def test_choices_that_are_numbered_from_1(setting, caplog):
     assert right(Choose(), lists, setting) == [1, 2, 1] and "never holds 0" in caplog.text
     assert right(Choose(first=1), lists, setting) == [0, 1, 0]
     assert "expected a number from 0 to 2" in refused(Choose(), [lists[0] | {"label": key} for key in (0, 3)], setting)
-    assert Choose(first=2).problems() == ["first is 2, expected 0 or 1"]
+    assert problems_of(Choose(first=2)) == ["first is 2, expected from 0 to 1, or None"]
 
 
 def test_tags_without_a_label(setting):

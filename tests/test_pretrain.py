@@ -191,7 +191,7 @@ def test_a_single_text_has_no_wrong_halves(setting):
     with pytest.raises(UserError, match="no running text"):
         NextSentence().prepare([], replace(setting, max_len=None))
     assert SentenceOrder(masked=MaskedLM(rate=2.0)).problems() == [
-        "masked: rate is 2.0, expected a share between 0 and 1"
+        "masked: rate is 2.0, expected more than 0 and less than 1"
     ]
     with pytest.raises(UserError, match="leaves no room for two halves"):
         NextSentence().prepare([], replace(setting, max_len=4))

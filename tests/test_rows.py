@@ -10,6 +10,7 @@ from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
 from jaxft.data.rows import best_fit, least_padding
 from jaxft.problems import UserError
+from jaxft.ranges import problems_of
 from jaxft.tasks.base import fault_problems
 
 
@@ -135,8 +136,8 @@ def test_default_lengths():
     assert Pad().lengths(np.array([3, 97]), 100, 100) == (8, 100)
     assert Pad(buckets=(16, 48)).lengths(longest, 1, 128) == (16, 48)
     for wrong in (Pad(buckets=(48, 16)), Pad(window=0), Pad(shapes=0)):
-        assert len(wrong.problems()) == 1
-    assert not Pad().problems()
+        assert len(problems_of(wrong)) == 1
+    assert not problems_of(Pad())
 
 
 def test_padding_has_few_shapes_and_little_waste():

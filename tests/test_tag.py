@@ -33,6 +33,7 @@ from jaxft.loop.saved import evaluate_model, evaluate_run
 from jaxft.loop.step import eval_step
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
+from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
 from jaxft.tasks.tag import BEYOND, MISSING, TAKEN, Tag
 from jaxft.tasks.words import words_of_text
@@ -236,11 +237,11 @@ def test_labels_and_schemes():
             prepared([["B-PER", "O", "X"]], scheme=scheme)
     with pytest.raises(UserError, match="holds no label at all"):
         prepared([[None]])
-    assert Tag(scheme="BIOES", pieces="none", decode="x", max_lost=2.0).problems() == [
+    assert problems_of(Tag(scheme="BIOES", pieces="none", decode="x", max_lost=2.0)) == [
+        "max_lost is 2.0, expected from 0 to 1",
         "scheme is 'BIOES', expected None or BIO or IO or IOBES or BILOU or none. Did you mean 'IOBES'?",
         "pieces is 'none', expected first or last or all.",
         "decode is 'x', expected argmax or viterbi.",
-        "max_lost is 2.0, expected a share, 0 to 1",
     ]
 
 

@@ -27,6 +27,7 @@ from jaxft.models.model import Outputs
 from jaxft.models.save import exported_config
 from jaxft.models.vocabulary import Vocabulary
 from jaxft.problems import UserError
+from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.lm import CausalLM, sizes_of
@@ -315,12 +316,12 @@ def test_pairs_and_the_token_that_is_read(bert_tokenizer, reads):
 
 
 def test_settings_out_of_range():
-    assert Classify(label_smoothing=1.0, focal=-1.0, class_weights="even").problems() == [
+    assert problems_of(Classify(label_smoothing=1.0, focal=-1.0, class_weights="even")) == [
         "label_smoothing is 1.0, expected 0 or more and less than 1",
-        "focal is -1.0, expected 0 or more",
+        "focal is -1.0, expected 0 or more, or None",
         "class_weights is 'even', expected numbers or 'balanced'",
     ]
-    assert len(MaskedLM(rate=1.0, unit="letter").problems()) == 2 and not MaskedLM().problems()
+    assert len(problems_of(MaskedLM(rate=1.0, unit="letter"))) == 2 and not problems_of(MaskedLM())
     with pytest.raises(UserError, match="holds no label at all"):
         Classify().prepare(rows_of([{"text": "a", "label": None}]), Setting(None, 8))
 

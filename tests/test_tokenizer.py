@@ -241,7 +241,7 @@ def test_a_file_in_another_script_stops_the_run(tmp_path, one_device):
     said = message(build(run_of(path("tiny-encoder"), rows, tmp_path)).encode, "train")
     assert "train: 48 of 48 tokens (100.0%) are unknown to the tokenizer" in said and "max_unknown allows 50.0%" in said
     assert len(build(run_of(path("tiny-encoder"), rows, tmp_path, max_unknown=1.0)).encode("train")) == 8
-    assert "config.max_unknown is 1.5, expected 0 to 1" in message(
+    assert "config.max_unknown is 1.5, expected from 0 to 1" in message(
         build, run_of(path("tiny-encoder"), rows, tmp_path, max_unknown=1.5)
     )
 

@@ -13,6 +13,7 @@ from jaxft.loop.build import lay_out
 from jaxft.models.params import all_names, names, shape, variables
 from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.problems import UserError
+from jaxft.ranges import problems_of
 from jaxft.tune.bitfit import Bitfit
 from jaxft.tune.full import Full
 from jaxft.tune.partial import Partial
@@ -91,7 +92,7 @@ def test_more_layers_than_there_are(deep):
         laid_out(deep["gpt2"], "causal-lm", Partial(last_layers=13))
     _, trained, _ = laid_out(deep["gpt2"], "causal-lm", Partial(last_layers=12))
     assert {name.split(".")[0] for name in trained} == {"layers", "norm"}
-    assert Partial(last_layers=0).problems() and not Partial(last_layers=1).problems()
+    assert problems_of(Partial(last_layers=0)) and not problems_of(Partial(last_layers=1))
 
 
 def test_nothing_trains(deep):

@@ -11,6 +11,7 @@ from jaxft.data.source import Rows
 from jaxft.data.within import column_problems, open_within, source_problems
 from jaxft.data.word_list import cased, read_synonyms
 from jaxft.problems import UserError, raise_problems, shown
+from jaxft.ranges import Count, Fraction, Seed, problems_of
 
 Synonyms = dict[str, tuple[str, list[str]]]  # as read_synonyms returns
 
@@ -26,23 +27,19 @@ class Augmented:
 
     data: object  # a source
     columns: tuple[str, ...] = ("text",)  # whose words are changed
-    copies: int = 1  # of each row, beside the row itself
-    drop: float = 0.1  # probability of each word to be left out; one word always stays
-    swap: float = 0.1  # probability of each word to change places with the next one
-    replace: float = 0.1  # probability of each word in `synonyms` to become one of its own
+    copies: Count = 1  # of each row, beside the row itself
+    drop: Fraction = 0.1  # probability of each word to be left out; one word always stays
+    swap: Fraction = 0.1  # probability of each word to change places with the next one
+    replace: Fraction = 0.1  # probability of each word in `synonyms` to become one of its own
     synonyms: str | None = None  # file with the columns word and synonyms (data/word_list.py)
-    seed: int = 0
+    seed: Seed = 0
 
     def problems(self) -> list[str]:
-        found = column_problems(self.columns) + source_problems(self.data, "data")
-        rates = {"drop": self.drop, "swap": self.swap, "replace": self.replace}
-        found += [f"{name} is {rate}, expected 0 to 1" for name, rate in rates.items() if not 0 <= rate <= 1]
-        found += [f"copies is {self.copies}, expected 1 or more"] if self.copies < 1 else []
-        return found + ([f"seed is {self.seed}, expected 0 or more"] if self.seed < 0 else [])
+        return column_problems(self.columns) + source_problems(self.data, "data")
 
     def open(self) -> Rows:
         """Raises UserError; of a cell that holds no text, when a copy of its row is read."""
-        raise_problems(self.problems())
+        raise_problems(problems_of(self))
         synonyms = read_synonyms(self.synonyms) if self.synonyms is not None else {}
         rows = open_within(self.data, "data", self.columns)
         count = len(rows) * (1 + self.copies)

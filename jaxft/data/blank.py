@@ -4,6 +4,7 @@ from jaxft.configurable import config
 from jaxft.data.source import Rows
 from jaxft.data.within import column_problems, open_within, source_problems
 from jaxft.problems import UserError, raise_problems, shown
+from jaxft.ranges import problems_of
 
 
 @config
@@ -24,7 +25,7 @@ class Blanked:
 
     def open(self) -> Rows:
         """Raises UserError; of a cell that holds no text, when its row is read."""
-        raise_problems(self.problems())
+        raise_problems(problems_of(self))
         rows = open_within(self.data, "data", self.columns)
         name = f"{rows.name} (without {', '.join(self.columns)})"
 

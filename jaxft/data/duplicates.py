@@ -12,6 +12,7 @@ from jaxft.configurable import config
 from jaxft.data.source import Rows
 from jaxft.data.within import cell_text, column_problems, open_within, source_problems
 from jaxft.problems import UserError, raise_problems
+from jaxft.ranges import problems_of
 
 log = logging.getLogger("jaxft")
 
@@ -35,7 +36,7 @@ class Deduplicated:
 
     def open(self) -> Rows:
         """Reads all texts once. Raises UserError, also if no row is left."""
-        raise_problems(self.problems())
+        raise_problems(problems_of(self))
         rows = open_within(self.data, "data", self.columns)
         kept, removed, differ = self._kept(rows)
         said = f"{rows.name}: {removed:,} of {len(rows):,} rows are duplicates by {', '.join(self.columns)}"

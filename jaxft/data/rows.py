@@ -16,6 +16,7 @@ from jaxft.configurable import config
 from jaxft.data.batch import Plan
 from jaxft.data.encoded import Encoded
 from jaxft.problems import UserError
+from jaxft.ranges import Count
 
 SHAPES = 4  # numbers of rows that Pack aims at; steps outside of its sample may add one
 UNIT = 8  # chosen row lengths are multiples of it, the sublanes of a TPU's vector register
@@ -58,16 +59,14 @@ class Pad:
     padding is needed: at most `shapes` of them, each of which is compiled for, and fewer for fewer than 80 batches.
     """
 
-    buckets: tuple[int, ...] = ()
-    shapes: int = 10
-    window: int = 50
+    buckets: tuple[Count, ...] = ()
+    shapes: Count = 10
+    window: Count = 50
 
     def problems(self) -> list[str]:
-        numbers = {"window": self.window, "shapes": self.shapes}
-        found = [f"{name} is {value}, expected 1 or more" for name, value in numbers.items() if value < 1]
-        if list(self.buckets) != sorted(set(self.buckets)) or min(self.buckets, default=1) < 1:
-            found.append(f"buckets are {self.buckets}, expected lengths that increase")
-        return found
+        if list(self.buckets) == sorted(set(self.buckets)):
+            return []
+        return [f"buckets are {self.buckets}, expected lengths that increase"]
 
     def cut(self, max_len: int) -> int | None:
         return min(max_len, self.buckets[-1]) if self.buckets else max_len
@@ -94,10 +93,7 @@ class Pack:
     decreasing; Johnson 1974). Rows are added until few distinct numbers of rows occur in a run.
     """
 
-    length: int
-
-    def problems(self) -> list[str]:
-        return [] if self.length > 0 else [f"length is {self.length}, expected a number of tokens"]
+    length: Count
 
     def cut(self, max_len: int) -> int | None:
         return min(max_len, self.length)
@@ -117,10 +113,7 @@ class Pack:
 class Chunk:
     """Rows of exactly `length` tokens, cut from all texts in a row; what is left at the end is dropped and reported."""
 
-    length: int
-
-    def problems(self) -> list[str]:
-        return [] if self.length > 0 else [f"length is {self.length}, expected a number of tokens"]
+    length: Count
 
     def cut(self, max_len: int) -> int | None:
         return None

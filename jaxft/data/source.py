@@ -11,7 +11,8 @@ import pyarrow as pa
 from jaxft.configurable import config
 from jaxft.data.files import READERS, read_file, suffix
 from jaxft.data.tables import class_names, join, noted_class_names
-from jaxft.problems import UserError, shown, suggest
+from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.ranges import Count, problems_of
 
 
 @config
@@ -26,15 +27,13 @@ class Data:
     path: str
     split: str | None = None  # of a hub data set or a saved directory
     name: str | None = None  # configuration of a hub data set
-    limit: int | None = None  # only so many rows from the start
+    limit: Count | None = None  # only so many rows from the start
     quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
     documents: bool = False  # a row of a .txt is a document, whose lines end at a blank line; False: each line is a row
     columns: tuple[str, ...] = ()  # names of a sentence file's columns; (): "tokens", the first, and "tags", the last
 
     def problems(self) -> list[str]:
         found = []
-        if self.limit is not None and self.limit < 1:
-            found.append(f"limit is {self.limit}, expected 1 or more, or None for all rows")
         if len(self.quote) > 1:
             found.append(f"quote is {self.quote!r}, expected one character, or '' for none")
         if len(set(self.columns)) < len(self.columns):
@@ -43,8 +42,7 @@ class Data:
 
     def open(self) -> "Rows":
         """Reads the source. Raises UserError if it is missing, malformed or empty."""
-        if found := self.problems():
-            raise UserError(found)
+        raise_problems(problems_of(self))
         path = os.path.expanduser(self.path)
         if os.path.isdir(path) and _was_saved(path):
             if self.name is not None:

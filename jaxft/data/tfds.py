@@ -12,6 +12,7 @@ import numpy as np
 from jaxft.configurable import config
 from jaxft.data.source import Rows
 from jaxft.problems import UserError, raise_problems, suggest
+from jaxft.ranges import problems_of
 
 
 @config
@@ -31,7 +32,7 @@ class TFDS:
 
     def open(self) -> Rows:
         """Raises UserError if the data set is not there and cannot be prepared, or has no such split."""
-        raise_problems(self.problems())
+        raise_problems(problems_of(self))
         tfds = _library()
         builder = self._prepared(tfds)
         known = list(builder.info.splits)

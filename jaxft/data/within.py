@@ -3,13 +3,14 @@
 from jaxft.configurable import is_config
 from jaxft.data.source import Rows, as_rows
 from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.ranges import problems_of
 
 
 def source_problems(source, field: str) -> list[str]:
     """What is wrong with the source in a field of another, which may be that it is none."""
     if not is_config(source) or not hasattr(source, "open"):
         return [f"{field} is {shown(source)}, expected a source such as Data(...)"]
-    return [f"{field}: {problem}" for problem in source.problems()] if hasattr(source, "problems") else []
+    return [f"{field}: {problem}" for problem in problems_of(source)]
 
 
 def column_problems(columns: tuple[str, ...]) -> list[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from jaxft.configurable import config, field_problems, type_problems
 from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.ranges import Count, Finite, Fraction, NonNegativeInt, problems_of
 from jaxft.strict_json import parse
 
 log = logging.getLogger("jaxft")
@@ -33,20 +34,11 @@ MOST_BYTES = 10**6  # a file of settings is far smaller
 class SpanDecoding:
     """Of question answering; the fields are those of the task Answer."""
 
-    stride: int | None = None  # None: 128, at most a third of the window
-    max_query_length: int = 64
-    n_best_size: int = 20
-    max_answer_length: int = 30
-    null_threshold: float | None = None  # None: there is always an answer
-
-    def problems(self) -> list[str]:
-        least = {"stride": 0, "max_query_length": 1, "n_best_size": 1, "max_answer_length": 1}
-        numbers = {name: getattr(self, name) for name in least}
-        return [
-            f"{name} is {value}, expected {least[name]} or more"
-            for name, value in numbers.items()
-            if value is not None and value < least[name]
-        ]
+    stride: NonNegativeInt | None = None  # None: 128, at most a third of the window
+    max_query_length: Count = 64
+    n_best_size: Count = 20
+    max_answer_length: Count = 30
+    null_threshold: Finite | None = None  # None: there is always an answer
 
 
 @config
@@ -70,10 +62,7 @@ class TagDecoding:
 class LabelDecoding:
     """Of a classifier with several labels for a text."""
 
-    thresholds: tuple[float, ...] = ()  # least probability of each label, in the order of config.json; (): 0.5
-
-    def problems(self) -> list[str]:
-        return [f"thresholds hold {value}, expected 0 to 1" for value in self.thresholds if not 0 <= value <= 1][:1]
+    thresholds: tuple[Fraction, ...] = ()  # least probability of each label, in the order of config.json; (): 0.5
 
 
 DECODINGS = {
@@ -89,7 +78,7 @@ class Inference:
 
     head: str
     task: str | None = None
-    max_length: int | None = None  # None: what the model takes
+    max_length: Count | None = None  # None: what the model takes
     columns: tuple[str, ...] = ()  # (): what is usual for the head
     decoding: object = None  # None: the defaults of the head's class in DECODINGS
 
@@ -98,10 +87,7 @@ class Inference:
             self.decoding = DECODINGS.get(self.head, lambda: None)()
 
     def problems(self) -> list[str]:
-        found = type_problems(self, "")
-        if self.max_length is not None and not found and self.max_length < 1:
-            found.append(f"max_length is {self.max_length}, expected 1 or more tokens")
-        return found + (self.decoding.problems() if self.decoding is not None and not found else [])
+        return type_problems(self, "") or (problems_of(self.decoding) if self.decoding is not None else [])
 
     def departing(self, **changes) -> "Inference":
         """The same with other values of its fields, or of those of `decoding`. None leaves a value as it is.
@@ -115,7 +101,7 @@ class Inference:
         raise_problems(f"{self.head} takes no {name!r}" for name in inner if name not in known)
         decoding = dataclasses.replace(self.decoding, **inner) if inner else self.decoding
         changed = dataclasses.replace(self, **own, decoding=decoding)
-        raise_problems(changed.problems())
+        raise_problems(problems_of(changed))
         if self.task is not None:
             before = {name: getattr(self.decoding if name in inner else self, name) for name in changes}
             said = [f"{name} {shown(changes[name])} instead of {shown(before[name])}" for name in before
@@ -170,7 +156,7 @@ def read_inference(file: Path) -> Inference:
         problems += [f"decoding: {problem}" for problem in more]
     elif made is not None and "decoding" in value:
         problems.append(f"the head {shown(made.head)} has no decoding")
-    problems += [] if made is None or problems else made.problems()
+    problems += [] if made is None or problems else problems_of(made)
     raise_problems(f"{file}: {problem}" for problem in problems)
     return made
 

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxft.configurable import config
+from jaxft.ranges import Count, NonNegative, Positive
 
 BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # axes of a batch; the count of steps is one for all
 
 
 @config
 class Adafactor:
-    decay: float = 0.0
-    min_dim_factored: int = 128  # smaller matrices keep the full second moment
-    clip_update: float = 1.0  # root mean square of an update, at most
+    decay: NonNegative = 0.0
+    min_dim_factored: Count = 128  # smaller matrices keep the full second moment
+    clip_update: Positive = 1.0  # root mean square of an update, at most
     relative: bool = False  # rates are shares of each parameter's root mean square, 0.001 at least (section 8)
 
     def make(self, lr, decay_mask, stacked):

@@ -3,14 +3,15 @@
 import optax
 
 from jaxft.configurable import config
+from jaxft.ranges import Epsilon, NonNegative, ProperFraction
 
 
 @config
 class AdamW:
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    decay: float = 0.01
+    b1: ProperFraction = 0.9
+    b2: ProperFraction = 0.999
+    eps: Epsilon = 1e-8
+    decay: NonNegative = 0.01
 
     def make(self, lr, decay_mask, stacked):
         return optax.adamw(lr, self.b1, self.b2, self.eps, weight_decay=self.decay, mask=decay_mask)

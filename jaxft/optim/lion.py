@@ -3,13 +3,14 @@
 import optax
 
 from jaxft.configurable import config
+from jaxft.ranges import NonNegative, ProperFraction
 
 
 @config
 class Lion:
-    b1: float = 0.9
-    b2: float = 0.99
-    decay: float = 0.1
+    b1: ProperFraction = 0.9
+    b2: ProperFraction = 0.99
+    decay: NonNegative = 0.1
 
     def make(self, lr, decay_mask, stacked):
         return optax.lion(lr, self.b1, self.b2, weight_decay=self.decay, mask=decay_mask)

@@ -4,17 +4,18 @@ import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
 from jaxft.configurable import config
+from jaxft.ranges import NonNegative, Positive, ProperFraction
 
 
 @config
 class Muon:
     """With `rms` 0.2 an update is as large as AdamW's (Liu et al. 2025, eq. 4), so AdamW's rates serve."""
 
-    momentum: float = 0.95
-    decay: float = 0.01
-    rms: float = 0.2
-    b1: float = 0.9
-    b2: float = 0.999
+    momentum: ProperFraction = 0.95
+    decay: NonNegative = 0.01
+    rms: Positive = 0.2
+    b1: ProperFraction = 0.9
+    b2: ProperFraction = 0.999
 
     def make(self, lr, decay_mask, stacked):
         matrices = {path for path in stacked if path.endswith(".kernel")}

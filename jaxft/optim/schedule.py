@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxft.configurable import config
+from jaxft.ranges import Fraction, NonNegative
 
 
 @config
 class Linear:
     """Warm up, then fall in a line to `end` times the peak."""
 
-    warmup: float = 0.1
-    end: float = 0.0
+    warmup: NonNegative = 0.1
+    end: Fraction = 0.0
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         return _warmed(lr, self.warmup, total, lambda lr, rest: optax.linear_schedule(lr, lr * self.end, rest))
@@ -25,8 +26,8 @@ class Linear:
 class Cosine:
     """Warm up, then half a cosine down to `end` times the peak (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
 
-    warmup: float = 0.1
-    end: float = 0.0
+    warmup: NonNegative = 0.1
+    end: Fraction = 0.0
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         return _warmed(lr, self.warmup, total, lambda lr, rest: optax.cosine_decay_schedule(lr, rest, self.end))
@@ -36,7 +37,7 @@ class Cosine:
 class Constant:
     """Warm up, then stay."""
 
-    warmup: float = 0.0
+    warmup: NonNegative = 0.0
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         return _warmed(lr, self.warmup, total, lambda lr, rest: optax.constant_schedule(lr))
@@ -46,7 +47,7 @@ class Constant:
 class InverseSqrt:
     """Warm up, then fall with the square root of the updates (Vaswani et al. 2017, eq. 3)."""
 
-    warmup: float = 0.1
+    warmup: NonNegative = 0.1
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         warm = max(1, warmup_updates(self.warmup, total))
@@ -59,9 +60,9 @@ class InverseSqrt:
 class WSD:
     """Warm up, stay, and fall in a line during the last `decay` of the run (warm-up, stable, decay: Hu et al. 2024)."""
 
-    warmup: float = 0.1
-    decay: float = 0.1
-    end: float = 0.0
+    warmup: NonNegative = 0.1
+    decay: NonNegative = 0.1
+    end: Fraction = 0.0
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         falling = warmup_updates(self.decay, total)

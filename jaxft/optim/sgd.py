@@ -3,13 +3,14 @@
 import optax
 
 from jaxft.configurable import config
+from jaxft.ranges import NonNegative, ProperFraction
 
 
 @config
 class SGD:
-    momentum: float = 0.0
+    momentum: ProperFraction = 0.0
     nesterov: str = "off"  # "on": Nesterov's momentum
-    decay: float = 0.0
+    decay: NonNegative = 0.0
 
     def problems(self):
         return [] if self.nesterov in ("on", "off") else [f"nesterov is {self.nesterov!r}, expected on or off"]

@@ -13,6 +13,7 @@ from jaxft.metrics.declared import lower
 from jaxft.metrics.units import Units
 from jaxft.pictures import answer_figures
 from jaxft.problems import raise_problems, shown
+from jaxft.ranges import Count, Finite, Fraction, NonNegativeInt
 from jaxft.spans import SQUAD, choose, squad_metrics, squad_scores, trimmed
 from jaxft.tasks.base import Setting, fault_problems
 from jaxft.tasks.shares import log_shares
@@ -38,21 +39,15 @@ class Answer:
     context: str = "context"
     answers: str = "answers"
     id: str = "id"  # column that names the questions in predictions; without it they are numbered from 0
-    stride: int = 128  # tokens that neighbouring windows share
-    max_query_length: int = 64  # tokens
-    n_best_size: int = 20  # spans that are kept of each question
-    max_answer_length: int = 30  # tokens
-    null_threshold: float | None = None  # no answer must be better by more than this; None: 0, or infinite in a set
+    stride: NonNegativeInt = 128  # tokens that neighbouring windows share
+    max_query_length: Count = 64  # tokens
+    n_best_size: Count = 20  # spans that are kept of each question
+    max_answer_length: Count = 30  # tokens
+    null_threshold: Finite | None = None  # no answer must be better by more than this; None: 0, or infinite in a set
     # whose questions all have an answer
-    fault_limit: float = 0.01  # largest share of rows with answers that are misplaced, or that no window holds
+    fault_limit: Fraction = 0.01  # largest share of rows with answers that are misplaced, or that no window holds
 
     head = "question-answering"
-
-    def problems(self):
-        numbers = {name: getattr(self, name) for name in ("max_query_length", "n_best_size", "max_answer_length")}
-        found = [f"{name} is {value}, expected 1 or more" for name, value in numbers.items() if value < 1]
-        found += [] if self.stride >= 0 else [f"stride is {self.stride}, expected 0 or more tokens"]
-        return found + ([] if 0 <= self.fault_limit <= 1 else [f"fault_limit is {self.fault_limit}, expected 0 to 1"])
 
     def columns(self):
         return columns_of(self.question, self.context, self.answers)

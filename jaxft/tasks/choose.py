@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jaxft.metrics.classes import CHOICES
 from jaxft.metrics.declared import lower
 from jaxft.pictures import choice_figures
 from jaxft.problems import listed, raise_problems, shown
+from jaxft.ranges import Range
 from jaxft.tasks.base import Setting, as_parts, encode_texts
 from jaxft.tasks.labels import as_whole, class_name, is_missing, read_all
 from jaxft.tasks.lists import list_of
@@ -34,13 +36,12 @@ class Choose:
     choices: tuple[str, ...] = ("choices",)  # a column or template for each choice, or the column that lists them
     label: str = "label"  # column: the choice's own label where the list gives them (ARC: {"text": [...], "label":
     # [...]}), else the column that holds it, its number, or its letter from A
-    first: int | None = None  # the first choice's number; None: 1 where the training data count so, else 0
+    first: Annotated[int, Range(0, 1)] | None = None  # number of the first choice; None: as the training data
 
     head = "multiple-choice"
 
     def problems(self):
-        found = [] if self.choices else ["choices are empty: name a column for each choice, or one that lists them"]
-        return found + ([] if self.first in (None, 0, 1) else [f"first is {self.first}, expected 0 or 1"])
+        return [] if self.choices else ["choices are empty: name a column for each choice, or one that lists them"]
 
     def columns(self):
         return columns_of(self.text, *self.choices, self.label)

@@ -17,6 +17,7 @@ from jaxft.metrics.probabilities import PROBABILITIES, class_probability_metrics
 from jaxft.metrics.regression import REGRESSION
 from jaxft.pictures import class_figures, label_figures, value_figures
 from jaxft.problems import listed, raise_problems
+from jaxft.ranges import Fraction, NonNegative, ProperFraction
 from jaxft.tasks.base import Setting, encode_texts
 from jaxft.tasks.label_sets import EMPTY, column_targets, set_targets, settle_labels
 from jaxft.tasks.labels import class_counts, class_numbers, known_labels, numbering, numbers_of, reading
@@ -34,22 +35,18 @@ class Classify:
     label: str = "label"  # column: class names, or class numbers; no label (tasks/labels.py): the row is left out
     drop_empty: bool = False  # leave out rows without text; otherwise they count like all others
     labels: tuple[str, ...] | None = None  # class names by number; None: those of the training data, sorted
-    class_weights: tuple[float, ...] | str | None = (
+    class_weights: tuple[NonNegative, ...] | str | None = (
         None  # one a class, or "balanced": rows / (classes * rows of class),
     )
     # both of classes that the training data have; 0 for others
-    label_smoothing: float = 0.0  # share of the target spread evenly over all classes
-    focal: float | None = None  # gamma of the focal loss (Lin et al. 2017, eq. 4)
+    label_smoothing: ProperFraction = 0.0  # share of the target spread evenly over all classes
+    focal: NonNegative | None = None  # gamma of the focal loss (Lin et al. 2017, eq. 4)
 
     head = "sequence-classification"
     problem_type = "single_label_classification"
 
     def problems(self):
         found = []
-        if not 0 <= self.label_smoothing < 1:
-            found.append(f"label_smoothing is {self.label_smoothing}, expected 0 or more and less than 1")
-        if self.focal is not None and self.focal < 0:
-            found.append(f"focal is {self.focal}, expected 0 or more")
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             found.append(f"class_weights is {self.class_weights!r}, expected numbers or 'balanced'")
         return found
@@ -148,7 +145,7 @@ class MultiLabel:
     separator: str = "|"
     multi_hot: bool | None = None  # whether lists are multi-hot vectors; None: by the training data
     labels: tuple[str, ...] | None = None
-    thresholds: float | tuple[float, ...] = 0.5  # a label's least probability: one for all labels, or one for each
+    thresholds: Fraction | tuple[Fraction, ...] = 0.5  # a label's least probability: one for all, or for each
 
     head = "sequence-classification"
     problem_type = "multi_label_classification"
@@ -161,8 +158,7 @@ class MultiLabel:
         found = [] if self.label else ["label is empty: name the column of the labels, or a column for each"]
         if not one and self.labels is not None and self.labels != self.label:
             found.append(f"labels are {listed(self.labels)}, but with a column for each they are {listed(self.label)}")
-        bad = [value for value in np.atleast_1d(np.array(self.thresholds)) if not 0 <= value <= 1]
-        return found + [f"thresholds hold {value:g}, expected 0 to 1" for value in bad[:1]]
+        return found
 
     def prepare(self, rows, setting):
         labels, hot = self.label, self.multi_hot

@@ -1,15 +1,19 @@
 """Span corruption: the decoder says what is missing in the encoder's text (T5; Raffel et al. 2020, section 3.1.4)."""
 
+from typing import Annotated
+
 import numpy as np
 
 from jaxft.configurable import config
 from jaxft.problems import raise_problems
+from jaxft.ranges import INT, InnerFraction, Range
 from jaxft.tasks.base import Setting
 from jaxft.tasks.targets import check_decoder, decoder_side
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import PredictsTokens
 
 SENTINEL = "<extra_id_{}>"
+Span = Annotated[float, Range(1, INT)]  # tokens
 
 
 @config
@@ -22,14 +26,10 @@ class SpanCorruption(PredictsTokens):
     """
 
     text: str = "text"  # column, or template
-    rate: float = 0.15
-    span: float = 3.0
+    rate: InnerFraction = 0.15
+    span: Span = 3.0
 
     head = "seq2seq-lm"
-
-    def problems(self):
-        found = [] if 0 < self.rate < 1 else [f"rate is {self.rate}, expected a share between 0 and 1"]
-        return found + ([] if self.span >= 1 else [f"span is {self.span}, expected 1 token or more on average"])
 
     def columns(self):
         return columns_of(self.text)

@@ -1,9 +1,12 @@
 """Denoising: the decoder gives back a text whose sentences are shuffled and whose spans are masked (BART)."""
 
+from typing import Annotated
+
 import numpy as np
 
 from jaxft.configurable import config
 from jaxft.problems import raise_problems
+from jaxft.ranges import INT, InnerFraction, Range
 from jaxft.tasks.mlm import check_mask
 from jaxft.tasks.sentences import SINGLE, encode_sentences
 from jaxft.tasks.targets import check_decoder, decoder_side
@@ -20,15 +23,11 @@ class Denoise(PredictsTokens):
     """
 
     text: str = "text"  # column or template: whole texts; or a column that holds lists of sentences
-    rate: float = 0.3
-    span: float = 3.0  # tokens, on average
+    rate: InnerFraction = 0.3
+    span: Annotated[float, Range(0, INT, ("low",))] = 3.0  # tokens, on average
     shuffle: bool = True  # the sentences
 
     head = "seq2seq-lm"
-
-    def problems(self):
-        found = [] if 0 < self.rate < 1 else [f"rate is {self.rate}, expected a share between 0 and 1"]
-        return found + ([] if self.span > 0 else [f"span is {self.span}, expected more than 0 tokens on average"])
 
     def columns(self):
         return columns_of(self.text)

@@ -13,6 +13,7 @@ from jaxft.metrics import Mean, regression_metrics
 from jaxft.metrics.declared import higher
 from jaxft.metrics.regression import REGRESSION
 from jaxft.models.heads import unit
+from jaxft.ranges import Count, Positive
 from jaxft.tasks.labels import numbers_of
 from jaxft.tasks.template import columns_of
 from jaxft.tasks.vectors import SEARCH, Embeds, digests, pool, search_metrics
@@ -35,12 +36,9 @@ class Contrast(Embeds):
     text: str = "anchor"  # column, or template
     pair: str = "positive"
     negative: str | None = None  # of a text that is near, but wrong
-    scale: float = 20.0
+    scale: Positive = 20.0
     pooling: str = "mean"  # of the tokens' vectors: mean, first, last
-    matryoshka: tuple[int, ...] = ()
-
-    def problems(self):
-        return Embeds.problems(self) + ([] if self.scale > 0 else [f"scale is {self.scale}, expected more than 0"])
+    matryoshka: tuple[Count, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -94,12 +92,9 @@ class Triplet(Embeds):
     text: str = "anchor"  # column, or template
     pair: str = "positive"
     negative: str = "negative"
-    margin: float = 5.0
+    margin: Positive = 5.0
     pooling: str = "mean"  # as of Contrast
-    matryoshka: tuple[int, ...] = ()
-
-    def problems(self):
-        return Embeds.problems(self) + ([] if self.margin > 0 else [f"margin is {self.margin}, expected more than 0"])
+    matryoshka: tuple[Count, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -129,12 +124,9 @@ class Similarity(Embeds):
     text: str = "sentence1"  # column, or template
     pair: str = "sentence2"
     label: str = "score"  # column of numbers from -most to most
-    most: float = 1.0  # the label of texts that mean the same: 5 of STS-B
+    most: Positive = 1.0  # the label of texts that mean the same: 5 of STS-B
     pooling: str = "mean"  # as of Contrast
-    matryoshka: tuple[int, ...] = ()
-
-    def problems(self):
-        return Embeds.problems(self) + ([] if self.most > 0 else [f"most is {self.most}, expected more than 0"])
+    matryoshka: tuple[Count, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxft.configurable import config
 from jaxft.problems import raise_problems
+from jaxft.ranges import InnerFraction
 from jaxft.tasks.base import Setting
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import PredictsTokens
@@ -20,14 +21,13 @@ class MaskedLM(PredictsTokens):
     """
 
     text: str = "text"  # column, or template
-    rate: float = 0.15
+    rate: InnerFraction = 0.15
     unit: str = "token"  # "word": all pieces of a word are hidden together (whole-word masking)
 
     head = "masked-lm"
 
     def problems(self):
-        found = [] if 0 < self.rate < 1 else [f"rate is {self.rate}, expected a share between 0 and 1"]
-        return found + ([] if self.unit in ("token", "word") else [f"unit is {self.unit!r}, expected token or word"])
+        return [] if self.unit in ("token", "word") else [f"unit is {self.unit!r}, expected token or word"]
 
     def columns(self):
         return columns_of(self.text)

@@ -14,6 +14,7 @@ from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
 from jaxft.problems import raise_problems
+from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
 from jaxft.tasks.mlm import MaskedLM, check_mask
 from jaxft.tasks.sentences import SINGLE, encode_sentences
@@ -37,7 +38,7 @@ class NextSentence:
     head = "pretraining"
 
     def problems(self):
-        return [f"masked: {problem}" for problem in self.masked.problems()]
+        return [f"masked: {problem}" for problem in problems_of(self.masked)]
 
     def columns(self):
         return columns_of(self.text)

@@ -9,6 +9,7 @@ import optax
 from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
+from jaxft.ranges import InnerFraction
 from jaxft.tasks.template import column, columns_of
 
 
@@ -21,12 +22,9 @@ class ReplacedTokens:
     """
 
     text: str = "text"  # column, or template
-    rate: float = 0.15
+    rate: InnerFraction = 0.15
 
     head = "pretraining"
-
-    def problems(self):
-        return [] if 0 < self.rate < 1 else [f"rate is {self.rate}, expected a share between 0 and 1"]
 
     def columns(self):
         return columns_of(self.text)

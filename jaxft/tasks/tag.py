@@ -26,6 +26,7 @@ from jaxft.metrics.classes import TAGS
 from jaxft.metrics.declared import lower
 from jaxft.pictures import class_figures, entity_figure
 from jaxft.problems import listed, raise_problems, shown, suggest
+from jaxft.ranges import Fraction
 from jaxft.tasks.labels import known_labels, numbering, read_all, unknown_labels
 from jaxft.tasks.words import encode_words, numbers_of_words, words_and_tags
 
@@ -58,18 +59,17 @@ class Tag:
     pieces: str = "first"  # what is learned of a word in several pieces: first, last (for decoders), all (B- then I-)
     repair: bool = True  # a tag I- that begins an entity is read as B-, in training and in evaluation
     decode: str = "argmax"  # viterbi: the likeliest sequence that the scheme allows
-    max_lost: float = 0.01  # share of a set's words that may lie beyond config.max_len; more is an error
+    max_lost: Fraction = 0.01  # share of a set's words that may lie beyond config.max_len; more is an error
 
     head = "token-classification"
 
     def problems(self):
         choices = {"scheme": (None, *SCHEMES), "pieces": ("first", "last", "all"), "decode": ("argmax", "viterbi")}
-        found = [
+        return [
             f"{name} is {value!r}, expected {' or '.join(map(str, known))}.{suggest(str(value), map(str, known))}"
             for name, known in choices.items()
             if (value := getattr(self, name)) not in known
         ]
-        return found + ([] if 0 <= self.max_lost <= 1 else [f"max_lost is {self.max_lost}, expected a share, 0 to 1"])
 
     def columns(self):
         return [self.words, self.tags]

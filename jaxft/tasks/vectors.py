@@ -35,13 +35,10 @@ class Embeds:
         return "all" if self.pooling == "mean" else "read"
 
     def problems(self):
-        found = []
-        if self.pooling not in POOLINGS:
-            known = " or ".join(POOLINGS)
-            found.append(f"pooling is {self.pooling!r}, expected {known}.{suggest(self.pooling, POOLINGS)}")
-        if any(width < 1 for width in self.matryoshka):
-            found.append(f"matryoshka is {self.matryoshka}, expected numbers of 1 or more")
-        return found
+        if self.pooling in POOLINGS:
+            return []
+        known = " or ".join(POOLINGS)
+        return [f"pooling is {self.pooling!r}, expected {known}.{suggest(self.pooling, POOLINGS)}"]
 
     def columns(self):
         return columns_of(*self.texts)

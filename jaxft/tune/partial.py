@@ -5,6 +5,7 @@ import re
 from jaxft import paths
 from jaxft.configurable import config
 from jaxft.problems import raise_problems
+from jaxft.ranges import Count
 
 
 @config
@@ -18,12 +19,7 @@ class Partial:
 
     train: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
-    last_layers: int | None = None
-
-    def problems(self):
-        if self.last_layers is not None and self.last_layers < 1:
-            return [f"last_layers is {self.last_layers}, expected 1 or more"]
-        return []
+    last_layers: Count | None = None
 
     def select(self, names: list[str], layers: int) -> set[str]:
         problems = paths.unmatched_problems(self.train, names, "tune.train")
