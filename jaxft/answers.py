@@ -1,20 +1,17 @@
 """What each head's output means to a person, one row at a time: for `model.predict` and the predict command."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
 from jaxft.entities import OUTSIDE, Tagset, scheme_of, segments, viterbi
 from jaxft.metrics.classes import above
-from jaxft.problems import SHOWN, UserError, raise_problems
+from jaxft.problems import SHOWN, raise_problems
 from jaxft.spans import Choice, choose
-from jaxft.strict_json import parse
 from jaxft.tasks.answer import windows
 from jaxft.tasks.base import Setting
 from jaxft.tasks.tag import word_slots
-from jaxft.tasks.vectors import POOLINGS
 from jaxft.tasks.words import encode_words, numbers_of_words, words_of_text
 
 WINDOW = 384  # tokens that are read at once of a context where the model does not say it, as is usual in training
@@ -59,27 +56,21 @@ def _perplexity(model, row, out, place) -> dict:
 
 def _embedding(model, row, out, place) -> dict:
     hidden = np.asarray(out.hidden[place])[row["attention_mask"] > 0]
-    pooled = {"mean": lambda: hidden.mean(0), "first": lambda: hidden[0], "last": lambda: hidden[-1]}
-    return {"embedding": pooled[pooling_of(model.pretrained.directory)]().tolist()}
+    return {"embedding": model.embedding(hidden, prompt_length(model)).tolist()}
 
 
-def pooling_of(directory: Path) -> str:
-    """How the vector of a text is made of its tokens' vectors; their mean where the directory does not say it.
+def prompt_length(model) -> int:
+    """Tokens of the prompt alone, without a special one at its end (as sentence-transformers counts them)."""
+    prompt = prompt_of(model)
+    if not prompt or model.embedding.include_prompt:
+        return 0
+    ids = model.tokenizer(prompt)["input_ids"]
+    return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)
 
-    Raises UserError for a way that is not known.
-    """
-    file = directory / "1_Pooling" / "config.json"
-    if not file.exists():
-        return "mean"
-    try:
-        modes = parse(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from None
-    asked = [name for name, on in modes.items() if name.startswith("pooling_mode") and on]
-    known = {name: pooling for pooling, name in POOLINGS.items()}
-    if len(asked) != 1 or asked[0] not in known:
-        raise_problems([f"{file} asks for {', '.join(asked) or 'no pooling'}: expected one of {', '.join(known)}"])
-    return known[asked[0]]
+
+def prompt_of(model) -> str:
+    """What is put in front of every text."""
+    return model.embedding.prompt(model.inference.decoding.prompt_name) if model.embedding else ""
 
 
 ANSWERS = {

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.answers import ANSWERS, PLACED
+from jaxft.answers import ANSWERS, PLACED, prompt_of
 from jaxft.inference.inputs import inputs_of, padded, texts_read
 from jaxft.inference.settings import Inference, inference_of
+from jaxft.models.embedding import lowered, read_embedding
 from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model, Outputs
@@ -56,12 +57,15 @@ class LoadedModel:
         self.pretrained, self.arch, self.model, self.mesh, self.params = pretrained, arch, model, mesh, params
         self.report = report  # what was loaded, newly initialised, left unused
         self.inference: Inference = inference  # how it reads its inputs and decodes its scores
+        self.embedding = read_embedding(pretrained.directory) if arch.kind == "none" else None  # what vectors become
+        if self.embedding is not None:
+            raise_problems(self.embedding.width_problems(arch.spec.result or arch.spec.width))
         self._forward = jax.jit(lambda params, batch: _arrays(bind(model, params)(batch)))
 
     @property
     def tokenizer(self):
         if not hasattr(self, "_tokenizer"):
-            self._tokenizer = tokenizer_of(self.pretrained.directory, self.texts.vocab)
+            self._tokenizer = lowered(tokenizer_of(self.pretrained.directory, self.texts.vocab), self.embedding)
         return self._tokenizer
 
     @property
@@ -207,8 +211,9 @@ class LoadedModel:
         as they were when the model was evaluated; `how` are other settings, see `departing`.
 
         Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
-        {"tokens"}, the likeliest for each mask. No head: {"embedding"}, of the hidden states what 1_Pooling names, or
-        their mean. Causal LM: {"perplexity"} of the text. Raises UserError for a text without any token.
+        {"tokens"}, the likeliest for each mask. No head: {"embedding"}, what the modules of sentence-transformers make
+        of the hidden states, without them the mean; `prompt_name` is that of a prompt, "" for none. Causal LM:
+        {"perplexity"} of the text. Raises UserError for a text without any token.
 
         Question answering, of pairs (question, context): {"answer", "score", "start", "end"}, the likeliest span, its
         share of the likelihood and its characters in the context; "candidates", the best spans; and "no_answer", by how
@@ -228,7 +233,8 @@ class LoadedModel:
         if self.arch.kind in PLACED:
             return PLACED[self.arch.kind](model, found, batch)
         encode = partial(self.tokenizer, truncation="longest_first", max_length=model.longest, padding=False)
-        rows = [encode(*one) for one in found]
+        prompt = prompt_of(model)
+        rows = [encode(prompt + one[0], *one[1:]) for one in found]
         raise_problems(
             f"text {number} is empty: the tokenizer makes no token of it, so that there is nothing to read"
             for number, row in enumerate(rows, 1)
@@ -263,12 +269,14 @@ class LoadedModel:
     @property
     def longest(self) -> int:
         """Most tokens of a text that `predict` keeps: as many as in evaluation, else what the model takes."""
-        taken = self.inference.max_length or min(self.tokenizer.model_max_length, 4096)
+        named = self.inference.max_length or (self.embedding.max_length if self.embedding else None)
+        taken = named or min(self.tokenizer.model_max_length, 4096)
         return int(min(self.arch.spec.max_positions or 10**6, taken))
 
     def save(self, directory, dtype: str = "auto") -> None:
         """Write a Hugging Face directory. After an unchanged load each tensor is byte-equal to the original."""
-        save_model(directory, self.model, self.params, self.pretrained, self.arch, dtype=dtype)
+        files = self.embedding.contents() if self.embedding else {}
+        save_model(directory, self.model, self.params, self.pretrained, self.arch, dtype=dtype, files=files)
 
 
 def _arrays(out: Outputs) -> Outputs:

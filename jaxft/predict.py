@@ -22,7 +22,7 @@ def main(flags):
 
     check_output(flags.output)
     rows = Data(path=flags.input).open()
-    model = load(flags.model).departing(max_length=flags.max_len, decode=flags.decode)
+    model = load(flags.model).departing(max_length=flags.max_len, decode=flags.decode, prompt_name=flags.prompt_name)
     columns = text_columns(rows, model.inference, flags.text, flags.pair)
     write_answers(model, rows, columns, flags.batch, flags.output)
     print(json.dumps({"rows": len(rows), "output": flags.output}))
@@ -39,5 +39,6 @@ if __name__ == "__main__":
         Flag("pair", "column of a second text, or of all choices; empty: there is none", value="COLUMN[,COLUMN]"),
         Flag("max-len", "most tokens of an input", type=int, value="N"),
         command.BATCH,
+        Flag("prompt-name", "of embeddings: the prompt in front of the texts; empty: none", value="NAME"),
         Flag("decode", "tags of words: argmax, or viterbi for sequences that their scheme allows", value="HOW"),
     )

@@ -13,7 +13,6 @@ from conftest import TEXTS, rows_of
 from datasets import Dataset
 from scipy import stats
 
-import jaxft
 from jaxft import command, predict
 from jaxft.answer_files import Table
 from jaxft.config import Config, Eval, Mesh
@@ -253,7 +252,7 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
     model = transformers.BertModel.from_pretrained(tmp_path / "run/model", add_pooling_layer=False).eval()
     names = ("a", "p", "n")
     with torch.no_grad():
-        anchors, partners, wrong = torch_vectors(model, bert_tokenizer, task.pooling, *names)
+        anchors, partners, wrong = torch_vectors(model, bert_tokenizer, task.pooling or "mean", *names)
     cosine = torch.nn.functional.cosine_similarity
     if run == "contrast":
         near = cosine(anchors[:, None], partners[None], dim=-1)
@@ -299,16 +298,6 @@ def test_rows_that_make_no_table(tmp_path):
 
 def asked(tmp_path, file, ending):
     line = [f"--model={tmp_path}/run/model", f"--input={file}", f"--output={tmp_path}/out.{ending}", "--text=a"]
-    flags = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode")]
+    flags = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode", "prompt-name")]
     flags.append(command.Flag("max-len", "", type=int))
     predict.main(command.parse(line, *flags, command.Flag("batch", "", type=int, default=4)))
-
-
-def test_a_pooling_that_is_not_known(tiny_bert, tmp_path, one_device):
-    import shutil
-
-    shutil.copytree(tiny_bert, tmp_path / "model")
-    (tmp_path / "model/1_Pooling").mkdir()
-    (tmp_path / "model/1_Pooling/config.json").write_text('{"pooling_mode_max_tokens": true}')
-    with pytest.raises(UserError, match="asks for pooling_mode_max_tokens: expected one of pooling_mode_mean_tokens"):
-        jaxft.load(str(tmp_path / "model"), "none").predict(["a"])

@@ -55,6 +55,8 @@ ALLOWED = {
         "inference.settings",
         "tasks.base",
         "tasks.template",
+        "models.embedding",
+        "models.heads",
         "models.model",
         "models.parts",
         "metrics",
@@ -162,6 +164,7 @@ def test_torch_is_for_tests_only():
 
 
 NAMES = set(FAMILIES) - {"opt", "clip"}  # which are also what Optax calls its state, and what is done to gradients
+FILE_NAMES = ("sentence_bert_config.json",)  # of other libraries, whatever the family
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if "families" not in f.parts], ids=module_of)
@@ -175,6 +178,8 @@ def test_a_familys_name_stands_in_its_own_file(file):
     }
     for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
         if token.type not in (tokenize.NAME, tokenize.STRING):
+            continue
+        if token.type == tokenize.STRING and token.string.strip("\"'") in FILE_NAMES:
             continue
         if token.type == tokenize.STRING and token.string.strip("\"'rbf") in {d.strip("\"'") for d in docstrings if d}:
             continue

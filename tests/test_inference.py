@@ -35,7 +35,7 @@ from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.embed import Contrast, Similarity
 from jaxft.tasks.tag import Tag
 
-FLAGS = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode")]
+FLAGS = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode", "prompt-name")]
 FLAGS += [command.Flag("batch", "", type=int, default=32), command.Flag("max-len", "", type=int)]
 WORDS = " ".join(TEXTS).split()
 
@@ -277,7 +277,7 @@ def test_a_file_of_settings(tmp_path):
         '{"version": 1, "head": "none", "max_length": "9"}': "max_length is '9'",
         '{"version": 1, "head": "none", "max_length": 0}': "max_length is 0, expected 1 or more, or None",
         '{"version": 1, "head": "none", "columns": [1]}': r"columns is \(1,\)",
-        '{"version": 1, "head": "none", "decoding": {}}': "the head 'none' has no decoding",
+        '{"version": 1, "head": "masked-lm", "decoding": {}}': "the head 'masked-lm' has no decoding",
         '{"version": 1, "head": "token-classification", "decoding": {"decode": "beam"}}': "decode is 'beam', expected",
         '{"version": 1, "head": "token-classification", "decoding": []}': r"decoding: expected an object, found \[\]",
         '{"version": 1, "head": "sequence-classification", "decoding": {"thresholds": [2]}}': "thresholds holds 2",

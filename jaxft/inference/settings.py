@@ -8,7 +8,7 @@ it is executed. `version` and `head` are required:
     task        what was trained, for people: "Classify"
     max_length  most tokens of one input, special tokens included; of question answering those of one window
     columns     the columns, or templates of columns, that hold the texts which the model reads together, in its order
-    decoding    how scores become answers: SpanDecoding, TagDecoding or LabelDecoding by the head
+    decoding    how scores become answers: SpanDecoding, TagDecoding, LabelDecoding or VectorDecoding by the head
 
 Labels are in config.json (`id2label`, `problem_type`), where transformers reads them; pooling, normalisation and
 prompts of embeddings in the files of sentence-transformers.
@@ -65,7 +65,18 @@ class LabelDecoding:
     thresholds: tuple[Fraction, ...] = ()  # least probability of each label, in the order of config.json; (): 0.5
 
 
+@config
+class VectorDecoding:
+    """Of embeddings."""
+
+    prompt_name: str | None = None  # of the directory's prompts; None: its default, "": none
+
+    def problems(self) -> list[str]:
+        return []
+
+
 DECODINGS = {
+    "none": VectorDecoding,
     "question-answering": SpanDecoding,
     "token-classification": TagDecoding,
     "sequence-classification": LabelDecoding,

@@ -14,6 +14,7 @@ from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.source import Rows, as_rows
 from jaxft.loop.layout import mesh_for
 from jaxft.metrics import Mean, objective
+from jaxft.models.embedding import lowered, read_embedding
 from jaxft.models.load import LoadReport, find_weights, place
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
@@ -127,7 +128,9 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     if (argument := spec.source.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
     tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab, cfg.add_tokens)
-    setting = Setting(tokenizer, cfg.rows.cut(cfg.max_len), spec.reads, pretrained.labels, spec.start)
+    embedding = read_embedding(pretrained.directory) if cfg.task.head == "none" else None
+    length = cfg.rows.cut(cfg.max_len)
+    setting = Setting(lowered(tokenizer, embedding), length, spec.reads, pretrained.labels, embedding, spec.start)
     task = settled_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)
     labels = getattr(task, "labels", None)
@@ -149,6 +152,8 @@ def settled_task(cfg: Config, sources: dict[str, Rows], setting: Setting):
     """The task with its labels: those of the training data or, where that is not opened, the checkpoint's."""
     if "train" in sources:
         return cfg.task.prepare(sources["train"], setting)
+    if hasattr(cfg.task, "settled"):
+        return cfg.task.settled(setting)
     if getattr(cfg.task, "labels", ()) is not None:
         return cfg.task
     if setting.labels is None:

@@ -21,7 +21,8 @@ def export_state(built: Built, state: TrainState, frozen, directory: Path, step:
     check_finite(built, params, directory, step)
     inference = inference_settings(built, results)
     files = {"README.md": model_card(built, step, results, inference), FILE: inference.to_json()}
-    files |= getattr(task, "model_files", dict)()
+    if hasattr(task, "model_files"):
+        files |= task.model_files(built.setting, built.arch.spec.result or built.arch.spec.width)
     save_model(
         directory,
         built.model,

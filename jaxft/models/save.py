@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from jaxft.models.embedding import LENGTHS, MODULES, PROMPTS
 from jaxft.models.hf import Entry
 from jaxft.models.model import Model
 from jaxft.models.params import Params, lead, names, trainable, variables
@@ -31,7 +33,8 @@ COPIED = (
     "chat_template.jinja generation_config.json preprocessor_config.json processor_config.json normalizer.json "
     "jaxft.json"
 ).split()
-WRITTEN = ("config.json", "model.safetensors.index.json", "README.md", "modules.json", "1_Pooling")
+WRITTEN = ("config.json", "model.safetensors.index.json", "README.md", MODULES, LENGTHS, PROMPTS)
+MODULE = r"\d+_(Pooling|Dense|Normalize)"  # folders of sentence-transformers
 
 
 def save_model(
@@ -44,14 +47,14 @@ def save_model(
     dtype: str = "auto",
     labels: list[str] | None = None,
     problem_type: str | None = None,
-    files: dict[str, str] | None = None,
+    files: dict[str, str | bytes] | None = None,
     tokenizer=None,
 ) -> None:
     """Write `directory` anew; a model that lies there is replaced once the new one is complete.
 
     dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
     byte-equal; otherwise float32, float16 or bfloat16. Where a weight is beyond that format's range, all are float32.
-    `files` are further texts by name; `tokenizer` is one that has changed since it was read. Every process of a pod
+    `files` are further ones by name; `tokenizer` is one that has changed since it was read. Every process of a pod
     must call; the first one writes. Raises UserError if the directory holds anything but a model, which would be lost.
     """
     target = Path(directory).absolute()
@@ -69,7 +72,7 @@ def save_model(
                 tokenizer.save_pretrained(partial)
             for name, text in (files or {}).items():
                 (partial / name).parent.mkdir(exist_ok=True)
-                (partial / name).write_text(text)
+                (partial / name).write_bytes(text.encode() if isinstance(text, str) else text)
         _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
 
 
@@ -107,7 +110,11 @@ def output_problems(directory: Path) -> list[str]:
     if directory.exists() and not directory.is_dir():
         return [f"{directory} is a file: a model is a directory"]
     found = sorted(file.name for file in directory.iterdir()) if directory.exists() else []
-    others = [name for name in found if name not in (*COPIED, *WRITTEN) and not name.endswith(".safetensors")]
+    others = [
+        name
+        for name in found
+        if name not in (*COPIED, *WRITTEN) and not name.endswith(".safetensors") and not re.fullmatch(MODULE, name)
+    ]
     if not others:
         return []
     few = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")

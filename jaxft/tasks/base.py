@@ -57,6 +57,7 @@ class Setting:
     max_len: int | None  # tokens of an example, the rest is cut off; None: nothing is cut
     reads: str = "first"  # the token that a classifier reads
     labels: list[str] | None = None  # class names that the checkpoint brings, by number
+    embedding: object = None  # what the model's directory makes of its tokens' vectors (models/embedding.py)
     start: int | str | None = None  # the token that a decoder's text begins with; "last": the text's own last one
 
     def truncation(self) -> dict:
@@ -102,9 +103,10 @@ class Task(Protocol):
     that is cut into micro-batches. One whose loss reads every position although it has slots says `hidden = "all"`.
     A task whose `draw` changes the number of an example's tokens has `drawn(length)`: how many are left of so many.
 
-    `model_files()`, if there, are further files of the exported model, name to text. `inference(results)`, if there,
-    says which columns the model reads and how its scores are decoded (inference/settings.py); `results` are the
-    metrics by evaluation set.
+    `model_files(setting, width)`, if there, are further files of the exported model, name to text, for hidden states
+    of `width` numbers. `settled(setting)`, if there, is the task with what the model's directory settles.
+    `inference(results)`, if there, says which columns the model reads and how its scores are decoded
+    (inference/settings.py); `results` are the metrics by evaluation set.
 
     A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
     (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes Units (metrics/units.py), whose

@@ -37,7 +37,8 @@ class Contrast(Embeds):
     pair: str = "positive"
     negative: str | None = None  # of a text that is near, but wrong
     scale: Positive = 20.0
-    pooling: str = "mean"  # of the tokens' vectors: mean, first, last
+    pooling: str | None = None  # of the tokens' vectors: mean, first, last; None: as the model's directory, else mean
+    normalize: bool | None = None  # whether vectors have length 1; None: as the model's directory, else no
     matryoshka: tuple[Count, ...] = ()
 
     @property
@@ -93,7 +94,8 @@ class Triplet(Embeds):
     pair: str = "positive"
     negative: str = "negative"
     margin: Positive = 5.0
-    pooling: str = "mean"  # as of Contrast
+    pooling: str | None = None  # as of Contrast
+    normalize: bool | None = None  # as of Contrast
     matryoshka: tuple[Count, ...] = ()
 
     @property
@@ -125,7 +127,8 @@ class Similarity(Embeds):
     pair: str = "sentence2"
     label: str = "score"  # column of numbers from -most to most
     most: Positive = 1.0  # the label of texts that mean the same: 5 of STS-B
-    pooling: str = "mean"  # as of Contrast
+    pooling: str | None = None  # as of Contrast
+    normalize: bool | None = None  # as of Contrast
     matryoshka: tuple[Count, ...] = ()
 
     @property

@@ -1,7 +1,8 @@
 """Vectors of texts: the texts of a row as one example, a vector for each of them, and what that asks of a task."""
 
-import json
+import logging
 from collections import Counter
+from dataclasses import replace
 from hashlib import blake2b
 
 import jax
@@ -12,30 +13,35 @@ from jaxft.inference.settings import reads
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.retrieval import retrieval_metrics
+from jaxft.models.embedding import embedding_files
+from jaxft.models.heads import unit
 from jaxft.models.model import Outputs
 from jaxft.models.parts import averaged, read
 from jaxft.problems import raise_problems, suggest
 from jaxft.tasks.base import Example, as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
 
+log = logging.getLogger("jaxft")
+
 # Pooling, and what sentence-transformers calls it.
-POOLINGS = {"mean": "pooling_mode_mean_tokens", "first": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+POOLINGS = {"mean": "mean", "first": "cls", "last": "lasttoken"}
 SEARCH = higher("recall@1", "recall@10", "ndcg@10", "mrr")
 NEAREST = 1024  # texts that are compared with all others at once
 
 
 class Embeds:
-    """What tasks share that learn vectors; each has fields `pooling` and `matryoshka`, and `texts`, its columns."""
+    """What tasks share that learn vectors; each has fields `pooling`, `normalize` and `matryoshka`, and `texts`, its
+    columns."""
 
     __slots__ = ()
     head = "none"
 
     @property
     def hidden(self) -> str:
-        return "all" if self.pooling == "mean" else "read"
+        return "all" if self.pooling in (None, "mean") else "read"
 
     def problems(self):
-        if self.pooling in POOLINGS:
+        if self.pooling in (None, *POOLINGS):
             return []
         known = " or ".join(POOLINGS)
         return [f"pooling is {self.pooling!r}, expected {known}.{suggest(self.pooling, POOLINGS)}"]
@@ -46,7 +52,37 @@ class Embeds:
     def prepare(self, rows, setting):
         if setting.max_len is None:
             raise_problems(["each text gets a vector, running text has none: use Pad or Pack for config.rows"])
-        return self
+        return self.settled(setting)
+
+    def settled(self, setting):
+        """With the pooling and the normalisation of the model's directory, where the task does not set them.
+
+        Raises UserError for what the directory has and training has not.
+        """
+        base = setting.embedding
+        own = {mode: pooling for pooling, mode in POOLINGS.items()}
+        problems = [
+            f"{base.directory} has a Dense module, which these tasks do not train: take the model without it (remove "
+            "it from modules.json), or train it with sentence-transformers"
+        ] * any(hasattr(layer, "weight") for layer in base.layers)
+        if self.pooling is None and (len(base.pooling) > 1 or base.pooling[0] not in own):
+            problems.append(
+                f"{base.directory} pools by {', '.join(base.pooling)}, which these tasks do not train: set "
+                f"config.task.pooling to {' or '.join(POOLINGS)}"
+            )
+        raise_problems(problems)
+        pooling = self.pooling or own[base.pooling[0]]
+        normalize = bool(base.layers) if self.normalize is None else self.normalize
+        if base.files and (POOLINGS[pooling],) != base.pooling:
+            log.warning("%s pools by %s: the task's pooling is %s", base.directory, ", ".join(base.pooling), pooling)
+        if base.files and normalize != bool(base.layers):
+            log.warning("%s: normalize is %s, other than in the model's directory", base.directory, normalize)
+        if base.default_prompt:
+            log.warning(
+                "%s puts the prompt %r in front of texts: training does not, write it into the task's templates",
+                base.directory, base.prompts[base.default_prompt],
+            )  # fmt: skip
+        return replace(self, pooling=pooling, normalize=normalize)
 
     def encode(self, rows, setting):
         encoded = [encode_texts(setting, column(rows, name), None) for name in self.texts]
@@ -77,21 +113,16 @@ class Embeds:
         """Each text is read by itself: by default the first one of a row."""
         return reads(self, self.texts[0])
 
-    def model_files(self) -> dict[str, str]:
+    def model_files(self, setting, width):
         """What sentence-transformers needs beside the model, and what `predict` reads."""
-        kinds = {"": "Transformer", "1_Pooling": "Pooling"}
-        modules = [
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for number, (path, kind) in enumerate(kinds.items())
-        ]
-        modes = {name: pooling == self.pooling for pooling, name in POOLINGS.items()}
-        return {"modules.json": json.dumps(modules, indent=2), "1_Pooling/config.json": json.dumps(modes, indent=2)}
+        return embedding_files(setting.embedding, POOLINGS[self.pooling], self.normalize, width, setting.max_len)
 
     def vectors(self, out: Outputs, batch) -> tuple[jax.Array, jax.Array]:
         """Float32 (n, texts, width) of all examples that the rows have room for, and the weight (n,) of each."""
         found, size = pool(out.hidden, batch, self.pooling), len(self.texts)
         whole = found.shape[1] // size * size  # packing may leave a row some slots that no example fills
         found = found[:, :whole].reshape(-1, size, found.shape[-1])
+        found = unit(found) if self.normalize else found
         return found, batch["weights"][:, :whole:size].reshape(-1)
 
     def cut(self, vectors: jax.Array) -> list[jax.Array]:
