@@ -1,11 +1,14 @@
 """What the loop costs beside its steps: waits for the devices, and what stays in memory."""
 
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from test_same_numbers import write_rows
 
@@ -13,6 +16,7 @@ from jaxft.config import Config, Eval, Save
 from jaxft.configurable import config
 from jaxft.data import Data, Pad
 from jaxft.loop import fit as module
+from jaxft.loop import pace
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.fit import fit
 from jaxft.loop.report import Report
@@ -50,6 +54,29 @@ def test_the_host_waits_at_log_points_only(cfg, tmp_path, monkeypatch):
     fit(cfg, str(tmp_path / "run"))
     # The next batch is asked for before a step's metrics are; after the last step there is none.
     assert {number for number in reads if number} == {20, 40, 59}
+
+
+def test_rates_count_what_the_devices_do_while_the_host_compiles(monkeypatch):
+    """Steps are under way when another shape is compiled and when evaluation begins; both take longer than they do."""
+    monkeypatch.setattr(pace, "flops", lambda *_: 0.0)
+    step = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, x: x @ x / 16, x))
+    state = jax.block_until_ready(step(jnp.ones((256, 256)) / 16))
+
+    def seconds(wait):
+        start = time.monotonic()
+        wait(step(state))
+        return time.monotonic() - start
+
+    alone = min(seconds(jax.block_until_ready) for _ in range(3))
+    assert min(seconds(lambda _: None) for _ in range(3)) < alone / 4  # the host does not wait
+    clock = pace.Pace(SimpleNamespace(trained=(), model=None))
+    for length in (8, 8, 8, 16):
+        batch = {"tokens": np.zeros((2, length))}
+        clock.before(lambda *_: time.sleep(8 * alone), state, batch)
+        state = step(state)
+    with clock.paused(state):
+        time.sleep(8 * alone)
+    assert 1 / clock.numbers(tokens=1)["tokens_per_second"] > 0.8 * 4 * alone
 
 
 def test_nothing_piles_up(cfg, tmp_path, monkeypatch):

@@ -42,7 +42,8 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
                 run.open(stop)
                 try:
                     if run.due:
-                        measure(run, due(run))  # an earlier process did not end it
+                        with run.pace.paused(run.state):
+                            measure(run, due(run))  # an earlier process did not end it
                     if run.done < run.total:
                         train_step, batch = run.training.step(), run.next_batch()
                     while run.done < run.total:
@@ -64,12 +65,14 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
 def after_step(run: Run) -> None:
     """Log, evaluate and save, each where it is due."""
     logs = run.done == run.total or run.done % run.built.cfg.log_every == 0
-    if logs or saves(run):
+    names, saving = due(run), saves(run)
+    if not (logs or names or saving):
+        return  # without waiting for the devices
+    if logs or saving:
         run.fetch()
     if logs:
         log_point(run)
-    with run.pace.paused():
-        names = due(run)
+    with run.pace.paused(run.state):
         measure(run, names)
         if logs or names:
             run.report.refresh()

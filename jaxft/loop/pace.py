@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import Callable
 
+import jax
+
 from jaxft.host_memory import give_back
 from jaxft.loop.build import Built
 from jaxft.loop.summary import flops, memory_bytes, peak_flops
@@ -26,7 +28,7 @@ class Pace:
         batch = args[-1]
         shape = tuple(sorted((name, value.shape) for name, value in batch.items()))
         if shape not in self.shapes:
-            with self.paused():
+            with self.paused(args):
                 start = time.monotonic()
                 prepare(*args)
                 give_back()
@@ -38,7 +40,10 @@ class Pace:
         self.flops += self.shapes[shape]
 
     @contextlib.contextmanager
-    def paused(self):
+    def paused(self, pending):
+        """Not to be counted. `pending` are arrays of the steps before, which the devices may still compute: that is
+        waited for, since it counts."""
+        jax.block_until_ready(pending)
         start = time.monotonic()
         yield
         self.mark += time.monotonic() - start
