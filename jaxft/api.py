@@ -23,7 +23,7 @@ from jaxft.models.ranges import range_problems
 from jaxft.models.save import save_model
 from jaxft.models.tokenizer import padding_id
 from jaxft.parallel.mesh import data_shards
-from jaxft.problems import raise_problems, suggest
+from jaxft.problems import raise_problems, shown, suggest
 
 DTYPES = ("float32", "bfloat16")
 
@@ -36,7 +36,7 @@ def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedM
     Raises UserError for anything in the checkpoint that has no place in the model, or the other way round.
     """
     if dtype not in DTYPES:
-        raise_problems([f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
+        raise_problems([f"dtype is {shown(dtype)}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
     pretrained = open_pretrained(path)
     arch = architecture(pretrained, head)
     model = Model(arch.spec, arch.head, dtype=dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxft.configurable import fits, is_config, type_problems
 from jaxft.paths import invalid_problem
-from jaxft.problems import near, suggest
+from jaxft.problems import listed, near, shown, suggest
 from jaxft.ranges import problems_of, range_problems
 
 CHOICES = {
@@ -47,7 +47,7 @@ def choice_problems(obj, choices) -> list[str]:
         value = getattr(obj, name)
         if typed(obj, name) and value not in allowed:
             names = [str(choice) for choice in allowed]
-            problems.append(f"{name} is {value!r}, expected {', '.join(names)}.{suggest(str(value), names)}")
+            problems.append(f"{name} is {shown(value)}, expected {', '.join(names)}.{suggest(str(value), names)}")
     return problems
 
 
@@ -94,7 +94,7 @@ def eval_problems(cfg) -> list[str]:
         return problems
     name = cfg.save.best.partition("/")[0]
     if name not in cfg.evals:
-        names = f"The evals are: {', '.join(cfg.evals)}." if cfg.evals else "There are no evals."
+        names = f"The evals are: {listed(cfg.evals)}." if cfg.evals else "There are no evals."
         problems.append(
             f"config.save.best is {cfg.save.best!r}, but no eval is named {name!r}.{suggest(name, cfg.evals)} {names}"
         )
@@ -123,7 +123,7 @@ def component_problems(cfg, devices: int | None) -> list[str]:
     problems = []
     for name, value, method, expected in slots:
         if not is_config(value) or (method and not hasattr(value, method)):
-            problems.append(f"{name} is {value!r}, expected {expected}")
+            problems.append(f"{name} is {shown(value)}, expected {expected}")
         else:
             problems += _own_problems(name, value)
     for key, e in evals.items():

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from jaxft import config_file, overrides
 from jaxft.config import Config
 from jaxft.host_memory import tune_allocator
-from jaxft.problems import RunStopped, UserError, near, raise_problems, suggest
+from jaxft.problems import RunStopped, UserError, near, raise_problems, shown, suggest
 from jaxft.ranges import Count
 from jaxft.signals import signals
 from jaxft.torch_free import without_torch
@@ -158,7 +158,7 @@ def _scan(argv, flags) -> tuple[dict[str, str], list[tuple[str, str]], list[str]
         name, equals, text = word.lstrip("-").partition("=")
         setting = name.startswith("config.") and not by_name.keys().isdisjoint(("config", "suite"))
         if not word.startswith("-"):
-            problems.append(f"{word!r} is not a flag: write --NAME=VALUE")
+            problems.append(f"{shown(word)} is not a flag: write --NAME=VALUE")
             continue
         if not setting and name not in by_name:
             problems.append(f"there is no flag --{name}.{_suggestion(name, by_name)}")

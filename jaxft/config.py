@@ -11,7 +11,7 @@ from typing import Annotated
 from jaxft import checks, strict_json
 from jaxft.configurable import config, from_json, to_json, type_problems
 from jaxft.output_file import replace_bytes
-from jaxft.problems import UserError, raise_problems
+from jaxft.problems import UserError, raise_problems, shown
 from jaxft.ranges import INT, Count, Fraction, NonNegative, NonNegativeInt, Positive, ProperFraction, Range, Seed
 
 
@@ -75,7 +75,7 @@ class Save:
     def problems(self) -> list[str]:
         return [
             *checks.choice_problems(self, {"mode": ("max", "min", None)}),
-            *([f"best is {self.best!r}, expected 'EVAL/METRIC'"] if self.best and "/" not in self.best else []),
+            *([f"best is {shown(self.best)}, expected 'EVAL/METRIC'"] if self.best and "/" not in self.best else []),
         ]
 
 

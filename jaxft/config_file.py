@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from jaxft.config import Config
-from jaxft.problems import UserError, near, raise_problems
+from jaxft.problems import UserError, near, raise_problems, shown
 from jaxft.startup import importable
 
 
@@ -31,7 +31,8 @@ def load(spec: str) -> Config:
         _check_arguments(path, get_config, argument)
         cfg = _run(path, lambda: get_config(*argument))
     if not isinstance(cfg, Config):
-        raise UserError(f"{path}: get_config returned {cfg!r} ({type(cfg).__name__}), expected a jaxft.config.Config")
+        kind = type(cfg).__name__
+        raise UserError(f"{path}: get_config returned {shown(cfg)} ({kind}), expected a jaxft.config.Config")
     return cfg
 
 
@@ -131,7 +132,7 @@ def _check_arguments(path: Path, get_config, argument: list[str]) -> None:
     try:
         inspect.signature(get_config).bind(*argument)
     except TypeError:
-        given = f"{argument[0]!r} was given after the file's name" if argument else "none was given: FILE.py:ARG"
+        given = f"{shown(argument[0])} was given after the file's name" if argument else "none was given: FILE.py:ARG"
         wants = f"get_config{inspect.signature(get_config)}"
         raise UserError(f"{path}: {wants} does not fit the argument; {given}") from None
 

@@ -45,7 +45,7 @@ def to_json(obj: Any) -> Any:
         return [to_json(value) for value in obj]
     if obj is None or isinstance(obj, str | int | float):
         return obj
-    raise UserError(f"a configuration holds {obj!r} ({type(obj).__name__}), which cannot be written as JSON")
+    raise UserError(f"a configuration holds {shown(obj)} ({type(obj).__name__}), which cannot be written as JSON")
 
 
 def from_json(value: Any) -> Any:
@@ -99,7 +99,8 @@ def type_problems(obj: Any, prefix: str = "config.") -> list[str]:
     for field in dataclasses.fields(obj):
         name, value = prefix + field.name, getattr(obj, field.name)
         if not fits(value, hints[field.name]):
-            problems.append(f"{name} is {value!r} ({type(value).__name__}), expected {type_name(hints[field.name])}")
+            kind, wanted = type(value).__name__, type_name(hints[field.name])
+            problems.append(f"{name} is {shown(value)} ({kind}), expected {wanted}")
             continue
         for label, item in _children(name, value):
             problems += type_problems(item, label + ".")
@@ -155,7 +156,7 @@ def type_name(hint: Any) -> str:
 def unknown_field(cls: type, name: str) -> str:
     """The message for a field that `cls` does not have."""
     known = [field.name for field in dataclasses.fields(cls)]
-    return f"{cls.__name__} has no field {name!r}.{suggest(name, known)} Fields: {', '.join(known) or 'none'}."
+    return f"{cls.__name__} has no field {shown(name)}.{suggest(name, known)} Fields: {', '.join(known) or 'none'}."
 
 
 def field_problems(cls: type, values: dict[str, Any], positional: int = 0) -> list[str]:

@@ -9,6 +9,8 @@ from itertools import islice
 
 SHOWN = 10  # problems, or names of a list, that one message has
 LONGEST = 60  # characters of a value in a message
+WHOLE = 2000  # characters of a problem
+MOST = 50  # problems that are printed
 SEARCHED = 1000  # rows in which a problem that takes long to find is counted
 COMPARED = 20_000  # known names that a suggestion is looked for among
 
@@ -53,14 +55,16 @@ class UserError(Exception):
     """
 
     def __init__(self, problems: str | Iterable[str], check: Check | None = None):
-        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        self.problems: list[str] = list(map(bounded, [problems] if isinstance(problems, str) else problems))
         self.check = check
         super().__init__(self.problems)
 
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return self.problems[0]
-        return "\n- ".join([f"{len(self.problems)} problems:", *self.problems])
+        more = len(self.problems) - MOST
+        rest = [f"{more:,} more problems"] if more > 0 else []
+        return "\n- ".join([f"{len(self.problems)} problems:", *self.problems[:MOST], *rest])
 
 
 class RunStopped(Exception):
@@ -150,8 +154,15 @@ def shown(value) -> str:
 def listed(names: Iterable, most: int = SHOWN) -> str:
     """Names for a message, with commas between them: a few, each not too long, and how many more there are."""
     names = list(names)
-    said = ", ".join(clipped(str(name)) for name in names[:most])
+    said = ", ".join(clipped(name) if isinstance(name, str) else shown(name) for name in names[:most])
     return said + (f", ... ({len(names):,} in all)" if len(names) > most else "")
+
+
+def bounded(problem: str) -> str:
+    """The problem; of one longer than WHOLE, whatever it quotes, the beginning and the end, where the fix is."""
+    if len(problem) <= WHOLE:
+        return problem
+    return f"{problem[: WHOLE * 3 // 4]} ... {problem[-WHOLE // 5 :]}"
 
 
 def clipped(text: str, most: int = LONGEST) -> str:

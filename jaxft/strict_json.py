@@ -23,7 +23,7 @@ def _object(pairs: list[tuple]) -> dict:
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
     return made
 
 

@@ -34,9 +34,8 @@ def check(model: LoadedModel, method, target, word, baseline, steps, batch) -> S
     raise_problems(_unexplained(model, method))
     problems = [f"{name} is {value}, expected 1 or more" for name, value in (("steps", steps), ("batch", batch))
                 if value < 1]  # fmt: skip
-    problems += (
-        [] if method in METHODS else [f"method is {method!r}, expected {_one_of(METHODS)}.{suggest(method, METHODS)}"]
-    )
+    if method not in METHODS:
+        problems.append(f"method is {shown(method)}, expected {_one_of(METHODS)}.{suggest(method, METHODS)}")
     if (model.arch.kind == "token-classification") != (word is not None):
         problems.append("word says which word's tag to explain: it is needed for token classification, and only there")
     number, unknown = (None, []) if target is None else _number(model, target)

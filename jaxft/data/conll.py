@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 
-from jaxft.problems import UserError
+from jaxft.problems import UserError, listed
 
 log = logging.getLogger("jaxft")
 
@@ -80,7 +80,7 @@ def _row(rows: list[list[str]], names: tuple[str, ...]) -> dict[str, list[str]]:
 
 def _check_width(place: str, width: int, names: tuple[str, ...]) -> None:
     if names and len(names) != width:
-        raise UserError(f"{place}: {width} columns, but {len(names)} names for them: {', '.join(names)}")
+        raise UserError(f"{place}: {width} columns, but {len(names)} names for them: {listed(names)}")
     if width == 1:
         raise UserError(f"{place}: a single column, where a word and its tag are expected")
 

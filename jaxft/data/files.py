@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -18,12 +19,20 @@ import pyarrow.parquet
 from jaxft import strict_json
 from jaxft.data import conll, squad
 from jaxft.data.tables import noted_class_names, table_of
-from jaxft.problems import UserError
+from jaxft.problems import UserError, listed, shown
 
 log = logging.getLogger("jaxft")
 
+DELIMITERS = ";\t|,"  # that are looked for in a header of one column
 
-def read_file(path: str, quote: str = '"', columns: tuple[str, ...] = (), documents: bool = False) -> pa.Table:
+
+def read_file(
+    path: str,
+    quote: str = '"',
+    columns: tuple[str, ...] = (),
+    documents: bool = False,
+    delimiter: str | None = None,
+) -> pa.Table:
     """The rows of `path`; a file with named `columns` is one of sentences (data/conll.py), whatever its suffix.
 
     With `documents` the rows of a .txt file are documents, separated by blank lines, instead of lines.
@@ -34,7 +43,7 @@ def read_file(path: str, quote: str = '"', columns: tuple[str, ...] = (), docume
         if columns:
             table = _columns(path, columns)
         else:
-            table = _documents(path) if documents else READERS[suffix(path)](path, quote)
+            table = _documents(path) if documents else READERS[suffix(path)](path, quote, delimiter)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
     except (EOFError, zlib.error) as error:
@@ -58,22 +67,31 @@ def _bad_line(path: str) -> str:
     return ""
 
 
+def is_text(path: str) -> bool:
+    """Whether a file's beginning is UTF-8 without control characters that only other kinds of files have."""
+    with open(path, "rb") as file:
+        return b"\0" not in (begin := file.read(4096)) and "\ufffd" not in begin[:4000].decode("utf-8", "replace")[:-3]
+
+
 def suffix(path: str) -> str:
     """The kind of a file: its suffix in small letters, without .gz."""
     stem = path[:-3] if path.lower().endswith(".gz") else path
     return os.path.splitext(stem)[1].lower()
 
 
-def _comma(path, quote):
-    return _separated(path, ",", quote)
+def _comma(path, quote, delimiter):
+    return _separated(path, delimiter or ",", quote, delimiter is not None)
 
 
-def _tab(path, quote):
-    return _separated(path, "\t", quote)
+def _tab(path, quote, delimiter):
+    return _separated(path, delimiter or "\t", quote, delimiter is not None)
 
 
-def _separated(path: str, delimiter: str, quote: str) -> pa.Table:
-    """Cells as text. The csv module is used because it never turns a cell into something else."""
+def _separated(path: str, delimiter: str, quote: str, named: bool) -> pa.Table:
+    """Cells as text. The csv module is used because it never turns a cell into something else.
+
+    A header that is one column with another usual delimiter in it is refused, unless the delimiter is `named`.
+    """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     quoting = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     with _text(path) as file:
@@ -82,9 +100,15 @@ def _separated(path: str, delimiter: str, quote: str) -> pa.Table:
             names = next(reader, None)
             if names is None:
                 raise UserError(f"{path} is empty")
-            twice = sorted({name for name in names if names.count(name) > 1})
+            other = next((one for one in DELIMITERS if one in names[0]), None) if len(names) == 1 else None
+            if other is not None and not named:
+                raise UserError(
+                    f"{path}: the header is one column, {shown(names[0])}: the file looks separated by {other!r}. Set "
+                    f"delimiter={other!r} (config.data.delimiter), or write the file with {delimiter!r}"
+                )
+            twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
-                raise UserError(f"{path}: the header has {', '.join(map(repr, twice))} more than once")
+                raise UserError(f"{path}: the header has {listed(map(repr, twice))} more than once")
             return table_of(_cells(path, reader, names), path, dict.fromkeys(names, pa.string()))
         except csv.Error as error:
             raise UserError(
@@ -101,12 +125,12 @@ def _cells(path: str, reader, names: list[str]) -> Iterator[dict]:
         if len(cells) != len(names):
             raise UserError(
                 f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells where the header has {len(names)} "
-                f"({', '.join(names)}). Quote cells that contain the delimiter."
+                f"({listed(names)}). Quote cells that contain the delimiter."
             )
         yield dict(zip(names, cells, strict=True))
 
 
-def _lines(path: str, quote) -> pa.Table:
+def _lines(path: str, *_) -> pa.Table:
     with _text(path) as file:
         table = table_of(({"text": line.rstrip("\r\n")} for line in file), path, {"text": pa.string()})
     kept = table.filter(pa.compute.not_equal(table["text"], "")) if len(table) else table
@@ -131,16 +155,16 @@ def _columns(path: str, names: tuple[str, ...]) -> pa.Table:
         return table_of(conll.sentences(path, file, names), path, kinds)
 
 
-def _unnamed_columns(path: str, quote) -> pa.Table:
+def _unnamed_columns(path: str, *_) -> pa.Table:
     return _columns(path, ())
 
 
-def _json_lines(path: str, quote) -> pa.Table:
+def _json_lines(path: str, *_) -> pa.Table:
     with _text(path) as file:
         return table_of(_objects(path, file), path)
 
 
-def _json(path: str, quote) -> pa.Table:
+def _json(path: str, *_) -> pa.Table:
     """A list of objects, an object whose `data` is such a list (that of SQuAD is nested), or one object a line."""
     with _text(path) as file:
         text = file.read()
@@ -190,11 +214,11 @@ def _kind(value) -> str:
     return names.get(type(value), "a number")
 
 
-def _parquet(path: str, quote) -> pa.Table:
+def _parquet(path: str, *_) -> pa.Table:
     return _whole(pa.parquet.ParquetFile(_buffer(path), page_checksum_verification=True).read(), path)
 
 
-def _arrow(path: str, quote) -> pa.Table:
+def _arrow(path: str, *_) -> pa.Table:
     """Either of the two formats that have this suffix: with a footer, or the stream that `datasets` writes."""
     buffer = _buffer(path)
     try:
@@ -209,7 +233,7 @@ def _whole(table: pa.Table, path: str) -> pa.Table:
     table.validate(full=True)
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
-        raise UserError(f"{path} has the column {', '.join(map(repr, twice))} more than once")
+        raise UserError(f"{path} has the column {listed(map(repr, twice))} more than once")
     try:
         noted_class_names(table)
     except (ValueError, TypeError, KeyError) as error:

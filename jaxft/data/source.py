@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from jaxft.configurable import config
-from jaxft.data.files import READERS, read_file, suffix
+from jaxft.data.files import READERS, is_text, read_file, suffix
 from jaxft.data.tables import class_names, join, noted_class_names
-from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.problems import UserError, listed, raise_problems, shown, suggest
 from jaxft.ranges import Count, problems_of
 
 
@@ -29,15 +29,18 @@ class Data:
     name: str | None = None  # configuration of a hub data set
     limit: Count | None = None  # only so many rows from the start
     quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
+    delimiter: str | None = None  # of csv and tsv; None: a comma, a tab
     documents: bool = False  # a row of a .txt is a document, whose lines end at a blank line; False: each line is a row
     columns: tuple[str, ...] = ()  # names of a sentence file's columns; (): "tokens", the first, and "tags", the last
 
     def problems(self) -> list[str]:
         found = []
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            found.append(f"delimiter is {shown(self.delimiter)}, expected one character, or None for the usual one")
         if len(self.quote) > 1:
-            found.append(f"quote is {self.quote!r}, expected one character, or '' for none")
+            found.append(f"quote is {shown(self.quote)}, expected one character, or '' for none")
         if len(set(self.columns)) < len(self.columns):
-            found.append(f"columns are {', '.join(self.columns)}: each must have a name of its own")
+            found.append(f"columns are {listed(self.columns)}: each must have a name of its own")
         return found
 
     def open(self) -> "Rows":
@@ -63,7 +66,7 @@ class Data:
         problems = [f"no file matches {self.path}"] if not paths else []
         problems += [
             f"{one}: unknown kind of file, expected one of {' '.join(READERS)}, or one of them with .gz; "
-            "if it holds a word a line, name its columns"
+            + ("if it holds a word a line, name its columns" if is_text(one) else "save its rows as .csv or .jsonl")
             for one in paths
             if suffix(one) not in READERS and not self.columns
         ]
@@ -73,7 +76,7 @@ class Data:
             problems.append(f"{self.path} is a file: it has no splits or configurations; leave split and name unset")
         if problems:
             raise UserError(problems)
-        return join([read_file(one, self.quote, self.columns, self.documents) for one in paths], paths)
+        return join([read_file(one, self.quote, self.columns, self.documents, self.delimiter) for one in paths], paths)
 
     def _load(self, path: str):
         import datasets
@@ -99,8 +102,8 @@ class Data:
         split = self.split if self.split is not None or len(found) > 1 else next(iter(found))
         if split in found:
             return found[split]
-        asked = "which split?" if split is None else f"there is no split {split!r}.{suggest(split, found)}"
-        raise UserError(f"{self.path}: {asked} Set split to one of: {', '.join(found)}")
+        asked = "which split?" if split is None else f"there is no split {shown(split)}.{suggest(split, found)}"
+        raise UserError(f"{self.path}: {asked} Set split to one of: {listed(found)}")
 
 
 class Rows(Sequence):
@@ -185,7 +188,7 @@ def _own_rows(opened, name: str, columns: list[str], start: int, stop: int) -> l
             raise
         if not isinstance(row, Mapping) or not row.keys() >= set(columns):
             raise UserError(
-                f"{name}, row {number + 1}: expected a dict with the keys {', '.join(columns)}, found {shown(row)}"
+                f"{name}, row {number + 1}: expected a dict with the keys {listed(columns)}, found {shown(row)}"
             )
         rows.append(dict(row))
     return rows
@@ -198,7 +201,7 @@ def _named(value, names: list[str]):
     if not isinstance(value, int):
         return value
     if value >= len(names):
-        raise UserError(f"there is a class number {value}, but only {len(names)} class names: {', '.join(names)}")
+        raise UserError(f"there is a class number {value}, but only {len(names)} class names: {listed(names)}")
     return names[value] if value >= 0 else None
 
 

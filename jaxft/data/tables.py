@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from jaxft.problems import UserError, shown
+from jaxft.problems import UserError, listed, shown
 
 PIECE = 10_000  # rows that are python objects at a time
 LARGEST = 2**31 - 1  # bytes of the texts in one array of Arrow's, whose offsets are int32
@@ -21,7 +21,7 @@ def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | No
     while piece := list(itertools.islice(rows, PIECE)):
         names = list(types or dict.fromkeys(key for row in piece for key in row))
         if bad := [name for name in names if not re.fullmatch("[^\\0\ud800-\udfff]*", name)]:
-            raise UserError(f"{path}: the column name {bad[0]!r} holds characters that are no text: rename it")
+            raise UserError(f"{path}: the column name {shown(bad[0])} holds characters that are no text: rename it")
         columns = {name: _column([row.get(name) for row in piece], name, path, types, first) for name in names}
         pieces.append(pa.table(columns))
         first += len(piece)
@@ -35,11 +35,11 @@ def join(tables: list[pa.Table], paths: list[str]) -> pa.Table:
     problems = []
     for table, path in zip(tables, paths, strict=True):
         if set(table.column_names) != set(tables[0].column_names):
-            problems.append(f"{path} has the columns {', '.join(table.column_names)}")
+            problems.append(f"{path} has the columns {listed(table.column_names)}")
         elif noted_class_names(table) != noted_class_names(tables[0]):
             problems.append(f"{path} has other class names")
     if problems:
-        known = ", ".join(tables[0].column_names)
+        known = listed(tables[0].column_names)
         raise UserError([f"{problem}, {paths[0]} has {known}: name files of one kind" for problem in problems])
     names = tables[0].column_names
     return _concat([table.select(names) for table in tables], paths)

@@ -2,7 +2,7 @@
 
 from jaxft.configurable import is_config
 from jaxft.data.source import Rows, as_rows
-from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.problems import UserError, listed, raise_problems, shown, suggest
 from jaxft.ranges import problems_of
 
 
@@ -24,7 +24,7 @@ def open_within(source, field: str, columns: tuple[str, ...]) -> Rows:
     except UserError as error:
         raise UserError([f"{field}: {problem}" for problem in error.problems]) from None
     raise_problems(
-        f"{rows.name} has no column {name!r}.{suggest(name, rows.columns)} Columns: {', '.join(rows.columns)}. Name "
+        f"{rows.name} has no column {name!r}.{suggest(name, rows.columns)} Columns: {listed(rows.columns)}. Name "
         "the right one in columns"
         for name in columns
         if name not in rows.columns

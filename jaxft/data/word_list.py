@@ -1,7 +1,7 @@
 """Lists of words that a user gives as a file, and the letter case of what stands in a word's place."""
 
 from jaxft.data.source import Data
-from jaxft.problems import SHOWN, UserError, raise_problems, shown
+from jaxft.problems import SHOWN, UserError, listed, raise_problems, shown
 
 SEPARATOR = "|"
 
@@ -67,6 +67,6 @@ def _cells(path: str, columns: tuple[str, str]) -> list[tuple]:
     if missing := [name for name in columns if name not in rows.columns]:
         raise UserError(
             f"{path} has no column {' and no column '.join(map(repr, missing))}: name its columns "
-            f"{' and '.join(columns)} in the first line (they are {', '.join(map(repr, rows.columns))})"
+            f"{' and '.join(columns)} in the first line (they are {listed(map(repr, rows.columns))})"
         )
     return [tuple(row[name] for name in columns) for row in rows]

@@ -23,7 +23,7 @@ from jaxft.models.ranges import range_problems
 from jaxft.models.sides import sided
 from jaxft.models.tokenizer import unknown_counts
 from jaxft.parallel.mesh import data_shards, sharding
-from jaxft.problems import UserError, raise_problems, suggest
+from jaxft.problems import UserError, listed, raise_problems, suggest
 from jaxft.tasks.base import Setting
 
 
@@ -198,7 +198,7 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
             continue
         problems += [
             f"{where}: there is no column {column!r}.{suggest(column, rows.columns)} Columns: "
-            f"{', '.join(rows.columns)}. Name the right one in config.task."
+            f"{listed(rows.columns)}. Name the right one in config.task."
             for column in cfg.task.columns()
             if column not in rows.columns
         ]
@@ -239,6 +239,6 @@ def label_problems(cfg: Config, task, pretrained: Pretrained, arch: Architecture
     if getattr(task, "labels", None) is None or list(task.labels) == pretrained.labels:
         return []
     return [
-        f"the checkpoint's head knows the classes {', '.join(pretrained.labels)}, the data has {', '.join(task.labels)}"
+        f"the checkpoint's head knows the classes {listed(pretrained.labels)}, the data has {listed(task.labels)}"
         ": set config.init='backbone' to start with a new head"
     ]

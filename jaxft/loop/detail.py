@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.loop.slices import LENGTH, length_name, lengths_of, parts, values_of
 from jaxft.metrics.bootstrap import intervals
 from jaxft.metrics.units import KeptRows, Units
-from jaxft.problems import UserError, shown, suggest
+from jaxft.problems import UserError, listed, shown, suggest
 
 FEWEST = 100  # resamples; of fewer the ends of an interval are a few chance values
 
@@ -83,7 +83,7 @@ def _rows(task, slots: dict, source: np.ndarray) -> Units:
 def _column_problems(where: str, rows, name: str, together: Callable | None) -> list[str]:
     if name not in rows.columns:
         close = suggest(name, [*rows.columns, LENGTH])
-        return [f"--by={name}: {where} has no such column.{close} Columns: {', '.join(rows.columns)}, and {LENGTH}"]
+        return [f"--by={name}: {where} has no such column.{close} Columns: {listed(rows.columns)}, and {LENGTH}"]
     try:
         values = values_of(rows, name)
     except UserError as error:

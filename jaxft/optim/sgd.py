@@ -3,6 +3,7 @@
 import optax
 
 from jaxft.configurable import config
+from jaxft.problems import shown
 from jaxft.ranges import NonNegative, ProperFraction
 
 
@@ -13,7 +14,7 @@ class SGD:
     decay: NonNegative = 0.0
 
     def problems(self):
-        return [] if self.nesterov in ("on", "off") else [f"nesterov is {self.nesterov!r}, expected on or off"]
+        return [] if self.nesterov in ("on", "off") else [f"nesterov is {shown(self.nesterov)}, expected on or off"]
 
     def make(self, lr, decay_mask, stacked):
         parts = [optax.trace(self.momentum, self.nesterov == "on")] if self.momentum else []

@@ -16,7 +16,7 @@ from jaxft.metrics.declared import lower
 from jaxft.metrics.probabilities import PROBABILITIES, class_probability_metrics, label_probability_metrics
 from jaxft.metrics.regression import REGRESSION
 from jaxft.pictures import class_figures, label_figures, value_figures
-from jaxft.problems import listed, raise_problems
+from jaxft.problems import listed, raise_problems, shown
 from jaxft.ranges import Fraction, NonNegative, ProperFraction
 from jaxft.tasks.base import Setting, encode_texts
 from jaxft.tasks.label_sets import EMPTY, column_targets, set_targets, settle_labels
@@ -48,7 +48,7 @@ class Classify:
     def problems(self):
         found = []
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
-            found.append(f"class_weights is {self.class_weights!r}, expected numbers or 'balanced'")
+            found.append(f"class_weights is {shown(self.class_weights)}, expected numbers or 'balanced'")
         return found
 
     def columns(self):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from jaxft.configurable import config
-from jaxft.problems import raise_problems
+from jaxft.problems import raise_problems, shown
 from jaxft.ranges import InnerFraction
 from jaxft.tasks.base import Setting
 from jaxft.tasks.template import column, columns_of
@@ -27,7 +27,7 @@ class MaskedLM(PredictsTokens):
     head = "masked-lm"
 
     def problems(self):
-        return [] if self.unit in ("token", "word") else [f"unit is {self.unit!r}, expected token or word"]
+        return [] if self.unit in ("token", "word") else [f"unit is {shown(self.unit)}, expected token or word"]
 
     def columns(self):
         return columns_of(self.text)

@@ -66,7 +66,7 @@ class Tag:
     def problems(self):
         choices = {"scheme": (None, *SCHEMES), "pieces": ("first", "last", "all"), "decode": ("argmax", "viterbi")}
         return [
-            f"{name} is {value!r}, expected {' or '.join(map(str, known))}.{suggest(str(value), map(str, known))}"
+            f"{name} is {shown(value)}, expected {' or '.join(map(str, known))}.{suggest(str(value), map(str, known))}"
             for name, known in choices.items()
             if (value := getattr(self, name)) not in known
         ]

@@ -26,7 +26,7 @@ def column(rows: list[dict], template: str) -> list[str]:
     try:
         return [FORMAT.vformat(template, (), row) for row in rows]
     except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{template!r} asks for a part that a row does not have: {error}") from None
+        raise UserError(f"{shown(template)} asks for a part that a row does not have: {error}") from None
 
 
 def ids_of(rows: list[dict], template: str | None) -> list[str]:
@@ -67,11 +67,12 @@ def _columns(template: str) -> list[str]:
         fields = [piece[1:] for piece in FORMAT.parse(template) if piece[1] is not None]
     except ValueError as error:
         raise UserError(
-            f"the template {template!r} cannot be read: {error}. It names columns in braces, as in '{{text}}'"
+            f"the template {shown(template)} cannot be read: {error}. It names columns in braces, as in '{{text}}'"
         ) from None
     names = [field.partition("[")[0] for field, _, _ in fields]
     if not all(names) or not names:
-        raise UserError(f"the template {template!r} has braces without a column's name")
+        raise UserError(f"the template {shown(template)} has braces without a column's name")
     if any(form or how or "." in re.sub(r"\[[^\]]*\]", "", field) for field, form, how in fields):
-        raise UserError(f"the template {template!r} has a format or an attribute: only {{column}} and {{column[key]}}")
+        form = "only {column} and {column[key]}"
+        raise UserError(f"the template {shown(template)} has a format or an attribute: {form}")
     return names

@@ -17,7 +17,7 @@ from jaxft.models.embedding import embedding_files
 from jaxft.models.heads import unit
 from jaxft.models.model import Outputs
 from jaxft.models.parts import averaged, read
-from jaxft.problems import raise_problems, suggest
+from jaxft.problems import raise_problems, shown, suggest
 from jaxft.tasks.base import Example, as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
 
@@ -44,7 +44,7 @@ class Embeds:
         if self.pooling in (None, *POOLINGS):
             return []
         known = " or ".join(POOLINGS)
-        return [f"pooling is {self.pooling!r}, expected {known}.{suggest(self.pooling, POOLINGS)}"]
+        return [f"pooling is {shown(self.pooling)}, expected {known}.{suggest(self.pooling, POOLINGS)}"]
 
     def columns(self):
         return columns_of(*self.texts)
