@@ -24,7 +24,7 @@ from jaxft.config import Config, Eval
 from jaxft.data import Data
 from jaxft.data.encoded import encode_all
 from jaxft.data.source import as_rows
-from jaxft.loop.build import build
+from jaxft.loop.build import build, open_sources
 from jaxft.loop.fit import fit
 from jaxft.models.pretrained import open_pretrained, tokenizer_of
 from jaxft.models.tensors import INDEX, open_tensors
@@ -303,10 +303,6 @@ BAD_FILES = {
         '{"text": "a"}\n{"text": 1e400}\n': "bad.jsonl, line 2: not JSON (1e400 is no JSON value",
         '{"text": "a", "text": "b"}\n': "bad.jsonl, line 1: not JSON (the key 'text' stands twice in one object)",
         '{"text": "a"}\n{"text": \n': "bad.jsonl, line 2: not JSON",
-        '{"text": "a"}\n{"text": "\\ud83d"}\n': "bad.jsonl, row 2: column 'text' holds half of a character",
-        '{"n": 1}\n{"n": 18446744073709551616}\n': "bad.jsonl, row 2: 18446744073709551616 in column 'n'",
-        '{"n": 1.5}\n{"n": true}\n': "bad.jsonl, row 2: True in column 'n' is not of the kind",
-        '{"n": {"a": null}}\n{"n": [1]}\n': "bad.jsonl, row 2: [1] in column 'n' is not of the kind",
         '{"a\\u0000": 1}\n': "bad.jsonl: the column name 'a\\x00' holds characters that are no text",
         "[" * 100_000: "bad.jsonl, line 1: not JSON (nested too deeply)",
         b'{"text": "a"}\n{"text": "\xff"}\n': "bad.jsonl, line 2, byte 11 of the line, is not UTF-8",
@@ -334,6 +330,26 @@ BAD_FILES = {
 def test_files(tmp_path, name, number):
     text, words = list(BAD_FILES[name].items())[number]
     assert words in message(rows_of_file, tmp_path / name, text)
+
+
+ODD_COLUMNS = {
+    '{"x": "a"}\n{"x": "\\ud83d"}\n': "bad.jsonl, row 2: column 'x' holds half of a character",
+    '{"x": 1}\n{"x": 18446744073709551616}\n': "bad.jsonl, row 2: 18446744073709551616 in column 'x'",
+    '{"x": 1.5}\n{"x": true}\n': "bad.jsonl, row 2: True in column 'x' is not of the kind",
+    '{"x": {"a": null}}\n{"x": [1]}\n': "bad.jsonl, row 2: [1] in column 'x' is not of the kind",
+}
+
+
+@pytest.mark.parametrize("text", ODD_COLUMNS)
+def test_a_column_stops_only_a_run_that_reads_it(tiny_bert, tmp_path, text):
+    rows = [json.loads(line) | {"text": "a", "label": "y"} for line in text.splitlines()]
+    (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = Data(path=str(tmp_path / "bad.jsonl"))
+    cfg = Config(model=str(tiny_bert), task=Classify(), data=data, lr=1e-3, batch=1, steps=1, max_len=32)
+    assert open_sources(cfg)["train"][:] == rows
+    for reads in (Classify(text="x"), Classify(label="x"), Classify(text="{label} {x}")):
+        said = message(open_sources, dataclasses.replace(cfg, task=reads))
+        assert said.startswith("config.data: ") and ODD_COLUMNS[text] in said
 
 
 def test_good_files_that_look_odd(tmp_path):

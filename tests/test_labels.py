@@ -11,6 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from jaxft.attribution import settings
 from jaxft.data import Data
 from jaxft.data.encoded import encode_all
+from jaxft.models.embedding import read_embedding
 from jaxft.problems import UserError
 from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
@@ -106,11 +107,12 @@ def test_balanced_weights(setting):
     np.testing.assert_allclose(task.class_weights, np.insert(wanted, 1, 0.0), rtol=1e-12)
 
 
-def test_no_number_in_regression_and_similarity(setting):
+def test_no_number_in_regression_and_similarity(setting, tiny_bert):
     cells = [0.5, None, "", " ", float("nan"), -1, "-0.25"]
     _, found = read(Regress(), labelled(cells), setting)
     assert found.flat["targets"].tolist() == [0.5, -1, -0.25]  # -1 is a number like others
     rows = [{"a": "a cat", "b": "the cat", "s": cell} for cell in cells]
+    setting.embedding = read_embedding(tiny_bert)
     _, scored = read(Similarity(text="a", pair="b", label="s"), rows, setting)
     assert scored.flat["targets"][::2].tolist() == [0.5, -1, -0.25]
     assert found.report["dropped"] == scored.report["dropped"] == {"no label": 4}

@@ -8,6 +8,7 @@ from conftest import rows_of
 from jaxft.config import Config
 from jaxft.data import Data
 from jaxft.data.encoded import encode_all
+from jaxft.models.embedding import read_embedding
 from jaxft.optim.sgd import SGD
 from jaxft.problems import LONGEST, MOST, WHOLE, UserError, listed, located, near, raise_problems, shown
 from jaxft.tasks.base import Setting
@@ -86,13 +87,14 @@ TASKS = {
 
 @pytest.mark.parametrize("case", TASKS)
 @pytest.mark.parametrize("value", [TEXT, [TEXT] * 3, [MANY], NESTED], ids=["text", "texts", "numbers", "object"])
-def test_cells_of_tasks(case, value, bert_tokenizer):
+def test_cells_of_tasks(case, value, bert_tokenizer, tiny_bert):
     """Whether they are read or refused, nothing of this size is written out."""
     task, column = TASKS[case]
     rows = rows_of([row(), row(**{column: value}), row(**{column: value})])
+    setting = Setting(bert_tokenizer, 16, embedding=read_embedding(tiny_bert))
     try:
-        settled = task.prepare(rows, Setting(bert_tokenizer, 16))
-        encode_all(rows, lambda some: settled.encode(some, Setting(bert_tokenizer, 16)))
+        settled = task.prepare(rows, setting)
+        encode_all(rows, lambda some: settled.encode(some, setting))
     except UserError as error:
         assert len(str(error)) < 1000
 

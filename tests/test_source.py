@@ -137,12 +137,31 @@ def test_malformed_json_names_the_line(tmp_path):
     fails(path, "a.jsonl, line 3", "not JSON")
     path.write_text('{"a": 1}\n[1]\n')
     fails(path, "a.jsonl, line 2", "object")
-    path.write_text('{"a": 1}\n{"a": "x"}\n')
-    fails(path, "a.jsonl, row 2", "'x' in column 'a'", "not of the kind")
-    path.write_text('{"a": 1}\n' * 10_001 + '{"a": "x"}\n')
-    fails(path, "a.jsonl, row 10002", "'x' in column 'a'")
-    path.write_text('{"a": 1}\n' * 10_000 + '{"a": "x"}\n')
-    fails(path, "a.jsonl, rows 10001 to 10001", "Field a has incompatible types")
+
+
+def test_columns_of_several_kinds(tmp_path):
+    """Their values stay as they are; what is wrong is said of each column, for tasks that read it."""
+    path = tmp_path / "a.jsonl"
+
+    def said(text) -> str:
+        path.write_text(text)
+        rows = Data(path=str(path)).open()
+        assert rows[:] == [json.loads(line) for line in text.splitlines()] and rows.named().mixed == rows.mixed
+        assert rows.first(1).mixed == rows.mixed and rows.mixed.keys() <= {"a"}
+        return rows.mixed.get("a", "")
+
+    found = said('{"a": 1}\n{"a": "x"}\n')
+    assert "a.jsonl, row 2: 'x' in column 'a' is not of the kind" in found and "write all of them as text, or" in found
+    found = said('{"a": [{"start": 1}], "b": 1}\n{"a": "x", "b": 2}\n')
+    assert "row 2: 'x' in column 'a'" in found and found.endswith("write all of them in one way")
+    assert "a.jsonl, row 10002: 'x' in column 'a'" in said('{"a": 1}\n' * 10_001 + '{"a": "x"}\n')
+    found = said('{"a": 1}\n' * 10_000 + '{"a": "x"}\n')
+    assert "a.jsonl, rows 10001 to 10001" in found and "Field a has incompatible types" in found
+    assert "row 1" in said('{"a": "\\ud83d"}\n' + '{"a": 1}\n') and said('{"a": null}\n{"a": 1}\n') == ""
+    for name, value in (("b1", 1), ("b2", "x"), ("b3", None)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"a": value, "text": name}) + "\n")
+    rows = Data(path=str(tmp_path / "b*.jsonl")).open()
+    assert [row["a"] for row in rows] == [1, "x", None] and "b2.jsonl: column 'a' is not" in rows.mixed["a"]
 
 
 def test_txt_skips_empty_lines(tmp_path):

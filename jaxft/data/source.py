@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from jaxft.configurable import config
+from jaxft.data import mixed
 from jaxft.data.files import READERS, is_text, read_file, suffix
 from jaxft.data.tables import class_names, join, noted_class_names
 from jaxft.problems import UserError, listed, raise_problems, shown, suggest
@@ -110,11 +111,14 @@ class Rows(Sequence):
     """Rows by number: `rows[3]` is a dict of python values, `rows[a:b]` a list of them.
 
     `columns` are the column names, `classes` has the class names of the columns that hold class numbers, `name` is for
-    messages.
+    messages, `mixed` says what is wrong with the columns whose values are of several kinds.
     """
 
-    def __init__(self, name: str, columns: list[str], classes: dict[str, list[str]], count: int, read: Callable):
+    def __init__(
+        self, name: str, columns: list[str], classes: dict[str, list[str]], count: int, read: Callable, mixed=None
+    ):
         self.name, self.columns, self.classes = name, columns, classes
+        self.mixed: dict[str, str] = mixed or {}
         self._count, self._read = count, read
 
     def __len__(self) -> int:
@@ -133,7 +137,7 @@ class Rows(Sequence):
     def first(self, limit: int | None) -> "Rows":
         """So many rows from the start, or as many as there are; None: all."""
         count = self._count if limit is None else min(limit, self._count)
-        return Rows(self.name, self.columns, self.classes, count, self._read)
+        return Rows(self.name, self.columns, self.classes, count, self._read, self.mixed)
 
     def named(self) -> "Rows":
         """The same rows with class names in place of class numbers; a negative number, no class, becomes None."""
@@ -141,7 +145,7 @@ class Rows(Sequence):
         def read(start, stop):
             return [{**row, **self._class_names(row)} for row in self._read(start, stop)]
 
-        return Rows(self.name, self.columns, self.classes, self._count, read) if self.classes else self
+        return Rows(self.name, self.columns, self.classes, self._count, read, self.mixed) if self.classes else self
 
     def _class_names(self, row: dict) -> dict:
         return {key: _named(row[key], names) for key, names in self.classes.items()}
@@ -158,8 +162,7 @@ def as_rows(opened, name: str) -> Rows:
     if len(opened) == 0:
         raise UserError(f"{name} has no rows")
     if isinstance(opened, pa.Table):
-        classes = noted_class_names(opened)
-        return Rows(name, opened.column_names, classes, len(opened), lambda a, b: opened.slice(a, b - a).to_pylist())
+        return _rows_of_table(opened, name)
     if _is_dataset(opened):
         # A format (tensors, or some of the columns) is for other libraries; a transform of the user's own stays.
         opened = opened if opened.format["type"] == "custom" else opened.with_format(None)
@@ -169,6 +172,16 @@ def as_rows(opened, name: str) -> Rows:
     return Rows(
         name, columns, getattr(opened, "classes", {}), len(opened), lambda a, b: _own_rows(opened, name, columns, a, b)
     )
+
+
+def _rows_of_table(table: pa.Table, name: str) -> Rows:
+    odd = mixed.noted(table.schema)
+
+    def read(start: int, stop: int) -> list[dict]:
+        rows = table.slice(start, stop - start).to_pylist()
+        return mixed.plain(rows, odd) if odd else rows
+
+    return Rows(name, table.column_names, noted_class_names(table), len(table), read, odd)
 
 
 def _is_dataset(opened) -> bool:

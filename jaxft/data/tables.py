@@ -8,22 +8,34 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from jaxft.problems import UserError, listed, shown
+from jaxft.data import mixed
+from jaxft.problems import UserError, clipped, listed, shown
 
 PIECE = 10_000  # rows that are python objects at a time
 LARGEST = 2**31 - 1  # bytes of the texts in one array of Arrow's, whose offsets are int32
 
 
 def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | None = None) -> pa.Table:
-    """A table of the rows; a key that a row lacks is None there. `types` None: by the values."""
+    """A table of the rows; a key that a row lacks is None there.
+
+    `types` None: by the values, and a column whose values are of several kinds is kept as JSON (data/mixed.py).
+    """
     pieces = []
     first = 1
     while piece := list(itertools.islice(rows, PIECE)):
         names = list(types or dict.fromkeys(key for row in piece for key in row))
         if bad := [name for name in names if not re.fullmatch("[^\\0\ud800-\udfff]*", name)]:
             raise UserError(f"{path}: the column name {shown(bad[0])} holds characters that are no text: rename it")
-        columns = {name: _column([row.get(name) for row in piece], name, path, types, first) for name in names}
-        pieces.append(pa.table(columns))
+        columns, problems = {}, {}
+        for name in names:
+            values = [row.get(name) for row in piece]
+            try:
+                columns[name] = _column(values, name, path, types, first)
+            except UserError as error:
+                if types is not None:
+                    raise
+                columns[name], problems[name] = mixed.texts(values), error.problems[0]
+        pieces.append(mixed.table_with(columns, problems))
         first += len(piece)
     return _concat(pieces, [f"{path}, rows {i * PIECE + 1} to {i * PIECE + len(t)}" for i, t in enumerate(pieces)])
 
@@ -61,17 +73,31 @@ def noted_class_names(table: pa.Table) -> dict[str, list[str]]:
 
 
 def _concat(tables: list[pa.Table], names: list[str]) -> pa.Table:
-    """All rows; `names` say where those of each table are from."""
+    """All rows; `names` say where those of each table are from. Columns of several kinds become JSON."""
+    if not tables:
+        return pa.table({})
+    problems = _misfits(tables, names)
     try:
-        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
-    except pa.ArrowException:
-        schema = tables[0].schema
+        tables = [mixed.as_json(table, problems) for table in tables]
+    except TypeError:
+        raise UserError(problems.values()) from None
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _misfits(tables: list[pa.Table], names: list[str]) -> dict[str, str]:
+    """What is wrong with each column that is not of one kind in all tables."""
+    problems: dict[str, str] = {}
+    schemas: dict[str, pa.Schema] = {}
     for table, name in zip(tables, names, strict=True):
-        try:
-            schema = pa.unify_schemas([schema, table.schema], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise UserError(f"{name}: a column is not of the kind that it has before ({error})") from None
-    raise AssertionError("columns that fit one by one fit together")
+        problems = mixed.noted(table.schema) | problems
+        for field in table.schema:
+            both = [schemas.setdefault(field.name, pa.schema([field])), pa.schema([field])]
+            try:
+                schemas[field.name] = pa.unify_schemas(both, promote_options="permissive")
+            except pa.ArrowException as error:
+                fault = f"{name}: column {field.name!r} is not of the kind that it has before ({error})"
+                problems.setdefault(field.name, fault)
+    return problems
 
 
 def _column(values: list, name: str, path: str, types, first: int) -> pa.Array:
@@ -86,9 +112,11 @@ def _column(values: list, name: str, path: str, types, first: int) -> pa.Array:
     if isinstance(wrong, UnicodeEncodeError):
         fix = "half of a character (a surrogate) that has no other half: write the character anew"
         raise UserError(f"{path}, row {first + row}: column {name!r} holds {fix}")
+    simple = all(isinstance(value, str | int | float | None) for value in values[: row + 1])
+    fix = "write all of them as text, or all as numbers" if simple else "write all of them in one way"
     raise UserError(
         f"{path}, row {first + row}: {shown(values[row])} in column {name!r} is not of the kind of the values before "
-        f"it ({str(wrong).rstrip('.')}): write all of them as text, or all as numbers"
+        f"it ({clipped(str(wrong).rstrip('.'), 200)}): {fix}"
     )
 
 

@@ -105,6 +105,7 @@ def text_columns(
         f"{suggest(name, rows.columns)} Columns: {shown_names(rows.columns)}. Name the right one with {flags}"
         for name in _missing([*names, label], rows)
     )
+    raise_problems(rows.mixed[name] for name in columns_of(*names, label) if name in rows.mixed)
     if trained and names != trained:
         log.warning("the model was trained with %s, it reads %s", shown_names(trained), shown_names(names))
     return names

@@ -202,6 +202,7 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
             for column in cfg.task.columns()
             if column not in rows.columns
         ]
+        problems += [f"{where}: {rows.mixed[column]}" for column in cfg.task.columns() if column in rows.mixed]
         opened[name] = rows.named()
     raise_problems(problems)
     return opened
