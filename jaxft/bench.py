@@ -7,17 +7,17 @@ model, rows and batch; the two take turns, and ratios are medians over the round
 from jaxft import command
 from jaxft.command import Flag
 from jaxft.ranges import Count
+from jaxft.strict_json import dumps
 
 
 def main(flags):
-    import json
 
     from jaxft.benchmark.rounds import bench
     from jaxft.benchmark.table import table
 
     rows = (flags.only,) if flags.only else ("train", "evaluate", "load")
     report = bench(flags.config, flags.against, flags.padding, rows, flags.rounds, flags.steps)
-    print(json.dumps(report) if flags.json else table(report))
+    print(dumps(report) if flags.json else table(report))
 
 
 if __name__ == "__main__":

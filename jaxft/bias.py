@@ -5,11 +5,11 @@ holds a term is classified as it is and with all of its terms swapped. One JSON 
 and by how much its probability does, for each term too, and with --label how accurate both are. --output gets the rows.
 """
 
-import json
 import logging
 
 from jaxft import command
 from jaxft.command import Flag
+from jaxft.strict_json import dumps
 
 
 def main(flags):
@@ -30,7 +30,7 @@ def main(flags):
     found = compare_rows(model, rows, columns, flags.label, swaps, flags.batch)
     if flags.output is not None:
         found.write(flags.output)
-    print(json.dumps(found.summary()))
+    print(dumps(found.summary()))
 
 
 if __name__ == "__main__":

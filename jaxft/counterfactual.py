@@ -1,6 +1,5 @@
 """A classifier asked about texts and about the same texts with terms swapped: do its answers change?"""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from scipy.special import softmax
 from jaxft.answers import label_names
 from jaxft.output_file import whole
 from jaxft.problems import UserError, located
+from jaxft.strict_json import dumps
 from jaxft.swaps import Swaps
 from jaxft.tasks.labels import class_numbers, read_all
 from jaxft.tasks.template import column
@@ -89,7 +89,7 @@ class Compared:
                     "swapped_score": float(self.swapped_scores[i, answers[i]]),  # of the same class
                 }
                 line |= {} if self.targets is None else {"target": self.labels[self.targets[i]]}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(dumps(line, ensure_ascii=False) + "\n")
 
 
 def compare(

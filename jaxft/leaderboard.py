@@ -1,6 +1,5 @@
 """All tasks of a benchmark: train each, write what its server takes, and sum up in one row."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from jaxft.data.source import as_rows
 from jaxft.inference.inputs import texts_of
 from jaxft.loop.fit import fit
 from jaxft.problems import raise_problems, suggest
+from jaxft.strict_json import dumps
 
 log = logging.getLogger("jaxft")
 
@@ -58,7 +58,7 @@ def jsonl(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]
 
     def lines(model, rows):
         for number, (row, answer) in enumerate(zip(rows, answers(model, rows, columns), strict=True)):
-            yield json.dumps({"idx": row.get("idx", number), "label": value(model, answer)}, ensure_ascii=False)
+            yield dumps({"idx": row.get("idx", number), "label": value(model, answer)}, ensure_ascii=False)
 
     return lines
 

@@ -1,4 +1,4 @@
-"""JSON as its standard has it (RFC 8259): what Python's own reader lets pass in silence is an error here."""
+"""JSON as its standard has it (RFC 8259): what Python itself lets pass in silence is an error here, or becomes null."""
 
 import json
 import math
@@ -16,6 +16,22 @@ def parse(text: str | bytes):
         return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def dumps(value, **how) -> str:
+    """The text of a value. NaN and the infinities, which JSON does not have, become null; `how` is as of json.dumps."""
+    try:
+        return json.dumps(value, allow_nan=False, **how)
+    except ValueError:  # a number of these, which is seldom: only then is the value copied
+        return json.dumps(_finite_only(value), allow_nan=False, **how)
+
+
+def _finite_only(value):
+    if isinstance(value, dict):
+        return {key: _finite_only(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_only(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _object(pairs: list[tuple]) -> dict:

@@ -14,7 +14,6 @@ from datasets import Dataset
 from scipy import stats
 
 from jaxft import command, predict
-from jaxft.answer_files import Table
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all
@@ -286,14 +285,6 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
             np.testing.assert_allclose(vector, anchors[number].numpy(), atol=2e-5)
     with pytest.raises(UserError, match=r"--output=.*out.csv: expected .jsonl, .parquet, .npy"):
         asked(tmp_path, file, "csv")
-
-
-def test_rows_that_make_no_table(tmp_path):
-    table = Table(str(tmp_path / "a.parquet"), 2)
-    table.add([{"text": "a"}], [{"value": 1.0}])
-    with pytest.raises(UserError, match="make no table with the ones before, write .jsonl instead"):
-        table.add([{"text": "b"}], [{"value": "no number"}])
-    table.close()
 
 
 def asked(tmp_path, file, ending):

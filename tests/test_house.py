@@ -26,14 +26,14 @@ ALLOWED = {
     "spans": {"metrics.declared"},
     "graphemes": set(),
     "swaps": {"data", "problems"},
-    "counterfactual": {"answers", "output_file", "swaps", "tasks.labels", "tasks.template", "problems"},
+    "counterfactual": {"strict_json", "answers", "output_file", "swaps", "tasks.labels", "tasks.template", "problems"},
     "startup": set(),
     "signals": {"problems"},
     "host_memory": set(),
     "torch_free": set(),
     "strict_json": set(),
     "output_file": {"problems"},
-    "parallel": {"parallel.peers", "problems", "signals"},
+    "parallel": {"strict_json", "parallel.peers", "problems", "signals"},
     "models": {"models", "parallel", "problems", "strict_json"},
     "models.families": {
         *(f"models.{name}" for name in "spec parts attention distances dropout experts rotary heads hf".split()),
@@ -83,9 +83,10 @@ ALLOWED = {
     },
     # PyTorch's side of a proof, likewise.
     "proof.reference": set(),
-    "proof": {"proof", "models", "api", "problems"},
+    "proof": {"strict_json", "proof", "models", "api", "problems"},
     "attribution": {
         "output_file",
+        "strict_json",
         "inference.inputs",
         *"attribution api answers assets graphemes models spans parallel.mesh problems".split(),
         *("tasks.answer", "tasks.words", "loop.page"),

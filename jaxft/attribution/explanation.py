@@ -1,6 +1,5 @@
 """`jaxft.explain`: which tokens of a text a score comes from."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from jaxft.attribution.text import Text, read_texts
 from jaxft.inference.inputs import inputs_of
 from jaxft.output_file import check_output, whole
 from jaxft.problems import SHOWN, raise_problems
+from jaxft.strict_json import dumps
 
 log = logging.getLogger("jaxft")
 
@@ -141,7 +141,7 @@ def write_numbers(file: str, explanations: list[Explanation]) -> None:
     """One JSON line for each; `file` is there when all of it is."""
     with whole(file) as partial, open(partial, "w", encoding="utf-8") as stream:
         for one in explanations:
-            stream.write(json.dumps(one.numbers(), ensure_ascii=False) + "\n")
+            stream.write(dumps(one.numbers(), ensure_ascii=False) + "\n")
 
 
 def _warn(found: list[Explanation], steps: int) -> None:

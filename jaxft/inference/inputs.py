@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from jaxft.inference.settings import Inference
-from jaxft.problems import SHOWN, UserError, raise_problems, shown, suggest
+from jaxft.problems import SHOWN, UserError, listed, raise_problems, shown, suggest
 from jaxft.tasks.choose import choices_of
 from jaxft.tasks.template import column, columns_of
 
@@ -81,7 +81,7 @@ def _say_parts(found: list[tuple], inference: Inference) -> None:
     if others := sum(len(texts) != trained for texts in found):
         log.warning(
             "%d of %d inputs are not as the model was trained: it read %d text%s together (%s)",
-            others, len(found), trained, "s" * (trained > 1), ", ".join(inference.columns),
+            others, len(found), trained, "s" * (trained > 1), listed(inference.columns),
         )  # fmt: skip
 
 
@@ -102,12 +102,12 @@ def text_columns(
     flags = "--text or --pair" if label is None else "--text, --pair or --label"
     raise_problems(
         f"{rows.name} has no column {name!r}{' with which the model was trained' * (name in columns_of(*trained))}."
-        f"{suggest(name, rows.columns)} Columns: {shown_names(rows.columns)}. Name the right one with {flags}"
+        f"{suggest(name, rows.columns)} Columns: {listed(rows.columns)}. Name the right one with {flags}"
         for name in _missing([*names, label], rows)
     )
     raise_problems(rows.mixed[name] for name in columns_of(*names, label) if name in rows.mixed)
     if trained and names != trained:
-        log.warning("the model was trained with %s, it reads %s", shown_names(trained), shown_names(names))
+        log.warning("the model was trained with %s, it reads %s", listed(trained), listed(names))
     return names
 
 
@@ -121,11 +121,6 @@ def _named(head: str, columns: list[str], text: str | None, pair: str | None) ->
 
 def _missing(names: list[str | None], rows) -> list[str]:
     return [name for name in columns_of(*names) if name not in rows.columns]
-
-
-def shown_names(names: list[str]) -> str:
-    """Names for a message, not too many."""
-    return ", ".join([shown(name) for name in names[:10]]) + (f" and {len(names) - 10} more" if names[10:] else "")
 
 
 def texts_of(head: str, rows: list[dict], columns: list[str]) -> list[tuple]:

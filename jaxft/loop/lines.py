@@ -3,7 +3,6 @@
 A record has `step` and `split`; of metrics the others are numbers or null, of pictures there is `figures`.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -56,7 +55,7 @@ def mend(
 
 
 def line_of(record: dict) -> bytes:
-    return json.dumps(record).encode() + b"\n"
+    return strict_json.dumps(record).encode() + b"\n"
 
 
 def _is_earlier(record: dict, start: int, due: Iterable[str]) -> bool:

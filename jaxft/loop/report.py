@@ -23,6 +23,7 @@ from jaxft.loop.writer import JsonLines
 from jaxft.output_file import replace_bytes
 from jaxft.problems import RunStopped, UserError
 from jaxft.signals import Terminated
+from jaxft.strict_json import dumps
 
 log = logging.getLogger("jaxft")
 
@@ -84,7 +85,7 @@ class Report:
         self.cost = self.last - start
 
     def _summary(self) -> str:
-        return json.dumps(self.facts, indent=2) + "\n"
+        return dumps(self.facts, indent=2) + "\n"
 
 
 def write(workdir: Path) -> None:
@@ -104,7 +105,7 @@ def write_predictions(workdir: Path, split: str, files: dict[str, object]) -> No
         if directory.is_symlink():
             raise UserError(f"{directory} is a symbolic link, and what it points at would be changed: remove it")
         directory.mkdir(parents=True, exist_ok=True)
-        replace_text(directory / (split + ending), json.dumps(value, ensure_ascii=False) + "\n")
+        replace_text(directory / (split + ending), dumps(value, ensure_ascii=False) + "\n")
 
 
 def page_of(workdir: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ import jax
 from jaxft.parallel.peers import ORDERLY, Peers, after_aborts
 from jaxft.problems import RunStopped, UserError, raise_problems
 from jaxft.signals import Terminated, signals
+from jaxft.strict_json import dumps
 
 NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 KEY = "jaxft/peers"
@@ -131,4 +131,4 @@ def _numbers() -> list[int | None]:
 def print_json(record: dict) -> None:
     """A line of a command's output, once for all processes."""
     if jax.process_index() == 0:
-        print(json.dumps(record), flush=True)
+        print(dumps(record), flush=True)

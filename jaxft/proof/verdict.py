@@ -1,12 +1,12 @@
 """What a proof comes to, in words or as JSON."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 
 from jaxft.problems import RunStopped, raise_problems
 from jaxft.proof.compare import Check
+from jaxft.strict_json import dumps
 
 
 def texts_in(file: str | None) -> list[str]:
@@ -25,7 +25,7 @@ def conclude(checks: list[Check], as_json: bool) -> None:
     first = next((check for check in checks if not check.holds), None)
     if as_json:
         rows = [row(check) for check in checks]
-        print(json.dumps({"equal": first is None, "first": first and first.what, "checks": rows}))
+        print(dumps({"equal": first is None, "first": first and first.what, "checks": rows}))
     else:
         print("\n".join(line(check) for check in shown(checks)))
     if first is not None:
