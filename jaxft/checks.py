@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxft.configurable import fits, is_config, type_problems
 from jaxft.paths import invalid_problem
-from jaxft.problems import listed, near, shown, suggest
+from jaxft.problems import clipped, listed, near, shown, suggest
 from jaxft.ranges import problems_of, range_problems
 
 CHOICES = {
@@ -67,15 +67,22 @@ def model_problems(cfg) -> list[str]:
     if not (cfg.model.startswith((".", "~", os.sep)) or os.path.exists(path) or _in_directory(cfg.model)):
         if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", cfg.model):
             return []
-        return [f"config.model is {cfg.model!r}, neither a directory nor a hub name such as 'org/name'"]
+        return [
+            f"config.model is {clipped(repr(cfg.model), 300)}, neither a directory nor a hub name such as 'org/name'"
+        ]
     if (path / "config.json").is_file() and not (path / "checkpoints").is_dir():
         return []
     if (path / "model" / "config.json").is_file():
-        return [f"config.model is {cfg.model!r}, a work directory. Did you mean {str(path / 'model')!r}?"]
+        return [
+            f"config.model is {clipped(repr(cfg.model), 300)}, a work directory. Did you mean {str(path / 'model')!r}?"
+        ]
     what = "has no config.json" if path.exists() else "does not exist"
     models = [str(found.parent) for found in path.parent.glob("*/config.json")]
     close = near(str(path), models) or models[:3]
-    return [f"config.model: the directory {cfg.model!r} {what}." + (f" Near it: {', '.join(close)}." if close else "")]
+    return [
+        f"config.model: the directory {clipped(repr(cfg.model), 300)} {what}."
+        + (f" Near it: {', '.join(close)}." if close else "")
+    ]
 
 
 def _in_directory(name: str) -> bool:
@@ -86,7 +93,7 @@ def eval_problems(cfg) -> list[str]:
     if not typed(cfg, "evals", "save"):
         return []
     problems = [
-        f"config.evals has the name {name!r}, expected letters, digits, - and _, and not 'train'"
+        f"config.evals has the name {shown(name)}, expected letters, digits, - and _, and not 'train'"
         for name in cfg.evals
         if name == "train" or not re.fullmatch(r"[\w-]+", name)
     ]
@@ -96,7 +103,8 @@ def eval_problems(cfg) -> list[str]:
     if name not in cfg.evals:
         names = f"The evals are: {listed(cfg.evals)}." if cfg.evals else "There are no evals."
         problems.append(
-            f"config.save.best is {cfg.save.best!r}, but no eval is named {name!r}.{suggest(name, cfg.evals)} {names}"
+            f"config.save.best is {shown(cfg.save.best)}, but no eval is named {shown(name)}."
+            f"{suggest(name, cfg.evals)} {names}"
         )
         return problems
     every, saved = cfg.evals[name].every, cfg.save.every

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from jaxft import config_file, overrides
 from jaxft.config import Config
 from jaxft.host_memory import tune_allocator
-from jaxft.problems import RunStopped, UserError, near, raise_problems, shown, suggest
+from jaxft.problems import RunStopped, UserError, clipped, near, raise_problems, shown, suggest
 from jaxft.ranges import Count
 from jaxft.signals import signals
 from jaxft.torch_free import without_torch
@@ -129,7 +129,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
         try:
             setattr(args, _attribute(flag.name), _value(flag, texts[flag.name]))
         except ValueError as error:
-            problems.append(f"--{flag.name}={texts[flag.name]}: {error}")
+            problems.append(f"--{flag.name}={clipped(texts[flag.name])}: {error}")
     if "config" in texts:
         args.config, found = _configuration(texts["config"], settings)
         problems += found
@@ -161,7 +161,7 @@ def _scan(argv, flags) -> tuple[dict[str, str], list[tuple[str, str]], list[str]
             problems.append(f"{shown(word)} is not a flag: write --NAME=VALUE")
             continue
         if not setting and name not in by_name:
-            problems.append(f"there is no flag --{name}.{_suggestion(name, by_name)}")
+            problems.append(f"there is no flag --{clipped(name)}.{_suggestion(name, by_name)}")
             if not equals and words and not words[0].startswith("--"):
                 words.pop(0)
             continue

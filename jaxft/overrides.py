@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 from jaxft.configurable import annotations, fits, is_config, type_name, walk
-from jaxft.problems import listed, near, shown
+from jaxft.problems import clipped, listed, near, shown
 
 NONE = types.NoneType
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -23,7 +23,7 @@ def override(root: Any, settings: list[tuple[str, str]]) -> list[str]:
         try:
             _assign(root, name, text)
         except ValueError as error:
-            problems.append(f"--config.{name}={text}: {error}")
+            problems.append(f"--config.{clipped(name)}={clipped(text)}: {error}")
     return problems
 
 
@@ -141,7 +141,7 @@ def _tupled(value):
 def _literal(text):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # the last two of deep nesting
         return text
 
 

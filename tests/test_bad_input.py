@@ -247,6 +247,15 @@ def test_settings(families, family, setting, tmp_path):
     assert "config.json" in said and words in said
 
 
+def test_a_model_of_ten_thousand_layers(tiny_bert, tmp_path):
+    """Its checkpoint has three: that is said in seconds, and not for each of 160,000 tensors."""
+    directory = variant(tiny_bert, tmp_path / "a", config={"num_hidden_layers": 10_000})
+    started = time.process_time()
+    said = message(jaxft.load, str(directory))
+    assert "159952 problems:\n- the checkpoint lacks bert.encoder.layer.10." in said and "159,902 more problems" in said
+    assert len(said) < 10_000 and time.process_time() - started < 20
+
+
 def test_a_configuration_that_is_no_json(tiny_bert, tmp_path):
     directory = shutil.copytree(tiny_bert, tmp_path / "a")
     for text, words in {

@@ -21,7 +21,7 @@ from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
 from jaxft.loop.training import evaluation_step, training
 from jaxft.models.save import output_problems
-from jaxft.problems import UserError, raise_problems
+from jaxft.problems import UserError, clipped, raise_problems
 
 log = logging.getLogger("jaxft")
 PLAIN = Detail()
@@ -74,8 +74,10 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
             raise UserError(f"{directory} has no checkpoint of step {chosen}: there are {known}")
         try:
             return chosen, *checkpoints.restore(chosen, training(built, 1).abstract_state())
-        except (ValueError, OSError) as error:
-            raise UserError(f"the checkpoint {directory}/{chosen} cannot be read: {error}") from error
+        except Exception as error:  # whatever a damaged file provokes
+            raise UserError(
+                f"the checkpoint {directory}/{chosen} cannot be read: {clipped(str(error), 300)}"
+            ) from error
 
 
 def evaluate_all(

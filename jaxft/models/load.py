@@ -212,6 +212,7 @@ class _Finder:
         self.copies = {}  # original -> its repeats
         for repeat, original in arch.repeats.items():
             self.copies.setdefault(original, []).append(repeat)
+        self.theirs = {ours: entry.theirs for entry in arch.entries for ours in entry.ours}
 
     def find(self, entry) -> str | None:
         """The tensor's name in the file, or None. Of tied ones only a copy may have been stored."""
@@ -223,7 +224,7 @@ class _Finder:
         return None
 
     def their_name(self, ours: str) -> str:
-        return next((entry.theirs for entry in self.arch.entries if ours in entry.ours), ours)
+        return self.theirs.get(ours, ours)
 
     def leftovers(self, loaded: set[str]) -> tuple[list[str], list[str]]:
         """Tensors that nothing took: (those of other heads, those that nobody expects)."""
