@@ -65,7 +65,7 @@ def test_every_epoch_has_each_row_once(rows, batch, hosts, epochs, seed):
     cuts = np.unique([0, *np.random.default_rng(seed).integers(0, steps + 1, 2), steps]).tolist()
     counts = np.zeros(ROWS, int)
     for begin, end in zip(cuts, cuts[1:], strict=False):
-        share = [make(rows, batch, hosts, (host, hosts), (examples,)) for host in range(hosts)]
+        share = [make(rows, batch, hosts, ((host,), hosts), (examples,)) for host in range(hosts)]
         assert len(share[0]) == steps
         iterators = [train_iterator(one, begin) for one in share]
         for step in range(begin, end):
@@ -76,14 +76,14 @@ def test_every_epoch_has_each_row_once(rows, batch, hosts, epochs, seed):
         for iterator in iterators:
             iterator.close()
     assert counts.sum() == round(epochs * ROWS)
-    first, whole = make(Pad(window=1), 1, 1, (0, 1), (examples,)), math.floor(epochs)
+    first, whole = make(Pad(window=1), 1, 1, ((0,), 1), (examples,)), math.floor(epochs)
     order = [int(first.examples(place)[0]) for place in range(whole * ROWS, examples)]
     assert sorted(np.flatnonzero(counts > whole)) == sorted(order)
 
 
 def test_a_short_step_has_the_shapes_of_the_others():
     for rows, batch, shape in ((Pad(buckets=(16,)), 32, (32, 16)), (Pack(length=64), 32, None)):
-        made = make(rows, batch, 4, (0, 1), (1000,))
+        made = make(rows, batch, 4, ((0,), 1), (1000,))
         shapes = [made[step]["tokens"].shape for step in range(32)]
         assert len(made) == 32 and len(made.examples(31)) == 8
         assert shapes[31] in set(shapes[:31]) and shape in (None, shapes[31])
@@ -98,7 +98,7 @@ def test_a_short_step_has_the_shapes_of_the_others():
 def test_a_run_that_was_extended_keeps_its_steps():
     """What was seen before the extension stays as it was, and every epoch is still each row once."""
     for former, more in ((1000, 3000), (640, 2000), (1300, 1400)):
-        once, longer = (make(Pad(window=7), 32, 1, (0, 1), ends) for ends in ((former,), (former, more)))
+        once, longer = (make(Pad(window=7), 32, 1, ((0,), 1), ends) for ends in ((former,), (former, more)))
         steps = math.ceil(former / 32)
         assert len(once) == steps and len(longer) == steps + math.ceil((more - former) / 32)
         for step in range(steps):

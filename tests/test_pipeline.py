@@ -23,7 +23,7 @@ def hide(example, rng):
     return {"tokens": tokens, "at": at, "targets": targets, "weights": np.ones(len(at), np.float32)}
 
 
-def arguments(rows, batch=4, seed=5, multiple=1, host=(0, 1), count=COUNT):
+def arguments(rows, batch=4, seed=5, multiple=1, host=((0,), 1), count=COUNT):
     return encode_all(range(count), encode), rows, batch, seed, hide, lambda length: 2, multiple, 16, 0, host
 
 
@@ -99,12 +99,16 @@ def test_resume_is_exact(stop):
 @pytest.mark.parametrize("kind", [Batches, EvalBatches])
 def test_hosts_make_their_rows_of_the_same_batch(rows, kind):
     whole = kind(*arguments(rows, batch=8, multiple=4))
-    parts = [kind(*arguments(rows, batch=8, multiple=4, host=(i, 4))) for i in range(4)]
+    parts = [kind(*arguments(rows, batch=8, multiple=4, host=((i,), 4))) for i in range(4)]
+    apart = [kind(*arguments(rows, batch=8, multiple=4, host=(own, 4))) for own in ((0, 2), (1, 3), (1, 3))]
     for step in range(3):
         joined = {key: np.concatenate([part[step][key] for part in parts]) for key in whole[step]}
         assert same(whole[step], joined)
-    with pytest.raises(ValueError, match="hosts"):
-        kind(*arguments(rows, batch=8, multiple=2, host=(0, 4)))
+        for made, own in zip(apart, ((0, 2), (1, 3), (1, 3)), strict=True):
+            wanted = {key: np.concatenate([parts[i][step][key] for i in own]) for key in joined}
+            assert same(made[step], wanted)
+    with pytest.raises(ValueError, match="pieces of a batch"):
+        kind(*arguments(rows, batch=8, multiple=2, host=((0,), 4)))
 
 
 def test_draw_depends_on_seed_and_place_only():

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,30 @@ def test_two_processes_are_one_machine(tiny_llama, tmp_path):
     in_processes(2, "jaxft.export", f"--workdir={two}", f"--output={tmp_path / 'out'}", "--step=8")
     exported = load_file(tmp_path / "out" / "model.safetensors")
     assert all(exported[name].tobytes() == array.tobytes() for name, array in ours.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "mesh"),
+    [(2, Mesh(data=1, tensor=8)), (4, Mesh(data=2, tensor=4))],
+    ids=str,
+)
+def test_a_tensor_axis_across_processes(count, mesh, tiny_bert, tmp_path):
+    """Processes that hold the same piece of a batch load the same rows, in training and in evaluation."""
+    data = Data(path=write_rows(tmp_path / "rows.csv", 29))
+    cfg = Config(
+        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, batch=6)}, lr=3e-3, batch=8,
+        micro_batches=2, epochs=1, dropout=0.1, max_len=32, rows=Pad(buckets=(32,), window=2), log_every=1,
+        mesh=mesh, save=Save(every=4),
+    )  # fmt: skip
+    fit(replace(cfg, mesh=Mesh(data=2, fsdp=1, tensor=4)), str(tmp_path / "one"))
+    file, several = config_file(cfg, tmp_path), tmp_path / "several"
+    records = in_processes(count, "jaxft.train", f"--config={file}", f"--workdir={several}")
+    same(numbers(several), numbers(tmp_path / "one"))
+    assert json.loads(records[0][0])["split"] == "val" and not any(records[1:])
+    ours, expected = (load_file(folder / "model" / "model.safetensors") for folder in (several, tmp_path / "one"))
+    for name, array in expected.items():
+        np.testing.assert_allclose(ours[name], array, rtol=0, atol=TOLERANCE, err_msg=name)
 
 
 @pytest.mark.slow

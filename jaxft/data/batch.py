@@ -35,9 +35,12 @@ class Plan:
 
 
 class Filler:
-    """Makes the batches of one host: a pure function of a plan, the examples' numbers and their random generators."""
+    """Makes the batches of one host: a pure function of a plan, the examples' numbers and their random generators.
 
-    def __init__(self, encoded: Encoded, draw: Callable | None, pad_id: int, host: tuple[int, int]):
+    `host` says which pieces of a batch it holds, and in how many pieces of consecutive rows a batch is cut.
+    """
+
+    def __init__(self, encoded: Encoded, draw: Callable | None, pad_id: int, host: tuple[tuple[int, ...], int]):
         self.encoded, self.draw, self.pad_id, self.host = encoded, draw or _as_it_is, pad_id, host
         probe = self.draw(encoded[0], np.random.default_rng(0))
         keys = [key for key in (*PER_TOKEN, "parts", *PER_SLOT, *PER_PAIR) if key in probe]
@@ -45,12 +48,16 @@ class Filler:
 
     def fill(self, plan: Plan, numbers: np.ndarray, random: Callable[[int], np.random.Generator]) -> Example:
         """This host's rows. `numbers` (window,) are example numbers, `random(place)` is the generator of a place."""
-        index, count = self.host
-        rows = plan.shape[0] // count
-        mine = np.flatnonzero(plan.row // rows == index)
+        own, count = self.host
+        rows = plan.shape[0] // count  # of a piece
+        order = np.full(count, -1)
+        order[list(own)] = np.arange(len(own))
+        piece = order[plan.row // rows]
+        mine = np.flatnonzero(piece >= 0)
         places = plan.members[mine]
         examples = [self.draw(self.encoded[numbers[place]], random(place)) for place in places]
-        return self._scatter(plan, mine, rows, plan.row[mine] - index * rows, examples, numbers[places])
+        row = piece[mine] * rows + plan.row[mine] % rows
+        return self._scatter(plan, mine, len(own) * rows, row, examples, numbers[places])
 
     def _scatter(self, plan, mine, rows, row, examples, owner) -> Example:
         flat = {

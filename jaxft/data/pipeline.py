@@ -26,9 +26,9 @@ class Batches:
     Every epoch has each example exactly once, in an order of its own; a batch may reach into the next epoch, and the
     last one of a run may hold fewer examples, in arrays of the same shapes. What `draw` does to an example depends on
     the seed and the example's place in that stream only, so that packing, sorting, micro-batches and hosts change
-    nothing. `host` is (index, count): only its share of the rows is built. `rows_multiple` is what the number of rows
-    must divide by, a multiple of the hosts. `ends` gives, for so many examples, the places at which the run ended and
-    ends (data/order.py).
+    nothing. `host` is (pieces, count): of a batch's `count` pieces of consecutive rows only these are built. The number
+    of rows divides by `rows_multiple`, a multiple of `count`. `ends` gives, for so many examples, the places at which
+    the run ended and ends (data/order.py).
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Batches:
         rows_multiple: int,
         max_len: int,
         pad_id: int,
-        host: tuple[int, int] = (0, 1),
+        host: tuple[tuple[int, ...], int] = ((0,), 1),
         drawn: Callable[[int], int] | None = None,
         ends: Callable[[int], tuple[int, ...]] = lambda examples: (ENDLESS,),
     ):
@@ -115,7 +115,7 @@ class EvalBatches:
     """
 
     def __init__(
-        self, encoded, rows, batch, seed, draw, slots, rows_multiple, max_len, pad_id, host=(0, 1), drawn=None
+        self, encoded, rows, batch, seed, draw, slots, rows_multiple, max_len, pad_id, host=((0,), 1), drawn=None
     ):
         self.encoded, self.batch, self.seed = rows.prepare(encoded), batch, seed
         self._filler = Filler(self.encoded, draw, pad_id, host)
@@ -154,7 +154,7 @@ def train_iterator(batches: Batches, start_step: int = 0, threads: int = 2, ahea
 def _demand(filler: Filler, slots, drawn, batch: int, multiple: int, max_len: int) -> Demand:
     encoded, kind = filler.encoded, slot_key(filler.blank)
     if multiple % filler.host[1]:
-        raise ValueError(f"rows_multiple {multiple} is not a multiple of the {filler.host[1]} hosts")
+        raise ValueError(f"rows_multiple {multiple} is not a multiple of the {filler.host[1]} pieces of a batch")
     if (kind is None) != (slots(1) is None):
         raise ValueError("a task's `slots` is None exactly when its examples have no `at` and no `decoder_tokens`")
     distinct, which = np.unique(encoded.lengths, return_inverse=True)

@@ -22,7 +22,7 @@ from jaxft.models.pretrained import Architecture, Pretrained, architecture, open
 from jaxft.models.ranges import range_problems
 from jaxft.models.sides import sided
 from jaxft.models.tokenizer import unknown_counts
-from jaxft.parallel.mesh import data_shards, sharding
+from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest
 from jaxft.tasks.base import Setting
 
@@ -84,8 +84,7 @@ class Built:
 
     def put(self, batch: dict) -> dict[str, jax.Array]:
         """A host's rows of a batch, onto its devices."""
-        rows = sharding(("batch",), (data_shards(self.mesh),), self.mesh)
-        return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
+        return {key: place_rows(value, self.mesh) for key, value in batch.items()}
 
     def load(self) -> tuple[Params, Params, LoadReport]:
         """(trained, frozen, report): trained parameters are float32 masters, frozen ones have the compute dtype."""

@@ -26,7 +26,7 @@ from jaxft.loop.summary import human
 from jaxft.loop.training import Training, evaluation_step, training
 from jaxft.loop.writer import Writer
 from jaxft.models.tokenizer import padding_id
-from jaxft.parallel.mesh import data_shards
+from jaxft.parallel.mesh import data_shards, own_shards
 
 log = logging.getLogger("jaxft")
 
@@ -223,7 +223,7 @@ def _common(built: Built, multiple: int) -> dict:
         "rows_multiple": multiple,
         "max_len": built.setting.max_len or built.cfg.max_len,
         "pad_id": padding_id(built.setting.tokenizer),
-        "host": (jax.process_index(), jax.process_count()),
+        "host": (own_shards(built.mesh), data_shards(built.mesh)),
     }
 
 

@@ -6,6 +6,7 @@ Mesh axes: `data` (replicas), `fsdp` (replicas that also split the weights), `te
 import math
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -78,6 +79,29 @@ def platform() -> str:
 def data_shards(mesh) -> int:
     """In how many pieces a batch is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def own_shards(mesh) -> tuple[int, ...]:
+    """Which of the pieces of a batch this process's devices hold. Processes may hold the same ones, those that share a
+    `tensor` axis, and not always neighbouring ones."""
+    count = data_shards(mesh)
+    places = sharding(("batch",), (count,), mesh).addressable_devices_indices_map((count,))
+    return tuple(sorted({index[0].start or 0 for index in places.values()}))
+
+
+def place_rows(values: np.ndarray, mesh) -> jax.Array:
+    """A batch's array on the devices, of which `values` holds the rows of `own_shards`, piece after piece."""
+    count, own = data_shards(mesh), own_shards(mesh)
+    placed = sharding(("batch",), (count,), mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(values, placed)
+    rows = len(values) // len(own)
+
+    def piece(index):
+        begin = own.index((index[0].start or 0) // rows) * rows
+        return values[begin : begin + rows]
+
+    return jax.make_array_from_callback((count * rows, *values.shape[1:]), placed, piece)
 
 
 def _size(axes, mesh) -> int:
