@@ -35,7 +35,7 @@ TABLES = (*INPUTS, "predictions.bias", "lm_head.weight")
 
 def config(model, tmp_path, task, **more):
     data = Data(path=write_rows(tmp_path / "rows.csv", 9))
-    plain = {"lr": 1e-3, "batch": 4, "steps": 1, "max_len": 32, "rows": Pad(buckets=(32,)), "add_tokens": WORDS}
+    plain = {"lr": 1e-3, "batch": 4, "steps": 2, "max_len": 32, "rows": Pad(buckets=(32,)), "add_tokens": WORDS}
     return Config(**{"model": str(model), "task": task, "data": data} | plain | more)
 
 

@@ -472,7 +472,7 @@ def test_texts_longer_than_the_models_positions(tiny_bert, tmp_path, one_device,
     file = tmp_path / "long.csv"
     file.write_text("text,label\n" + f"{'cat ' * 100},pos\na dog,neg\n" * 4)
     cfg = Config(
-        model=str(tiny_bert), task=Classify(), data=Data(path=str(file)), lr=1e-3, batch=4, steps=1, max_len=65
+        model=str(tiny_bert), task=Classify(), data=Data(path=str(file)), lr=1e-3, batch=4, steps=2, max_len=65
     )
     assert "up to 65 tokens, but the model has 64 positions" in message(fit, cfg, str(tmp_path / "run"))
     cfg = dataclasses.replace(cfg, max_len=64)

@@ -46,7 +46,7 @@ def write(path, rows) -> Data:
 
 
 def config(model, data, task, **more) -> Config:
-    more = {"evals": {"val": Eval(data=data)}, "steps": 1, "rows": Pad(buckets=(24,))} | more
+    more = {"evals": {"val": Eval(data=data)}, "steps": 2, "rows": Pad(buckets=(24,))} | more
     return Config(model=str(model), task=task, data=data, lr=1e-3, batch=16, max_len=24, **more)
 
 

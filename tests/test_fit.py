@@ -138,5 +138,5 @@ def test_everything_is_closed_even_where_one_part_cannot_be(cfg, tmp_path, monke
     watch(Writer, "close", OSError("no room"))
     watch(Checkpoints, "close")
     with pytest.raises(OSError, match="no room"):
-        fit(replace(cfg, steps=1), str(tmp_path / "run"))
+        fit(replace(cfg, steps=2), str(tmp_path / "run"))
     assert sorted(closed) == ["Checkpoints", "Report", "Writer"]

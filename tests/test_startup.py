@@ -26,7 +26,7 @@ def workdir(tiny_bert, tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r} + '\\n')\n")
     data = Data(path=write_rows(tmp_path / "rows.csv", 8))
-    cfg = Config(model=str(tiny_bert), task=Classify(), data=data, lr=1e-3, batch=8, steps=1, max_len=32)
+    cfg = Config(model=str(tiny_bert), task=Classify(), data=data, lr=1e-3, batch=8, steps=2, max_len=32)
     save_config(cfg, tmp_path / "config.json")
     return tmp_path
 

@@ -42,7 +42,7 @@ def changed(directory, target, settings=None, **parts):
 
 def run_of(model, rows, tmp_path, **more):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plain = {"task": Classify(), "lr": 1e-3, "batch": 8, "steps": 1, "max_len": 16}
+    plain = {"task": Classify(), "lr": 1e-3, "batch": 8, "steps": 2, "max_len": 16}
     return Config(model=str(model), data=Data(path=str(tmp_path / "rows.jsonl")), **(plain | more))
 
 

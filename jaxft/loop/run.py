@@ -23,10 +23,11 @@ from jaxft.loop.space import check_space
 from jaxft.loop.step import StepMetrics, TrainState
 from jaxft.loop.stop import Stop
 from jaxft.loop.summary import human
-from jaxft.loop.training import Training, evaluation_step, training
+from jaxft.loop.training import Training, evaluation_step, idle_problems, training
 from jaxft.loop.writer import Writer
 from jaxft.models.tokenizer import padding_id
 from jaxft.parallel.mesh import data_shards, own_shards
+from jaxft.problems import raise_problems
 
 log = logging.getLogger("jaxft")
 
@@ -97,6 +98,7 @@ def start(built: Built, workdir: Path) -> Run:
     evals = {name: eval_batches(built, name) for name in cfg.evals}
     total = len(batches)
     plan = training(built, total)
+    raise_problems(idle_problems(plan, total))
     trained, frozen, report = built.load()
     checkpoints = Checkpoints(workdir, cfg.save.keep, best)
     run = Run(built, plan, workdir, total, batches, evals, checkpoints, plan.initial_state(trained), frozen)

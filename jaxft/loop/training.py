@@ -14,6 +14,8 @@ from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient
 from jaxft.models.params import Params, shape, shardings, variables
 from jaxft.optim.base import lr_multipliers, optimizer
 
+RATES = 1000  # of a run: how many learning rates are looked at
+
 
 @dataclass
 class Training:
@@ -80,6 +82,23 @@ def training(built: Built, total: int) -> Training:
     opt = opt_placements(jax.eval_shape(tx.init, shapes), params, shapes, built.replicated)
     placements = TrainState(built.replicated, built.replicated, params, opt)
     return Training(built, schedule, tx, placements)
+
+
+def idle_problems(plan: Training, total: int) -> list[str]:
+    """Why no step of a run of `total` steps would change a weight."""
+    cfg, model = plan.built.cfg, plan.built.model
+    updates = np.unique(np.linspace(0, total - 1, RATES).astype(np.int32))
+    rates = np.asarray(jax.jit(jax.vmap(plan.schedule))(updates))
+    factors = lr_multipliers(model, cfg.lr_multipliers, cfg.layer_decay)
+    found = []
+    if not np.any(rates > 0):
+        found.append(
+            f"the learning rate is 0 in every one of the run's {total} steps: set config.schedule.warmup=0, more "
+            f"config.{'steps' if cfg.steps else 'epochs'}, or a smaller config.batch than {cfg.batch}"
+        )
+    if not any(np.any(factors[path]) for path in plan.built.trained):
+        found.append("config.lr_multipliers gives 0 to all that config.tune trains: let some of it learn")
+    return found
 
 
 def evaluation_step(built: Built):
