@@ -1,10 +1,12 @@
 """Train a model: python -m jaxft.train --config=FILE.py[:ARG] [--config.FIELD=VALUE ...] --workdir=DIR
 
-Run again with the same --workdir, it goes on where it stopped. Prints the final metrics of each evaluation set, one
-JSON object a line.
+Run again with the same --workdir, it goes on where it stopped, and with --extend for more steps or epochs than it had.
+Prints the final metrics of each evaluation set, one JSON object a line.
 """
 
 from jaxft import command
+
+EXTEND = command.Flag("extend", "go on with the run in --workdir for more steps or epochs than it had", bool)
 
 
 def main(flags):
@@ -12,10 +14,10 @@ def main(flags):
     from jaxft.parallel.distributed import joined, print_json
 
     with joined(flags.workdir):
-        results = fit(flags.config, flags.workdir)
+        results = fit(flags.config, flags.workdir, flags.extend)
     for name, numbers in results.items():
         print_json({"split": name, **numbers})
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, command.CONFIG, command.WORKDIR)
+    command.run(main, __doc__, command.CONFIG, command.WORKDIR, EXTEND)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
-from jaxft.data.order import Order, run_examples
+from jaxft.data.order import Order, run_ends, run_examples
 from jaxft.data.pipeline import Batches, train_iterator
 
 ROWS = 1000
@@ -132,3 +132,7 @@ def test_how_many_examples_a_run_has():
     assert run_examples(1000, 32, None, 1.0) == 1000 and run_examples(1000, 32, 40, None) == 1280
     assert run_examples(100, 32, None, 0.07) == 7 and run_examples(1000, 32, None, 0.0301) == 31
     assert run_examples(3, 32, None, 2.5) == 8
+    for former in ((1000,), (1000, 2000)):
+        assert run_ends(former, 1000, 32, None, 2.0) == (1000, 2000)
+    assert run_ends((1000,), 1000, 32, 40, None) == run_ends((1000, 1256), 1000, 32, 40, None) == (1000, 1256)
+    assert Order(1000, 32, (1000, 1256), 5).steps == 40 and run_ends((1000,), 1000, 32, 20, None) == (616,)

@@ -29,13 +29,19 @@ class Order:
 
     def __init__(self, examples: int, batch: int, ends: tuple[int, ...], most: int):
         self.examples, self.batch, self.most = examples, batch, most
-        self._starts = [0, *ends]
-        sizes = [math.ceil((stop - start) / batch) for start, stop in zip(self._starts, ends, strict=False)]
-        self._steps = [0, *accumulate(sizes)]  # steps before each start
+        self._starts, self._steps = [0, *ends], _steps(ends, batch)
 
     @property
     def steps(self) -> int:
         return self._steps[-1]
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        return tuple(self._starts[1:])
+
+    def steps_to(self, end: int) -> int:
+        """Steps until one of the ends."""
+        return self._steps[self._starts.index(end)]
 
     def seen(self, steps: int) -> int:
         """Examples of the first `steps` steps: the place where the next one begins."""
@@ -70,3 +76,16 @@ def run_examples(examples: int, batch: int, steps: int | None, epochs: float | N
     if steps is not None:
         return steps * batch
     return math.ceil(Fraction(repr(float(epochs))) * examples)  # as it is written: 0.07 of 100 is 7, in floats 7.0...01
+
+
+def run_ends(former: tuple[int, ...], examples: int, batch: int, steps: int | None, epochs: float | None):
+    """The ends of a run that had the `former` ones, and is to have so many steps or epochs now: a tuple."""
+    end = run_examples(examples, batch, steps, epochs)
+    if steps is not None and former:
+        end = former[-1] + (steps - _steps(former, batch)[-1]) * batch
+    return (*(place for place in former if place < end), end)
+
+
+def _steps(ends: tuple[int, ...], batch: int) -> list[int]:
+    """Steps before the first place, and until each end."""
+    return [0, *accumulate(-(-(stop - start) // batch) for start, stop in zip((0, *ends), ends, strict=False))]

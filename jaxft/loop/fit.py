@@ -24,8 +24,11 @@ from jaxft.problems import RunInterrupted, RunStopped, raise_problems
 log = logging.getLogger("jaxft")
 
 
-def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
-    """Train, or go on where an earlier run in `workdir` stopped. Returns the last metrics of each evaluation set."""
+def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, float]]:
+    """Train, or go on where an earlier run in `workdir` stopped. Returns the last metrics of each evaluation set.
+
+    With `extend` that run may have more steps or epochs than it had, even where it is complete.
+    """
     # What would only fail at the end of the run fails now.
     raise_problems(sink_problems(cfg.wandb) + output_problems(Path(workdir).absolute() / "model"))
     built = build(cfg)
@@ -34,7 +37,7 @@ def fit(cfg: Config, workdir: str) -> dict[str, dict[str, float]]:
         precision(built),
         told_when_full(Path(workdir)),
         claim(Path(workdir)),
-        contextlib.closing(start(built, Path(workdir))) as run,
+        contextlib.closing(start(built, Path(workdir), extend)) as run,
         run.report.at_the_end(),
     ):
         if run.done < run.total or run.due:

@@ -1,6 +1,7 @@
 """A run in progress: its data, weights, optimizer and checkpoints, brought to where an earlier process left them."""
 
 import contextlib
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.config import save_config
-from jaxft.data.order import run_examples
+from jaxft.data.order import run_ends
 from jaxft.data.pipeline import Batches, EvalBatches, train_iterator
 from jaxft.loop.best import ranking
 from jaxft.loop.build import Built
@@ -17,8 +18,8 @@ from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.facts import gather
 from jaxft.loop.lines import mend
 from jaxft.loop.pace import Pace
-from jaxft.loop.report import Report
-from jaxft.loop.resume import changed_problems
+from jaxft.loop.report import Report, replace_text
+from jaxft.loop.resume import Former, check_growth, check_origin, former_run, origin_of, tell_growth
 from jaxft.loop.space import check_space
 from jaxft.loop.step import StepMetrics, TrainState
 from jaxft.loop.stop import Stop
@@ -88,14 +89,21 @@ class Run:
         self.on_device.clear()
 
 
-def start(built: Built, workdir: Path) -> Run:
-    """Encode the data, load the weights, and take up the newest checkpoint if the work directory has one."""
+def start(built: Built, workdir: Path, extend: bool = False) -> Run:
+    """Encode the data, load the weights, and take up the newest checkpoint if the work directory has one.
+
+    With `extend` the run that is there may be longer than it was.
+    """
     cfg = built.cfg
     workdir.mkdir(parents=True, exist_ok=True)
-    changed_problems(cfg, workdir)
+    former = former_run(cfg, workdir, extend)
     best = ranking(cfg, built.task)
-    batches = train_batches(built)
+    batches = train_batches(built, former)
     evals = {name: eval_batches(built, name) for name in cfg.evals}
+    sets = {"train": batches, **evals}
+    if former is not None:
+        check_origin(built, workdir, former, sets)
+        check_growth(batches, former)
     total = len(batches)
     plan = training(built, total)
     raise_problems(idle_problems(plan, total))
@@ -113,9 +121,12 @@ def start(built: Built, workdir: Path) -> Run:
         run.due = [name for name in saved.get("due", []) if name in evals]
         log.info("resumed from the checkpoint of step %d", run.first)
         mend_log(run, saved.get("log", {}))
+    if former is not None:
+        tell_growth(plan, batches, former, run.done, int(run.state.skipped))
     if run.done < total:
         check_space(workdir, *sizes(run))
     if jax.process_index() == 0:
+        replace_text(workdir / "origin.json", json.dumps(origin_of(built, sets, batches.order.ends)) + "\n")
         save_config(cfg, workdir / "config.json")
     run.report = Report(workdir, gather(run))
     describe(run)
@@ -145,12 +156,14 @@ def sizes(run: Run) -> tuple[int, int, int]:
     return sum(x.nbytes for x in jax.tree.leaves(run.state)), cfg.save.keep, width * weights
 
 
-def train_batches(built: Built) -> Batches:
+def train_batches(built: Built, former: Former | None = None) -> Batches:
+    """The batches of the run, which may continue, and be longer than, a former one."""
     cfg = built.cfg
     multiple = data_shards(built.mesh) * cfg.micro_batches
 
     def ends(examples):
-        return (run_examples(examples, cfg.batch, cfg.steps, cfg.epochs),)
+        known = former.ends(examples, cfg.batch) if former else ()
+        return run_ends(known, examples, cfg.batch, cfg.steps, cfg.epochs)
 
     batches = Batches(built.encode("train"), cfg.rows, cfg.batch, **_common(built, multiple), ends=ends)
     log.info("train: %s", data_report(batches.encoded.report))
