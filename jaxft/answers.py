@@ -1,7 +1,5 @@
 """What each head's output means to a person, one row at a time: for `model.predict` and the predict command."""
 
-from functools import partial
-
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
@@ -113,9 +111,8 @@ def tags(model, texts: list, batch: int) -> list[dict]:
     single = [text for (text,) in texts]
     setting = Setting(model.tokenizer, model.longest, model.arch.spec.reads)
     given = iter(encode_words(setting, [words for words in single if isinstance(words, list) and words])[0])
-    encode = partial(model.tokenizer, truncation=True, max_length=model.longest, padding=False)
     encodings = [
-        encode(text).encodings[0] if isinstance(text, str) else next(given) if text else None for text in single
+        model.encoded(text).encodings[0] if isinstance(text, str) else next(given) if text else None for text in single
     ]
     rows = [_row(encoding, model.tokenizer.model_input_names) for encoding in encodings if encoding is not None]
     found = dict(model.answered(rows, batch, _logits))
@@ -215,8 +212,7 @@ def choices(model, texts: list, batch: int) -> list[dict]:
         for number, text in enumerate(texts, 1)
         if len(text) < 3
     )
-    encode = partial(model.tokenizer, truncation="longest_first", max_length=model.longest, padding=False)
-    rows = [encode(question, choice) for question, *some in texts for choice in some]
+    rows = [model.encoded(question, choice) for question, *some in texts for choice in some]
     scores = dict(model.answered(rows, batch, lambda model, row, out, place: float(out.logits[place, 0])))
     ends = np.cumsum([len(text) - 1 for text in texts])[:-1]
     shares = [softmax(some) for some in np.split(np.array([scores[i] for i in range(len(rows))]), ends)]

@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,10 @@ from jaxft.models.parts import Embed
 from jaxft.models.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.models.ranges import range_problems
 from jaxft.models.save import save_model
-from jaxft.models.tokenizer import padding_id
+from jaxft.models.tokenizer import log_unknown, padding_id
 from jaxft.parallel.mesh import data_shards
 from jaxft.problems import raise_problems, shown, suggest
+from jaxft.tasks.long_texts import encode_cut
 
 DTYPES = ("float32", "bfloat16")
 
@@ -232,9 +232,8 @@ class LoadedModel:
         found = texts_read(inputs_of(texts), model.inference)
         if self.arch.kind in PLACED:
             return PLACED[self.arch.kind](model, found, batch)
-        encode = partial(self.tokenizer, truncation="longest_first", max_length=model.longest, padding=False)
         prompt = prompt_of(model)
-        rows = [encode(prompt + one[0], *one[1:]) for one in found]
+        rows = [model.encoded(prompt + one[0], *one[1:]) for one in found]
         raise_problems(
             f"text {number} is empty: the tokenizer makes no token of it, so that there is nothing to read"
             for number, row in enumerate(rows, 1)
@@ -243,8 +242,13 @@ class LoadedModel:
         answers = dict(model.answered(rows, batch, ANSWERS[self.arch.kind]))
         return [answers[number] for number in range(len(rows))]
 
+    def encoded(self, *texts: str):
+        """transformers' encoding of a text or a pair, as the model reads it; of a pair the longer text is cut first."""
+        return encode_cut(texts, self.tokenizer, self.longest)
+
     def answered(self, rows: list, batch: int, answer: Callable) -> Iterator[tuple[int, object]]:
         """(number, answer) of each row, in the order of their lengths; see ANSWERS for what `answer` is given."""
+        log_unknown([row["input_ids"] for row in rows], self.tokenizer)
         order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable").tolist()
         size = -(-batch // data_shards(self.mesh)) * data_shards(self.mesh)
         for start in range(0, len(rows), batch):

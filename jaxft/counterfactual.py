@@ -153,8 +153,6 @@ def compare_rows(model, rows, columns: list[str], label: str | None, swaps: Swap
 
 def class_scores(model, texts: list[Texts], batch: int) -> np.ndarray:
     """Probabilities float64 (rows, classes)."""
-    rows = [
-        model.tokenizer(*some, truncation="longest_first", max_length=model.longest, padding=False) for some in texts
-    ]
+    rows = [model.encoded(*some) for some in texts]
     logits = dict(model.answered(rows, batch, lambda model, row, out, place: np.asarray(out.logits[place], np.float64)))
     return softmax(np.stack([logits[number] for number in range(len(rows))]), -1)

@@ -44,7 +44,7 @@ ALLOWED = {
     "tasks": {
         *(
             f"tasks.{name}"
-            for name in "base joined labels sentences shares targets template tokens vectors words".split()
+            for name in "base joined labels long_texts sentences shares targets template tokens vectors words".split()
         ),
         *("tasks.label_sets", "tasks.lists"),
         "inference.settings",

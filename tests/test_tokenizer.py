@@ -253,6 +253,14 @@ def test_the_unknown_token_by_the_vocabularys_own_name(tmp_path):
     assert padding_id(tokenizer_of(bare(tmp_path / "c", eos_token="a"), 20)) == 1
 
 
+def test_prediction_says_how_much_it_does_not_know(tiny_classifier, caplog):
+    model = jaxft.load(str(tiny_classifier))
+    model.predict(["a film", "the cat"])
+    assert "unknown" not in caplog.text
+    model.predict(["a film", f"the cat {CHINESE}"])
+    assert "6 of 10 tokens (60.0%) are unknown to the tokenizer" in caplog.text
+
+
 def test_explain_marks_unknown_tokens(tiny_classifier):
     from jaxft.attribution.page import page, pieces
 

@@ -87,7 +87,7 @@ def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Tex
         texts = texts[::-1] if context_first(model.tokenizer) else texts
         row = model.tokenizer(*texts, truncation=False, verbose=False)
     else:
-        row = model.tokenizer(*texts, truncation="longest_first", max_length=model.longest)
+        row = model.encoded(*texts)
     encoding = row.encodings[0]
     if not len(encoding):
         return "it is empty: the tokenizer makes no token of it, so that there is nothing to explain"

@@ -1,6 +1,7 @@
 """A model directory's tokenizer: read by transformers, and checked before any text is encoded."""
 
 import importlib.util
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 from jaxft.problems import UserError, raise_problems, shown
 from jaxft.strict_json import parse
 
+log = logging.getLogger("jaxft")
+
+NOTABLE = 0.01  # share of unknown tokens that prediction speaks of
 RARE = "\U000103a0"  # OLD PERSIAN SIGN A: a letter that few vocabularies have
 PLAIN = "PreTrainedTokenizerFast"  # transformers' class that takes tokenizer.json as it stands
 
@@ -77,6 +81,16 @@ def unknown_counts(tokens: np.ndarray, tokenizer) -> dict[str, int]:
     special = np.setdiff1d(tokenizer.all_special_ids, [] if number is None else [number])
     unknown = 0 if number is None else int(np.count_nonzero(tokens == number))
     return {"unknown": unknown, "ordinary": int(np.count_nonzero(~np.isin(tokens, special)))}
+
+
+def log_unknown(rows: list, tokenizer) -> None:
+    """Says how many of the tokens of texts, a sequence of numbers each, the tokenizer does not know, if many."""
+    if not rows:
+        return
+    counts = unknown_counts(np.concatenate(rows), tokenizer)
+    share = counts["unknown"] / max(counts["ordinary"], 1)
+    if share > NOTABLE:
+        log.warning("%s of %s tokens (%.1f%%) are unknown to the tokenizer", *counts.values(), 100 * share)
 
 
 def padding_id(tokenizer) -> int:

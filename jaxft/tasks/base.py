@@ -44,6 +44,7 @@ from jaxft.metrics import Mean
 from jaxft.metrics.declared import Metric
 from jaxft.models.model import Outputs
 from jaxft.tasks.joined import Around, alone, around
+from jaxft.tasks.long_texts import beginnings, pair_beginnings
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]
@@ -120,7 +121,7 @@ class Task(Protocol):
     head: str
 
     def columns(self) -> list[str]:
-        """Columns that every source row must have."""
+        """Columns that every source row must have; `prepare` and `encode` are given no others."""
 
     def prepare(self, rows, setting: Setting) -> "Task":
         """The task with everything settled that depends on the training rows: labels, class weights."""
@@ -159,6 +160,10 @@ class Task(Protocol):
 
 def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) -> list[Example]:
     """Tokens, and types where the tokenizer gives them, of single texts or of pairs."""
+    if pairs is None:
+        texts = beginnings(texts, setting.tokenizer, setting.max_len)
+    else:
+        texts, pairs = pair_beginnings(texts, pairs, setting.tokenizer, setting.max_len)
     out = setting.tokenizer(texts, pairs, **setting.truncation())
     examples = [
         {

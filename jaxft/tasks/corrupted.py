@@ -8,6 +8,7 @@ from jaxft.configurable import config
 from jaxft.problems import raise_problems
 from jaxft.ranges import INT, InnerFraction, Range
 from jaxft.tasks.base import Setting
+from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.targets import check_decoder, decoder_side
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import PredictsTokens
@@ -42,7 +43,8 @@ class SpanCorruption(PredictsTokens):
         return self
 
     def encode(self, rows, setting):
-        out = setting.tokenizer(column(rows, self.text), add_special_tokens=False, verbose=False)
+        texts = beginnings(column(rows, self.text), setting.tokenizer, setting.max_len)
+        out = setting.tokenizer(texts, add_special_tokens=False, verbose=False)
         most = setting.max_len
         return [
             {"tokens": np.array(ids[:most], np.int32), "cut": most is not None and len(ids) > most}

@@ -43,7 +43,7 @@ class Denoise(PredictsTokens):
         front, end = setting.alone
         most = setting.max_len - len(front) - len(end)
         found = []
-        for tokens, _, starts in encode_sentences(rows, self.text, setting):
+        for tokens, _, starts in encode_sentences(rows, self.text, setting, setting.max_len):
             whole = np.concatenate([front, tokens[:most], end])
             example = {"tokens": whole, "starts": starts[starts < most], "cut": len(tokens) > most}
             example["notes"] = {SINGLE: int(len(starts) < 2)}

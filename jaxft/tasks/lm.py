@@ -9,6 +9,7 @@ from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import lower
 from jaxft.problems import raise_problems
+from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import TOKENS, PredictsTokens, token_sums
 
@@ -37,7 +38,7 @@ class CausalLM(PredictsTokens):
         return self
 
     def encode(self, rows, setting):
-        texts = column(rows, self.text)
+        texts = beginnings(column(rows, self.text), setting.tokenizer, setting.max_len)
         out = setting.tokenizer(texts, verbose=False)
         return [self._example(*one, setting) for one in zip(texts, out.encodings, strict=True)]
 

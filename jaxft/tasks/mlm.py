@@ -8,6 +8,7 @@ from jaxft.configurable import config
 from jaxft.problems import raise_problems, shown
 from jaxft.ranges import InnerFraction
 from jaxft.tasks.base import Setting
+from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import PredictsTokens
 
@@ -37,7 +38,8 @@ class MaskedLM(PredictsTokens):
         return self
 
     def encode(self, rows, setting):
-        out = setting.tokenizer(column(rows, self.text), **setting.truncation())
+        texts = beginnings(column(rows, self.text), setting.tokenizer, setting.max_len)
+        out = setting.tokenizer(texts, **setting.truncation())
         return [_example(encoding, setting) for encoding in out.encodings]
 
     def draw(self, example, rng, setting):

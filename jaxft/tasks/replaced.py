@@ -10,6 +10,7 @@ from jaxft.configurable import config
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
 from jaxft.ranges import InnerFraction
+from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
 
 
@@ -33,7 +34,8 @@ class ReplacedTokens:
         return self
 
     def encode(self, rows, setting):
-        out = setting.tokenizer(column(rows, self.text), **setting.truncation())
+        texts = beginnings(column(rows, self.text), setting.tokenizer, setting.max_len)
+        out = setting.tokenizer(texts, **setting.truncation())
         special = setting.tokenizer.all_special_ids
         tokens = [np.array(encoding.ids, np.int32) for encoding in out.encodings]
         ordinary = [~np.isin(ids, special) for ids in tokens]

@@ -5,6 +5,7 @@ import regex
 
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.base import Setting
+from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, text_of
 
 # A line break; white space behind a full stop, question or exclamation mark, with quotes and brackets that close;
@@ -41,14 +42,17 @@ def _joined(sentences, name: str) -> tuple[str, list[int]]:
     return " ".join(kept), np.cumsum([0, *(len(text) + 1 for text in kept[:-1])]).tolist()
 
 
-def encode_sentences(rows: list[dict], name: str, setting: Setting) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def encode_sentences(
+    rows: list[dict], name: str, setting: Setting, most: int | None = None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(tokens, words, starts) of each row, without special tokens and not cut: int32 (n,), (n,) and (sentences,).
 
     `words` numbers the words that tokens are pieces of, -1 for special tokens in the text itself; `starts` are the
-    first tokens of sentences, those without a token left out.
+    first tokens of sentences, those without a token left out. Only the first `most` tokens are sure to be there.
     """
     texts = sentences_of(rows, name)
-    out = setting.tokenizer([text for text, _ in texts], add_special_tokens=False, verbose=False)
+    kept = beginnings([text for text, _ in texts], setting.tokenizer, most)
+    out = setting.tokenizer(kept, add_special_tokens=False, verbose=False)
     special = setting.tokenizer.all_special_ids
     found = []
     for encoding, (_, begins) in zip(out.encodings, texts, strict=True):
