@@ -1,6 +1,8 @@
 """Sources: every kind of file gives exactly the values that are in it, and what is missing is explained."""
 
 import csv
+import datetime
+import decimal
 import gzip
 import json
 import logging
@@ -15,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.data import Data, tables
-from jaxft.data.source import as_rows
+from jaxft.data import Data, gzipped, tables
+from jaxft.data.source import Rows, as_rows
 from jaxft.problems import UserError
 
 ROWS = [{"text": "null", "label": "NA"}, {"text": "two\nlines", "label": "01"}, {"text": "", "label": "None"}]
@@ -316,3 +318,84 @@ def test_blank_lines_of_a_text_file(tmp_path, caplog):
     (tmp_path / "c.txt").write_text("")
     with pytest.raises(UserError, match="c.txt has no rows"):
         Data(path=str(tmp_path / "c.txt")).open()
+
+
+ODD = {
+    "far": pa.array([1, None, 10**11 * 3], pa.timestamp("s")),
+    "zone": pa.array([1, 2, 3], pa.timestamp("s", "Mars/Olympus")),
+    "days": pa.array([1, 2, 10**8], pa.date32()),
+    "before": pa.array([-(10**6), 2, 3], pa.date32()),
+    "lasts": pa.array([1, 2, 2**62], pa.duration("s")),
+    "nested": pa.array([{"at": [10**8]}, None, None], pa.struct({"at": pa.list_(pa.date32())})),
+}
+
+
+@pytest.mark.parametrize("column", ODD)
+def test_values_that_python_cannot_express(column, tmp_path):
+    """They are named where they are read, and do no harm where only other columns are."""
+    table = pa.table({"text": ["a", "b", "c"], column: ODD[column]})
+    row = 1 if column in ("zone", "before", "nested") else 3
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as file:
+        file.write_table(table)
+    datasets.Dataset(pa.table(table)).save_to_disk(str(tmp_path / "saved"))
+    for name in ("a.parquet", "a.arrow", "saved"):
+        rows = Data(path=str(tmp_path / name)).open()
+        with pytest.raises(UserError, match=rf"{name}, row {row}: column '{column}' holds a .* Python cannot express"):
+            rows[:]
+        assert rows.only(["text", "absent"])[:] == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+        assert rows.only(["text"]).first(2)[1:] == [{"text": "b"}]
+
+
+def test_values_that_python_expresses(tmp_path):
+    """As Arrow's own conversion gives them, and the columns of a wrapped source likewise."""
+    table = pa.table(
+        {
+            "day": pa.array([1], pa.date32()),
+            "price": pa.array([decimal.Decimal("1.50")]),
+            "map": pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64())),
+            "kind": pa.array(["x"]).dictionary_encode(),
+        }
+    )
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    rows = Data(path=str(tmp_path / "a.parquet")).open()
+    assert rows[0] == {
+        "day": datetime.date(1970, 1, 2), "price": decimal.Decimal("1.50"), "map": [("a", 1), ("a", 2)], "kind": "x",
+    }  # fmt: skip
+    named = as_rows([{"text": "a", "label": 1}, {"text": "b", "label": 0}], "rows")
+    named = Rows("rows", named.columns, {"label": ["no", "yes"]}, 2, named._read).named()
+    assert named.only(["label"])[:] == [{"label": "yes"}, {"label": "no"}] and named.only(["text"])[0] == {"text": "a"}
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("a\0b.csv", "path holds a NUL character: 'a\\x00b.csv'"),
+        ("x" * 5000, "path is too long: 'xxx"),
+        ("", "path is empty"),
+        ("folder.csv", "folder.csv is a directory that save_to_disk did not write: expected a file"),
+        ("/dev/null", "/dev/null is not a file: expected a file"),
+    ],
+)
+def test_paths_that_are_no_files(path, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError) as caught:
+        Data(path=path).open()
+    assert words in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.txt.gz", "a.parquet.gz", "a.json.gz"])
+def test_a_gzip_file_that_holds_far_too_much(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(gzipped, "EXPANDED", 2**20)
+    with gzip.open(tmp_path / name, "wb") as file:
+        file.write(b"0" * 2**24)
+    with pytest.raises(UserError) as caught:
+        Data(path=str(tmp_path / name)).open()
+    assert "expands to more than 50 times its size" in str(caught.value) and "gunzip --keep" in str(caught.value)
+
+
+def test_a_gzip_file_that_holds_as_much_as_texts_do(tmp_path):
+    with gzip.open(tmp_path / "a.txt.gz", "wb") as file:
+        file.write(b"a line\n" * 10_000)  # 500 times its size, but little
+    assert len(Data(path=str(tmp_path / "a.txt.gz")).open()) == 10_000

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import gzip
 import io
 import itertools
 import logging
@@ -18,6 +17,7 @@ import pyarrow.parquet
 
 from jaxft import strict_json
 from jaxft.data import conll, squad
+from jaxft.data.gzipped import open_bytes
 from jaxft.data.tables import noted_class_names, table_of
 from jaxft.problems import UserError, listed, shown
 
@@ -57,8 +57,8 @@ def read_file(
 
 def _bad_line(path: str) -> str:
     """Where the first bytes stand that are not UTF-8."""
-    opened = gzip.open if path.lower().endswith(".gz") else open
-    with contextlib.suppress(OSError, EOFError, zlib.error), opened(path, "rb") as file:  # damaged further on as well
+    damaged = (OSError, EOFError, zlib.error, UserError)  # further on as well
+    with contextlib.suppress(*damaged), open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")
@@ -243,14 +243,13 @@ def _whole(table: pa.Table, path: str) -> pa.Table:
 
 def _text(path: str):
     # newline="": line ends inside of quoted cells belong to the cell.
-    opened = gzip.open if path.lower().endswith(".gz") else open
-    return opened(path, "rt", encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
 
 
 def _buffer(path: str) -> pa.Buffer:
     if not path.lower().endswith(".gz"):
         return pa.memory_map(path).read_buffer()
-    with gzip.open(path) as file:
+    with open_bytes(path) as file:
         return pa.py_buffer(file.read())
 
 

@@ -72,6 +72,32 @@ def noted_class_names(table: pa.Table) -> dict[str, list[str]]:
     return class_names(Features.from_arrow_schema(table.schema))
 
 
+def python_rows(table: pa.Table, name: str, first: int) -> list[dict]:
+    """The table's rows as python values; `first` is the number of its first row, from 1.
+
+    Raises UserError for values that Python has no type for: dates outside of the years 1 to 9999, times of a zone that
+    is not known, durations beyond a million years.
+    """
+    try:
+        return table.to_pylist()
+    except (pa.ArrowException, OverflowError, ValueError, ImportError):
+        problems = [_value_problem(table[column], column, name, first) for column in table.column_names]
+    raise UserError([problem for problem in problems if problem is not None])
+
+
+def _value_problem(values: pa.ChunkedArray, column: str, name: str, first: int) -> str | None:
+    """What is wrong with the first value of a column that Python has no type for."""
+    for number, value in enumerate(values, first):
+        try:
+            value.as_py()
+        except (pa.ArrowException, OverflowError, ValueError, ImportError) as error:
+            return (
+                f"{name}, row {number}: column {column!r} holds a {values.type} that Python cannot express ({error}): "
+                "write it as text, or leave the column out"
+            )
+    return None
+
+
 def _concat(tables: list[pa.Table], names: list[str]) -> pa.Table:
     """All rows; `names` say where those of each table are from. Columns of several kinds become JSON."""
     if not tables:

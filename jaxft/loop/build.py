@@ -49,7 +49,8 @@ class Built:
         """All examples of a split; the source rows are released, unless the task judges its answers by them."""
         keeps = split != "train" and hasattr(self.task, "judge")
         rows = self.sources[split] if keeps else self.sources.pop(split)
-        encoded = encode_all(rows, partial(self.task.encode, setting=self.setting))
+        rows_read = rows.only(self.task.columns())
+        encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting))
         raise_problems(f"{split}: {problem}" for problem in range_problems(encoded.flat, self.arch.spec))
         encoded.report |= unknown_counts(encoded.flat["tokens"], self.setting.tokenizer)
         review = getattr(self.task, "review", lambda report: [])
@@ -150,7 +151,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
 def settled_task(cfg: Config, sources: dict[str, Rows], setting: Setting):
     """The task with its labels: those of the training data or, where that is not opened, the checkpoint's."""
     if "train" in sources:
-        return cfg.task.prepare(sources["train"], setting)
+        return cfg.task.prepare(sources["train"].only(cfg.task.columns()), setting)
     if hasattr(cfg.task, "settled"):
         return cfg.task.settled(setting)
     if getattr(cfg.task, "labels", ()) is not None:
