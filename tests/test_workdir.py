@@ -21,7 +21,7 @@ from jaxft.loop.claim import claim
 from jaxft.loop.fit import fit
 from jaxft.loop.lines import mend
 from jaxft.loop.report import write_predictions
-from jaxft.loop.resume import changed_problems
+from jaxft.loop.resume import former_run
 from jaxft.models.save import output_problems
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
@@ -151,12 +151,12 @@ def test_a_damaged_summary(tmp_path, content, caplog):
 def test_a_damaged_configuration(job, tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match="config.json is damaged .*: choose another --workdir"):
-        changed_problems(job[0], tmp_path)
+        former_run(job[0], tmp_path, False)
     with pytest.raises(UserError, match="config.json"):
         load_config(tmp_path / "config.json")
 
 
-NAMES = "config.json metrics.jsonl pictures.jsonl summary.json report.html".split()
+NAMES = "config.json origin.json metrics.jsonl pictures.jsonl summary.json report.html".split()
 
 
 @pytest.mark.parametrize("partial", ["", ".partial"])
@@ -215,7 +215,6 @@ NOBODY = """
 import json, os, sys
 from pathlib import Path
 from jaxft.loop.claim import claim
-from jaxft.loop.resume import changed_problems
 from jaxft.models.save import output_problems
 from jaxft.problems import UserError
 
