@@ -84,10 +84,10 @@ def spans(model, pairs: list, batch: int) -> list[dict]:
     asked = model.inference.decoding
     length = model.longest if model.inference.max_length else min(WINDOW, model.longest)
     setting = Setting(model.tokenizer, length, model.arch.spec.reads)
+    other = [(number, len(pair)) for number, pair in enumerate(pairs, 1) if len(pair) != 2]
     raise_problems(
-        f"row {number} holds {len(pair)} texts: a question-answering model reads pairs (question, context)"
-        for number, pair in enumerate(pairs, 1)
-        if len(pair) != 2
+        f"row {number} holds {count} texts: a question-answering model reads pairs (question, context)"
+        for number, count in other[:SHOWN]
     )
     contexts = [context for _, context in pairs]
     stride = min(STRIDE, length // 3) if asked.stride is None else asked.stride
@@ -207,10 +207,10 @@ def _last_tokens(encoding, words: list[tuple[int, int, int]]) -> list[int]:
 
 def choices(model, texts: list, batch: int) -> list[dict]:
     """The likeliest choice of each question; its choices stand behind it, as many as there are."""
+    other = [(number, len(text)) for number, text in enumerate(texts, 1) if len(text) < 3]
     raise_problems(
-        f"row {number} holds {len(text)} texts: a multiple-choice model reads (question, choice, choice, ...)"
-        for number, text in enumerate(texts, 1)
-        if len(text) < 3
+        f"row {number} holds {count} texts: a multiple-choice model reads (question, choice, choice, ...)"
+        for number, count in other[:SHOWN]
     )
     rows = [model.encoded(question, choice) for question, *some in texts for choice in some]
     scores = dict(model.answered(rows, batch, lambda model, row, out, place: float(out.logits[place, 0])))

@@ -22,7 +22,7 @@ from jaxft.models.ranges import range_problems
 from jaxft.models.save import save_model
 from jaxft.models.tokenizer import log_unknown, padding_id
 from jaxft.parallel.mesh import data_shards
-from jaxft.problems import raise_problems, shown, suggest
+from jaxft.problems import SHOWN, raise_problems, shown, suggest
 from jaxft.tasks.long_texts import encode_cut
 
 DTYPES = ("float32", "bfloat16")
@@ -234,10 +234,10 @@ class LoadedModel:
             return PLACED[self.arch.kind](model, found, batch)
         prompt = prompt_of(model)
         rows = [model.encoded(prompt + one[0], *one[1:]) for one in found]
+        empty = [number for number, row in enumerate(rows, 1) if len(row["input_ids"]) == 0]
         raise_problems(
             f"text {number} is empty: the tokenizer makes no token of it, so that there is nothing to read"
-            for number, row in enumerate(rows, 1)
-            if len(row["input_ids"]) == 0
+            for number in empty[:SHOWN]
         )
         answers = dict(model.answered(rows, batch, ANSWERS[self.arch.kind]))
         return [answers[number] for number in range(len(rows))]

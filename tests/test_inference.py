@@ -16,7 +16,7 @@ from seqeval.metrics import f1_score as entity_f1
 from sklearn import metrics as sklearn_metrics
 
 import jaxft
-from jaxft import command, predict
+from jaxft import bias, command, predict
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data
 from jaxft.inference.inputs import text_columns
@@ -212,6 +212,25 @@ def test_evaluating_with_another_length_is_said(tiny_bert, tmp_path, file, one_d
     with caplog.at_level(logging.INFO, "jaxft"):
         evaluate_model(cfg, str(tmp_path / "model"))
     assert "max_length 12 instead of 9" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "jaxft"):
+        evaluate_model(replace(cfg, max_len=9, task=replace(task, pair=None)), str(tmp_path / "model"))
+    assert "columns ('body',) instead of ('body', 'more')" in caplog.text and "max_length" not in caplog.text
+
+
+def test_bias_and_explain_read_inputs_likewise(tiny_bert, tmp_path, file, one_device, capsys):
+    exported(tmp_path, tiny_bert, file, CASES["classes of pairs"][0], 9)
+    (tmp_path / "swaps.tsv").write_text("term\tother\nthe\ta\n")
+    given = {"model": str(tmp_path / "model"), "input": file, "text": None, "pair": None, "batch": 8}
+    swaps = {"swaps": str(tmp_path / "swaps.tsv"), "output": str(tmp_path / "bias.jsonl"), "label": "class"}
+    bias.main(SimpleNamespace(**given, **swaps))
+    lines = [json.loads(line) for line in (tmp_path / "bias.jsonl").read_text().splitlines()]
+    answers = {line["body"]: line["label"] for line in predictions_of(tmp_path, file)}
+    assert lines and all(len(line["texts"]) == 2 and line["label"] == answers[line["texts"][0]] for line in lines)
+    model = jaxft.load(str(tmp_path / "model"))
+    one = jaxft.explain(model, ROWS[0], method="occlusion")
+    assert one.texts == (ROWS[0]["body"], ROWS[0]["more"]) and len(one.tokens) == 9
+    assert one.predicted == answers[ROWS[0]["body"]]
 
 
 def test_a_directory_without_the_file(tiny_classifier, one_device, caplog):

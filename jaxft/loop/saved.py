@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
@@ -15,7 +15,7 @@ from jaxft.loop.build import Built, build
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.detail import Detail
 from jaxft.loop.evals import gather, judged
-from jaxft.loop.export import export_state
+from jaxft.loop.export import export_state, inference_settings
 from jaxft.loop.report import write_predictions
 from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
@@ -40,7 +40,10 @@ def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN, output:
 def evaluate_model(cfg: Config, model: str, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
     """`evaluate_all` of the sets of `cfg` by the weights in a model directory. Labels are the model's own."""
     built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
-    inference_of(built.pretrained.directory, built.arch.kind).departing(max_length=built.setting.max_len)
+    own = inference_settings(built, {})
+    decoding = asdict(own.decoding) if own.decoding is not None else {}
+    kept = inference_of(built.pretrained.directory, built.arch.kind)
+    kept.departing(max_length=own.max_length, columns=own.columns, **decoding)  # which says where they differ
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
         return evaluate_all(built, trained, frozen, detail, output=output)

@@ -170,7 +170,7 @@ def _directory(model: str) -> Path:
 
     try:
         for weights in ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack"):
-            files = [weights, "*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
+            files = [weights, "*_Dense/pytorch_model.bin", "*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
             directory = Path(snapshot_download(model, allow_patterns=files))
             if has_weights(directory):
                 break
