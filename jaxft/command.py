@@ -1,6 +1,7 @@
 """What all commands share: flags, the configuration with its overrides, exit codes."""
 
 import dataclasses
+import errno
 import importlib
 import logging
 import os
@@ -46,6 +47,9 @@ ALLOW_IMPORT = Flag(
 BATCH = Flag("batch", "rows computed together", type=Count, default=32)
 JSON = Flag("json", "print JSON", bool)
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the user's to change, as a wrong flag is
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the machine's
+
 
 def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoReturn:
     """Parses the command line, calls `main(args)` and exits: 0 done, 2 the user's input is at fault, 75
@@ -81,9 +85,10 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
             sys.stderr.write(f"stopped: {error}\n")  # as a whole, since other threads may speak as well
             signals.told = True
             sys.exit(error.exit_code)
-        if isinstance(error, PermissionError) and error.filename:
-            print(f"error: {error.filename}: {error.strerror}: choose another place, or ask its owner", file=sys.stderr)
-            sys.exit(2)
+        if isinstance(error, OSError) and error.errno in (*REFUSED, *FULL):
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}: choose another place, or make it writable", file=sys.stderr)
+            sys.exit(2 if error.errno in REFUSED else 1)
         raise
     sys.exit(0)
 

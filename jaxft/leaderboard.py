@@ -13,6 +13,7 @@ from jaxft.config import Config
 from jaxft.data.source import as_rows
 from jaxft.inference.inputs import texts_of
 from jaxft.loop.fit import fit
+from jaxft.output_file import replace_bytes
 from jaxft.problems import raise_problems, suggest
 from jaxft.strict_json import dumps
 
@@ -117,7 +118,7 @@ def submit(tests: Iterable[Test], model: str, directory: Path) -> None:
         rows = rows[: len(rows)]
         lines = "\n".join(test.lines(loaded, rows))
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / test.file).write_text(lines + "\n")
+        replace_bytes(directory / test.file, f"{lines}\n".encode())
 
 
 def row(results: dict) -> dict[str, float]:

@@ -261,7 +261,8 @@ from jaxft import command, config_file
 from jaxft.problems import UserError
 
 def main(args):
-    what = {"user": UserError(["a", "b"]), "bug": ZeroDivisionError("oh")}
+    what = {"user": UserError(["a", "b"]), "bug": ZeroDivisionError("oh"),
+            "locked": PermissionError(13, "Permission denied", "a/file"), "full": OSError(28, "No space left")}
     if args.do in what:
         raise what[args.do]
     print("result")
@@ -277,6 +278,8 @@ command.run(main, __doc__, command.Flag("do", "what to do"))
         ("--help", 0, "Tries things.", ""),
         ("--do=user", 2, "", "error: 2 problems:\n- a\n- b\n"),
         ("--od=x", 2, "", "error: there is no flag --od. Did you mean '--do'?\n"),
+        ("--do=locked", 2, "", "error: a/file: Permission denied: choose another place, or make it writable\n"),
+        ("--do=full", 1, "", "error: No space left: choose another place, or make it writable\n"),
         ("--do=bug", 1, "", "ZeroDivisionError: oh\n"),
     ],
 )

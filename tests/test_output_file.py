@@ -1,12 +1,13 @@
 """Files that commands write: there as a whole, and refused before anything is computed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from jaxft.output_file import check_output, whole
+from jaxft.output_file import check_output, replace_bytes, whole
 from jaxft.problems import UserError
 
 
@@ -46,3 +47,18 @@ def test_commands_say_it_first(name, tmp_path):
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: there is no directory"), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_places_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, how: not how & os.W_OK)  # root may write everywhere
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written: choose another place for out.txt"):
+        check_output(str(tmp_path / "out.txt"))
+
+
+def test_bytes_in_one_move(tmp_path):
+    file, target = tmp_path / "out.txt", tmp_path / "target.txt"
+    target.write_text("precious")
+    for place in (file, tmp_path / "out.txt.partial"):
+        place.symlink_to(target)
+    replace_bytes(file, b"new")
+    assert file.read_bytes() == b"new" and not file.is_symlink() and target.read_text() == "precious"

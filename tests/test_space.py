@@ -94,3 +94,9 @@ def test_errors_of_other_kinds_pass(tmp_path):
         raise ValueError("something else")
     with pytest.raises(RunStopped, match="quota"), told_when_full(tmp_path):
         raise ValueError("saving failed") from OSError(errno.EDQUOT, "Disk quota exceeded")
+    file = str(tmp_path / "metrics.jsonl")
+    for number, words in ((errno.EIO, "the disk does not answer"), (errno.EACCES, "permission was denied")):
+        with pytest.raises(RunStopped, match=words), told_when_full(tmp_path):
+            raise OSError(number, "", file)
+        with pytest.raises(OSError), told_when_full(tmp_path / "run"):  # of another file: that is not the disk's
+            raise OSError(number, "", file)

@@ -215,7 +215,7 @@ NOBODY = """
 import json, os, sys
 from pathlib import Path
 from jaxft.loop.claim import claim
-from jaxft.models.save import output_problems
+from jaxft.models.save import place_problems
 from jaxft.problems import UserError
 
 os.setgroups([])
@@ -229,7 +229,7 @@ for folder in (mine, theirs):
             found.append([])
     except UserError as error:
         found.append(error.problems)
-print(json.dumps([*found, output_problems(theirs / "model"), output_problems(mine / "model")]))
+print(json.dumps([*found, place_problems(theirs / "model"), place_problems(mine / "model")]))
 """
 
 
@@ -252,4 +252,4 @@ def test_files_of_another_user():
     assert "metrics.jsonl cannot be read (Permission denied), or choose another --workdir" in mine[0]
     assert "checkpoints cannot be written (Permission denied)" in mine[1]
     assert "cannot be a work directory (Permission denied): choose another --workdir" in theirs[0]
-    assert "theirs cannot be written (Permission denied)" in refused[0]
+    assert "theirs cannot be written: choose another directory" in refused[0]

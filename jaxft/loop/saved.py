@@ -20,7 +20,7 @@ from jaxft.loop.report import write_predictions
 from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
 from jaxft.loop.training import evaluation_step, training
-from jaxft.models.save import output_problems
+from jaxft.models.save import output_problems, place_problems
 from jaxft.problems import UserError, clipped, raise_problems
 
 log = logging.getLogger("jaxft")
@@ -54,7 +54,7 @@ def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
     cfg = load_config(Path(workdir) / "config.json")
     if form == "adapter":
         raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
-    raise_problems(output_problems(Path(output).absolute()))
+    raise_problems(output_problems(Path(output).absolute()) + place_problems(Path(output).absolute()))
     built = build(cfg, [])
     with jax.set_mesh(built.mesh), precision(built):
         step, state, record = restore(built, workdir, step)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,16 @@ from jaxft.problems import RunStopped, UserError
 
 log = logging.getLogger("jaxft")
 
-REASONS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only now"}
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "it is read-only now",
+    errno.EIO: "the disk does not answer",
+    errno.EACCES: "permission was denied",
+    errno.EPERM: "permission was denied",
+}
 WORDS = {"No space left": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT, "Read-only file system": errno.EROFS}
+ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the others may be of a file that is read, which is named then
 
 
 def check_space(workdir: Path, checkpoint: int, keep: int, model: int) -> None:
@@ -49,7 +58,7 @@ def told_when_full(workdir: Path):
     except (UserError, RunStopped):
         raise
     except Exception as error:
-        code = _disk_error(error)
+        code = _disk_error(error, str(workdir.absolute()))
         if code is None:
             raise
         raise RunStopped(
@@ -58,11 +67,12 @@ def told_when_full(workdir: Path):
         ) from error
 
 
-def _disk_error(error: BaseException | None) -> int | None:
+def _disk_error(error: BaseException | None, workdir: str) -> int | None:
     """The number of the disk's error among an exception and its causes; libraries give some as text only."""
     while error is not None:
-        if getattr(error, "errno", None) in REASONS:
-            return error.errno
+        code = getattr(error, "errno", None)
+        if code in ANYWHERE or code in REASONS and os.path.abspath(str(error.filename or "/")).startswith(workdir):
+            return code
         for words, code in WORDS.items():
             if words in str(error):
                 return code

@@ -104,9 +104,6 @@ def output_problems(directory: Path) -> list[str]:
     links = [path for path in (directory, partial) if path.is_symlink()]
     if links:
         return [f"{links[0]} is a symbolic link, and what it points at would be lost: remove it, or choose another"]
-    above = next(path for path in directory.parents if path.exists())
-    if not os.access(above, os.W_OK | os.X_OK):
-        return [f"{above} cannot be written (Permission denied): choose another directory for the model"]
     if directory.exists() and not directory.is_dir():
         return [f"{directory} is a file: a model is a directory"]
     found = sorted(file.name for file in directory.iterdir()) if directory.exists() else []
@@ -119,6 +116,13 @@ def output_problems(directory: Path) -> list[str]:
         return []
     few = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     return [f"{directory} holds {few}, which would be lost: choose another directory for the model, or empty this one"]
+
+
+def place_problems(directory: Path) -> list[str]:
+    """Why nothing can be written there."""
+    above = next(path for path in directory.parents if path.exists())
+    writable = os.access(above, os.W_OK | os.X_OK)
+    return [] if writable else [f"{above} cannot be written: choose another directory for the model"]
 
 
 def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, problem_type) -> dict:
