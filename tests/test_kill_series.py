@@ -10,9 +10,14 @@ from jaxft.assets import path
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_asked_to_end_is_the_unbroken_run(tmp_path, monkeypatch, capsys):
-    """One process: two SIGKILLs, of which some hit a checkpoint being written, and a SIGTERM."""
+    """One process: two SIGKILLs, a SIGTERM and a Ctrl-C, while it starts, steps and saves."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-    config = kill_series.write_config(tmp_path, path("tiny-encoder"), path("brown-genres/train.csv"), 200, 10)
-    assert kill_series.series(config, tmp_path, 1, kills=2, terms=1, seed=3) == []
+    config = kill_series.write_config(tmp_path, path("tiny-encoder"), path("brown-genres/train.csv"), 300, 10)
+    numbers = {signal.SIGKILL: 2, signal.SIGTERM: 1, signal.SIGINT: 1}
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a script's background would ignore
+    try:
+        assert kill_series.series(config, tmp_path, 1, numbers, seed=3) == []
+    finally:
+        signal.signal(signal.SIGINT, former)
     said = capsys.readouterr().out
-    assert said.count(signal.SIGKILL.name) == 2 and said.count(signal.SIGTERM.name) == 1
+    assert [said.count(number.name) for number in numbers] == [2, 1, 1]
