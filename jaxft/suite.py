@@ -17,7 +17,7 @@ def main(flags):
     from jaxft.parallel.distributed import joined, print_json
 
     path, entries, configured = config_file.load_suite(flags.suite)
-    with joined(flags.workdir):
+    with joined():
         only = flags.only.split(",") if flags.only else None
         config = partial(command.configuration, settings=flags.settings)
         results = leaderboard.run(entries, lambda task: config(configured(task)), Path(flags.workdir), only)
