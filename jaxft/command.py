@@ -112,6 +112,9 @@ def _import_transformers() -> None:
 class _Stderr(logging.StreamHandler):
     """Writes to what is stderr at that moment, so that messages stand above a live line instead of in it."""
 
+    def filter(self, record):
+        return not signals.is_consequence(record) and super().filter(record)
+
     @property
     def stream(self):
         return sys.stderr

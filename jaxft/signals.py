@@ -7,6 +7,7 @@ up. Everything on disk is whole at every moment, so nothing is lost by that. A s
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from jaxft.problems import RunInterrupted
@@ -49,6 +51,12 @@ class Signals:
             signal.signal(signal.SIGINT, self._raise)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(reader,), daemon=True, name="signals").start()
+        sys.unraisablehook = partial(self._unless_received, sys.unraisablehook)
+        threading.excepthook = partial(self._unless_received, threading.excepthook)
+
+    def is_consequence(self, record: logging.LogRecord) -> bool:
+        """Whether a library logs, with its traceback, that the signal's exception came through it."""
+        return self.received is not None and bool(record.exc_info)
 
     def take_back(self) -> None:
         """SIGTERM again, after a library in C took it; that one hears of it by `pass_on` while it is deferred."""
@@ -102,6 +110,11 @@ class Signals:
             signal.signal(signal.SIGTERM, former)
         if asked.is_set():
             signal.raise_signal(signal.SIGTERM)
+
+    def _unless_received(self, hook: Callable, news) -> None:
+        """What a destructor or a thread meets while everything ends tells nobody anything."""
+        if self.received is None:
+            hook(news)
 
     def _raise(self, number, frame):
         self.received = self.received or number

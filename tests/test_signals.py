@@ -12,7 +12,7 @@ import pytest
 WITHIN = 20  # seconds, on a busy machine
 ROOT = Path(__file__).parent.parent
 COMMAND = '''"""Does one thing for a long time."""
-import hashlib, subprocess, sys, threading, time
+import hashlib, logging, subprocess, sys, threading, time
 import jaxft.signals
 from jaxft import command
 jaxft.signals.GRACE = float(sys.argv.pop())
@@ -44,6 +44,24 @@ def converted():
         time.sleep(100)
     except BaseException:
         raise ValueError("a damaged file") from None
+
+class Noisy:
+    def __del__(self):
+        raise ValueError("ended")
+
+def reported():
+    """A library logs what came through it; threads and destructors meet that all ends."""
+    noisy = Noisy()
+    ready()
+    try:
+        time.sleep(100)
+    except BaseException:
+        logging.getLogger("library").exception("saving failed")
+        del noisy
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        raise
 
 def child():
     process = subprocess.Popen(["sleep", "100"])
@@ -108,7 +126,7 @@ def end(process, *numbers) -> tuple[int, str, str, float]:
     return process.returncode, out, error, time.monotonic() - start
 
 
-@pytest.mark.parametrize("what", ["sleep", "library", "swallow", "converted", "threads"])
+@pytest.mark.parametrize("what", ["sleep", "library", "swallow", "converted", "reported", "threads"])
 @pytest.mark.parametrize(
     "number, code, line",
     [(signal.SIGTERM, 75, "stopped: asked to end (SIGTERM)\n"), (signal.SIGINT, 130, "interrupted\n")],
