@@ -15,7 +15,7 @@ from jaxft.problems import UserError, raise_problems
 
 log = logging.getLogger("jaxft")
 
-FILES = ("config.json", "metrics.jsonl", "pictures.jsonl", "summary.json", "report.html")
+FILES = ("config.json", "metrics.jsonl", "pictures.jsonl", "summary.json", "origin.json", "report.html")
 FOLDERS = ("checkpoints", "tensorboard", "predictions", "model")
 
 
