@@ -107,7 +107,7 @@ class Worker:
         how = rng.choice(["anywhere", "header", "values"])
         say(f"model.safetensors, {how}")
         if how == "values":
-            head = json.dumps(mutations.of_json(json.loads(whole[8:length]), rng)).encode()
+            head = mutations.written(mutations.of_json(json.loads(whole[8:length]), rng))
             file.write_bytes(len(head).to_bytes(8, "little") + head + whole[length:])
         else:
             file.write_bytes(mutations.of_bytes(whole, rng, 0, length if how == "header" else None))
@@ -172,11 +172,11 @@ class Worker:
         say(source.name)
         content, file = source.read_bytes(), folder / source.name
         if source.suffix == ".json" and rng.random() < 0.5:
-            file.write_bytes(json.dumps(mutations.of_json(json.loads(content), rng)).encode())
+            file.write_bytes(mutations.written(mutations.of_json(json.loads(content), rng)))
         elif source.suffix == ".jsonl" and rng.random() < 0.5:
             lines = content.splitlines()
             at = rng.randrange(len(lines))
-            lines[at] = json.dumps(mutations.of_json(json.loads(lines[at]), rng)).encode()
+            lines[at] = mutations.written(mutations.of_json(json.loads(lines[at]), rng))
             file.write_bytes(b"\n".join(lines))
         else:
             file.write_bytes(mutations.of_bytes(content, rng))

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 import jaxft
 from jaxft.models import pickled
 from jaxft.models.pickled import read_pickled
+from jaxft.models.tensors import open_tensors
 from jaxft.problems import UserError
 
 FORMATS = {"archive": {}, "row": {"_use_new_zipfile_serialization": False}}
@@ -381,6 +382,24 @@ def test_former_flax_models(families, family, tmp_path, one_device):
     (directory / "flax_model.msgpack").write_bytes(flax.serialization.msgpack_serialize({"a": 3}))
     with pytest.raises(UserError, match="holds a, which is no array"):
         jaxft.load(str(directory))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x91" * 2_000_000 + b"\0",  # lists in each other
+        b"\xdd\0\x1e\0\0" * 900 + b"\0" * 2_000_000,  # each of two million places
+        b"\xc9\xff\xff\xff\xff\1" + b"\0" * 99,  # an array longer than the file
+        b"\x81\xa1a\xc7\x14\1\x93\x91\1\xa6object\xc4\x08" + b"\1" * 8,  # of Python objects
+    ],
+)
+def test_hostile_msgpack(content, tmp_path):
+    (tmp_path / "flax_model.msgpack").write_bytes(content)
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="is damaged"):
+        open_tensors(tmp_path)
+    assert time.process_time() - started < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
 
 
 def test_a_directory_without_weights(tiny_bert, tmp_path):
