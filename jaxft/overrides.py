@@ -115,7 +115,12 @@ def _read(text, hint):
 
 
 def _read_union(text, args):
-    """As the first member that can read the text; None goes first and str, which reads anything, last."""
+    """As the first member that can read the text; None goes first and str, which reads anything, last.
+
+    Where a text or several are possible, a single word without brackets and commas is a text.
+    """
+    if str in args and "," not in text and text[:1] not in ("(", "["):
+        args = [arg for arg in args if typing.get_args(arg)[:1] != (str,)]
     for arg in sorted(args, key=lambda arg: (arg is not NONE) + (arg is str)):
         try:
             return parse(text, arg)

@@ -18,7 +18,7 @@ from jaxft.data import Data, Pad
 from jaxft.loop.detail import Detail
 from jaxft.loop.fit import fit
 from jaxft.loop.saved import evaluate_model, evaluate_run
-from jaxft.loop.slices import length_name, lengths_of
+from jaxft.loop.slices import length_name, lengths_of, values_of
 from jaxft.metrics.units import KeptRows
 from jaxft.problems import UserError
 from jaxft.tasks.answer import Answer
@@ -284,3 +284,8 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
     assert Detail(by="source", classes=True).problems(Answer(), {}) == [
         "--classes is not to be had for Answer, which does not measure classes one by one",
     ]
+
+
+def test_values_that_make_the_parts():
+    cells = ["a", "a ", "", " ", None, float("nan"), 1, True, "1"]
+    assert values_of(rows_of([{"x": cell} for cell in cells]), "x") == ["a", "a", None, None, None, None, 1, True, "1"]

@@ -302,6 +302,17 @@ def test_the_wrong_column(task, setting):
     assert time.perf_counter() - begun < 20
 
 
+def test_many_classes_that_are_known(setting):
+    """A few rows of a data set that names its classes, and one with two rows of each."""
+    names = [f"class {number}" for number in range(150)]
+    rows = rows_of(labelled([number % 60 for number in range(80)]), {"label": names})
+    assert read(Classify(), rows, setting)[0].labels == tuple(names)
+    assert len(read(Classify(), labelled(names * 2), setting)[0].labels) == 150
+    assert "holds 150 classes in 150 rows" in refused(Classify(), labelled(names), setting)
+    assert len(read(Classify(labels=tuple(names)), labelled(names), setting)[0].labels) == 150
+    assert len(read(Classify(), labelled(names), Setting(setting.tokenizer, 32, labels=names))[0].labels) == 150
+
+
 def test_the_target_of_an_explanation(tiny_classifier, one_device):
     import jaxft
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jaxft import strict_json
 from jaxft.loop.facts import tally
+from jaxft.problems import shown
 
 log = logging.getLogger("jaxft")
 
@@ -25,7 +26,7 @@ def baseline(name: str, task, encoded, workdir: str | None) -> dict[str, float]:
     commonest = max(counts, key=counts.get)  # of equals the first
     accuracy = here.get(commonest, 0) / sum(here.values())
     where = "the training data" if training else f"{name} itself, as the training data are not known"
-    log.info("%s: always %r, the commonest class of %s, has accuracy %.4f", name, commonest, where, accuracy)
+    log.info("%s: always %s, the commonest class of %s, has accuracy %.4f", name, shown(commonest), where, accuracy)
     return {"baseline_accuracy" if training else "baseline_accuracy_own_labels": accuracy}
 
 

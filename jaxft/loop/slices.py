@@ -10,11 +10,11 @@ MOST = 100  # parts
 
 
 def values_of(rows, column: str) -> list:
-    """A column's values by source row: texts, numbers, truth values or None.
+    """A column's values by source row: texts, without white space around them, numbers, truth values or None.
 
     Raises UserError for other values, and where there are more than MOST different ones.
     """
-    values = [None if (value := row[column]) != value else value for row in rows]  # what is no number is no value
+    values = [_value(row[column]) for row in rows]
     bad = [value for value in values if not isinstance(value, str | int | float | None)]
     raise_problems(f"column {column!r} holds {shown(value)}, expected a text or a number" for value in bad[:1])
     distinct = len(set(values))
@@ -24,6 +24,13 @@ def values_of(rows, column: str) -> list:
             "them is a part of the set"
         )
     return values
+
+
+def _value(value):
+    """A missing one, what is no number and a blank text are None, as in a column of labels."""
+    if isinstance(value, str):
+        return value.strip() or None
+    return None if value != value else value
 
 
 def lengths_of(encoded, rows: int) -> list[int]:

@@ -132,9 +132,9 @@ def known_labels(rows, column: str, counts: Counter[str], checkpoint: list[str] 
         found = sorted(counts, key=lambda value: (int(value), value))
     else:
         found = sorted(counts)
-    raise_problems(_no_classes(column, found, counts))
     if checkpoint is not None and {name.strip() for name in checkpoint} == {name.strip() for name in found}:
         return checkpoint
+    raise_problems(_no_classes(column, found, counts))
     return found
 
 
@@ -145,8 +145,8 @@ def _no_classes(column: str, found: list[str], counts: Counter[str]) -> list[str
     if decimals := [value for value in found if _is_decimal(value)]:
         return [f"column {column!r} holds decimals such as {shown(decimals[0])[1:-1]}: for regression use the task "
                 "Regress; for classes, name them in task.labels"]  # fmt: skip
-    if MANY < len(found) and len(found) * 2 > counts.total():
-        return [f"column {column!r} holds {len(found):,} classes in {counts.total():,} rows, such as "
+    if MANY < len(counts) and len(counts) * 2 > counts.total():
+        return [f"column {column!r} holds {len(counts):,} classes in {counts.total():,} rows, such as "
                 f"{shown(found[0])}: name the column of the labels in config.task.label, or the classes in "
                 "config.task.labels"]  # fmt: skip
     return []
