@@ -121,7 +121,7 @@ class Config:
     save: Save = dataclasses.field(default_factory=Save)
     log_every: Count = 10  # steps
     nonfinite: str = "stop"  # at a NaN or infinity in loss or gradient; skip: leave out this update
-    export_dtype: str = "auto"  # of the written weights; auto: as the base checkpoint
+    export_dtype: str = "auto"  # of the written weights; auto: as the base checkpoint, so float16 of a float16 one
     wandb: str | None = None  # Weights & Biases project to report to
 
     def problems(self, devices: int | None = None) -> list[str]:

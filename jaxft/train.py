@@ -1,7 +1,9 @@
 """Train a model: python -m jaxft.train --config=FILE.py[:ARG] [--config.FIELD=VALUE ...] --workdir=DIR
 
 Run again with the same --workdir, it goes on where it stopped, and with --extend for more steps or epochs than it had.
-Prints the final metrics of each evaluation set, one JSON object a line.
+Prints the final metrics of each evaluation set, one JSON object a line. The model is written in the base
+checkpoint's number format, be it float16, unless --config.export_dtype=float32 says otherwise; where that rounds the
+weights, the log and the model card say what they score.
 """
 
 from jaxft import command

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file
 from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save
@@ -20,7 +23,7 @@ from jaxft.loop import pace
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.fit import fit
 from jaxft.loop.report import Report
-from jaxft.loop.saved import export_run
+from jaxft.loop.saved import evaluate_model, export_run
 from jaxft.loop.writer import Writer
 from jaxft.problems import RunStopped
 from jaxft.tasks.classify import Classify
@@ -117,6 +120,28 @@ def test_a_model_that_is_not_finite_is_not_written(cfg, tmp_path):
         export_run(str(bad), str(tmp_path / "exported"), None, "merged")
     assert not (tmp_path / "exported").exists()
     assert export_run(str(bad), str(tmp_path / "exported"), 1, "merged") == 1
+
+
+@pytest.mark.parametrize("base", ["float16", "bfloat16"])
+def test_rounded_weights_are_measured_and_said(base, cfg, tmp_path, caplog):
+    """After training in float32: the log and the card have what the written directory scores."""
+    caplog.set_level("INFO")
+    theirs = transformers.BertModel.from_pretrained(cfg.model).to(getattr(torch, base))
+    shutil.copytree(cfg.model, tmp_path / "base")
+    theirs.save_pretrained(tmp_path / "base")
+    cfg = replace(cfg, model=str(tmp_path / "base"), lr=0.05, steps=6, init="backbone")
+    trained = fit(cfg, str(tmp_path / "run"))["val"]
+    model = tmp_path / "run" / "model"
+    assert {array.dtype.name for array in load_file(model / "model.safetensors").values()} == {base}
+    as_written = evaluate_model(cfg, str(model))["val"]
+    lines = [line for line in (model / "README.md").read_text().splitlines() if line.startswith("| `")]
+    found = {name.strip("` "): (before, after) for _, name, before, after, _ in (line.split("|") for line in lines)}
+    assert found["loss"] == tuple(f" {value['loss']:.4f} " for value in (trained, as_written))
+    assert found["loss"][0] != found["loss"][1]  # or this shows nothing
+    assert all(after == f" {as_written[name]:.4f} " for name, (_, after) in found.items())
+    assert f"Weights were trained in float32 and are written in {base}." in (model / "README.md").read_text()
+    assert f"model: {base} (as the base checkpoint), trained in float32" in caplog.text
+    assert f"val with the weights rounded to {base}: loss {as_written['loss']:.4f} instead of" in caplog.text
 
 
 def test_everything_is_closed_even_where_one_part_cannot_be(cfg, tmp_path, monkeypatch):

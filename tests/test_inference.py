@@ -4,7 +4,6 @@ import json
 import logging
 import random
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -86,7 +85,7 @@ def exported(tmp_path, model, file, task, max_len) -> dict[str, float]:
         trained, frozen, _ = built.load()
         trained = {path: 30 * x if path.startswith("head.out") else x for path, x in trained.items()}
         results = evaluate_all(built, trained, frozen, Detail())
-        export_state(built, SimpleNamespace(params=trained), frozen, tmp_path / "model", 1, results)
+        export_state(built, {**trained, **frozen}, tmp_path / "model", 1, results)
     assert not predictions_of(tmp_path, file) == []
     return results["val"]
 

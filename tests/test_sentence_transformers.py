@@ -143,7 +143,7 @@ def test_a_trained_model_loads_there(task, backbone, tmp_path, one_device, caplo
         trained, frozen, _ = built.load()
         trained = {path: x + 0.01 for path, x in trained.items()}
         results = evaluate_all(built, trained, frozen, Detail())
-        export_state(built, SimpleNamespace(params=trained), frozen, tmp_path / "model", 1, results)
+        export_state(built, {**trained, **frozen}, tmp_path / "model", 1, results)
     ours = jaxft.load(str(tmp_path / "model"))
     theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu")
     found = vectors(ours)

@@ -1,5 +1,6 @@
 """Write a run's weights as a Hugging Face directory with a model card."""
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,20 +8,25 @@ from pathlib import Path
 from jaxft.inference.settings import FILE, Inference, reads
 from jaxft.loop.build import Built
 from jaxft.loop.model_card import model_card
-from jaxft.loop.step import TrainState
+from jaxft.loop.rounding import Written, written
+from jaxft.models.params import Params
 from jaxft.models.save import largest, listed, save_model
 from jaxft.problems import RunStopped
 
+log = logging.getLogger("jaxft")
 
-def export_state(built: Built, state: TrainState, frozen, directory: Path, step: int, results: dict) -> None:
-    """`directory` becomes a complete Hugging Face model; every process of a pod must call.
 
-    Raises RunStopped for weights that are not finite: nothing is written then, and what lies there stays.
+def export_state(
+    built: Built, params: Params, directory: Path, step: int, results: dict, how: Written | None = None
+) -> None:
+    """`directory` becomes a complete Hugging Face model, of weights that `check_finite` has seen.
+
+    Every process of a pod must call.
     """
-    task, params = built.task, {**state.params, **frozen}
-    check_finite(built, params, directory, step)
+    task = built.task
+    how = how or written(built, params)
     inference = inference_settings(built, results)
-    files = {"README.md": model_card(built, step, results, inference), FILE: inference.to_json()}
+    files = {"README.md": model_card(built, step, results, inference, how), FILE: inference.to_json()}
     if hasattr(task, "model_files"):
         files |= task.model_files(built.setting, built.arch.spec.result or built.arch.spec.width)
     save_model(
@@ -29,16 +35,18 @@ def export_state(built: Built, state: TrainState, frozen, directory: Path, step:
         params,
         built.pretrained,
         built.arch,
-        dtype=built.cfg.export_dtype,
+        dtype=how.dtype,
         labels=list(task.labels) if getattr(task, "labels", None) else None,
         problem_type=getattr(task, "problem_type", None),
         files=files,
         tokenizer=built.setting.tokenizer if built.cfg.add_tokens else None,
     )
+    why = "as the base checkpoint" if built.cfg.export_dtype == "auto" else "config.export_dtype"
+    log.info("model written to %s: %s (%s), trained in float32", directory, how, why)
 
 
 def check_finite(built: Built, params: dict, directory: Path, step: int) -> None:
-    """Raises RunStopped that names the weights with a NaN or an infinity."""
+    """Raises RunStopped that names the weights with a NaN or an infinity: nothing is to be written then."""
     bad = [name for name, size in largest(built.model, params).items() if not math.isfinite(size)]
     if bad:
         raise RunStopped(

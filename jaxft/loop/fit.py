@@ -12,8 +12,9 @@ from jaxft.configurable import to_json
 from jaxft.loop.build import build
 from jaxft.loop.claim import claim
 from jaxft.loop.evals import evaluate
-from jaxft.loop.export import export_state
+from jaxft.loop.export import check_finite, export_state
 from jaxft.loop.report import write_predictions
+from jaxft.loop.rounding import scored
 from jaxft.loop.run import Run, precision, start
 from jaxft.loop.space import told_when_full
 from jaxft.loop.stop import Asked, stoppable
@@ -177,6 +178,8 @@ def finish(run: Run) -> None:
         run.results = saved["results"]
     if score is not None:
         log.info("step %d was best by %s: %.6g", step, run.built.cfg.save.best, score)
-    export_state(run.built, state, run.frozen, target, step, run.results)
+    params = {**state.params, **run.frozen}
+    check_finite(run.built, params, target, step)
+    how = scored(run, state.params, run.frozen, run.results)
+    export_state(run.built, params, target, step, run.results, how)
     run.report.facts["model_step"] = step
-    log.info("model written to %s", target)

@@ -1,11 +1,13 @@
 """The model card of an exported model: what was trained on what, with which result."""
 
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
 
 from jaxft.inference.settings import FILE, Inference
 from jaxft.loop.build import Built
+from jaxft.loop.rounding import Written
 
 MOST = 200  # characters of a name
 
@@ -20,8 +22,8 @@ def inference_lines(inference: Inference) -> dict[str, str]:
     return found | {name.replace("_", " "): code(str(value)) for name, value in given.items()}
 
 
-def model_card(built: Built, step: int, results: dict[str, dict[str, float]], inference: Inference) -> str:
-    """What was trained on what, with which result, for people."""
+def model_card(built: Built, step: int, results: dict, inference: Inference, how: Written) -> str:
+    """What was trained on what, with which result (metrics by evaluation set), for people."""
     cfg = built.cfg
     name = code(Path(cfg.model).name)
     lines = [
@@ -33,6 +35,7 @@ def model_card(built: Built, step: int, results: dict[str, dict[str, float]], in
         "",
         f"Made by jaxft from {name}: {type(built.task).__name__}, {type(cfg.tune).__name__} tuning, {step} steps of "
         f"{cfg.batch} examples, {type(cfg.optim).__name__}, peak learning rate {cfg.lr:g}.",
+        f"Weights were trained in float32 and are written in {how}.",
         "",
         "## Inputs",
         "",
@@ -42,9 +45,19 @@ def model_card(built: Built, step: int, results: dict[str, dict[str, float]], in
         "",
     ]
     for split, numbers in results.items():
-        lines += [f"## Evaluation on {code(split)}", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {cell(metric)} | {value:.4f} |" for metric, value in numbers.items()] + [""]
+        lines += [f"## Evaluation on {code(split)}", "", *table(numbers, how.results.get(split), str(how)), ""]
     return "\n".join(lines)
+
+
+def table(numbers: dict[str, float], after: dict[str, float] | None, formats: str) -> list[str]:
+    """Metrics in Markdown; `after` are those of the weights as they are written, where that rounds them."""
+    if after is None:
+        rows = [f"| {cell(metric)} | {value:.4f} |" for metric, value in numbers.items()]
+        return ["| metric | value |", "|---|---|", *rows]
+    rows = [
+        f"| {cell(metric)} | {value:.4f} | {after.get(metric, math.nan):.4f} |" for metric, value in numbers.items()
+    ]
+    return [f"| metric | trained, float32 | as written, {formats} |", "|---|---|---|", *rows]
 
 
 def code(text: str) -> str:

@@ -1,6 +1,7 @@
 """A run in progress: its data, weights, optimizer and checkpoints, brought to where an earlier process left them."""
 
 import contextlib
+import functools
 import json
 import logging
 from dataclasses import dataclass, field
@@ -65,7 +66,6 @@ class Run:
         self.opened.callback(self.report.close)
         self.report.open(self.first)
         self.pace = Pace(self.built)
-        self.eval_step = evaluation_step(self.built)
         self.iterator = train_iterator(self.batches, self.first)
         self.opened.callback(self.iterator.close)
         self.on_device: list[StepMetrics] = []
@@ -74,6 +74,10 @@ class Run:
         """What a checkpoint keeps of the files with a record a line."""
         pictures = self.report.pictures
         return {"metrics": self.writer.known(), "pictures": {"lines": pictures.count} if pictures else {}}
+
+    @functools.cached_property
+    def eval_step(self):
+        return evaluation_step(self.built)
 
     def close(self) -> None:
         self.opened.close()

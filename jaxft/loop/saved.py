@@ -15,7 +15,7 @@ from jaxft.loop.build import Built, build
 from jaxft.loop.checkpoint import Checkpoints
 from jaxft.loop.detail import Detail
 from jaxft.loop.evals import gather, judged
-from jaxft.loop.export import export_state, inference_settings
+from jaxft.loop.export import check_finite, export_state, inference_settings
 from jaxft.loop.report import write_predictions
 from jaxft.loop.run import eval_batches, precision
 from jaxft.loop.step import TrainState
@@ -59,7 +59,9 @@ def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
     with jax.set_mesh(built.mesh), precision(built):
         step, state, record = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        export_state(built, state, frozen, Path(output), step, record["results"])
+        params = {**state.params, **frozen}
+        check_finite(built, params, Path(output), step)
+        export_state(built, params, Path(output), step, record["results"])
     return step
 
 
