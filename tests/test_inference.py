@@ -4,6 +4,7 @@ import json
 import logging
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
