@@ -167,6 +167,11 @@ VARIANTS = {
         "seq2seq-lm",
         {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 110},
     ),
+    "a scale for each head's norm": (
+        "cohere",
+        "causal-lm",
+        {"use_qk_norm": True, "num_attention_heads": 4, "num_key_value_heads": 2},
+    ),
     "heads of another width": ("llama", "sequence-classification", {"head_dim": 10}),
 }
 

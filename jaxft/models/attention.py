@@ -24,6 +24,7 @@ class HeadNorm:
 
     norm: Part
     over: str = "head"  # or "all"
+    shared: bool = True  # one scale for all heads that are normed one by one; or each has its own
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,8 @@ class AttentionLayer(nnx.Module):
         self.k = Linear(width, inner_kv, ("embed", "heads"), "k" in part.bias)
         self.v = Linear(width, inner_kv, ("embed", "heads"), "v" in part.bias)
         self.o = Linear(inner, width, ("heads", "embed"), "o" in part.bias)
-        norm, whole = part.qk_norm, part.qk_norm is not None and part.qk_norm.over == "all"
-        self.q_norm = norm.norm.build(inner if whole else part.head_dim) if norm else nnx.data(None)
-        self.k_norm = norm.norm.build(inner_kv if whole else part.head_dim) if norm else nnx.data(None)
+        self.q_norm = self._norm(part.heads)
+        self.k_norm = self._norm(part.kv_heads)
         own = part.distances is not None and not part.distances.shared
         self.distances = part.distances.build(width) if own else nnx.data(None)
         self.sinks = param((part.heads,), ("heads",), "zeros") if part.sinks else nnx.data(None)
@@ -177,6 +177,15 @@ class AttentionLayer(nnx.Module):
             return None
         lean = context.distances if self.distances is None else self.distances(k_bshd.shape[1])
         return lean if at_bk is None else lean[0][:, at_bk].swapaxes(0, 1)
+
+    def _norm(self, heads: int):
+        """Of queries or keys of so many heads."""
+        part, norm = self.part, self.part.qk_norm
+        if norm is None:
+            return nnx.data(None)
+        if norm.over == "all":
+            return norm.norm.build(heads * part.head_dim)
+        return norm.norm.build(part.head_dim) if norm.shared else norm.norm.build(part.head_dim, heads)
 
     def _heads(self, y_btd, heads: int, norm):
         """(batch, t, heads, head_dim), clipped and normed as the part says."""

@@ -107,8 +107,8 @@ class LayerNorm:
     bias: bool = True
     scale: bool = True
 
-    def build(self, width):
-        return NormLayer(self, width)
+    def build(self, width, heads=None):
+        return NormLayer(self, width, heads)
 
     def normalise(self, x):
         centred = x - jnp.mean(x, -1, keepdims=True)
@@ -130,8 +130,8 @@ class RMSNorm:
     bias: bool = False
     scale: bool = True
 
-    def build(self, width):
-        return NormLayer(self, width)
+    def build(self, width, heads=None):
+        return NormLayer(self, width, heads)
 
     def normalise(self, x):
         return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps)
@@ -143,11 +143,12 @@ class RMSNorm:
 class NormLayer(nnx.Module):
     """A norm with its learned scale and bias, in float32 whatever comes in; the result has the input's dtype."""
 
-    def __init__(self, norm: LayerNorm | RMSNorm, width: int):
-        self.norm = norm
-        new = "zeros" if getattr(norm, "around", 0.0) else "ones"
-        self.scale = param((width,), (None,), new) if norm.scale else nnx.data(None)
-        self.bias = param((width,), (None,), "zeros") if norm.bias else nnx.data(None)
+    def __init__(self, norm: LayerNorm | RMSNorm, width: int, heads: int | None = None):
+        """With `heads`: of what is (..., heads, width), for each head its own."""
+        self.norm, new = norm, "zeros" if getattr(norm, "around", 0.0) else "ones"
+        shape, axes = ((width,), (None,)) if heads is None else ((heads, width), ("heads", None))
+        self.scale = param(shape, axes, new) if norm.scale else nnx.data(None)
+        self.bias = param(shape, axes, "zeros") if norm.bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         def normed(x):

@@ -3,6 +3,7 @@ together, and scaled logits."""
 
 from dataclasses import replace
 
+from jaxft.models.attention import HeadNorm
 from jaxft.models.families import llama
 from jaxft.models.hf import architectures
 from jaxft.models.parts import LayerNorm
@@ -12,10 +13,10 @@ NORMS = {"input_layernorm": "attn_in"}
 
 
 def spec(c):
-    c.expect("use_qk_norm", False, "norms of query and key heads are not implemented here")
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, pairs="neighbours")
     norm = LayerNorm(c.layer_norm_eps, bias=False)
-    layer = replace(llama.layer(c, frozenset(NORMS.values()), norm, rotary=rotary), parallel=True)
+    qk_norm = HeadNorm(norm, shared=False) if c.get("use_qk_norm", False) else None  # Command R+ has them
+    layer = replace(llama.layer(c, frozenset(NORMS.values()), norm, rotary=rotary, qk_norm=qk_norm), parallel=True)
     return llama.stack(c, (layer,) * c.num_hidden_layers)
 
 
