@@ -14,7 +14,7 @@ import jaxft
 from jaxft.problems import UserError
 from jaxft.proof import compare as comparing
 from jaxft.proof import question
-from jaxft.proof.compare import compare, read_reference
+from jaxft.proof.compare import Check, compare, read_reference
 from jaxft.proof.question import ask
 
 
@@ -146,6 +146,24 @@ def test_the_command(tiny_classifier, reference):
     again = run(f"--model={tiny_classifier}", f"--reference={file}", "--json")
     result = json.loads(again.stdout)
     assert again.returncode == 0 and result["equal"] and result["first"] is None and len(result["checks"]) > 50
+
+
+def test_what_float64_judges(tiny_classifier, reference, one_device):
+    """Equal is what lies at most twice as far from float64 as PyTorch's own float32 does, or below a floor."""
+    assert Check("x", 3e-5, 1.6e-5, 1e-5).holds and not Check("x", 3e-5, 1.4e-5, 1e-5).holds
+    assert Check("x", 0.9e-5, 0.0, 1e-5).holds and not Check("x", float("nan"), 1.0, 1e-5).holds
+    numbers = read_reference(reference[0])
+    own = numbers["own.0.hidden"]
+    assert own.shape == (4,) and 1e-9 < own[3] < 1e-5 and 0 < numbers["own.gradient.classifier.weight"] < 1e-5
+    model = jaxft.load(str(tiny_classifier))
+    checks = {check.what: check for check in compare(model, numbers)}
+    rough = {name: 1e3 * value if name.startswith("own.") else value for name, value in numbers.items()}
+    plain = {name: value for name, value in numbers.items() if not name.startswith("own.")}  # of an earlier version
+    for what, check in {check.what: check for check in compare(model, rough)}.items():
+        assert check.own == pytest.approx(1e3 * checks[what].own) and check.difference == checks[what].difference
+        assert check.limit == max(check.tolerance, 2 * check.own)
+    assert all(check.own == 0 and check.limit == check.tolerance for check in compare(model, plain))
+    assert checks["hidden states after layer 2"].own > 0 and checks["loss"].own > 0
 
 
 def test_the_first_layer_that_differs(tiny_classifier, reference, tmp_path):

@@ -8,6 +8,9 @@ Of each text, alone and without padding (n tokens, L layers, w wide, s slots of 
 and of an encoder-decoder, whose `hidden` is the decoder's, (L + 1, m, w):
     I.decoder_tokens  int32 (m,), if that is another text      I.memory  the encoder's hidden states
 and over all of them `loss`, summed, `gradient.NAME` of every tensor NAME of the checkpoint, and `head`.
+
+All of it is computed in float64 and rounded. `own.X` is the largest difference between that and the same computation of
+PyTorch in float32, of hidden states and memory (L + 1,), one for each layer, else a number.
 """
 
 import dataclasses
@@ -54,10 +57,24 @@ class Job:
             yield read, {name: ids if ids.is_floating_point() else ids.long() for name, ids in given.items()}
 
 
-def compute(job: Job) -> dict[str, np.ndarray]:
+def reference(job: Job) -> dict[str, np.ndarray]:
+    """The arrays of the file."""
+    wide, narrow, arrays = compute(job, torch.float64), compute(job, torch.float32), {}
+    for name, value in wide.items():
+        if value.dtype != np.float64:
+            arrays[name] = value
+            continue
+        layers = tuple(range(name.endswith((".hidden", ".memory")), value.ndim))  # the axes of one layer
+        arrays[name] = value.astype(np.float32)
+        arrays[f"own.{name}"] = np.max(np.abs(value - narrow.pop(name)), axis=layers)
+    return arrays
+
+
+def compute(job: Job, dtype: torch.dtype) -> dict[str, np.ndarray]:
+    """What PyTorch computes, in the dtype; tokens, signals and targets are the same in all."""
     config = transformers.AutoConfig.from_pretrained(job.directory)
     config._attn_implementation = "eager"
-    model = getattr(transformers, job.architecture).from_pretrained(job.directory, config=config, dtype=torch.float32)
+    model = getattr(transformers, job.architecture).from_pretrained(job.directory, config=config, dtype=dtype)
     model.eval()
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
@@ -66,6 +83,7 @@ def compute(job: Job) -> dict[str, np.ndarray]:
     model.base_model.register_forward_hook(lambda module, given, out: results.append(out.get("last_hidden_state")))
     rng, loss, arrays = np.random.default_rng(job.seed), 0.0, {"head": np.array(job.head)}
     for number, (read, given) in enumerate(job.inputs(rng)):
+        given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in given.items()}
         out = model(**given, output_hidden_states=True)
         hidden, memory = states_of(out, results[-1] if results else None)
         logits, pair = logits_of(out, job.head), pair_of(out)
@@ -78,7 +96,7 @@ def compute(job: Job) -> dict[str, np.ndarray]:
         values = hidden[-1] if logits is None else logits
         if logits is None or logits.shape[-1] == 1:  # of a single score the cross entropy is always 0
             targets = np.float32(rng.standard_normal(values.shape))
-            loss = loss + ((values - torch.tensor(targets)) ** 2).sum()
+            loss = loss + ((values - torch.tensor(targets).to(dtype)) ** 2).sum()
         else:
             targets, entropy = cross_entropy(logits, rng)
             loss = loss + entropy
@@ -143,4 +161,4 @@ def gradients_of(model) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     job_file, output = sys.argv[1:]
     transformers.logging.set_verbosity_error()
-    np.savez(output, **compute(Job(**json.loads(Path(job_file).read_text()))))
+    np.savez(output, **reference(Job(**json.loads(Path(job_file).read_text()))))

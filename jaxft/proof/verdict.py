@@ -29,7 +29,10 @@ def conclude(checks: list[Check], as_json: bool) -> None:
     else:
         print("\n".join(line(check) for check in shown(checks)))
     if first is not None:
-        raise RunStopped(f"not equal: {first.what}: {first.difference:.1e} is more than {first.tolerance:.0e}")
+        raise RunStopped(
+            f"not equal: {first.what}: {first.difference:.1e} from float64 is more than {first.limit:.1e}, where "
+            f"PyTorch's own float32 has {first.own:.1e}"
+        )
 
 
 def row(check: Check) -> dict:
@@ -46,4 +49,6 @@ def shown(checks: list[Check]) -> list[Check]:
 
 
 def line(check: Check) -> str:
-    return f"{'equal ' if check.holds else 'DIFFER'}  {check.difference:8.1e} of {check.tolerance:.0e}  {check.what}"
+    """The verdict, how far from float64 jaxft is, how far PyTorch's float32, and how far jaxft may be."""
+    verdict = "equal " if check.holds else "DIFFER"
+    return f"{verdict}  {check.difference:8.1e}  PyTorch {check.own:.1e}  limit {check.limit:.1e}  {check.what}"
