@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SECONDS, BYTES = 20, 4 * 2**30  # of a case
 WAIT = 240  # seconds without an answer, on a machine that does other things as well
+RENEWED = 1000  # cases of one child
 KINDS = "model,data,flags,workdir"
 CONFIG = """
 from jaxft.config import Config, Eval, Save
@@ -63,6 +64,8 @@ def run(base: Path, seed: int, cases, kinds: str = KINDS, verbose: bool = False)
         elif verbose:
             print(json.dumps(found, indent=1))
         counts[found["kind"], found["end"]] += 1
+        if number % RENEWED == 0:  # JAX keeps what was compiled, and the models with it
+            child.end()
         if child.gone:
             child = None
         if number % 500 == 0:
