@@ -109,7 +109,11 @@ class Child:
                 return self._fault(case, f"no end after {used:.0f} s of computing")
         line = self.process.stdout.readline()
         if not line:
-            return self._fault(case, f"a crash, {signal.Signals(-self.process.wait()).name}")
+            code = self.process.wait()
+            end = (
+                f"a crash, {signal.Signals(-code).name}" if code < 0 else f"an end of the process with exit code {code}"
+            )
+            return self._fault(case, end)
         found = json.loads(line)
         peak = self._memory("VmHWM")
         if peak > BYTES:
