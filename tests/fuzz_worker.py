@@ -70,7 +70,7 @@ class Worker:
             found |= {"end": "a long message" if long else "refused", "detail": str(error)[:300]}
         except Wrong as error:
             found |= {"end": "a wrong number", "detail": str(error)}
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # also a panic of a library in Rust
             lines = traceback.format_exc().splitlines()
             found |= {
                 "end": "a traceback",

@@ -55,7 +55,9 @@ def vocabulary_problems(tokenizer, directory) -> list[str]:
             )
     try:
         tokenizer(RARE)
-    except Exception as error:  # what the Rust library raises is of no kind of its own
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what the Rust library raises is of no kind of its own; its panics are no Exception
         problems.append(
             f"the tokenizer in {directory} fails at characters that it does not know ({_first_line(error)}): add its "
             "unknown token to the vocabulary in tokenizer.json, or name one that is there as unk_token of its model"
