@@ -9,6 +9,7 @@ infinities are out of every range.
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -32,9 +33,10 @@ class Range:
         """What is expected in the place of `value`; None if it is in the range."""
         low = self.low < value if "low" in self.beyond else self.low <= value
         high = value < self.high if "high" in self.beyond else value <= self.high
-        if math.isfinite(value) and low and high:
+        finite = abs(value) <= sys.float_info.max  # math.isfinite raises for larger whole numbers
+        if finite and low and high:
             return None
-        if not math.isfinite(value):
+        if not finite:
             return f"a finite number, {self}" if str(self) else "a finite number"
         return f"at most {INT}" if low and self.high == INT else str(self)
 

@@ -13,6 +13,7 @@ from jaxft.configurable import config, from_json, to_json, type_problems, walk
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.schedule import Linear
 from jaxft.problems import UserError, suggest
+from jaxft.ranges import Range
 from jaxft.tune.full import Full
 
 
@@ -292,3 +293,8 @@ def test_reading_configurations_does_not_need_jax():
     code = "import sys, jaxft.command, jaxft.config; sys.exit(any(m in sys.modules for m in ('jax', 'numpy')))"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf")])
+def test_numbers_beyond_floats_are_not_finite(value):
+    assert Range().problem(value).startswith("a finite number")
