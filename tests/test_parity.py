@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from conftest import variant
 from safetensors.numpy import load_file
 from zoo import MORE, SIGNALS, make
@@ -16,6 +18,7 @@ from jaxft.proof import compare as comparing
 from jaxft.proof import question
 from jaxft.proof.compare import Check, compare, read_reference
 from jaxft.proof.question import ask
+from jaxft.proof.reference import InFloat64
 
 
 def run(*flags):
@@ -238,3 +241,14 @@ def test_what_is_no_reference(tiny_classifier, reference, tmp_path, monkeypatch)
     monkeypatch.setattr(question, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="PyTorch is not installed: pip install torch, or give --reference=FILE"):
         ask(model, [])
+
+
+def test_float64_is_float64_where_a_model_asks_for_float32():
+    """Llama's norm casts to float32; its rounding belongs to PyTorch's float32, not to what judges it."""
+    values = torch.randn(5, 8, dtype=torch.float64)
+    norm = transformers.models.llama.modeling_llama.LlamaRMSNorm(8, eps=1e-6).double()
+    exact = values * torch.rsqrt((values**2).mean(-1, keepdim=True) + 1e-6)
+    with InFloat64():
+        assert (norm(values) - exact).abs().max() < 1e-14
+        assert values.float().dtype == torch.softmax(values, -1, dtype=torch.float32).dtype == torch.float64
+    assert (norm(values) - exact).abs().max() > 1e-9
