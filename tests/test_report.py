@@ -20,7 +20,8 @@ from jaxft.data import Data, Pad
 from jaxft.loop import fit as module
 from jaxft.loop import report
 from jaxft.loop.fit import fit
-from jaxft.loop.report import Report, read_lines, write
+from jaxft.loop.lines import read_lines
+from jaxft.loop.report import Report, write
 from jaxft.pictures import (
     MATRIX,
     POINTS,
@@ -68,6 +69,10 @@ class Tables(HTMLParser):
             self.cell = None
 
 
+def rows_of(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def tables(workdir) -> dict[str, list[list[str]]]:
     return Tables((Path(workdir) / "report.html").read_text()).found
 
@@ -111,7 +116,7 @@ def run(tiny_bert, tmp_path_factory):
         # It learns that nearly all texts are of one class, so that its loss on the others grows.
         write_rows(folder / "train.jsonl", 30, lambda rng: str(rng.choice(NAMES, p=[0.1, 0.1, 0.8])))
         fit(cfg, str(workdir))
-    sets = [read_lines(folder / name) for name in ("train.jsonl", "val.jsonl")]
+    sets = [rows_of(folder / name) for name in ("train.jsonl", "val.jsonl")]
     text = (workdir / "report.html").read_text()
     return SimpleNamespace(workdir=workdir, sets=sets, text=text, tables=Tables(text).found, there=there)
 
@@ -234,7 +239,7 @@ def test_every_task_has_its_own_picture(tiny_bert, tmp_path, one_device, task, l
     pictures = read_lines(tmp_path / "run" / "pictures.jsonl")
     assert [(line["step"], line["split"]) for line in pictures] == ([(4, "val"), (8, "val")] if kinds else [])
     assert all([figure["figure"] for figure in line["figures"]] == kinds for line in pictures)
-    found, rows = tables(tmp_path / "run"), read_lines(tmp_path / "val.jsonl")
+    found, rows = tables(tmp_path / "run"), rows_of(tmp_path / "val.jsonl")
     if isinstance(task, Regress):
         points = np.array(pictures[-1]["figures"][0]["points"])
         given = [row["label"] for row in rows if row["label"] is not None]

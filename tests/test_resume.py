@@ -23,6 +23,7 @@ from test_same_numbers import write_rows
 from jaxft.config import Config, Eval, Mesh, Save, save_config
 from jaxft.data import Data, Pad
 from jaxft.loop import fit as module
+from jaxft.loop.best import Best
 from jaxft.loop.checkpoint import Checkpoints, KeepBestAndLast
 from jaxft.loop.claim import claim
 from jaxft.loop.fit import fit
@@ -193,7 +194,7 @@ def test_saving_compiles_nothing(tmp_path):
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **more: compiled.append(more.get("fun_name")) if "backend_compile" in event else None
     )
-    checkpoints = Checkpoints(tmp_path, Save())
+    checkpoints = Checkpoints(tmp_path, 2, Best())
     checkpoints.save(1, state, {"note": 1}, {})
     checkpoints.wait()
     assert compiled == []
@@ -285,13 +286,13 @@ def test_only_what_trains_is_saved(tiny_bert, tmp_path, one_device):
 def test_which_checkpoints_stay():
     """CASES P41, and the best one by a metric that should fall."""
     scores = [0.5, 0.9, 0.7, 0.6, 0.8]
-    policy = KeepBestAndLast(Save(keep=2, best="val/accuracy"))
-    falling = KeepBestAndLast(Save(keep=2, best="val/loss"))
-    single = KeepBestAndLast(Save(keep=1, best="val/accuracy"))
+    policy = KeepBestAndLast(2, Best("val/accuracy"))
+    falling = KeepBestAndLast(2, Best("val/loss", "min"))
+    single = KeepBestAndLast(1, Best("val/accuracy"))
     assert folders(policy, scores) == [{1}, {1, 2}, {2, 3}, {2, 4}, {2, 5}]
     assert folders(falling, scores, "val/loss") == [{1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}]
     assert folders(single, scores) == [{1}, {2}, {2, 3}, {2, 4}, {2, 5}]
-    assert folders(KeepBestAndLast(Save(keep=2)), scores) == [{1}, {1, 2}, {2, 3}, {3, 4}, {4, 5}]
+    assert folders(KeepBestAndLast(2, Best()), scores) == [{1}, {1, 2}, {2, 3}, {3, 4}, {4, 5}]
 
 
 def folders(policy, scores, name="val/accuracy") -> list[set[int]]:

@@ -103,7 +103,7 @@ def test_bad_rows_are_named():
 
     with pytest.raises(UserError) as caught:
         encode_all(list(range(10)), refuse, chunk=4)
-    assert caught.value.problems == ["the data, row 6: unknown label", "the data, row 8: unknown label"]
+    assert caught.value.problems == ["the data, 2 rows, first 6: unknown label"]
 
 
 def test_lengths_are_those_that_need_the_least_padding():
