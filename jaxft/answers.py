@@ -158,8 +158,11 @@ def _tagged(model, text: str, encoding, logits: np.ndarray) -> dict:
 
 
 def _tagged_words(model, words: list[str], encoding, logits: np.ndarray) -> dict:
-    """Of a text that came as words, as evaluation tags them: a word that the model did not see has the tag O, or None
-    where there is no O, and the score None; `read` says how many words come before the first of them."""
+    """Tags for the words of one text, as evaluation assigns them.
+
+    A word that the model did not see gets the tag O (None if the scheme has no O) and the score None; `read` is the
+    number of words before the first such word.
+    """
     tagset = _tagset(model, logits.shape[-1])
     at, _, main = word_slots(numbers_of_words(encoding), len(words), model.inference.decoding.pieces)
     at = at[main]

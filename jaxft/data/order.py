@@ -62,8 +62,8 @@ class Order:
         if after > high or after - place < self.batch:
             return Window(step, place, after)
         before = max(epoch * self.examples - low, 0)
-        first = self._steps[part] + math.ceil(before / self.batch)  # whole steps of this epoch: from here
-        count = (high - low) // self.batch - (first - self._steps[part])  # so many
+        first = self._steps[part] + math.ceil(before / self.batch)  # the first step that lies inside this epoch
+        count = (high - low) // self.batch - (first - self._steps[part])  # number of these steps
         # In windows of nearly equal size.
         windows = math.ceil(count / self.most)
         number = ((step - first + 1) * windows - 1) // count
@@ -72,14 +72,14 @@ class Order:
 
 
 def run_examples(examples: int, batch: int, steps: int | None, epochs: float | None) -> int:
-    """How many examples a run of so many steps or epochs sees. Of 0.3 epochs the first 0.3 of the epoch, rounded up."""
+    """Number of examples that a run of `steps` or `epochs` sees; for a fraction of an epoch, rounded up."""
     if steps is not None:
         return steps * batch
     return math.ceil(Fraction(repr(float(epochs))) * examples)  # as it is written: 0.07 of 100 is 7, in floats 7.0...01
 
 
 def run_ends(former: tuple[int, ...], examples: int, batch: int, steps: int | None, epochs: float | None):
-    """The ends of a run that had the `former` ones, and is to have so many steps or epochs now: a tuple."""
+    """Places at which a run ends, a tuple: its `former` ends, then that of its present `steps` or `epochs`."""
     end = run_examples(examples, batch, steps, epochs)
     if steps is not None and former:
         end = former[-1] + (steps - _steps(former, batch)[-1]) * batch

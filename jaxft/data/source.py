@@ -27,7 +27,7 @@ class Data:
     path: str
     split: str | None = None  # of a hub data set or a saved directory
     name: str | None = None  # configuration of a hub data set
-    limit: Count | None = None  # only so many rows from the start
+    limit: Count | None = None  # read only the first rows, at most this many
     quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
     delimiter: str | None = None  # of csv and tsv; None: a comma, a tab
     documents: bool = False  # a row of a .txt is a document, whose lines end at a blank line; False: each line is a row

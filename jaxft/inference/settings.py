@@ -60,7 +60,7 @@ class TagDecoding:
 
 @config
 class LabelDecoding:
-    """Of a classifier with several labels for a text."""
+    """How a multi-label classifier turns probabilities into labels."""
 
     thresholds: tuple[Fraction, ...] = ()  # least probability of each label, in the order of config.json; (): 0.5
 
@@ -128,7 +128,7 @@ class Inference:
 
 
 def reads(task, *columns: str | None, decoding=None) -> Inference:
-    """The settings of a task that reads these columns together; None is no column."""
+    """The settings of a task that reads `columns` as one input; None entries are left out."""
     columns = tuple(name for name in columns if name is not None)
     return Inference(head=task.head, task=type(task).__name__, columns=columns, decoding=decoding)
 

@@ -27,7 +27,7 @@ def values_of(rows, column: str) -> list:
 
 
 def _value(value):
-    """A missing one, what is no number and a blank text are None, as in a column of labels."""
+    """The value, or None if it is missing, NaN or blank, as in a column of labels."""
     if isinstance(value, str):
         return value.strip() or None
     return None if value != value else value

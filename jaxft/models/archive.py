@@ -76,7 +76,7 @@ class Archive:
 
 
 def _crc32(content: np.ndarray) -> int:
-    """Of a view of a mapped file, whose memory is given back on the way."""
+    """CRC-32 of a view of a mapped file; releases the memory of each chunk once it is read."""
     total, mapped = 0, getattr(content, "_mmap", None)
     for start in range(0, len(content), CHUNK):
         total = zlib.crc32(content[start : start + CHUNK], total)
