@@ -12,6 +12,7 @@ import atexit
 import json
 import os
 import random
+import runpy
 import signal
 import socket
 import subprocess
@@ -60,8 +61,6 @@ def spawn(words: list[str], environment: dict[str, str], log) -> subprocess.Pope
 
 
 def fork(words: list[str], environment: dict[str, str], log) -> Forked:
-    from jaxft import command, train
-
     pid = os.fork()
     if pid:
         return Forked(pid)
@@ -71,7 +70,7 @@ def fork(words: list[str], environment: dict[str, str], log) -> Forked:
     sys.argv = ["jaxft.train", *words]
     code = 1
     try:
-        command.run(train.main, train.__doc__, command.CONFIG, command.WORKDIR)
+        runpy.run_module("jaxft.train", run_name="__main__")
     except SystemExit as end:
         code = end.code
     except BaseException:
