@@ -6,7 +6,15 @@ from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.template import column, columns_of
 
-ROW = {"word": "bank", "n": 3, "none": None, "two words": "ok", "idx": {"a": 1, "b": [4, 5]}, "brace": "{word}"}
+ROW = {
+    "word": "bank",
+    "n": 3,
+    "none": None,
+    "two words": "ok",
+    "half": "a\ud800",
+    "idx": {"a": 1, "b": [4, 5]},
+    "brace": "{word}",
+}
 
 
 @pytest.mark.parametrize(
@@ -41,6 +49,8 @@ def test_columns():
         ("{idx}", "column 'idx' holds .*, expected a text"),
         ("{n:03}", "has a format"),
         ("{word.upper}", "has a format"),
+        ("half", "column 'half' holds .*, with half of a character"),
+        ("{half}!", "column 'half' holds .*, with half of a character"),
     ],
 )
 def test_what_is_wrong(template, message):

@@ -8,6 +8,8 @@ from jaxft.problems import UserError, raise_problems, shown
 
 log = logging.getLogger("jaxft")
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def columns_of(*templates: str | None) -> list[str]:
     """The columns that these names and templates need, each once; None needs none."""
@@ -48,7 +50,10 @@ def text_of(value, name: str) -> str:
     """A cell of column `name` as text: a text as it is, numbers and truth values as they print."""
     if not isinstance(value, str | int | float) or value != value:  # the last: not a number
         raise_problems([f"column {name!r} holds {shown(value)}, expected a text"])
-    return str(value)
+    text = str(value)
+    if not text.isascii() and SURROGATE.search(text):  # no tokenizer takes it
+        raise_problems([f"column {name!r} holds {shown(value)}, with half of a character: write the character anew"])
+    return text
 
 
 class _Cells(string.Formatter):
