@@ -91,9 +91,9 @@ def _widened(value):
 def compute(job: Job, dtype: torch.dtype) -> dict[str, np.ndarray]:
     """What PyTorch computes, in the dtype; tokens, signals and targets are the same in all."""
     config = transformers.AutoConfig.from_pretrained(job.directory)
-    config._attn_implementation = "eager"
+    config._attn_implementation = config._experts_implementation = "eager"  # others compute in float32 at most
     model = getattr(transformers, job.architecture).from_pretrained(job.directory, config=config, dtype=dtype)
-    model.eval()
+    model.to(dtype).eval()  # from_pretrained leaves what a model makes by torch.FloatTensor
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None  # or its row would get no gradient, though it is also the end of a text for some
