@@ -114,8 +114,8 @@ class Context:
         Less for each place between query and key is, but for what all keys of a query have in common, more for each
         place of the key.
         """
-        slopes = jnp.array(part.slopes, jnp.float32).reshape(1, part.kv_heads, -1, 1)
-        return slopes * self.positions[:, None, None, :].astype(jnp.float32)
+        slopes = jnp.array(part.slopes, float).reshape(1, part.kv_heads, -1, 1)
+        return slopes * self.positions[:, None, None, :].astype(float)
 
     def table(self, part: Attention, at_bk: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Rotary cosine and sine of the positions, those at `at` or all."""

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from jaxft.models.parts import param
+from jaxft.models.precision import upcast
 
 
 class Distances(Protocol):
@@ -62,7 +63,7 @@ class DistancesLayer(nnx.Module):
     def __call__(self, length: int) -> jax.Array:
         """Float32 (1, heads, length, length): what is added to the score of each query and key."""
         numbers = self.part.numbers(np.arange(1 - length, length))
-        of_distance = self.scores[...].astype(jnp.float32)[numbers].T
+        of_distance = upcast(self.scores[...])[numbers].T
         return toeplitz(of_distance, length)[None]
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from jaxft.models.parts import ACTIVATIONS, Linear, known_activation, param, read
+from jaxft.models.precision import upcast
 from jaxft.parallel.mesh import placement
 
 
@@ -72,7 +73,7 @@ class ExpertsLayer(nnx.Module):
 
     def __call__(self, x_btd, context, key, at_bk=None):
         """(batch, t, width). Where the context counts routes, adds this layer's to them."""
-        scores = self.router(x_btd).astype(jnp.float32)
+        scores = upcast(self.router(x_btd))
         shares = jax.nn.softmax(scores, -1)
         top, experts_btk = jax.lax.top_k(shares, self.part.chosen)
         weights = top / jnp.sum(top, -1, keepdims=True) if self.part.normed else top

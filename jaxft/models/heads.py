@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxft.models.dropout import dropout
 from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, known_activation, param, subkey
+from jaxft.models.precision import upcast
 from jaxft.models.spec import Part
 from jaxft.models.vocabulary import Vocabulary
 
@@ -87,7 +88,7 @@ class ClassifierLayer(nnx.Module):
     def __call__(self, hidden, tokens: Table, key, memory=None):
         if self.pooler is not None:
             hidden = self.pooler(hidden, tokens, subkey(key, 1))
-        return self.out(dropout(hidden, self.rate, subkey(key, 0))).astype(jnp.float32)
+        return upcast(self.out(dropout(hidden, self.rate, subkey(key, 0))))
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class AverageLayer(nnx.Module):
 
     def __call__(self, hidden, tokens: Table, key, memory=None):
         """From (batch, length, width) to (batch, 1, classes), float32."""
-        return self.out(jnp.mean(self.project(hidden), 1, keepdims=True)).astype(jnp.float32)
+        return upcast(self.out(jnp.mean(self.project(hidden), 1, keepdims=True)))
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ class ContrastLayer(nnx.Module):
 
     def __call__(self, hidden, tokens: Table, key, memory=None):
         """(batch, slots, images), float32; the images are those of the whole batch."""
-        texts = unit(self.text(hidden).astype(jnp.float32))
-        images = unit(self.image(self.norm(memory[:, 0])).astype(jnp.float32))
+        texts = unit(upcast(self.text(hidden)))
+        images = unit(upcast(self.image(self.norm(memory[:, 0]))))
         return jnp.exp(self.scale[...]) * jnp.einsum("bsd,id->bsi", texts, images)
 
 

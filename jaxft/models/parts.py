@@ -15,6 +15,7 @@ from flax import nnx
 
 from jaxft.models.dropout import dropout
 from jaxft.models.lookup import lookup
+from jaxft.models.precision import accumulator, upcast
 from jaxft.parallel.mesh import shard
 from jaxft.problems import raise_problems, shown
 
@@ -24,7 +25,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
     By erf, as in PyTorch; `jax.nn.gelu` goes by erfc, which is exact far below 0 but costs three times as much on CPU.
     """
-    wide = x.astype(jnp.float32)
+    wide = upcast(x)
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
@@ -78,8 +79,8 @@ def averaged(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_
     mine = jnp.take_along_axis(segments_bt, at_bk, 1)
     inside = segments_bt[:, None, :] == mine[:, :, None]
     inside = (inside if counts_bt is None else inside & counts_bt[:, None, :]).astype(x_btd.dtype)
-    total = jnp.einsum("bkt,btd->bkd", inside, x_btd, preferred_element_type=jnp.float32)
-    return total / jnp.sum(inside, -1, keepdims=True, dtype=jnp.float32)
+    total = jnp.einsum("bkt,btd->bkd", inside, x_btd, preferred_element_type=accumulator(x_btd))
+    return total / jnp.sum(inside, -1, keepdims=True, dtype=total.dtype)
 
 
 def subkey(key: jax.Array | None, number: int) -> jax.Array | None:
@@ -152,11 +153,11 @@ class NormLayer(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         def normed(x):
-            y = self.norm.normalise(x.astype(jnp.float32))
+            y = self.norm.normalise(upcast(x))
             if self.scale is not None:
-                y = self.norm.scaled(y, self.scale[...].astype(jnp.float32))
+                y = self.norm.scaled(y, upcast(self.scale[...]))
             if self.bias is not None:
-                y = y + self.bias[...].astype(jnp.float32)
+                y = y + upcast(self.bias[...])
             return y.astype(x.dtype)
 
         return recomputed(normed)(x)

@@ -7,6 +7,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxft.models.precision import upcast
 from jaxft.models.reader import ConfigReader
 from jaxft.problems import raise_problems, shown
 
@@ -34,19 +35,19 @@ class Rotary:
 
     def table(self, positions_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Cosine and sine, float32 (batch, length, 1, dim/2)."""
-        frequencies = 1.0 / self.theta ** (jnp.arange(0, self.dim, 2, dtype=jnp.float32) / self.dim)
+        frequencies = 1.0 / self.theta ** (jnp.arange(0, self.dim, 2, dtype=float) / self.dim)
         amplitude = 1.0
         if self.scaling is not None:
             frequencies = self.scaling(frequencies, self, jnp.max(positions_bt) + 1)
             amplitude = self.scaling.amplitude
-        angles = positions_bt[:, :, None, None].astype(jnp.float32) * frequencies
+        angles = positions_bt[:, :, None, None].astype(float) * frequencies
         return amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)
 
 
 def rotate(x_bthd: jax.Array, table: tuple[jax.Array, jax.Array], rotary: Rotary) -> jax.Array:
     """Turn the pairs of each head by the angles of `table`, in float32; the result has the input's dtype."""
     cos, sin = table
-    x, rest = x_bthd[..., : rotary.dim].astype(jnp.float32), x_bthd[..., rotary.dim :]
+    x, rest = upcast(x_bthd[..., : rotary.dim]), x_bthd[..., rotary.dim :]
     a, b = jnp.split(x, 2, -1) if rotary.pairs == "halves" else (x[..., ::2], x[..., 1::2])
     turned = a * cos - b * sin, b * cos + a * sin
     x = jnp.concatenate(turned, -1) if rotary.pairs == "halves" else jnp.stack(turned, -1).reshape(x.shape)
@@ -75,7 +76,7 @@ class Dynamic:
     def __call__(self, frequencies, rotary, length):
         stretch = self.factor * jnp.maximum(length, self.positions) / self.positions - (self.factor - 1)
         base = rotary.theta * stretch ** (rotary.dim / (rotary.dim - 2))
-        return 1.0 / base ** (jnp.arange(0, rotary.dim, 2, dtype=jnp.float32) / rotary.dim)
+        return 1.0 / base ** (jnp.arange(0, rotary.dim, 2, dtype=float) / rotary.dim)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Yarn:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, rotary.dim - 1)
         high += 0.001 if low == high else 0
-        divided = jnp.clip((jnp.arange(rotary.dim // 2, dtype=jnp.float32) - low) / (high - low), 0.0, 1.0)
+        divided = jnp.clip((jnp.arange(rotary.dim // 2, dtype=float) - low) / (high - low), 0.0, 1.0)
         return frequencies / self.factor * divided + frequencies * (1 - divided)
 
     def _dimension(self, turns: float, rotary: Rotary) -> float:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.models.dropout import keep_mask
+from jaxft.models.precision import accumulator, upcast
 from jaxft.models.tiles import by_tiles
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
@@ -38,7 +39,7 @@ def attend(q, k, v, mask, how: Scores, key: jax.Array | None, lean=None, sinks=N
     # Heads before positions: every product is then one of matrices that lie whole in memory.
     q = q.reshape(b, t, kv, g, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, g * t, h)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    sinks = None if sinks is None else sinks.astype(jnp.float32).reshape(1, kv, g, 1)
+    sinks = None if sinks is None else upcast(sinks).reshape(1, kv, g, 1)
     mixed = dot_product_attention(q, k, v, mask, lean, sinks, None if how.dropout == 0.0 else key, how)
     return mixed.reshape(b, kv, g, t, h).transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
 
@@ -84,7 +85,7 @@ def _sinks_gradient(sinks_1kg1, log_total_bkr1, mixed_bkrh, grad_bkrh):
     """A sink takes its weight from what the row gathers."""
     b, k, r, h = mixed_bkrh.shape
     g = sinks_1kg1.shape[2]
-    mean = jnp.sum(grad_bkrh.astype(jnp.float32) * mixed_bkrh.astype(jnp.float32), -1).reshape(b, k, g, -1)
+    mean = jnp.sum(upcast(grad_bkrh) * upcast(mixed_bkrh), -1).reshape(b, k, g, -1)
     weights = jnp.exp(sinks_1kg1 - log_total_bkr1.reshape(b, k, g, -1))
     return -jnp.sum(weights * mean, (0, 3), keepdims=True)
 
@@ -108,7 +109,7 @@ def _forward_tile(how, q, k, v, mask, lean, sinks, keep):
     if sinks is not None:
         total = total + jnp.exp(sinks - top)
     dropped = _drop(powers, keep, how.dropout).astype(v.dtype)
-    mixed = jnp.einsum("bkrs,bksh->bkrh", dropped, v, preferred_element_type=jnp.float32) / total
+    mixed = jnp.einsum("bkrs,bksh->bkrh", dropped, v, preferred_element_type=accumulator(v)) / total
     return (mixed.astype(v.dtype), top + jnp.log(total)), None
 
 
@@ -116,11 +117,11 @@ def _backward_tile(how, shared, q, k, v, mask, lean, keep, log_total, mixed, gra
     bent = _bent(_scores(how, q, k), how)
     weights = jnp.exp(_visible(bent, mask, lean) - log_total)
     grad_v = _columns(_drop(weights, keep, how.dropout).astype(v.dtype), grad)
-    grad_weights = jnp.einsum("bkrh,bksh->bkrs", grad, v, preferred_element_type=jnp.float32)
+    grad_weights = jnp.einsum("bkrh,bksh->bkrs", grad, v, preferred_element_type=accumulator(v))
     grad_weights = _drop(grad_weights, keep, how.dropout)
     # The softmax subtracts the mean gradient of a row, by its weights: what the row's output times its gradient is.
     # Summed by a product: XLA on CPU would merge a sum with what follows, and do that three times slower.
-    mean = (grad.astype(jnp.float32) * mixed.astype(jnp.float32)) @ jnp.ones((q.shape[-1], 1), jnp.float32)
+    mean = (upcast(grad) * upcast(mixed)) @ jnp.ones((q.shape[-1], 1), accumulator(q))
     grad_scores = weights * (grad_weights - mean)
     grad_lean = grad_scores if how.learned and not shared else None
     sum_lean = jnp.sum(grad_scores, 0, keepdims=True) if how.learned and shared else None
@@ -138,7 +139,7 @@ def _columns(weights_bkrs, y_bkrh):
 
 
 def _scores(how, q, k):
-    return jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=jnp.float32) * how.scale
+    return jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=accumulator(q)) * how.scale
 
 
 def _bent(scores, how):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from jaxft.models.precision import accumulator, upcast
 from jaxft.parallel.mesh import data_shards, platform, shard, split
 
 # Scores that a device has at one time: float32, 128 and 256 MiB.
@@ -94,8 +95,8 @@ def _summed(vocabulary: Vocabulary, targets, weights, *, axes: Axes, gradients: 
     rows, slots = targets.shape
     width = min(slots, max(1, CHUNK.get(platform(), CHUNK["other"]) // (rows * len(table))))
     pieces = [_cut(x, width) for x in (vocabulary.hidden_bkd, targets, weights)]
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (table, bias) if gradients else (None, None))
-    carry = _varying(jnp.float32(0.0), axes.batch), _varying(sums, axes.batch + axes.vocab)
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, accumulator(x)), (table, bias) if gradients else (None, None))
+    carry = _varying(jnp.zeros((), accumulator(table)), axes.batch), _varying(sums, axes.batch + axes.vocab)
 
     def body(carry, piece):
         return _piece(table, bias, vocabulary.cap, axes, gradients, carry, *piece)
@@ -147,8 +148,8 @@ def _piece(table, bias, cap, axes, gradients, carry, hidden, targets, weights):
     grads = jnp.where(weights[..., None] > 0, grads * weights[..., None], 0.0)
     grad_bias = None if bias is None else grad_bias + jnp.sum(grads, (0, 1))
     grads = grads.astype(hidden.dtype)
-    grad_table += jnp.einsum("bkv,bkd->vd", grads, hidden, preferred_element_type=jnp.float32)
-    grad_hidden = jnp.einsum("bkv,vd->bkd", grads, table, preferred_element_type=jnp.float32)
+    grad_table += jnp.einsum("bkv,bkd->vd", grads, hidden, preferred_element_type=accumulator(hidden))
+    grad_hidden = jnp.einsum("bkv,vd->bkd", grads, table, preferred_element_type=accumulator(hidden))
     return (total, (grad_table, grad_bias)), (first == targets, _sum(grad_hidden, axes.vocab).astype(hidden.dtype))
 
 
@@ -160,7 +161,7 @@ def _at(scores, numbers):
 
 
 def _scores(hidden, table, bias, cap):
-    scores = jnp.einsum("bkd,vd->bkv", hidden, table, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bkd,vd->bkv", hidden, table, preferred_element_type=accumulator(hidden))
     scores = scores if bias is None else scores + bias
     return scores if cap is None else cap * jnp.tanh(scores / cap)
 
@@ -168,7 +169,7 @@ def _scores(hidden, table, bias, cap):
 def _cast(vocabulary: Vocabulary):
     bias = vocabulary.bias_v
     dtype = vocabulary.hidden_bkd.dtype
-    return vocabulary.table_vd.astype(dtype), None if bias is None else bias.astype(dtype).astype(jnp.float32)
+    return vocabulary.table_vd.astype(dtype), None if bias is None else upcast(bias.astype(dtype))
 
 
 def _sum(x, axes):

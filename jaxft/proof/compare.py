@@ -1,6 +1,6 @@
 """jaxft's side of a proof: the texts of a reference, padded on either side in one batch, and what differs."""
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,25 @@ from jaxft.problems import UserError, raise_problems
 READ = (".tokens", ".signal")  # what a reference calls that which the model reads
 TOLERANCES = {"hidden": 1e-5, "logits": 1e-5, "loss": 1e-5, "gradient": 1e-4}
 TIMES = 2.0  # as far from float64 as PyTorch's own float32 may jaxft's be
+# What holds where float32 does not: jaxft in float64 differs by at most this share of the tolerance, and in float32 by
+# no more than ROUNDING times as much as PyTorch. Then the formulas are the same and what differs are sums of products:
+# a layer with one large activation (Sun et al. 2024, "Massive activations") hangs on the rounding of one of them.
+FORMULA, ROUNDING = 0.1, 30.0
 
 
-@dataclasses.dataclass
+@dataclass
 class Check:
     """One comparison with what float64 gives: the largest difference, as a share of the largest number.
 
-    `own` is that of PyTorch's float32. In a deep model both are far from float64, by other roundings.
+    `own` is that of PyTorch's float32. In a deep model both are far from float64, by other roundings. `exact` is that
+    of jaxft in float64, computed where one of float32 does not hold.
     """
 
     what: str
     difference: float
     own: float
     tolerance: float  # what holds whatever `own` is
+    exact: float | None = None
 
     @property
     def limit(self) -> float:
@@ -37,7 +43,10 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        return self.difference <= self.limit  # and so not where it is NaN
+        if self.difference <= self.limit:  # and so not where it is NaN
+            return True
+        same = self.exact is not None and self.exact <= FORMULA * self.tolerance
+        return same and self.difference <= ROUNDING * self.own
 
 
 def read_reference(file) -> dict[str, np.ndarray]:
@@ -65,8 +74,17 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
         )
     texts = _texts(reference)
     raise_problems(_misfits(texts, model))
+    checks = _compare(texts, model, reference, jnp.float32)
+    if all(check.holds for check in checks):
+        return checks
+    with jax.enable_x64(True):
+        exact = _compare(texts, model, reference, jnp.float64)
+    return [replace(check, exact=wide.difference) for check, wide in zip(checks, exact, strict=True)]
+
+
+def _compare(texts: list[dict], model: LoadedModel, reference, dtype) -> list[Check]:
     batch, sources, places = lay_out(texts, model)
-    every = Model(model.arch.spec, model.arch.head, hidden="every")
+    every = Model(model.arch.spec, model.arch.head, hidden="every", dtype=dtype)
 
     def loss(params):
         out = bind(every, params)(batch)
@@ -76,10 +94,9 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
             losses += [_loss(pair, text["pair_targets"]) for pair, text in zip(pairs, texts, strict=True)]
         return sum(losses), (out.hidden, out.memory, values, pairs)
 
+    params = {path: array.astype(dtype) for path, array in model.params.items()}
     with jax.set_mesh(model.mesh), jax.default_matmul_precision("highest"):
-        (total, (hidden, memory, values, pairs)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
-            model.params
-        )
+        (total, (hidden, memory, values, pairs)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     checks, spec = [], model.arch.spec
     if memory is not None:
         checks += _hidden_checks(np.asarray(memory), sources, texts, spec.encoder, "memory", "the encoder's ")

@@ -37,8 +37,9 @@ def conclude(checks: list[Check], as_json: bool) -> None:
 
 def row(check: Check) -> dict:
     """For JSON, which has no NaN."""
-    difference = check.difference if math.isfinite(check.difference) else None
-    return dataclasses.asdict(check) | {"difference": difference, "holds": check.holds}
+    numbers = {name: value if math.isfinite(value) else None for name, value in dataclasses.asdict(check).items()
+               if isinstance(value, float)}  # fmt: skip
+    return dataclasses.asdict(check) | numbers | {"holds": check.holds}
 
 
 def shown(checks: list[Check]) -> list[Check]:
@@ -49,6 +50,8 @@ def shown(checks: list[Check]) -> list[Check]:
 
 
 def line(check: Check) -> str:
-    """The verdict, how far from float64 jaxft is, how far PyTorch's float32, and how far jaxft may be."""
+    """The verdict, how far from float64 jaxft is, how far PyTorch's float32, and how far jaxft may be; where float32
+    alone does not show it, how far jaxft in float64 is."""
     verdict = "equal " if check.holds else "DIFFER"
-    return f"{verdict}  {check.difference:8.1e}  PyTorch {check.own:.1e}  limit {check.limit:.1e}  {check.what}"
+    exact = "" if check.exact is None else f"  in float64 {check.exact:.1e}"
+    return f"{verdict}  {check.difference:8.1e}  PyTorch {check.own:.1e}  limit {check.limit:.1e}{exact}  {check.what}"

@@ -13,6 +13,7 @@ from jaxft.models.dropout import dropout
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
 from jaxft.models.parts import ACTIVATIONS, Dense, Embed, LayerNorm, Linear, Table, known_activation, param, subkey
+from jaxft.models.precision import accumulator, upcast
 from jaxft.models.spec import POST_NORM, Layer, Part, Spec
 from jaxft.problems import raise_problems
 
@@ -48,7 +49,7 @@ class VectorsLayer(nnx.Module):
 
     def __call__(self, length):
         """Float32 (2 span, width), whatever the length."""
-        vectors = self.table.embedding[...].astype(jnp.float32)
+        vectors = upcast(self.table.embedding[...])
         return vectors if self.norm is None else self.norm(vectors)
 
 
@@ -77,18 +78,18 @@ class DisentangledLayer(RecomputedLayer):
             setattr(self, name, linear)
 
     def lean(self, q_bthd, k_bshd, context, key, at_bk):
-        part, length = self.part, k_bshd.shape[1]
+        part, length, wide = self.part, k_bshd.shape[1], accumulator(q_bthd)
         vectors = dropout(context.distances.astype(q_bthd.dtype), part.position_dropout or 0.0, subkey(key, 1))
         rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # of keys from first to last
         total = 0.0
         if "c2p" in part.kinds:
             heads = self._distances(self.position_k or self.k, vectors)
-            products = jnp.einsum("bthd,vhd->bhtv", q_bthd, heads, preferred_element_type=jnp.float32)[..., rows]
+            products = jnp.einsum("bthd,vhd->bhtv", q_bthd, heads, preferred_element_type=wide)[..., rows]
             total += turned(products, at_bk)
         if "p2c" in part.kinds:
             heads = self._distances(self.position_q or self.q, vectors)
-            products = jnp.einsum("bshd,vhd->bhsv", k_bshd, heads, preferred_element_type=jnp.float32)[..., rows[::-1]]
-            every = turned(products, None).swapaxes(2, 3)
+            products = jnp.einsum("bshd,vhd->bhsv", k_bshd, heads, preferred_element_type=wide)
+            every = turned(products[..., rows[::-1]], None).swapaxes(2, 3)
             total += every if at_bk is None else jnp.take_along_axis(every, at_bk[:, None, :, None], 2)
         return total * part.scores.scale
 

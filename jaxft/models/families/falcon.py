@@ -26,8 +26,8 @@ class Falling(Attention):
 class FallingLayer(AttentionLayer):
     def lean(self, q_bthd, k_bshd, context, key, at_bk):
         rounded = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
-        slopes = rounded(jnp.array(self.part.slopes, jnp.float32)).reshape(1, self.part.kv_heads, -1, 1)
-        places = rounded(context.positions[:, None, None, :].astype(jnp.float32))
+        slopes = rounded(jnp.array(self.part.slopes, float)).reshape(1, self.part.kv_heads, -1, 1)
+        places = rounded(context.positions[:, None, None, :].astype(float))
         return rounded(slopes * places) * self.part.scores.scale
 
 

@@ -13,6 +13,7 @@ from jaxft.models.dropout import dropout
 from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
 from jaxft.models.hf import Boxed, Entry, Family, Row, architectures, embedding, linear, norm, tensor
 from jaxft.models.parts import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, subkey
+from jaxft.models.precision import accumulator
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 
@@ -53,20 +54,20 @@ class RelativeLayer(RecomputedLayer):
         )
         heads = self.r(sinusoids).reshape(-1, part.heads, part.head_dim)
         q = plain + self.distance_bias[...].astype(dtype)
-        total = turned(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=jnp.float32), at_bk)
+        total = turned(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=accumulator(q)), at_bk)
         if context.types is not None:
             q, types = plain + self.type_bias[...].astype(dtype), self.types[...].astype(dtype)
-            of_type = jnp.einsum("bthd,yhd->bhty", q, types, preferred_element_type=jnp.float32)
+            of_type = jnp.einsum("bthd,yhd->bhty", q, types, preferred_element_type=accumulator(q))
             differ = read(context.types[..., None], at_bk) != context.types[:, None, :]
             total += jnp.where(differ[:, None], of_type[..., 1:], of_type[..., :1])
         return total * part.scores.scale
 
     def _sinusoids(self, length: int):
         """Float32 (2 length - 1, width) of how far a key lies before its query, from the first key to the last."""
-        back = jnp.arange(length - 1, -length, -1, dtype=jnp.float32)
+        back = jnp.arange(length - 1, -length, -1, dtype=float)
         if self.part.longest:
             back = jnp.clip(back, -self.part.longest, self.part.longest)
-        angles = back[:, None] / 10000 ** (jnp.arange(0, self.width, 2, dtype=jnp.float32) / self.width)
+        angles = back[:, None] / 10000 ** (jnp.arange(0, self.width, 2, dtype=float) / self.width)
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
