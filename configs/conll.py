@@ -13,7 +13,7 @@ from pathlib import Path
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pack
 from jaxft.problems import UserError
-from jaxft.tasks.tag import Tag
+from jaxft.tasks.token_classification import TokenClassification
 
 COLUMNS = ("tokens", "pos_tags", "chunk_tags", "ner_tags")
 HUB = "tomaarsen/conll2003"
@@ -32,10 +32,10 @@ def get_config(directory=""):
 
     return Config(
         model="google-bert/bert-base-cased",
-        task=Tag(),
+        task=TokenClassification(),
         data=data("train"),
         evals={"val": Eval(data=data("validation")), "test": Eval(data=data("test"))},
-        rows=Pack(length=128),
+        batching=Pack(length=128),
         lr=5e-5,
         batch=32,
         max_len=128,

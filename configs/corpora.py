@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.problems import UserError, raise_problems
 
 # The labelled set: class -> genres of the Brown corpus. Of "learned" only the texts of natural science, medicine,

@@ -16,10 +16,10 @@ from itertools import groupby
 from pathlib import Path
 
 from jaxft.config import Config, Eval, Save
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.data import Pack
 from jaxft.problems import UserError, raise_problems
-from jaxft.tasks.answer import Answer
+from jaxft.tasks.question_answering import QuestionAnswering
 
 KINDS = {
     "PER": "Which person is named?",
@@ -134,10 +134,10 @@ def get_config(which="addresses"):
     source = Addresses if which == "addresses" else Names
     return Config(
         model="runs/minilm",
-        task=Answer(stride=32),
+        task=QuestionAnswering(stride=32),
         data=source(),
         evals={"test": Eval(data=source(split="test"), batch=16)},
-        rows=Pack(length=128),
+        batching=Pack(length=128),
         lr=2e-4,
         batch=16,
         max_len=128,

@@ -8,7 +8,7 @@ other kind of file), as in --config=configs/glue.py:cola@DIR and --suite=configs
 
 from jaxft.config import Config, Eval
 from jaxft.data import Data
-from jaxft.leaderboard import Entry, Test, class_name, class_number, tsv
+from jaxft.evaluation.leaderboard import Entry, Test, class_name, class_number, tsv
 from jaxft.problems import UserError, suggest
 from jaxft.tasks.classify import Classify, Regress
 

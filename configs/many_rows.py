@@ -5,7 +5,7 @@ To see what more rows cost.
 
 from jaxft.assets import path
 from jaxft.config import Config, Save
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.data import Data
 from jaxft.data.source import Rows, as_rows
 from jaxft.tasks.classify import Classify

@@ -19,7 +19,7 @@ def get_config(file=""):
         init="random",
         task=NextSentence(),
         data=data,
-        rows=Pack(length=512),
+        batching=Pack(length=512),
         optim=AdamW(decay=0.01, eps=1e-6),
         schedule=Linear(warmup=10_000),
         lr=1e-4,

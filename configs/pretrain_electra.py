@@ -8,7 +8,7 @@ from jaxft.config import Config
 from jaxft.data import Data, Pack
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.schedule import Linear
-from jaxft.tasks.replaced import ReplacedTokens
+from jaxft.tasks.replaced_tokens import ReplacedTokens
 
 
 def get_config(file=""):
@@ -18,7 +18,7 @@ def get_config(file=""):
         init="random",
         task=ReplacedTokens(),
         data=Data(path=file) if file else Data(path="wikimedia/wikipedia", name="20231101.en", split="train"),
-        rows=Pack(length=512),
+        batching=Pack(length=512),
         optim=AdamW(decay=0.01, eps=1e-6),
         schedule=Linear(warmup=10_000),
         clip=None,

@@ -18,7 +18,7 @@ def get_config(file=""):
         init="random",
         task=CausalLM(),
         data=Data(path=file) if file else Data(path="Skylion007/openwebtext", split="train"),
-        rows=Chunk(length=1024),
+        batching=Chunk(length=1024),
         optim=AdamW(b2=0.95, decay=0.1),
         schedule=Cosine(warmup=2000, end=0.1),
         dropout=0.0,

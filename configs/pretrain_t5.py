@@ -8,7 +8,7 @@ from jaxft.config import Config
 from jaxft.data import Chunk, Data
 from jaxft.optim.adafactor import Adafactor
 from jaxft.optim.schedule import InverseSqrt
-from jaxft.tasks.corrupted import SpanCorruption
+from jaxft.tasks.span_corruption import SpanCorruption
 
 
 def get_config(file=""):
@@ -18,7 +18,7 @@ def get_config(file=""):
         init="random",
         task=SpanCorruption(),
         data=Data(path=file) if file else Data(path="allenai/c4", name="en", split="train"),
-        rows=Chunk(length=568),
+        batching=Chunk(length=568),
         optim=Adafactor(relative=True),
         schedule=InverseSqrt(warmup=10_000),
         dropout=0.0,

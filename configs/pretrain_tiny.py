@@ -20,7 +20,7 @@ def get_config():
         task=MaskedLM(),
         data=Joined(parts=(Brown(directory=brown), Bible(directory="sword/usr/share/sword"))),
         evals={"heldout": Eval(data=Brown(directory=brown, split="test"))},
-        rows=Pad(buckets=(64, 96, 128)),
+        batching=Pad(buckets=(64, 96, 128)),
         optim=AdamW(b2=0.98),
         lr=1.5e-3,
         batch=64,

@@ -9,7 +9,7 @@ The data is the hub's. The files of the data set's own page do as well, in which
 from jaxft.config import Config, Eval
 from jaxft.data import Data, Pack
 from jaxft.problems import UserError
-from jaxft.tasks.answer import Answer
+from jaxft.tasks.question_answering import QuestionAnswering
 
 NAMES = {"v1": "rajpurkar/squad", "v2": "rajpurkar/squad_v2"}
 
@@ -21,10 +21,10 @@ def get_config(version="v1"):
     name = NAMES[version]
     return Config(
         model="google-bert/bert-base-uncased",
-        task=Answer(stride=128),
+        task=QuestionAnswering(stride=128),
         data=Data(path=name, split="train"),
         evals={"validation": Eval(data=Data(path=name, split="validation"))},
-        rows=Pack(length=384),
+        batching=Pack(length=384),
         lr=3e-5,
         batch=24,
         epochs=2,

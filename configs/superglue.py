@@ -12,20 +12,20 @@ import json
 
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data
-from jaxft.leaderboard import Entry, Test, answers, class_name, jsonl
+from jaxft.evaluation.leaderboard import Entry, Test, answers, class_name, jsonl
 from jaxft.problems import UserError, suggest
-from jaxft.tasks.choose import Choose
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.cloze import Cloze, filled
+from jaxft.tasks.grouped_verification import GroupedVerification
+from jaxft.tasks.multiple_choice import MultipleChoice
 from jaxft.tasks.template import column
-from jaxft.tasks.verify import Verify
 
 TASKS = {  # task, and the metrics whose mean is the score (Wang et al., table 1)
     "boolq": (Classify(text="passage", pair="question"), ("accuracy",)),
     "cb": (Classify(text="premise", pair="hypothesis"), ("f1_macro", "accuracy")),
-    "copa": (Choose(text="{premise} What was the {question}?", choices=("choice1", "choice2")), ("accuracy",)),
+    "copa": (MultipleChoice(text="{premise} What was the {question}?", choices=("choice1", "choice2")), ("accuracy",)),
     "multirc": (
-        Verify(text="paragraph", pair="{question} {answer}", question="{idx[paragraph]} {idx[question]}"),
+        GroupedVerification(text="paragraph", pair="{question} {answer}", question="{idx[paragraph]} {idx[question]}"),
         ("f1", "exact_match"),
     ),
     "record": (Cloze(id="{idx[query]}"), ("f1", "exact_match")),

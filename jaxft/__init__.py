@@ -1,6 +1,6 @@
 """jaxft: fine-tune Transformers in JAX, from Hugging Face weights to Hugging Face weights."""
 
-from jaxft import startup
+from jaxft.host import startup
 
 startup.begin()  # before anything else is imported
 
@@ -11,7 +11,7 @@ __all__ = ["explain", "load"]
 def __getattr__(name):
     # Lazily, so that `import jaxft` and `--help` do not wait for JAX.
     if name == "load":
-        from jaxft.api import load
+        from jaxft.inference.model import load
 
         return load
     if name == "explain":  # not the module of that name, which is the command (its last line)

@@ -4,10 +4,10 @@ Every measurement is a process of its own. With --against=transformers its Train
 model, rows and batch; the two take turns, and ratios are medians over the rounds. Needs an otherwise idle machine.
 """
 
-from jaxft import command
-from jaxft.command import Flag
-from jaxft.ranges import Count
-from jaxft.strict_json import dumps
+from jaxft.cli import command
+from jaxft.cli.command import Flag
+from jaxft.config.ranges import Count
+from jaxft.host.strict_json import dumps
 
 
 def main(flags):

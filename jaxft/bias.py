@@ -7,18 +7,18 @@ and by how much its probability does, for each term too, and with --label how ac
 
 import logging
 
-from jaxft import command
-from jaxft.command import Flag
-from jaxft.strict_json import dumps
+from jaxft.cli import command
+from jaxft.cli.command import Flag
+from jaxft.host.strict_json import dumps
 
 
 def main(flags):
-    from jaxft.api import load
-    from jaxft.counterfactual import compare_rows
     from jaxft.data.source import Data
+    from jaxft.fairness.counterfactual import compare_rows
+    from jaxft.fairness.swaps import read_swaps
+    from jaxft.host.output_file import check_output
     from jaxft.inference.inputs import text_columns
-    from jaxft.output_file import check_output
-    from jaxft.swaps import read_swaps
+    from jaxft.inference.model import load
 
     check_output(flags.output)
     swaps = read_swaps(flags.swaps)

@@ -7,16 +7,16 @@ Answers to questions are written as their benchmark takes them: predictions/SET.
 
 from pathlib import Path
 
-from jaxft import command
-from jaxft.command import Flag
+from jaxft.cli import command
+from jaxft.cli.command import Flag
+from jaxft.config.ranges import Count
 from jaxft.problems import UserError
-from jaxft.ranges import Count
 
 
 def main(flags):
-    from jaxft.loop.detail import Detail
-    from jaxft.loop.saved import evaluate_model, evaluate_run
+    from jaxft.evaluation.breakdown import Detail
     from jaxft.parallel.distributed import joined, print_json
+    from jaxft.training.saved_run import evaluate_model, evaluate_run
 
     if (flags.workdir is None) == (flags.model is None):
         raise UserError("give either --workdir=DIR, or --model=DIR with --config=FILE.py")

@@ -9,17 +9,17 @@ import json
 import sys
 
 import jaxft
-from jaxft import command
-from jaxft.command import Flag
-from jaxft.ranges import Count
+from jaxft.cli import command
+from jaxft.cli.command import Flag
+from jaxft.config.ranges import Count
 
 
 def main(flags):
-    from jaxft.api import load
     from jaxft.attribution.explanation import explain, write_numbers
     from jaxft.data.source import Data
+    from jaxft.host.output_file import check_output
     from jaxft.inference.inputs import text_columns, texts_of
-    from jaxft.output_file import check_output
+    from jaxft.inference.model import load
 
     check_output(flags.output, flags.numbers)
     rows = Data(path=flags.input, limit=flags.limit).open()
@@ -44,14 +44,18 @@ if __name__ == "__main__":
         Flag("text", "column of the text (default: that of the training)", value="COLUMN"),
         Flag("pair", "column of a second text, or of a list of choices", value="COLUMN"),
         Flag("limit", "rows to explain, from the start", type=Count, default=100),
-        Flag("method", "integrated-gradients, input-x-gradient, occlusion or attention-rollout",
-             default="integrated-gradients", value="HOW"),
+        Flag(
+            "method",
+            "integrated-gradients, input-x-gradient, occlusion or attention-rollout",
+            default="integrated-gradients",
+            value="HOW",
+        ),
         Flag("target", "class, tag, token, or number of a choice, to explain (default: the likeliest)", value="NAME"),
         Flag("word", "of texts with tags: the word whose tag to explain", value="WORD"),
         Flag("baseline", "token that stands for nothing", value="TOKEN"),
         Flag("steps", "points between the baseline and the text", type=Count, default=32),
         command.BATCH,
-    )  # fmt: skip
+    )
 else:
     # `import jaxft.explain` puts this into the package under the function's name: it is to be the function then, too.
     sys.modules[__name__] = jaxft.explain

@@ -3,14 +3,14 @@
 The directory loads in transformers. Without --step it is the best checkpoint, or the newest where none was ranked.
 """
 
-from jaxft import command
-from jaxft.command import Flag
-from jaxft.ranges import Count
+from jaxft.cli import command
+from jaxft.cli.command import Flag
+from jaxft.config.ranges import Count
 
 
 def main(flags):
-    from jaxft.loop.saved import export_run
     from jaxft.parallel.distributed import joined, print_json
+    from jaxft.training.saved_run import export_run
 
     with joined():
         step = export_run(flags.workdir, flags.output, flags.step, flags.format)

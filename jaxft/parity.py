@@ -5,18 +5,18 @@ random images or sounds: beside transformers in PyTorch, or a file that --write 
 Exit code 1 where they differ.
 """
 
-from jaxft import command
-from jaxft.command import Flag
+from jaxft.cli import command
+from jaxft.cli.command import Flag
 
 
 def main(flags):
     import numpy as np
 
-    from jaxft.api import load
-    from jaxft.output_file import check_output
-    from jaxft.proof.compare import compare, read_reference
-    from jaxft.proof.question import ask
-    from jaxft.proof.verdict import conclude, texts_in
+    from jaxft.host.output_file import check_output
+    from jaxft.inference.model import load
+    from jaxft.parity_check.compare import compare, read_reference
+    from jaxft.parity_check.inputs import ask
+    from jaxft.parity_check.report import conclude, texts_in
 
     check_output(flags.write)
     model = load(flags.model, flags.head)

@@ -9,16 +9,16 @@ way. The flags depart from that, and the log says so. Without that file the text
 
 import json
 
-from jaxft import command
-from jaxft.command import Flag
+from jaxft.cli import command
+from jaxft.cli.command import Flag
 
 
 def main(flags):
-    from jaxft.answer_files import write_answers
-    from jaxft.api import load
     from jaxft.data.source import Data
+    from jaxft.host.output_file import check_output
+    from jaxft.inference.answer_files import write_answers
     from jaxft.inference.inputs import text_columns
-    from jaxft.output_file import check_output
+    from jaxft.inference.model import load
 
     check_output(flags.output)
     rows = Data(path=flags.input).open()

@@ -8,12 +8,13 @@ the benchmark's server takes is in submission/.
 from functools import partial
 from pathlib import Path
 
-from jaxft import command
-from jaxft.command import Flag
+from jaxft.cli import command
+from jaxft.cli.command import Flag
 
 
 def main(flags):
-    from jaxft import config_file, leaderboard
+    from jaxft.config import file as config_file
+    from jaxft.evaluation import leaderboard
     from jaxft.parallel.distributed import joined, print_json
 
     path, entries, configured = config_file.load_suite(flags.suite)

@@ -6,14 +6,14 @@ checkpoint's number format, be it float16, unless --config.export_dtype=float32 
 weights, the log and the model card say what they score.
 """
 
-from jaxft import command
+from jaxft.cli import command
 
 EXTEND = command.Flag("extend", "go on with the run in --workdir for more steps or epochs than it had", bool)
 
 
 def main(flags):
-    from jaxft.loop.fit import fit
     from jaxft.parallel.distributed import joined, print_json
+    from jaxft.training.fit import fit
 
     with joined(flags.workdir):
         results = fit(flags.config, flags.workdir, flags.extend)

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from test_every_family import batch_of, signals_of, targets_of
 from zoo import FAMILIES, SIGNALS, heads_of, make
 
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.model import Model
 from jaxft.models.params import bind, shape, variables
-from jaxft.models.pretrained import architecture, open_pretrained
 
 HEADS = ("masked-lm", "seq2seq-lm", "causal-lm", "none")
 

@@ -38,8 +38,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from tokenizers import decoders as decoding
 
 from jaxft.data.source import Rows
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.model import Model
-from jaxft.models.pretrained import architecture, open_pretrained
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = [

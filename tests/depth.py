@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxft.assets import path
 from jaxft.config import Config, Mesh
 from jaxft.data import Data
-from jaxft.loop.build import build
-from jaxft.loop.training import Training, training
 from jaxft.tasks.classify import Classify
+from jaxft.training.compiled import Training, training
+from jaxft.training.setup import build
 
 ROWS, LENGTH = 16, 128
 
@@ -35,9 +35,16 @@ def deep(layers: int, folder: Path) -> Training:
         (folder / file.name).write_bytes(file.read_bytes())
     data = Data(path=path("brown-genres/train.csv"))
     cfg = Config(
-        model=str(folder), task=Classify(), data=data, lr=1e-4, batch=ROWS, steps=5, max_len=LENGTH, init="random",
+        model=str(folder),
+        task=Classify(),
+        data=data,
+        lr=1e-4,
+        batch=ROWS,
+        steps=5,
+        max_len=LENGTH,
+        init="random",
         mesh=Mesh(data=1),
-    )  # fmt: skip
+    )
     return training(build(cfg), 5)
 
 

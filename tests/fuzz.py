@@ -88,9 +88,13 @@ class Child:
         flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "")
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "fuzz_worker.py"), str(base), str(seed), kinds],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=base, start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=base,
+            start_new_session=True,
             env=os.environ | own | {"XLA_FLAGS": flags},
-        )  # fmt: skip
+        )
         self.gone = False
         if self.process.stdout.readline() != "ready\n":
             raise RuntimeError("the worker does not start")
@@ -162,8 +166,8 @@ def make_files(base: Path) -> None:
     make_data(base / "data")
     config = CONFIG.format(model=str(base / "model"), data=str(base / "data" / "rows.jsonl"))
     (base / "config.py").write_text(config)
-    from jaxft import config_file
-    from jaxft.configurable import is_config
+    from jaxft.config import file as config_file
+    from jaxft.config.component import is_config
 
     def fields(value, prefix=""):
         for field in dataclasses.fields(value):

@@ -47,7 +47,7 @@ def main(base: str, seed: int, kinds: str) -> None:
 
 class Worker:
     def __init__(self, base: Path, kinds: list[str]):
-        from jaxft.api import load
+        from jaxft.inference.model import load
 
         self.base, self.kinds = base, kinds
         self.model = load(str(base / "model"))
@@ -147,7 +147,7 @@ class Worker:
 
     def check(self, directory, rng, exact):
         """What a directory loads as is finite; with `exact` it is the whole file's."""
-        from jaxft.api import load
+        from jaxft.inference.model import load
 
         model = load(str(directory))
         for name, value in model.params.items():
@@ -202,8 +202,8 @@ class Worker:
     # --- flags ---
 
     def do_flags(self, rng, folder, say):
-        from jaxft import command
-        from jaxft.loop.build import build
+        from jaxft.cli import command
+        from jaxft.training.setup import build
 
         fields = (self.base / "fields").read_text().split("\n")
         names = [rng.choice(fields) for _ in range(rng.choice([1, 1, 2, 3]))]
@@ -220,10 +220,10 @@ class Worker:
     # --- work directories ---
 
     def do_workdir(self, rng, folder, say):
-        from jaxft import command
-        from jaxft.loop.detail import Detail
-        from jaxft.loop.fit import fit
-        from jaxft.loop.saved import evaluate_run, export_run
+        from jaxft.cli import command
+        from jaxft.evaluation.breakdown import Detail
+        from jaxft.training.fit import fit
+        from jaxft.training.saved_run import evaluate_run, export_run
 
         run, precious = shutil.copytree(self.base / "run", folder / "run", symlinks=True), folder / "precious"
         precious.write_text("this stays\n")

@@ -209,7 +209,7 @@ def get_config():
     data = Data(path={str(data)!r})
     return Config(
         model={str(model)!r}, init="backbone", task=Classify(), data=data, lr=1e-3, batch=4, steps={steps}, dropout=0.1,
-        max_len=16, rows=Pad(buckets=(16,)), log_every=3, save=Save(every={every}, keep=2),
+        max_len=16, batching=Pad(buckets=(16,)), log_every=3, save=Save(every={every}, keep=2),
         evals={{"val": Eval(data=Data(path={str(data)!r}, limit=13), every={2 * every})}},
     )
 """)
@@ -240,9 +240,7 @@ def main():
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if given.fork:
-        import jaxft.loop.fit
-        import jaxft.parallel.distributed
-        import jaxft.tasks.classify  # noqa: F401
+        pass
     assets = root / "jaxft" / "assets"
     config = write_config(
         folder, assets / "tiny-encoder", assets / "brown-genres" / "train.csv", given.steps, given.every

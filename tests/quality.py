@@ -22,19 +22,19 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from jaxft import command
 from jaxft.benchmark.job import read_examples, write_examples
 from jaxft.benchmark.rounds import job_of
 from jaxft.benchmark.trainer import Collator, model_of
+from jaxft.cli import command
 from jaxft.config import Mesh
 from jaxft.data import Pack, Pad
-from jaxft.loop.build import build
-from jaxft.loop.evals import evaluate
-from jaxft.loop.export import export_state
-from jaxft.loop.fit import fit
-from jaxft.loop.run import eval_batches, train_batches
+from jaxft.evaluation.evaluate import evaluate
 from jaxft.models.model import Outputs
 from jaxft.problems import raise_problems
+from jaxft.training.export import export_state
+from jaxft.training.fit import fit
+from jaxft.training.run import eval_batches, train_batches
+from jaxft.training.setup import build
 
 
 def by_jaxft(cfg) -> dict[str, dict[str, float]]:
@@ -44,8 +44,8 @@ def by_jaxft(cfg) -> dict[str, dict[str, float]]:
 
 def by_torch(cfg) -> dict[str, dict[str, float]]:
     """From jaxft's first weights, on jaxft's batches."""
-    if isinstance(cfg.rows, Pack):
-        cfg = replace(cfg, rows=Pad(window=1))  # unsorted, as Pack's are
+    if isinstance(cfg.batching, Pack):
+        cfg = replace(cfg, batching=Pad(window=1))  # unsorted, as Pack's are
     built = build(cfg)
     batches = train_batches(built)
     total = len(batches)
@@ -174,10 +174,13 @@ def compare(cfg, seeds: int, sides: list[str]) -> dict[str, dict]:
             record = {"side": side, "seed": seed, "seconds": round(time.perf_counter() - begin), **numbers}
             print(json.dumps(record), flush=True)
     return {
-        side: {key: [float(np.mean(values)), float(np.std(values, ddof=1)) if seeds > 1 else 0.0]
-               for key in runs[0] for values in [[run[key] for run in runs]]}
+        side: {
+            key: [float(np.mean(values)), float(np.std(values, ddof=1)) if seeds > 1 else 0.0]
+            for key in runs[0]
+            for values in [[run[key] for run in runs]]
+        }
         for side, runs in found.items()
-    }  # fmt: skip
+    }
 
 
 def main(flags):

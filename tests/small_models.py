@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from jaxft.assets import path
-from jaxft.tasks.corrupted import SENTINEL
+from jaxft.tasks.span_corruption import SENTINEL
 
 MARKS = 24  # of 128 tokens 15% in spans of three are six or seven
 ELECTRA = {

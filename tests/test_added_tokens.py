@@ -14,18 +14,18 @@ from zoo import make
 import jaxft
 from jaxft.config import Config
 from jaxft.data import Data, Pad
-from jaxft.loop.build import build
-from jaxft.loop.fit import fit
-from jaxft.models.load import Grown, find_weights, place
+from jaxft.models.checkpoint.load import Grown, find_weights, place
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
+from jaxft.models.checkpoint.save import save_model
 from jaxft.models.model import Model
 from jaxft.models.params import names, shardings, variables
-from jaxft.models.pretrained import architecture, open_pretrained
-from jaxft.models.save import save_model
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
+from jaxft.training.fit import fit
+from jaxft.training.setup import build
 from jaxft.tune.bitfit import Bitfit
 
 WORDS = ("<tool>", "Zürich", "film")  # the last is known already to some
@@ -35,7 +35,7 @@ TABLES = (*INPUTS, "predictions.bias", "lm_head.weight")
 
 def config(model, tmp_path, task, **more):
     data = Data(path=write_rows(tmp_path / "rows.csv", 9))
-    plain = {"lr": 1e-3, "batch": 4, "steps": 2, "max_len": 32, "rows": Pad(buckets=(32,)), "add_tokens": WORDS}
+    plain = {"lr": 1e-3, "batch": 4, "steps": 2, "max_len": 32, "batching": Pad(buckets=(32,)), "add_tokens": WORDS}
     return Config(**{"model": str(model), "task": task, "data": data} | plain | more)
 
 
@@ -52,8 +52,11 @@ def test_training_with_more_tokens(family, task, tables, families, tmp_path, one
     cfg = config(families[family], tmp_path, task)
     built = build(cfg)
     params, _, report = built.load()
-    params = {name: np.asarray(a) for path, array in params.items() for name, a in zip(
-        names(built.model, path), array if "segments" in path else [array], strict=True)}  # fmt: skip
+    params = {
+        name: np.asarray(a)
+        for path, array in params.items()
+        for name, a in zip(names(built.model, path), array if "segments" in path else [array], strict=True)
+    }
     before = load_file(families[family] / "model.safetensors")
     known = transformers.AutoTokenizer.from_pretrained(families[family])
     more = len(set(WORDS) - known.get_vocab().keys())

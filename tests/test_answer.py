@@ -20,27 +20,27 @@ from hypothesis import strategies as st
 
 import jaxft
 from jaxft import assets
-from jaxft.command import CONFIG, parse
+from jaxft.cli.command import CONFIG, parse
 from jaxft.config import load_config
+from jaxft.config.ranges import problems_of
 from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
 from jaxft.data.source import Data
-from jaxft.loop.detail import Detail
-from jaxft.loop.evals import evaluate
-from jaxft.loop.fit import fit
-from jaxft.loop.page import data_rows
-from jaxft.loop.run import data_report
-from jaxft.loop.saved import evaluate_model, evaluate_run
+from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.evaluate import evaluate
 from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
-from jaxft.ranges import problems_of
-from jaxft.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics, squad_scores
-from jaxft.tasks.answer import LOST, Answer, place_of, windows
+from jaxft.reports.page import data_rows
 from jaxft.tasks.base import Setting, fault_problems
-from jaxft.tasks.shares import log_shares
+from jaxft.tasks.question_answering import LOST, QuestionAnswering, place_of, windows
+from jaxft.tasks.segment_log_softmax import log_shares
 from jaxft.tasks.template import ids_of
+from jaxft.text.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics, squad_scores
+from jaxft.training.fit import fit
+from jaxft.training.run import data_report
+from jaxft.training.saved_run import evaluate_model, evaluate_run
 
 STRANGE = "Die Straße  nach Ōsaka: 東京 — ﬁn, naïve café 👩‍👩‍👧 costs 10 €; İstanbul!"
 CONTEXTS = [" ".join(TEXTS), " ".join([STRANGE] * 4), STRANGE, "short", ""]
@@ -89,7 +89,7 @@ ROWS = [asked(text, text.split()[n], "the cat") for n, text in enumerate(TEXTS, 
 
 
 def encoded_of(rows, tokenizer, max_len=40, stride=8, **more):
-    task = Answer(stride=stride, **more)
+    task = QuestionAnswering(stride=stride, **more)
     setting = Setting(tokenizer, max_len)
     return task, encode_all(rows_of(rows), lambda piece: task.encode(piece, setting))
 
@@ -210,9 +210,9 @@ def test_long_questions_are_cut(tokenizer):
     room = 40 - tokenizer.num_special_tokens_to_add(pair=True) - 8 - 1
     assert (encoded[0]["weights"] == 0).sum() <= room + tokenizer.num_special_tokens_to_add(pair=True)
     with pytest.raises(UserError, match="windows of 40 tokens that share 40 leave no room.*task.stride to a third"):
-        Answer(stride=40).prepare([], Setting(tokenizer, 40))
-    with pytest.raises(UserError, match="use Pad or Pack for config.rows, not Chunk"):
-        Answer().prepare([], Setting(tokenizer, Chunk(length=8).cut(384)))
+        QuestionAnswering(stride=40).prepare([], Setting(tokenizer, 40))
+    with pytest.raises(UserError, match="use Pad or Pack for config.batching, not Chunk"):
+        QuestionAnswering().prepare([], Setting(tokenizer, Chunk(length=8).cut(384)))
 
 
 def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
@@ -239,8 +239,8 @@ def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
     listed = [rows[0] | {"answers": [{"text": "cat", "answer_start": 4}]}]
     one, other = (encoded_of(given, bert_tokenizer)[1].flat["targets"] for given in (listed, rows[:1]))
     assert np.array_equal(one, other)
-    wrong = Answer(stride=-1, fault_limit=2.0, n_best_size=0, max_answer_length=0, max_query_length=0)
-    assert len(problems_of(wrong)) == 5 and not problems_of(Answer())
+    wrong = QuestionAnswering(stride=-1, fault_limit=2.0, n_best_size=0, max_answer_length=0, max_query_length=0)
+    assert len(problems_of(wrong)) == 5 and not problems_of(QuestionAnswering())
 
 
 # --- loss ---
@@ -294,7 +294,7 @@ def test_shares_are_of_each_examples_own_tokens():
         np.testing.assert_allclose(found[row, begin:end], wanted, rtol=1e-6, atol=1e-5)
     # A window of a misplaced answer counts for nothing.
     batch = {"targets": jnp.zeros((2, 9, 2), jnp.int32), "segments": jnp.array(segments)}
-    pair = Answer().loss(Outputs(None, jnp.array(logits)), batch)["loss"]
+    pair = QuestionAnswering().loss(Outputs(None, jnp.array(logits)), batch)["loss"]
     assert (float(pair.total), float(pair.count)) == (0, 0)
 
 
@@ -468,10 +468,20 @@ def test_the_recipe_from_file_to_prediction(version, reader, tmp_path, one_devic
     read = Data(path=str(tmp_path / "train.json")).open()
     assert [row | {"title": "cats"} for row in rows] == list(read)
     flags = {
-        "model": reader, "data.path": tmp_path / "train.json", "data.split": None, "evals.validation.data.split": None,
-        "evals.validation.data.path": tmp_path / "dev.jsonl", "max_len": 48, "task.stride": 16, "rows.length": 48,
-        "epochs": None, "steps": 2, "batch": 4, "mesh.data": 1, "log_every": 1,
-    }  # fmt: skip
+        "model": reader,
+        "data.path": tmp_path / "train.json",
+        "data.split": None,
+        "evals.validation.data.split": None,
+        "evals.validation.data.path": tmp_path / "dev.jsonl",
+        "max_len": 48,
+        "task.stride": 16,
+        "rows.length": 48,
+        "epochs": None,
+        "steps": 2,
+        "batch": 4,
+        "mesh.data": 1,
+        "log_every": 1,
+    }
     line = [f"--config=configs/squad.py:{version}", *(f"--config.{name}={value}" for name, value in flags.items())]
     results = fit(parse(line, CONFIG).config, str(tmp_path / "run"))["validation"]
     assert ("NoAns_f1" in results) == (version == "v2") and 0 <= results["exact_match"] <= results["f1"] <= 1
@@ -501,7 +511,7 @@ def test_the_recipe_from_file_to_prediction(version, reader, tmp_path, one_devic
         assert answer["answer"] == row["context"][answer["start"] : answer["end"]] and 0 < answer["score"] < 1
         assert answer["candidates"][0]["score"] == answer["score"] and len(answer["candidates"]) == 20
         assert sum(one["score"] for one in answer["candidates"]) < 1
-    assert cfg.task == Answer(stride=16)
+    assert cfg.task == QuestionAnswering(stride=16)
 
 
 def test_evaluation_does_not_depend_on_batches_or_padding(bert_tokenizer):
@@ -589,7 +599,7 @@ def test_marks_at_the_ends_of_answers(text, around):
     context = text.join(around)
     start = len(around[0])
     row = {"question": "who?", "context": context, "answers": {"text": [text], "answer_start": [start]}}
-    encoded = encode_all(rows_of([row]), partial(Answer(stride=8).encode, setting=setting))
+    encoded = encode_all(rows_of([row]), partial(QuestionAnswering(stride=8).encode, setting=setting))
     assert "faults" not in encoded.report
     (window,) = encoded
     first, last = window["targets"].argmax(0)
@@ -607,5 +617,7 @@ def test_only_what_has_no_token_is_left_out_of_an_answer():
     setting = Setting(transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder")), 10)
     context = "a b c d e f g h"
     row = {"question": "who?", "context": context, "answers": {"text": [context], "answer_start": [0]}}
-    encoded = encode_all(rows_of([row]), partial(Answer(stride=2, max_query_length=2).encode, setting=setting))
+    encoded = encode_all(
+        rows_of([row]), partial(QuestionAnswering(stride=2, max_query_length=2).encode, setting=setting)
+    )
     assert list(encoded.report["faults"]) == [LOST]

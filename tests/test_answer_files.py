@@ -8,8 +8,8 @@ import pytest
 from conftest import rows_of
 from pyarrow import parquet
 
-from jaxft import strict_json
-from jaxft.answer_files import Lines, Table, write_answers
+from jaxft.host import strict_json
+from jaxft.inference.answer_files import Lines, Table, write_answers
 from jaxft.problems import UserError
 
 ENTITY = {"type": "PER", "start": 0, "end": 1, "text": "b", "score": 0.9}
@@ -30,7 +30,7 @@ class Answers:
 
 
 def table_of(path, rows, answers, monkeypatch, chunk=2) -> list[dict]:
-    monkeypatch.setattr("jaxft.answer_files.CHUNK", chunk)
+    monkeypatch.setattr("jaxft.inference.answer_files.CHUNK", chunk)
     write_answers(Answers(answers), rows_of(rows), ["text"], 8, str(path))
     return parquet.read_table(path).to_pylist()
 
@@ -84,8 +84,13 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
     made.close()
     line = (tmp_path / "out.jsonl").read_text()
     assert strict_json.parse(line) == {
-        "text": "ä", "price": None, "when": "2024-01-02", "deep": [{"x": None}, 1.5], "label": "x", "score": None
-    }  # fmt: skip
+        "text": "ä",
+        "price": None,
+        "when": "2024-01-02",
+        "deep": [{"x": None}, 1.5],
+        "label": "x",
+        "score": None,
+    }
     assert "ä" in line
     value = {"a": (1.5, float("nan")), "b": {"c": [np.float64("inf")]}, "d": "NaN"}
     assert json.loads(strict_json.dumps(value)) == {"a": [1.5, None], "b": {"c": [None]}, "d": "NaN"}

@@ -15,15 +15,15 @@ from safetensors.numpy import load_file
 from zoo import make
 
 import jaxft
-from jaxft.answer_files import write_answers
 from jaxft.config import Config
 from jaxft.data import Data, Pad
-from jaxft.loop.build import build, length_problems
-from jaxft.models.pretrained import architecture, open_pretrained
+from jaxft.inference.answer_files import write_answers
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
+from jaxft.parity_check.inputs import ask
 from jaxft.problems import UserError
-from jaxft.proof.question import ask
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
+from jaxft.training.setup import build, length_problems
 
 AUTO = {
     "bert": transformers.AutoModelForMaskedLM,
@@ -67,8 +67,14 @@ def test_kinds_of_input(classifier):
     assert expected.hidden.shape == (2, 9, 24) and expected.logits.shape == (2, 3)
     assert expected.hidden.dtype == expected.logits.dtype == jnp.float32
     places = np.tile(np.arange(9), (2, 1))
-    for given in ((ids,), (ids.tolist(),), (jnp.array(ids),), (ids.astype(np.uint8), jnp.ones((2, 9), bool)),
-                  (torch.tensor(ids), torch.ones(2, 9)), (ids, None, None, places)):  # fmt: skip
+    for given in (
+        (ids,),
+        (ids.tolist(),),
+        (jnp.array(ids),),
+        (ids.astype(np.uint8), jnp.ones((2, 9), bool)),
+        (torch.tensor(ids), torch.ones(2, 9)),
+        (ids, None, None, places),
+    ):
         out = classifier(*given)
         assert np.array_equal(out.logits, expected.logits) and np.array_equal(out.hidden, expected.hidden)
     types = np.zeros((2, 9), int)
@@ -252,7 +258,7 @@ def test_lengths_are_checked_before_a_run(families):
         (problem,) = found(family, max_len=65)
         assert "65 tokens" in problem and "64 positions" in problem
     assert found("llama", max_len=4000) == []
-    assert found("gpt2", max_len=32, rows=Pad()) == []
+    assert found("gpt2", max_len=32, batching=Pad()) == []
 
 
 # --- what may be asked for ---

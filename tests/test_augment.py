@@ -11,9 +11,9 @@ from jaxft.config import Config
 from jaxft.data import Augmented, Data
 from jaxft.data.augment import augment
 from jaxft.data.word_list import cased, read_synonyms
-from jaxft.loop.build import build
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
+from jaxft.training.setup import build
 
 ROWS = [
     {"text": "The cat sat on the mat,  and the dog sat.", "note": "keep this as it is", "label": "a"},

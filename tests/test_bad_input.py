@@ -24,13 +24,13 @@ from jaxft.config import Config, Eval
 from jaxft.data import Data
 from jaxft.data.encoded import encode_all
 from jaxft.data.source import as_rows
-from jaxft.loop.build import build, open_sources
-from jaxft.loop.fit import fit
-from jaxft.models.pretrained import open_pretrained, tokenizer_of
-from jaxft.models.tensors import INDEX, open_tensors
+from jaxft.models.checkpoint.pretrained import open_pretrained, tokenizer_of
+from jaxft.models.checkpoint.tensors import INDEX, open_tensors
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
+from jaxft.training.fit import fit
+from jaxft.training.setup import build, open_sources
 
 
 def message(call, *arguments, **named) -> str:
@@ -236,7 +236,7 @@ SETTINGS = {
     ("llama", "num_key_value_heads"): (2, "num_attention_heads=3 is no multiple of num_key_value_heads=2"),
     ("llama", "head_dim"): (7, "even rotary dimension"),
     ("llama", "rope_parameters"): ({"rope_type": "linear", "rope_theta": 1e4}, "factor"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("family, setting", SETTINGS)
@@ -332,7 +332,7 @@ BAD_FILES = {
     "bad.csv.gz": {b"text\n": "bad.csv.gz cannot be read", b"\x1f\x8b\x08\0\0\0\0\0": "bad.csv.gz is not whole"},
     "bad.parquet": {b"PAR1": "bad.parquet cannot be read", b"": "bad.parquet cannot be read"},
     "bad.arrow": {b"ARROW1\0\0": "bad.arrow cannot be read", b"x" * 99: "bad.arrow cannot be read"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name, number", [(name, i) for name, cases in BAD_FILES.items() for i in range(len(cases))])

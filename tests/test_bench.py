@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_same_numbers import write_rows
 
-from jaxft.benchmark import ours, trainer
+from jaxft.benchmark import measurement, trainer
 from jaxft.benchmark.job import read_examples, read_job
 from jaxft.benchmark.rounds import bench, prepare, summary
 from jaxft.benchmark.table import table
@@ -21,10 +21,10 @@ from jaxft.config import Config, Eval
 from jaxft.data import Data, Pad
 from jaxft.optim.lion import Lion
 from jaxft.problems import UserError
-from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.mlm import MaskedLM
-from jaxft.tasks.tag import Tag
+from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.tasks.token_classification import TokenClassification
 from jaxft.tune.partial import Partial
 
 
@@ -32,16 +32,25 @@ from jaxft.tune.partial import Partial
 def cfg(tiny_bert, tmp_path, one_device):
     data = Data(path=write_rows(tmp_path / "rows.csv", 23))
     return Config(
-        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data)}, lr=1e-3, batch=4, steps=60,
-        max_len=32, rows=Pad(buckets=(8, 32)), log_every=2,
-    )  # fmt: skip
+        model=str(tiny_bert),
+        task=Classify(),
+        data=data,
+        evals={"val": Eval(data=data)},
+        lr=1e-3,
+        batch=4,
+        steps=60,
+        max_len=32,
+        batching=Pad(buckets=(8, 32)),
+        log_every=2,
+    )
 
 
 def test_both_sides_do_the_same_work(cfg, tmp_path):
     prepare(cfg, "fixed", 2, tmp_path, compared=True)
     job = read_job(tmp_path)
     results = {
-        row: (ours.MEASURES[row](tmp_path), trainer.MEASURES[row](job, tmp_path)) for row in ("train", "evaluate")
+        row: (measurement.MEASURES[row](tmp_path), trainer.MEASURES[row](job, tmp_path))
+        for row in ("train", "evaluate")
     }
     for one, other in results.values():
         for numbers in (one, other):
@@ -67,14 +76,18 @@ def test_the_first_step_of_a_shape_counts_as_compiling(monkeypatch):
         seen.add(batch["tokens"].shape)
         return state, SimpleNamespace(tokens=np.int32(5))
 
-    monkeypatch.setattr(ours, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(ours.jax, "block_until_ready", lambda x: x)
+    monkeypatch.setattr(measurement, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(measurement.jax, "block_until_ready", lambda x: x)
     run = SimpleNamespace(
-        training=SimpleNamespace(step=lambda: step, compile=None), pace=SimpleNamespace(before=lambda *_: None),
-        state=None, frozen=None, on_device=[], done=0,
+        training=SimpleNamespace(step=lambda: step, compile=None),
+        pace=SimpleNamespace(before=lambda *_: None),
+        state=None,
+        frozen=None,
+        on_device=[],
+        done=0,
         next_batch=lambda: {"tokens": np.zeros((4, next(lengths)))},
-    )  # fmt: skip
-    numbers = ours.timed_steps(run, 7)
+    )
+    numbers = measurement.timed_steps(run, 7)
     assert numbers["steps"] == [1.0] * 7 and numbers["compile_seconds"] == 200.0
     assert numbers["useful_tokens_per_second"] == 5.0
 
@@ -118,7 +131,7 @@ def test_tags_for_the_trainer(cfg, tmp_path, bert_tokenizer):
         {"tokens": ["unhappy", "sailors", "sat"], "ner_tags": ["B-X", "O", "B-X"]},
         {"tokens": ["it"], "ner_tags": ["O"]},
     ]
-    batch, model = prepared(cfg, Tag(), rows, tmp_path)
+    batch, model = prepared(cfg, TokenClassification(), rows, tmp_path)
     numbers = {label: number for number, label in enumerate(["B-X", "I-X", "O"])}
     for labels, row in zip(batch["labels"].tolist(), rows, strict=True):
         words = bert_tokenizer(row["tokens"], is_split_into_words=True).word_ids()
@@ -133,7 +146,7 @@ def test_answers_for_the_trainer(cfg, tmp_path, bert_tokenizer):
     answers = [{"text": ["the mat"], "answer_start": [15]}, {"text": [], "answer_start": []}]
     rows = [{"question": "the dog", "context": context, "answers": some} for some in answers * 60]
     rows.append(rows[0] | {"answers": {"text": ["the dog"], "answer_start": [0]}})  # not there
-    batch, model = prepared(cfg, Answer(stride=4), rows, tmp_path)
+    batch, model = prepared(cfg, QuestionAnswering(stride=4), rows, tmp_path)
     starts, ends = batch["start_positions"].tolist(), batch["end_positions"].tolist()
     assert bert_tokenizer.decode(batch["input_ids"][0, starts[0] : ends[0] + 1]) == "the mat"
     assert starts[1::2] == ends[1::2] == [0] * 60 and starts[-1] > 10**5
@@ -189,7 +202,7 @@ def test_ratios_are_above_one_where_jaxft_is_better():
 CONFIG = """
 from jaxft.config import Config
 from jaxft.data import Data
-from jaxft.tasks.answer import Answer
+from jaxft.tasks.question_answering import QuestionAnswering
 from jaxft.tasks.classify import Classify
 
 

@@ -13,28 +13,28 @@ from test_pretrain import corpus, detector, pretraining_bert, tiny_bart, tiny_t5
 
 import jaxft.tasks
 from jaxft.config import Config, Eval, Mesh, Save
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.data import Data
-from jaxft.loop.best import Best, ranking
-from jaxft.loop.build import build
-from jaxft.loop.checkpoint import KeepBestAndLast
-from jaxft.loop.detail import Detail
-from jaxft.loop.fit import fit
-from jaxft.loop.saved import evaluate_all, evaluate_run
+from jaxft.evaluation.breakdown import Detail
 from jaxft.problems import UserError
-from jaxft.tasks.answer import Answer
-from jaxft.tasks.choose import Choose
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.cloze import Cloze
-from jaxft.tasks.corrupted import SpanCorruption
+from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
 from jaxft.tasks.denoise import Denoise
-from jaxft.tasks.embed import Contrast, Similarity, Triplet
+from jaxft.tasks.grouped_verification import GroupedVerification
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
+from jaxft.tasks.multiple_choice import MultipleChoice
 from jaxft.tasks.pretrain import NextSentence, SentenceOrder
-from jaxft.tasks.replaced import ReplacedTokens
-from jaxft.tasks.tag import Tag
-from jaxft.tasks.verify import Verify
+from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.tasks.replaced_tokens import ReplacedTokens
+from jaxft.tasks.span_corruption import SpanCorruption
+from jaxft.tasks.token_classification import TokenClassification
+from jaxft.training.best import Best, ranking
+from jaxft.training.checkpoint import KeepBestAndLast
+from jaxft.training.fit import fit
+from jaxft.training.saved_run import evaluate_all, evaluate_run
+from jaxft.training.setup import build
 
 TEXTS = ["the cat sat on the mat", "a good film with a story", "the dog sat on the log", "a dull film"]
 
@@ -44,34 +44,47 @@ def rows_of(**columns) -> list[dict]:
 
 
 SPANS = rows_of(
-    question=["where"] * 3, context=["on the mat", "on the log", "a film"],
-    answers=[{"text": ["the mat"], "answer_start": [3]}, {"text": [], "answer_start": []},
-             {"text": ["film"], "answer_start": [2]}],
-)  # fmt: skip
+    question=["where"] * 3,
+    context=["on the mat", "on the log", "a film"],
+    answers=[
+        {"text": ["the mat"], "answer_start": [3]},
+        {"text": [], "answer_start": []},
+        {"text": ["film"], "answer_start": [2]},
+    ],
+)
 LABELLED = rows_of(text=TEXTS, label=["x", "y", "x", "y"])
-TAGGED = rows_of(tokens=[text.split() for text in TEXTS], ner_tags=[["B-A/B", *["O"] * 3, "I-C", "O"], ["O"] * 6,
-                 ["O", "B-C", *["O"] * 4], ["B-C", "I-C", "O"]])  # fmt: skip
+TAGGED = rows_of(
+    tokens=[text.split() for text in TEXTS],
+    ner_tags=[["B-A/B", *["O"] * 3, "I-C", "O"], ["O"] * 6, ["O", "B-C", *["O"] * 4], ["B-C", "I-C", "O"]],
+)
 VECTORS = rows_of(anchor=TEXTS, positive=TEXTS[::-1], negative=TEXTS[1:] + TEXTS[:1])
 # Task, its model's fixture, the rows.
 CASES = {
     "two classes": (Classify(), "tiny_bert", LABELLED),
     "three classes, weighted": (
-        Classify(class_weights="balanced"), "tiny_bert", rows_of(text=TEXTS, label=["x", "y", "z", "x"]),
+        Classify(class_weights="balanced"),
+        "tiny_bert",
+        rows_of(text=TEXTS, label=["x", "y", "z", "x"]),
     ),
     "no class twice": (Classify(labels=("x", "y")), "tiny_bert", LABELLED[:1]),  # no AUROC
     "several labels": (MultiLabel(), "tiny_bert", rows_of(text=TEXTS, labels=["x|y", "y", "z", ""])),
     "a number": (Regress(), "tiny_bert", rows_of(text=TEXTS, label=[0.5, 1.0, -1.0, 0.0])),
-    "verified": (Verify(), "tiny_bert", [row | {"question": str(i // 2)} for i, row in enumerate(LABELLED)]),
+    "verified": (
+        GroupedVerification(),
+        "tiny_bert",
+        [row | {"question": str(i // 2)} for i, row in enumerate(LABELLED)],
+    ),
     "cloze": (
-        Cloze(), "tiny_bert",
+        Cloze(),
+        "tiny_bert",
         rows_of(passage=TEXTS, query=["a @placeholder"] * 4, entities=[["cat", "dog"]] * 4, answers=[["cat"]] * 4),
     ),
-    "choice": (Choose(), "tiny_bert", rows_of(question=TEXTS, choices=[["a", "b"]] * 4, label=[0, 1, 0, 1])),
-    "spans": (Answer(stride=2), "tiny_bert", SPANS),
-    "spans, all with answers": (Answer(stride=2), "tiny_bert", SPANS[::2]),
-    "entities": (Tag(), "tiny_bert", TAGGED),
-    "tags": (Tag(scheme="none"), "tiny_bert", TAGGED),
-    "contrast": (Contrast(), "tiny_bert", VECTORS),
+    "choice": (MultipleChoice(), "tiny_bert", rows_of(question=TEXTS, choices=[["a", "b"]] * 4, label=[0, 1, 0, 1])),
+    "spans": (QuestionAnswering(stride=2), "tiny_bert", SPANS),
+    "spans, all with answers": (QuestionAnswering(stride=2), "tiny_bert", SPANS[::2]),
+    "entities": (TokenClassification(), "tiny_bert", TAGGED),
+    "tags": (TokenClassification(scheme="none"), "tiny_bert", TAGGED),
+    "contrast": (ContrastiveEmbedding(), "tiny_bert", VECTORS),
     "triplets": (Triplet(matryoshka=(8,)), "tiny_bert", VECTORS),
     "similarity": (Similarity(), "tiny_bert", rows_of(sentence1=TEXTS, sentence2=TEXTS[::-1], score=[0, 1, 0.5, 0.2])),
     "masked": (MaskedLM(rate=0.5), "tiny_bert", LABELLED),
@@ -81,7 +94,7 @@ CASES = {
     "replaced": (ReplacedTokens(), "detector", LABELLED),
     "corrupted": (SpanCorruption(), "tiny_t5", LABELLED),
     "denoised": (Denoise(), "tiny_bart", LABELLED),
-}  # fmt: skip
+}
 
 
 def written(path, rows) -> Data:
@@ -97,10 +110,14 @@ def config_of(model, task, data, **more) -> Config:
 def test_every_task_has_a_case():
     modules = [importlib.import_module(f"jaxft.tasks.{one.name}") for one in pkgutil.iter_modules(jaxft.tasks.__path__)]
     found = {
-        value for module in modules for value in vars(module).values()
-        if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "head")
+        value
+        for module in modules
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and hasattr(value, "head")
         and hasattr(value, "__dataclass_fields__")
-    }  # fmt: skip
+    }
     assert found == {type(task) for task, *_ in CASES.values()}
 
 
@@ -135,10 +152,10 @@ def test_names_are_checked_and_directions_are_the_tasks(caplog):
     assert ranked("val/loss", "max").mode == "max"
     assert "the best is the maximum of val/loss, of which smaller is better" in caplog.text
     assert ranked("val/auroc").mode == "max" and "val/auroc is there only if val has rows of a class" in caplog.text
-    entities = Tag(labels=("O", "B-A/B", "I-A/B"))
+    entities = TokenClassification(labels=("O", "B-A/B", "I-A/B"))
     assert ranking(SimpleNamespace(save=Save(best="val/f1_A/B")), entities) == Best("val/f1_A/B", "max")
     with pytest.raises(UserError, match="neither better large nor small"):
-        ranking(SimpleNamespace(save=Save(best="val/best_f1_thresh")), Answer())
+        ranking(SimpleNamespace(save=Save(best="val/best_f1_thresh")), QuestionAnswering())
 
 
 def test_what_is_not_finite_never_wins():

@@ -7,10 +7,10 @@ import pytest
 
 from jaxft.config import Config, Eval
 from jaxft.data import Blanked, Data, Pad
-from jaxft.loop.build import build
-from jaxft.loop.fit import fit
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
+from jaxft.training.setup import build
 
 ROWS = [
     {"premise": "the cat sat on the mat", "hypothesis": "the cat sat", "label": "yes"},
@@ -31,8 +31,10 @@ def test_only_the_named_columns_are_emptied(data):
     assert list(rows) == [row | {"premise": ""} for row in ROWS] and rows[2]["premise"] == ""
     assert rows.columns == ["premise", "hypothesis", "label"] and data.open()[0] == ROWS[0]
     assert list(Blanked(data=data, columns=("premise", "hypothesis")).open())[3] == {
-        "premise": "", "hypothesis": "", "label": "yes"
-    }  # fmt: skip
+        "premise": "",
+        "hypothesis": "",
+        "label": "yes",
+    }
 
 
 def test_a_pair_task_sees_one_text_only(data, tiny_bert, tmp_path, one_device):
@@ -47,7 +49,7 @@ def test_a_pair_task_sees_one_text_only(data, tiny_bert, tmp_path, one_device):
         batch=2,
         steps=2,
         max_len=32,
-        rows=Pad(buckets=(32,)),
+        batching=Pad(buckets=(32,)),
     )
     built = build(cfg)
     tokenizer, encoded = built.setting.tokenizer, built.encode("train")

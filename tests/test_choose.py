@@ -12,23 +12,23 @@ from conftest import TEXTS, bert_config, rows_of, save_perturbed
 from sklearn.metrics import label_ranking_average_precision_score
 
 import jaxft
-from jaxft.answer_files import write_answers
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
+from jaxft.evaluation.evaluate import evaluate
+from jaxft.inference.answer_files import write_answers
 from jaxft.inference.inputs import text_columns
-from jaxft.loop.build import build
-from jaxft.loop.evals import evaluate
-from jaxft.loop.fit import fit
-from jaxft.loop.saved import evaluate_run
-from jaxft.loop.step import accumulate
-from jaxft.loop.training import evaluation_step
 from jaxft.metrics import choice_metrics
 from jaxft.metrics.units import KeptRows
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
-from jaxft.tasks.choose import Choose
+from jaxft.tasks.multiple_choice import MultipleChoice
+from jaxft.training.compiled import evaluation_step
+from jaxft.training.fit import fit
+from jaxft.training.saved_run import evaluate_run
+from jaxft.training.setup import build
+from jaxft.training.step import accumulate
 
 ROWS = [
     {"question": TEXTS[0], "choices": ["the cat", "the log sat on", "a film"], "label": "1"},
@@ -53,14 +53,14 @@ def built(chooser, tmp_path, **more):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     cfg = {"lr": 1e-3, "batch": 5, "steps": 1, "max_len": 24, "dropout": 0.0, "dtype": "float32", "mesh": Mesh(data=1)}
-    return build(Config(model=str(chooser), task=Choose(), data=Data(path=str(file)), **(cfg | more)))
+    return build(Config(model=str(chooser), task=MultipleChoice(), data=Data(path=str(file)), **(cfg | more)))
 
 
 def batches_of(made, rows=None) -> Batches:
     """Batches of five examples."""
     task, cfg = made.task, made.cfg
     encoded = encode_all(rows_of(ROWS), lambda some: task.encode(some, made.setting))
-    return Batches(encoded, rows or cfg.rows, 5, 0, None, task.slots, cfg.micro_batches, 24, 0)
+    return Batches(encoded, rows or cfg.batching, 5, 0, None, task.slots, cfg.micro_batches, 24, 0)
 
 
 def on_device(batch: dict) -> dict:
@@ -81,7 +81,7 @@ def theirs(chooser, bert_tokenizer) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("rows", [Pad(buckets=(128,)), Pack(length=128), Pack(length=80)], ids=str)
 def test_loss_and_scores_equal_pytorch(chooser, theirs, tmp_path, one_device, rows):
-    made = built(chooser, tmp_path, rows=rows)
+    made = built(chooser, tmp_path, batching=rows)
     trained, frozen, _ = made.load()
     batch = on_device(batches_of(made)[0])
     assert batch["owners"].max() >= (2 if isinstance(rows, Pack) else 1)
@@ -154,7 +154,7 @@ def test_a_row_that_is_drawn_twice_counts_twice():
 
 
 def made_of(rows, setting, **more):
-    return Choose(**more).encode(rows, setting)
+    return MultipleChoice(**more).encode(rows, setting)
 
 
 def test_examples(bert_tokenizer):
@@ -196,7 +196,7 @@ LABELS = [(0, 0), ("2", 2), (1.0, 1), ("C", 2), ("b ", 1), (None, None), ("", No
 
 @pytest.mark.parametrize(("label", "number"), LABELS)
 def test_labels(bert_tokenizer, label, number):
-    task = Choose(text="q", choices=("a", "b", "c"))
+    task = MultipleChoice(text="q", choices=("a", "b", "c"))
     row = {"q": "the cat", "a": "sat", "b": "on", "c": "the mat", "label": label}
     example = task.encode([row], Setting(bert_tokenizer, 24))[0]
     assert example == "no label" if number is None else example["targets"].argmax() == number
@@ -215,7 +215,7 @@ def test_what_is_no_choice(bert_tokenizer):
     with pytest.raises(UserError, match="'label' holds 2, but there are 2 choices"):
         made_of([{"question": "the", "choices": ["a", "b"], "label": 2}], setting)
     with pytest.raises(UserError, match="choices are no running text"):
-        Choose().prepare([], Setting(bert_tokenizer, None))
+        MultipleChoice().prepare([], Setting(bert_tokenizer, None))
 
 
 def test_run_and_predict(chooser, tmp_path, one_device, bert_tokenizer):
@@ -224,9 +224,19 @@ def test_run_and_predict(chooser, tmp_path, one_device, bert_tokenizer):
     rows = [row | {"end": "the dog", "e1": "a log"} for row in texts]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task, data = Choose(text="{ctx} {end}", choices=("e0", "e1")), Data(path=str(file))
-    cfg = Config(model=str(chooser), task=task, data=data, evals={"test": Eval(data=data)}, lr=1e-3, batch=4, steps=2,
-                 max_len=32, mesh=Mesh(data=1), rows=Pack(length=64))  # fmt: skip
+    task, data = MultipleChoice(text="{ctx} {end}", choices=("e0", "e1")), Data(path=str(file))
+    cfg = Config(
+        model=str(chooser),
+        task=task,
+        data=data,
+        evals={"test": Eval(data=data)},
+        lr=1e-3,
+        batch=4,
+        steps=2,
+        max_len=32,
+        mesh=Mesh(data=1),
+        batching=Pack(length=64),
+    )
     results = fit(cfg, str(tmp_path / "run"))
     assert results["test"].keys() >= {"loss", "accuracy", "mrr"}
     assert evaluate_run(str(tmp_path / "run"), None)["test"]["accuracy"] == results["test"]["accuracy"]

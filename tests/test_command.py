@@ -10,16 +10,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxft import command, config_file
+from jaxft.cli import command
+from jaxft.config import file as config_file
 from jaxft.config import load_config, save_config
-from jaxft.host_memory import tune_allocator
-from jaxft.overrides import parse as read
+from jaxft.config.overrides import parse as read
+from jaxft.host.memory import tune_allocator
 from jaxft.problems import UserError
 
 PARTS = """
     import dataclasses
     from jaxft.config import Config, Eval
-    from jaxft.configurable import config
+    from jaxft.config.component import config
     from jaxft.optim.adamw import AdamW
     from jaxft.optim.schedule import Linear
     from jaxft.tune.full import Full
@@ -47,7 +48,7 @@ GOOD = """
     def get_config(name="base"):
         data = Source()
         return Config(model=f"org/{name}", task=Task(), data=data, evals={"val": Eval(data=data)}, lr=1e-3, batch=8,
-                      steps=10, rows=Rows(), tune=Full(), optim=AdamW(), schedule=Linear())
+                      steps=10, batching=Rows(), tune=Full(), optim=AdamW(), schedule=Linear())
 """
 FLAGS = (command.CONFIG, command.WORKDIR, command.Flag("step", "which checkpoint", int), command.JSON)
 
@@ -92,14 +93,24 @@ def test_flags(write):
 def test_overrides_are_typed(write):
     write()
     cfg = parse(
-        "--config.lr=3", "--config.steps=None", "--config.epochs", "2.5", "--config.optim.decay=1e-1",
-        "--config.rows.buckets=32,64", "--config.rows.names=(a|b).*,c", "--config.rows.sort=false",
-        "--config.rows.weights=balanced", "--config.rows.table.a=5", "--config.evals.val.every=7",
-        "--config.data.limit=4", "--config.lr_multipliers=(('embed.*', 1),)", "--config.mesh.fsdp=2",
-    ).config  # fmt: skip
+        "--config.lr=3",
+        "--config.steps=None",
+        "--config.epochs",
+        "2.5",
+        "--config.optim.decay=1e-1",
+        "--config.batching.buckets=32,64",
+        "--config.batching.names=(a|b).*,c",
+        "--config.batching.sort=false",
+        "--config.batching.weights=balanced",
+        "--config.batching.table.a=5",
+        "--config.evals.val.every=7",
+        "--config.data.limit=4",
+        "--config.lr_multipliers=(('embed.*', 1),)",
+        "--config.mesh.fsdp=2",
+    ).config
     assert (cfg.lr, cfg.steps, cfg.epochs, cfg.optim.decay) == (3.0, None, 2.5, 0.1)
-    assert (cfg.rows.buckets, cfg.rows.names, cfg.rows.sort) == ((32, 64), ("(a|b).*", "c"), False)
-    assert (cfg.rows.weights, cfg.rows.table, cfg.evals["val"].every) == ("balanced", {"a": 5}, 7)
+    assert (cfg.batching.buckets, cfg.batching.names, cfg.batching.sort) == ((32, 64), ("(a|b).*", "c"), False)
+    assert (cfg.batching.weights, cfg.batching.table, cfg.evals["val"].every) == ("balanced", {"a": 5}, 7)
     assert cfg.lr_multipliers == (("embed.*", 1),) and cfg.mesh.fsdp == 2
     assert cfg.data.limit == 4 and cfg.evals["val"].data.limit is None  # one object in the file, two in the run
     assert isinstance(cfg.lr, float)
@@ -201,14 +212,17 @@ def test_missing_flags():
     [
         ("def get_config(:", "tiny_run.py, line 27: invalid syntax"),
         ("x = 1", "tiny_run.py has no function get_config"),
-        ("def get_config(): return {'lr': 1}", "get_config returned {'lr': 1} (dict), expected a jaxft.config.Config"),
+        (
+            "def get_config(): return {'lr': 1}",
+            "get_config returned {'lr': 1} (dict), expected a jaxft.config.run.Config",
+        ),
         ("def get_config(): return AdamW(decy=1)", "tiny_run.py, line 27: AdamW has no field 'decy'. Did you mean"),
         ("def get_config(): return nothing", "tiny_run.py, line 27: NameError: name 'nothing' is not defined"),
         ("from jaxft.optim.adamw import Adam", "tiny_run.py, line 27: ImportError: cannot import name 'Adam'"),
         ("def get_config(size, depth): pass", "get_config(size, depth) does not fit the argument; none was given"),
         ("import json\nx = json.loads('{')", "line 28: JSONDecodeError"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_in_the_file(write, body, message):
     write(body)
     (found,) = problems("--config=tiny_run.py", "--workdir=w")
@@ -261,7 +275,8 @@ def test_help_lists_the_flags():
 
 COMMAND = '''"""Tries things."""
 import sys
-from jaxft import command, config_file
+from jaxft.cli import command
+from jaxft.config import file as config_file
 from jaxft.problems import UserError
 
 def main(args):
@@ -335,8 +350,8 @@ class SummaryWriter:
 """
     )
     lines = """import sys
-from jaxft.command import _import_transformers
-from jaxft.loop.writer import TensorBoard
+from jaxft.cli.command import _import_transformers
+from jaxft.reports.sinks import TensorBoard
 _import_transformers()
 assert "torch" not in sys.modules
 TensorBoard("anywhere", 0)

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from jaxft.config import Config, Eval, Mesh, Save, load_config, save_config
-from jaxft.configurable import config, from_json, to_json, type_problems, walk
+from jaxft.config.component import config, from_json, to_json, type_problems, walk
+from jaxft.config.ranges import Range
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.schedule import Linear
 from jaxft.problems import UserError, suggest
-from jaxft.ranges import Range
 from jaxft.tune.full import Full
 
 
@@ -47,7 +47,7 @@ class Task:
 
 
 def make(**changes):
-    parts = {"rows": Rows(), "tune": Full(), "optim": AdamW(), "schedule": Linear()}
+    parts = {"batching": Rows(), "tune": Full(), "optim": AdamW(), "schedule": Linear()}
     plain = {"model": "org/name", "task": Task(), "data": Source(path="there"), "lr": 1e-3, "batch": 8, "steps": 10}
     return Config(**(parts | plain | changes))
 
@@ -73,12 +73,12 @@ def test_json_gives_the_same_object_back(tmp_path):
         evals={"val": Eval(data=Source(path="there", limit=3))},
         lr_multipliers=(("embed", 0.5), ("head", 10)),
         task=Task(words=["a"]),
-        rows=Rows(buckets=(8, 16)),
+        batching=Rows(buckets=(8, 16)),
     )
     save_config(cfg, tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == cfg
     written = json.loads((tmp_path / "config.json").read_text())
-    assert written["class"] == "jaxft.config:Config"
+    assert written["class"] == "jaxft.config.run:Config"
     assert written["optim"] == {"class": "jaxft.optim.adamw:AdamW"} | dataclasses.asdict(AdamW())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
 
@@ -86,25 +86,25 @@ def test_json_gives_the_same_object_back(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"class": "jaxft.config:Confg"}, "Did you mean 'Config'?"),
+        ({"class": "jaxft.config.run:Confg"}, "Did you mean 'Config'?"),
         ({"class": "not_a_module:Config"}, "--allow-import=not_a_module"),
         ({"class": "antigravity:Config"}, "--allow-import=antigravity"),
         ({"class": "jaxft.os:system"}, "No module named 'jaxft.os'"),
-        ({"class": "jaxft.config:os.system"}, "not a config class"),
-        ({"class": "jaxft.config:checks.is_config"}, "not a config class"),
-        ({"class": "jaxft.config:UserError"}, "not a config class"),
-        ({"class": "jaxft.config:math"}, "not a config class"),
+        ({"class": "jaxft.config.run:os.system"}, "not a config class"),
+        ({"class": "jaxft.config.run:checks.is_config"}, "not a config class"),
+        ({"class": "jaxft.config.run:UserError"}, "not a config class"),
+        ({"class": "jaxft.config.run:math"}, "not a config class"),
         ({"class": "os:system"}, "not a config class"),
-        ({"class": "jaxft.loop.build:Built"}, "not a config class"),  # a dataclass, but no part of a configuration
+        ({"class": "jaxft.training.setup:Built"}, "not a config class"),  # a dataclass, but no part of a configuration
         ({"class": "jaxft.optim:adamw.AdamW"}, "not a config class"),
-        ({"class": "jaxft.config:Config.problems"}, "not a config class"),
-        ({"class": ["jaxft.config:Config"]}, "expected 'MODULE:CLASS'"),
+        ({"class": "jaxft.config.run:Config.problems"}, "not a config class"),
+        ({"class": ["jaxft.config.run:Config"]}, "expected 'MODULE:CLASS'"),
         ({"class": "a b:Config"}, "expected 'MODULE:CLASS'"),
         ({"class": 3}, "expected 'MODULE:CLASS'"),
         ({"task": {"class": "payload:Task"}}, "--allow-import=payload"),
         ({"steps": "many"}, "config.steps is 'many' (str), expected int | None"),
         ({"evals": [1]}, "config.evals is"),
-        ({"class": "jaxft.config:Mesh"}, "has no field 'model'"),
+        ({"class": "jaxft.config.run:Mesh"}, "has no field 'model'"),
         ({"stpes": 3}, "Did you mean 'steps'?"),
     ],
 )
@@ -180,7 +180,7 @@ def test_values_of_a_wrong_type():
         ({"save": Save(best="f1")}, "config.save: best is 'f1', expected 'EVAL/METRIC'"),
         ({"lr_multipliers": (("(a", 1.0),)}, "config.lr_multipliers: '(a' is not a regular expression"),
         ({"lr_multipliers": (("a", -1.0),)}, "config.lr_multipliers holds -1.0, expected 0 or more"),
-        ({"rows": Rows(buckets=())}, "config.rows: buckets are empty"),
+        ({"batching": Rows(buckets=())}, "config.batching: buckets are empty"),
         ({"data": "sst2"}, "config.data is 'sst2', expected a source such as"),
         ({"data": Source(path="gone")}, "config.data: gone does not exist"),
         ({"evals": {"val": Eval(data=Source(path="gone"))}}, "config.evals.val.data: gone does not exist"),
@@ -190,7 +190,7 @@ def test_values_of_a_wrong_type():
         ({"model": "a b"}, "neither a directory nor a hub name"),
         ({"mesh": Mesh(data=0)}, "config.mesh: data is 0, expected 1 or more, or -1"),
     ],
-)  # fmt: skip
+)
 def test_one_problem(changes, message):
     assert any(message in text for text in problems(**changes)), problems(**changes)
 
@@ -290,7 +290,7 @@ def test_values_that_json_cannot_hold_are_refused():
 
 
 def test_reading_configurations_does_not_need_jax():
-    code = "import sys, jaxft.command, jaxft.config; sys.exit(any(m in sys.modules for m in ('jax', 'numpy')))"
+    code = "import sys, jaxft.cli.command, jaxft.config.run; sys.exit(any(m in sys.modules for m in ('jax', 'numpy')))"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
 

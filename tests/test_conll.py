@@ -45,8 +45,11 @@ def test_named_columns(tmp_path, name):
     rows = Data(path=write(tmp_path / name, CONLL2003), columns=NAMES).open()
     assert rows.columns == list(NAMES) and len(rows) == 3
     assert rows[1] == {
-        "tokens": ["Peter", "#"], "pos_tags": ["NNP", "1"], "chunk_tags": ["B-NP", "B-NP"], "ner_tags": ["B-PER", "O"],
-    }  # fmt: skip
+        "tokens": ["Peter", "#"],
+        "pos_tags": ["NNP", "1"],
+        "chunk_tags": ["B-NP", "B-NP"],
+        "ner_tags": ["B-PER", "O"],
+    }
     with pytest.raises(UserError, match=r"line 3: 4 columns, but 2 names for them: tokens, tags"):
         Data(path=str(tmp_path / name), columns=("tokens", "tags")).open()
 

@@ -72,8 +72,21 @@ def test_parts_of_speech(brown):
     assert rows[1]["tags"] == [".", "PRON", "ADJ", ".", ".", "PRON", "VERB", ".", "ADV", ".", ".", "."]
     assert rows[4]["tags"] == ["DET", "NOUN", "NOUN", "VERB", "ADJ", "."]
     assert [row["file"] for row in BrownTags(directory=brown, split="test").open()] == ["ck10"]
-    wanted = {"nn$": "NOUN", "ppss+bez": "PRON", "do*": "VERB", "*": "ADV", "cs": "CONJ", "nil": "X", "wdt": "DET",
-              "wql": "ADV", "wp$": "PRON", "in-tl": "ADP", "ber*": "VERB", "--": ".", "to": "PRT"}  # fmt: skip
+    wanted = {
+        "nn$": "NOUN",
+        "ppss+bez": "PRON",
+        "do*": "VERB",
+        "*": "ADV",
+        "cs": "CONJ",
+        "nil": "X",
+        "wdt": "DET",
+        "wql": "ADV",
+        "wp$": "PRON",
+        "in-tl": "ADP",
+        "ber*": "VERB",
+        "--": ".",
+        "to": "PRT",
+    }
     assert {tag: part_of_speech(tag) for tag in wanted} == wanted
     with pytest.raises(UserError, match='expected "train" or "test"'):
         BrownTags(directory=brown, split="all").open()
@@ -88,8 +101,12 @@ def test_questions_about_addresses(tmp_path):
         archive.add(tmp_path / "labeled.xml", "usaddress-1/training/labeled.xml")
     rows = Addresses(archive=str(tmp_path / "a.tar.gz")).open()
     assert [row["id"] for row in rows[:2]] == ["0-AddressNumber", "0-PlaceName"]  # the street is in two pieces
-    assert rows[3] == {"id": "1-StreetName", "question": "What is the street name?", "context": "12 Old Mill A",
-                       "answers": {"text": ["Old Mill"], "answer_start": [3]}}  # fmt: skip
+    assert rows[3] == {
+        "id": "1-StreetName",
+        "question": "What is the street name?",
+        "context": "12 Old Mill A",
+        "answers": {"text": ["Old Mill"], "answer_start": [3]},
+    }
     assert {row["id"][0] for row in Addresses(archive=str(tmp_path / "a.tar.gz"), split="test").open()} == {"4"}
     with pytest.raises(UserError, match="it is the package usaddress==0.5.16"):
         Addresses(archive="nowhere").open()

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxft.loop.curves import DOTS, HEIGHT, STRETCHES, WIDTH, Axis, curves, layers, linear, path, thin, y_axis
+from jaxft.reports.curves import DOTS, HEIGHT, STRETCHES, WIDTH, Axis, curves, layers, linear, path, thin, y_axis
 
 
 def value_of(label: str) -> float:

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.config import Config, Eval
-from jaxft.configurable import config, from_json, to_json
+from jaxft.config.component import config, from_json, to_json
+from jaxft.config.overrides import override
 from jaxft.data import Blanked, Data, Deduplicated
-from jaxft.loop.build import open_sources
-from jaxft.overrides import override
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
+from jaxft.training.setup import open_sources
 
 
 @config

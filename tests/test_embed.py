@@ -13,20 +13,21 @@ from conftest import TEXTS, rows_of
 from datasets import Dataset
 from scipy import stats
 
-from jaxft import command, predict
+from jaxft import predict
+from jaxft.cli import command
 from jaxft.config import Config, Eval, Mesh
+from jaxft.config.ranges import problems_of
 from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
-from jaxft.loop.build import build
-from jaxft.loop.fit import fit
-from jaxft.loop.step import accumulate
 from jaxft.metrics import objective
 from jaxft.problems import UserError
-from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
-from jaxft.tasks.embed import Contrast, Similarity, Triplet
+from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
 from jaxft.tasks.vectors import search_metrics
+from jaxft.training.fit import fit
+from jaxft.training.setup import build
+from jaxft.training.step import accumulate
 
 SCORES = (-0.5, 1, 0.25, 0, 4, 2.5, 5)
 ROWS = [
@@ -56,8 +57,13 @@ def torch_vectors(model, tokenizer, pooling: str, *names: str, most=24) -> list[
         )
         hidden, mask = model(**given).last_hidden_state, given["attention_mask"][..., None]
         last = given["attention_mask"].sum(1) - 1
-        found.append({"mean": lambda h, m, _: (h * m).sum(1) / m.sum(1), "first": lambda h, *_: h[:, 0],
-                      "last": lambda h, _, at: h[torch.arange(len(h)), at]}[pooling](hidden, mask, last))  # fmt: skip
+        found.append(
+            {
+                "mean": lambda h, m, _: (h * m).sum(1) / m.sum(1),
+                "first": lambda h, *_: h[:, 0],
+                "last": lambda h, _, at: h[torch.arange(len(h)), at],
+            }[pooling](hidden, mask, last)
+        )
     return found
 
 
@@ -81,9 +87,9 @@ def similarity(labels, first, second):
 
 LABELS = torch.tensor([-0.1, 0.2, 0.05, 0.0, 0.8, 0.5, 1.0])
 CASES = {
-    "pairs": (Contrast(text="a", pair="p"), lambda *x: contrast(20.0, *x), ("a", "p")),
+    "pairs": (ContrastiveEmbedding(text="a", pair="p"), lambda *x: contrast(20.0, *x), ("a", "p")),
     "with wrong texts": (
-        Contrast(text="a", pair="p", negative="n", scale=5.0),
+        ContrastiveEmbedding(text="a", pair="p", negative="n", scale=5.0),
         lambda *x: contrast(5.0, *x),
         ("a", "p", "n"),
     ),
@@ -108,7 +114,7 @@ def test_loss_and_gradient_equal_pytorch(case, pooling, tiny_bert, bert_tokenize
     wanted.backward()
     table = theirs.embeddings.word_embeddings.weight.grad.numpy()
     for rows in (Pad(), Pack(length=150)):
-        made = build(configured(tiny_bert, task, file, rows=rows, init="backbone"))
+        made = build(configured(tiny_bert, task, file, batching=rows, init="backbone"))
         trained, frozen, _ = made.load()
         encoded = encode_all(rows_of(ROWS), partial(task.encode, setting=made.setting))
         batch = Batches(encoded, rows, 7, 0, None, task.slots, 1, 24, 0)[0]
@@ -151,14 +157,20 @@ def test_equal_texts_are_not_wrong(bert_tokenizer, monkeypatch):
     others = [(row[kind], units[i, kind], kind, row[0]) for kind in (1, 2) for i, row in enumerate(TWINS)]
     losses, places = [], []
     for i, (anchor, partner, _) in enumerate(TWINS):
-        wrong = [vector for text, vector, kind, first in others
-                 if text not in (anchor, partner) and not (kind == 1 and first == anchor)]  # fmt: skip
+        wrong = [
+            vector
+            for text, vector, kind, first in others
+            if text not in (anchor, partner) and not (kind == 1 and first == anchor)
+        ]
         scores = 5.0 * torch.tensor(np.array([units[i, 1], *wrong]) @ units[i, 0])
         losses.append(torch.nn.functional.cross_entropy(scores[None], torch.tensor([0])).item())
-        searched = [vector for text, vector, kind, first in others
-                    if kind == 1 and text not in (anchor, partner) and first != anchor]  # fmt: skip
+        searched = [
+            vector
+            for text, vector, kind, first in others
+            if kind == 1 and text not in (anchor, partner) and first != anchor
+        ]
         places.append(1 + sum(float(units[i, 0] @ vector) > float(units[i, 0] @ units[i, 1]) for vector in searched))
-    task = Contrast(text="a", pair="p", negative="n", scale=5.0)
+    task = ContrastiveEmbedding(text="a", pair="p", negative="n", scale=5.0)
     setting = Setting(bert_tokenizer, 9)
     marks = np.array([example["digests"] for example in task.encode(rows, setting)])
     assert len(np.unique(marks.reshape(-1, 2), axis=0)) == len(named)
@@ -188,14 +200,14 @@ def test_metrics_of_a_perfect_model_with_shared_partners():
     vectors = np.random.default_rng(0).normal(size=(4, 8)).astype("f4")
     vectors[1] = vectors[0]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    errors, nearest = Contrast(scale=1000.0)._nearest(jnp.stack([vectors, vectors], 1), jnp.ones(4))
+    errors, nearest = ContrastiveEmbedding(scale=1000.0)._nearest(jnp.stack([vectors, vectors], 1), jnp.ones(4))
     np.testing.assert_allclose(errors, 0, atol=1e-6)
     assert set(search_metrics(vectors, vectors).values()) == {1.0} and nearest.tolist() == [1, 1, 1, 1]
 
 
 def test_a_row_without_example_teaches_nothing(bert_tokenizer):
     """Its slots are empty; neither is it a wrong partner of others."""
-    task = Contrast(text="a", pair="p")
+    task = ContrastiveEmbedding(text="a", pair="p")
     vectors = jnp.asarray(np.random.default_rng(0).standard_normal((5, 2, 6)), jnp.float32)
     valid = jnp.array([1.0, 1.0, 0.0, 1.0, 0.0])
 
@@ -226,13 +238,13 @@ def test_examples(bert_tokenizer):
         task.encode([rows[0] | {"s": 4}], setting)
     with pytest.raises(UserError, match="running text has none"):
         task.prepare([], Setting(bert_tokenizer, None))
-    bad = problems_of(Contrast(pooling="max", scale=0.0, matryoshka=(0,)))
+    bad = problems_of(ContrastiveEmbedding(pooling="max", scale=0.0, matryoshka=(0,)))
     assert len(bad) == 3 and "pooling is 'max', expected mean or first or last" in bad[-1]
 
 
 RUNS = {
     "contrast": (
-        Contrast(text="a", pair="p", negative="n", pooling="last", matryoshka=(8,)),
+        ContrastiveEmbedding(text="a", pair="p", negative="n", pooling="last", matryoshka=(8,)),
         {"recall@1", "recall@10", "ndcg@10", "mrr"},
     ),
     "triplet": (Triplet(text="a", pair="p", negative="n", pooling="first"), {"accuracy"}),
@@ -245,7 +257,7 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
     """From rows to metrics that are those of the exported model's vectors, which PyTorch finds as well."""
     task, metrics = RUNS[run]
     sets = {"test": Eval(data=Data(path=file))}
-    cfg = configured(tiny_bert, task, file, evals=sets, rows=Pack(length=96), init="backbone", batch=3, steps=2)
+    cfg = configured(tiny_bert, task, file, evals=sets, batching=Pack(length=96), init="backbone", batch=3, steps=2)
     results = fit(cfg, str(tmp_path / "run"))["test"]
     assert results.keys() >= metrics | {"loss"}
     model = transformers.BertModel.from_pretrained(tmp_path / "run/model", add_pooling_layer=False).eval()
@@ -255,8 +267,15 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
     cosine = torch.nn.functional.cosine_similarity
     if run == "contrast":
         near = cosine(anchors[:, None], partners[None], dim=-1)
-        same = torch.tensor([[i != j and (one["a"] == other["a"] or other["p"] in (one["a"], one["p"]))
-                              for j, other in enumerate(ROWS)] for i, one in enumerate(ROWS)])  # fmt: skip
+        same = torch.tensor(
+            [
+                [
+                    i != j and (one["a"] == other["a"] or other["p"] in (one["a"], one["p"]))
+                    for j, other in enumerate(ROWS)
+                ]
+                for i, one in enumerate(ROWS)
+            ]
+        )
         place = 1 + ((near > near.diagonal()[:, None]) & ~same).sum(1)
         assert results["mrr"] == pytest.approx((1 / place.double()).mean().item(), abs=1e-9)
         assert results["recall@1"] == pytest.approx((place == 1).double().mean().item())
@@ -272,7 +291,7 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
         )
     modules = json.loads((tmp_path / "run/model/modules.json").read_text())
     assert [one["path"] for one in modules] == ["", "1_Pooling"]
-    monkeypatch.setattr("jaxft.answer_files.CHUNK", 3)
+    monkeypatch.setattr("jaxft.inference.answer_files.CHUNK", 3)
     for ending in ("jsonl", "parquet", "npy"):
         asked(tmp_path, file, ending)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from seqeval import metrics as seqeval
 from seqeval import scheme as schemes
 
-from jaxft.entities import (
+from jaxft.text.entities import (
     PREFIXES,
     Tagset,
     completed,

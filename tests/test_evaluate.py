@@ -15,17 +15,17 @@ from sklearn import metrics as sklearn
 from jaxft import evaluate
 from jaxft.config import Config, Eval
 from jaxft.data import Data, Pad
-from jaxft.loop.detail import Detail
-from jaxft.loop.fit import fit
-from jaxft.loop.saved import evaluate_model, evaluate_run
-from jaxft.loop.slices import length_name, lengths_of, values_of
+from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.slices import length_name, lengths_of, values_of
 from jaxft.metrics.units import KeptRows
 from jaxft.problems import UserError
-from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
+from jaxft.tasks.grouped_verification import GroupedVerification
 from jaxft.tasks.mlm import MaskedLM
-from jaxft.tasks.tag import Tag
-from jaxft.tasks.verify import Verify
+from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.tasks.token_classification import TokenClassification
+from jaxft.training.fit import fit
+from jaxft.training.saved_run import evaluate_model, evaluate_run
 from jaxft.tune.partial import Partial
 from tests.conftest import TEXTS, bert_config, save_perturbed
 
@@ -46,7 +46,7 @@ def write(path, rows) -> Data:
 
 
 def config(model, data, task, **more) -> Config:
-    more = {"evals": {"val": Eval(data=data)}, "steps": 2, "rows": Pad(buckets=(24,))} | more
+    more = {"evals": {"val": Eval(data=data)}, "steps": 2, "batching": Pad(buckets=(24,))} | more
     return Config(model=str(model), task=task, data=data, lr=1e-3, batch=16, max_len=24, **more)
 
 
@@ -55,10 +55,17 @@ def texts():
     """120 rows, two of them without a label."""
     rng = np.random.default_rng(0)
     rows = [
-        {"text": sentence(rng), "label": str(rng.choice(NAMES, p=[0.2, 0.5, 0.3])), "source": SOURCES[number % 3],
-         "year": 2000 + number % 2, "id": f"row {number}", "many": number, "list": [1]}
+        {
+            "text": sentence(rng),
+            "label": str(rng.choice(NAMES, p=[0.2, 0.5, 0.3])),
+            "source": SOURCES[number % 3],
+            "year": 2000 + number % 2,
+            "id": f"row {number}",
+            "many": number,
+            "list": [1],
+        }
         for number in range(120)
-    ]  # fmt: skip
+    ]
     rows[5]["label"] = rows[77]["label"] = None
     return rows
 
@@ -145,9 +152,13 @@ def test_classes(texts, logits, measured):
     lines = measured(classes=True)["lines"]
     chosen = labelled(texts)
     report = sklearn.classification_report(
-        truth(texts, chosen), logits[chosen].argmax(1), labels=range(3), target_names=NAMES, output_dict=True,
+        truth(texts, chosen),
+        logits[chosen].argmax(1),
+        labels=range(3),
+        target_names=NAMES,
+        output_dict=True,
         zero_division=0,
-    )  # fmt: skip
+    )
     for line in lines[:3]:
         wanted = report[line["class"]]
         assert (line["rows"], line["f1"]) == (wanted["support"], pytest.approx(wanted["f1-score"]))
@@ -158,8 +169,13 @@ def test_the_command(texts, tiny_bert, tmp_path, capsys, caplog):
     """A run knows its training labels. Lines are JSON, the set's own first."""
     train = [row | {"label": NAMES[number % 3 and 2]} for number, row in enumerate(texts)]  # pos is the commonest
     data = write(tmp_path / "val.jsonl", texts)
-    cfg = config(tiny_bert, write(tmp_path / "train.jsonl", train), Classify(labels=tuple(NAMES)),
-                 evals={"val": Eval(data=data)}, tune=Partial(train=("head",)))  # fmt: skip
+    cfg = config(
+        tiny_bert,
+        write(tmp_path / "train.jsonl", train),
+        Classify(labels=tuple(NAMES)),
+        evals={"val": Eval(data=data)},
+        tune=Partial(train=("head",)),
+    )
     workdir = str(tmp_path / "run")
     trained = fit(cfg, workdir)["val"]
     plain = evaluate_run(workdir, None)["val"]
@@ -196,7 +212,12 @@ def numbered(rng, number) -> dict:
 
 
 CASES = {
-    "tags": (Tag(labels=("B-LOC", "B-PER", "I-LOC", "I-PER", "O")), tagged, transformers.BertForTokenClassification, 5),
+    "tags": (
+        TokenClassification(labels=("B-LOC", "B-PER", "I-LOC", "I-PER", "O")),
+        tagged,
+        transformers.BertForTokenClassification,
+        5,
+    ),
     "labels": (MultiLabel(label="label", labels=tuple(NAMES)), labels, transformers.BertForSequenceClassification, 3),
     "numbers": (Regress(), numbered, transformers.BertForSequenceClassification, 1),
 }
@@ -273,7 +294,7 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
     options = rows_of(
         [{"text": "x", "q": "a", "label": "0", "book": 1}, {"text": "y", "q": "a", "label": "1", "book": 1}]
     )
-    task = Verify(question="{q}")
+    task = GroupedVerification(question="{q}")
     assert Detail(by="book").problems(task, {"val": options}) == []
     assert Detail(by="label").problems(task, {"val": options}) == [
         "--by=label: config.evals.val: rows of 'a' have '0' and '1', expected one"
@@ -281,7 +302,7 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
     assert Detail(by="length").problems(task, {"val": options}) == [
         "--by=length is not to be had for Verify, whose questions have rows of several lengths"
     ]
-    assert Detail(by="source", classes=True).problems(Answer(), {}) == [
+    assert Detail(by="source", classes=True).problems(QuestionAnswering(), {}) == [
         "--classes is not to be had for Answer, which does not measure classes one by one",
     ]
 

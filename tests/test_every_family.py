@@ -18,17 +18,17 @@ from safetensors.numpy import load_file, save_file
 from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, needs, scores_of_signal
 
 import jaxft
-from jaxft.loop.summary import flops
+from jaxft.models.checkpoint.load import find_weights, place
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
+from jaxft.models.checkpoint.save import save_model
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
-from jaxft.models.load import find_weights, place
+from jaxft.models.layers.patches import Frames, Patches
 from jaxft.models.model import Model
 from jaxft.models.params import bind, shardings, variables
-from jaxft.models.pretrained import architecture, open_pretrained
-from jaxft.models.save import save_model
-from jaxft.models.signals import Frames, Patches
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
-from jaxft.tasks.pairs import contrast
+from jaxft.reports.summary import flops
+from jaxft.tasks.clip_loss import contrast
 
 LENGTH = 13
 TEXTS = [(0, 0, 13), (1, 0, 9), (2, 4, 9), (3, 0, 5), (3, 5, 8)]  # row, first place, length
@@ -379,9 +379,17 @@ def test_settings_of_rotary_positions_that_nothing_reads(tmp_path):
     for change, message in (
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported, only 1.0"),
         ({"mrope_section": [1, 2]}, "rope_parameters has 'mrope_section', which jaxft does not read"),
-        ({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0] * 4, "factor": 2.0,
-          "original_max_position_embeddings": 8}, "short_factor of rope_parameters has 1 numbers, expected 4"),
-    ):  # fmt: skip
+        (
+            {
+                "rope_type": "longrope",
+                "short_factor": [1.0],
+                "long_factor": [1.0] * 4,
+                "factor": 2.0,
+                "original_max_position_embeddings": 8,
+            },
+            "short_factor of rope_parameters has 1 numbers, expected 4",
+        ),
+    ):
         settings = {**config, "rope_parameters": {**config["rope_parameters"], **change}}
         (tmp_path / "config.json").write_text(json.dumps(settings))
         with pytest.raises(UserError, match=re.escape(message)):

@@ -13,7 +13,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from zoo import make
 
 import jaxft
-from jaxft.models.experts import mixed
+from jaxft.models.layers.moe import mixed
 from jaxft.models.params import bind
 from jaxft.optim.muon import Muon
 from jaxft.parallel.mesh import make_mesh
@@ -147,7 +147,7 @@ def test_flops_count_the_experts_that_are_chosen(tmp_path, one_device):
     """Twice as many chosen ones cost as much more as twice as many tokens would in the experts' maps."""
     from test_summary import built_of, random_batch
 
-    from jaxft.loop import summary
+    from jaxft.reports import summary
     from jaxft.tasks.lm import CausalLM
 
     counted = []
@@ -161,12 +161,16 @@ def test_flops_count_the_experts_that_are_chosen(tmp_path, one_device):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda name: None if name.endswith("0.block_sparse_moe.experts.3.w1.weight") else name,
-         "the checkpoint lacks model.layers.0.block_sparse_moe.experts.3.w1.weight"),
-        (lambda name: name.replace("experts.4", "experts.5"),
-         "unexpected tensor model.layers.1.block_sparse_moe.experts.5.w2.weight"),
+        (
+            lambda name: None if name.endswith("0.block_sparse_moe.experts.3.w1.weight") else name,
+            "the checkpoint lacks model.layers.0.block_sparse_moe.experts.3.w1.weight",
+        ),
+        (
+            lambda name: name.replace("experts.4", "experts.5"),
+            "unexpected tensor model.layers.1.block_sparse_moe.experts.5.w2.weight",
+        ),
     ],
-)  # fmt: skip
+)
 def test_experts_that_are_missing(change, message, tmp_path):
     make("mixtral", "causal-lm", tmp_path)
     file = tmp_path / "model.safetensors"

@@ -315,8 +315,10 @@ def test_a_choice(tmp_path, bert_tokenizer, one_device):
         assert lost[2] == pytest.approx(
             scores[number] - model(**inputs | {"input_ids": changed}).logits.item(), abs=1e-5
         )
-    for target, problem in (("3", "text 1: it has 3 choices, numbered from 0: there is no choice 3"),
-                            ("good", "target is 'good', expected the number of a choice, from 0")):  # fmt: skip
+    for target, problem in (
+        ("3", "text 1: it has 3 choices, numbered from 0: there is no choice 3"),
+        ("good", "target is 'good', expected the number of a choice, from 0"),
+    ):
         with pytest.raises(UserError, match=problem):
             jaxft.explain(ours, texts, target=target)
     with pytest.raises(UserError, match="row 1 holds 2 texts: a multiple-choice model reads"):
@@ -404,8 +406,15 @@ def test_what_is_refused(models, tmp_path, one_device):
     with pytest.raises(UserError) as caught:
         jaxft.explain(classifier, TEXT, "integrated", target="posi", baseline="[MAKS]", steps=0, batch=0, word="a")
     assert len(caught.value.problems) == 6
-    for words in ("steps is 0", "batch is 0", "Did you mean 'integrated-gradients'?", "neg, neu, pos",
-                  "Did you mean 'pos'?", "Did you mean '[MASK]'?", "word says which"):  # fmt: skip
+    for words in (
+        "steps is 0",
+        "batch is 0",
+        "Did you mean 'integrated-gradients'?",
+        "neg, neu, pos",
+        "Did you mean 'pos'?",
+        "Did you mean '[MASK]'?",
+        "word says which",
+    ):
         assert words in str(caught.value)
     for model, text, problem in (
         ("runs/model", TEXT, "explain takes a model that jaxft.load gives, not str"),

@@ -18,9 +18,13 @@ def explanation(texts, tokens, values, method="integrated-gradients", **more) ->
     names, parts, *spans = zip(*tokens, strict=True)
     complete = method == "integrated-gradients"
     facts = {
-        "target": "pos", "predicted": "pos", "score": 1.5, "baseline": "[MASK]" if complete else None,
-        "baseline_score": 0.5 if complete else None, "steps": 64 if complete else None,
-    } | more  # fmt: skip
+        "target": "pos",
+        "predicted": "pos",
+        "score": 1.5,
+        "baseline": "[MASK]" if complete else None,
+        "baseline_score": 0.5 if complete else None,
+        "steps": 64 if complete else None,
+    } | more
     pairs = list(zip(*spans, strict=True))
     unknown = [name == "[UNK]" for name in names]
     return Explanation(method, texts, list(names), list(parts), pairs, unknown, np.array(values, float), **facts)
@@ -34,18 +38,23 @@ def of_words(text: str, values, **more) -> Explanation:
 
 TEXTS = [
     of_words("A great story  and\ngood actors", [0.05, 0.6, 0.1, -0.02, 0.3, -0.04]),
-    of_words("A bad film: it was so dull that I left!", [0, -1, -0.1, 0.02, 0, 0.1, -0.7, 0.01, 0.1, -0.3],
-             predicted="neg"),
+    of_words(
+        "A bad film: it was so dull that I left!", [0, -1, -0.1, 0.02, 0, 0.1, -0.7, 0.01, 0.1, -0.3], predicted="neg"
+    ),
     explanation(
         (EVIL, "so?"),
         [("[CLS]", None, 0, 0), (EVIL, 0, 0, 9), ("script", 0, 11, 17), ("[SEP]", None, 0, 0), ("so", 1, 0, 2)],
-        [0, 0.25, 0.125, 0, -0.5], target=EVIL, predicted=EVIL,
+        [0, 0.25, 0.125, 0, -0.5],
+        target=EVIL,
+        predicted=EVIL,
     ),
     # Two pieces of a character, a token of a character that was read already, one of white space, and a cut text.
-    explanation((SCRIPTS + "  and what nobody read",),
-                [("æ", 0, 0, 1), ("¼", 0, 0, 1), ("å", 0, 1, 2), ("Ġna", 0, 2, 5), ("ïve", 0, 5, 8), ("Ġ", 0, 8, 9)],
-                [0.25, 0.5, -0.25, 0.125, 0, 1e-5]),
-]  # fmt: skip
+    explanation(
+        (SCRIPTS + "  and what nobody read",),
+        [("æ", 0, 0, 1), ("¼", 0, 0, 1), ("å", 0, 1, 2), ("Ġna", 0, 2, 5), ("ïve", 0, 5, 8), ("Ġ", 0, 8, 9)],
+        [0.25, 0.5, -0.25, 0.125, 0, 1e-5],
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +91,11 @@ def test_the_texts_stand_as_they_were(page):
     """Every character once, white space too; special tokens between them."""
     found = page.run("[...document.querySelectorAll('.text')].map(p => p.textContent)")
     assert found == [
-        f"[CLS]{TEXTS[0].texts[0]}[SEP]", f"[CLS]{TEXTS[1].texts[0]}[SEP]", f"[CLS]{EVIL}[SEP]so?",
+        f"[CLS]{TEXTS[0].texts[0]}[SEP]",
+        f"[CLS]{TEXTS[1].texts[0]}[SEP]",
+        f"[CLS]{EVIL}[SEP]so?",
         SCRIPTS + "␣ and what nobody read",
-    ]  # fmt: skip
+    ]
     unread = page.run("[...document.querySelectorAll('.unread')].map(e => e.textContent)")
     assert unread == [EVIL[17:], "?", " and what nobody read"]
 
@@ -134,8 +145,11 @@ def test_facts(page):
     )
     headings = page.run("[...document.querySelectorAll('h2')].map(e => e.textContent)")
     assert headings == [
-        "1. predicted: pos", "2. predicted: neg explained: pos", f"3. predicted: {EVIL}", "4. predicted: pos",
-    ]  # fmt: skip
+        "1. predicted: pos",
+        "2. predicted: neg explained: pos",
+        f"3. predicted: {EVIL}",
+        "4. predicted: pos",
+    ]
     rows = page.run("[...document.querySelector('details').querySelectorAll('tbody tr')].map(r => r.innerText)")
     assert len(rows) == 8
 

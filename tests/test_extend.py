@@ -18,10 +18,10 @@ from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.fingerprint import difference, fingerprint
-from jaxft.loop.fit import fit
 from jaxft.optim.schedule import Constant, Linear
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
 from jaxft.tune.partial import Partial
 
 COUNT = 10
@@ -46,9 +46,15 @@ def make(tiny_bert, tmp_path, one_device):
             "lr": 1e-3,
         } | more
         return Config(
-            task=Classify(), data=Data(path=str(tmp_path / "train*.jsonl")), evals=val, batch=4, max_len=16,
-            rows=Pad(buckets=(16,)), log_every=1, **options,
-        )  # fmt: skip
+            task=Classify(),
+            data=Data(path=str(tmp_path / "train*.jsonl")),
+            evals=val,
+            batch=4,
+            max_len=16,
+            batching=Pad(buckets=(16,)),
+            log_every=1,
+            **options,
+        )
 
     return config
 

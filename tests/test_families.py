@@ -15,15 +15,15 @@ from safetensors.numpy import load_file
 from zoo import heads_of, make
 
 import jaxft
-from jaxft.loop.step import TrainState, apply_gradient, batch_gradient, train_step
 from jaxft.metrics import Mean
+from jaxft.models.layers.lm_loss import Vocabulary
 from jaxft.models.model import Model
 from jaxft.models.params import bind, names, shape, variables
-from jaxft.models.vocabulary import Vocabulary
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.base import optimizer
 from jaxft.optim.schedule import Linear
 from jaxft.tasks.tokens import token_sums
+from jaxft.training.step import TrainState, apply_gradient, batch_gradient, train_step
 
 MAKE = {
     "bert": (bert_config, wordpiece),
@@ -160,8 +160,10 @@ def our_loss(model):
 STEPS = 20
 
 
-@pytest.mark.parametrize("family, kind", [("bert", "sequence-classification"), ("bert", "masked-lm"),
-                                          ("gpt2", "causal-lm"), ("llama", "causal-lm")])  # fmt: skip
+@pytest.mark.parametrize(
+    "family, kind",
+    [("bert", "sequence-classification"), ("bert", "masked-lm"), ("gpt2", "causal-lm"), ("llama", "causal-lm")],
+)
 def test_twenty_adamw_steps(family, kind, tmp_path):
     config, tokenizer = MAKE[family]
     theirs = CLASSES[family, kind](

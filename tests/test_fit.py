@@ -16,26 +16,35 @@ from safetensors.numpy import load_file
 from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.data import Data, Pad
-from jaxft.loop import fit as module
-from jaxft.loop import pace
-from jaxft.loop.checkpoint import Checkpoints
-from jaxft.loop.fit import fit
-from jaxft.loop.report import Report
-from jaxft.loop.saved import evaluate_model, export_run
-from jaxft.loop.writer import Writer
 from jaxft.problems import RunStopped
+from jaxft.reports.report import Report
+from jaxft.reports.sinks import Writer
 from jaxft.tasks.classify import Classify
+from jaxft.training import fit as module
+from jaxft.training import throughput
+from jaxft.training.checkpoint import Checkpoints
+from jaxft.training.fit import fit
+from jaxft.training.saved_run import evaluate_model, export_run
 
 
 @pytest.fixture
 def cfg(tiny_bert, tmp_path, one_device):
     data = Data(path=write_rows(tmp_path / "rows.csv", 23))
     return Config(
-        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, every=20)}, lr=1e-3, batch=4,
-        steps=60, max_len=32, rows=Pad(buckets=(32,)), log_every=20, save=Save(every=20),
-    )  # fmt: skip
+        model=str(tiny_bert),
+        task=Classify(),
+        data=data,
+        evals={"val": Eval(data=data, every=20)},
+        lr=1e-3,
+        batch=4,
+        steps=60,
+        max_len=32,
+        batching=Pad(buckets=(32,)),
+        log_every=20,
+        save=Save(every=20),
+    )
 
 
 def test_the_host_waits_at_log_points_only(cfg, tmp_path, monkeypatch):
@@ -61,7 +70,7 @@ def test_the_host_waits_at_log_points_only(cfg, tmp_path, monkeypatch):
 
 def test_rates_count_what_the_devices_do_while_the_host_compiles(monkeypatch):
     """Steps are under way when another shape is compiled and when evaluation begins; both take longer than they do."""
-    monkeypatch.setattr(pace, "flops", lambda *_: 0.0)
+    monkeypatch.setattr(throughput, "flops", lambda *_: 0.0)
     step = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, x: x @ x / 16, x))
     state = jax.block_until_ready(step(jnp.ones((256, 256)) / 16))
 
@@ -72,7 +81,7 @@ def test_rates_count_what_the_devices_do_while_the_host_compiles(monkeypatch):
 
     alone = min(seconds(jax.block_until_ready) for _ in range(3))
     assert min(seconds(lambda _: None) for _ in range(3)) < alone / 4  # the host does not wait
-    clock = pace.Pace(SimpleNamespace(trained=(), model=None))
+    clock = throughput.Pace(SimpleNamespace(trained=(), model=None))
     for length in (8, 8, 8, 16):
         batch = {"tokens": np.zeros((2, length))}
         clock.before(lambda *_: time.sleep(8 * alone), state, batch)

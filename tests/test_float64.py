@@ -9,9 +9,9 @@ import pytest
 from zoo import FAMILIES, heads_of, make
 
 import jaxft
-from jaxft.proof.compare import FORMULA, Check, _compare, _texts, compare
-from jaxft.proof.question import _job
-from jaxft.proof.reference import Job, reference
+from jaxft.parity_check.compare import FORMULA, Check, _compare, _texts, compare
+from jaxft.parity_check.inputs import _job
+from jaxft.parity_check.reference import Job, reference
 
 HEADS = ("causal-lm", "masked-lm", "seq2seq-lm", "image-classification", "sequence-classification")
 LIMIT = 1e-7  # 50 times less than what float32 is judged by

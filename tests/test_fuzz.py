@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from jaxft import strict_json
 from jaxft.data import Data
-from jaxft.models.pretrained import architecture, open_pretrained
+from jaxft.host import strict_json
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.problems import UserError
 
 # The same examples each time; FUZZ=5000 in the environment: so many new ones.

@@ -6,7 +6,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxft.graphemes import base, widened
+from jaxft.text.graphemes import base, widened
 
 LETTERS = (
     "ab \u0301\u0917\u0941\u093f\u2764\ufe0f\U0001f469\u200d\U0001f4bb\U0001f1ee\U0001f1f3\u1100\u1161\u11a8\uac00"

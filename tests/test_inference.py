@@ -16,24 +16,25 @@ from seqeval.metrics import f1_score as entity_f1
 from sklearn import metrics as sklearn_metrics
 
 import jaxft
-from jaxft import bias, command, predict
+from jaxft import bias, predict
+from jaxft.cli import command
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data
+from jaxft.evaluation.breakdown import Detail
 from jaxft.inference.inputs import text_columns
 from jaxft.inference.settings import Inference, SpanDecoding, read_inference
-from jaxft.loop.build import build
-from jaxft.loop.detail import Detail
-from jaxft.loop.export import export_state
-from jaxft.loop.model_card import cell, code
-from jaxft.loop.run import precision
-from jaxft.loop.saved import evaluate_all, evaluate_model
 from jaxft.problems import UserError
-from jaxft.spans import exact_match
-from jaxft.tasks.answer import Answer
-from jaxft.tasks.choose import Choose
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
-from jaxft.tasks.embed import Contrast, Similarity
-from jaxft.tasks.tag import Tag
+from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity
+from jaxft.tasks.multiple_choice import MultipleChoice
+from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.tasks.token_classification import TokenClassification
+from jaxft.text.spans import exact_match
+from jaxft.training.export import export_state
+from jaxft.training.model_card import cell, code
+from jaxft.training.run import precision
+from jaxft.training.saved_run import evaluate_all, evaluate_model
+from jaxft.training.setup import build
 
 FLAGS = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode", "prompt-name")]
 FLAGS += [command.Flag("batch", "", type=int, default=32), command.Flag("max-len", "", type=int)]
@@ -79,8 +80,18 @@ def file(tmp_path_factory):
 
 def exported(tmp_path, model, file, task, max_len) -> dict[str, float]:
     """The metrics of a model with its new head, which is then in `tmp_path`/model."""
-    cfg = Config(model=str(model), task=task, data=Data(path=file), evals={"val": Eval(data=Data(path=file))}, lr=1e-3,
-                 batch=8, steps=1, max_len=max_len, mesh=Mesh(data=1), export_dtype="float32")  # fmt: skip
+    cfg = Config(
+        model=str(model),
+        task=task,
+        data=Data(path=file),
+        evals={"val": Eval(data=Data(path=file))},
+        lr=1e-3,
+        batch=8,
+        steps=1,
+        max_len=max_len,
+        mesh=Mesh(data=1),
+        export_dtype="float32",
+    )
     built = build(cfg)
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
@@ -113,25 +124,56 @@ def of_spans(rows) -> float:
 
 
 CASES = {
-    "classes of pairs": (Classify(text="body", pair="more", label="class"), 9, "accuracy",
-                         lambda rows: np.mean([row["label"] == row["class"] for row in rows])),
-    "templates": (Classify(text="{more}: {body}", label="class"), 12, "accuracy",
-                  lambda rows: np.mean([row["label"] == row["class"] for row in rows])),
+    "classes of pairs": (
+        Classify(text="body", pair="more", label="class"),
+        9,
+        "accuracy",
+        lambda rows: np.mean([row["label"] == row["class"] for row in rows]),
+    ),
+    "templates": (
+        Classify(text="{more}: {body}", label="class"),
+        12,
+        "accuracy",
+        lambda rows: np.mean([row["label"] == row["class"] for row in rows]),
+    ),
     "several labels": (MultiLabel(text="body", label="several", thresholds=(0.3, 0.45, 0.6)), 9, "f1_micro", of_labels),
-    "numbers": (Regress(text="body", label="number"), 9, "mse",
-                lambda rows: sklearn_metrics.mean_squared_error(of(rows, "number"), of(rows, "value"))),
-    "tags": (Tag(words="words", tags="tags", max_lost=1.0), 20, "f1",
-             lambda rows: entity_f1(of(rows, "tags"), of(rows, "predicted_tags"))),
+    "numbers": (
+        Regress(text="body", label="number"),
+        9,
+        "mse",
+        lambda rows: sklearn_metrics.mean_squared_error(of(rows, "number"), of(rows, "value")),
+    ),
+    "tags": (
+        TokenClassification(words="words", tags="tags", max_lost=1.0),
+        20,
+        "f1",
+        lambda rows: entity_f1(of(rows, "tags"), of(rows, "predicted_tags")),
+    ),
     "likeliest sequences of tags": (
-        Tag(words="words", tags="tags", max_lost=1.0, decode="viterbi", pieces="last"), 20, "f1",
-        lambda rows: entity_f1(of(rows, "tags"), of(rows, "predicted_tags"))),
-    "spans": (Answer(question="asked", context="body", stride=9, max_query_length=3, max_answer_length=4), 24,
-              "exact_match", of_spans),
-    "spans above a threshold": (Answer(question="asked", context="body", stride=4, null_threshold=-0.2), 30,
-                                "exact_match", of_spans),
-    "choices": (Choose(text="body", choices=("options",), label="right"), 12, "accuracy",
-                lambda rows: np.mean([row["choice"] == row["right"] for row in rows])),
-}  # fmt: skip
+        TokenClassification(words="words", tags="tags", max_lost=1.0, decode="viterbi", pieces="last"),
+        20,
+        "f1",
+        lambda rows: entity_f1(of(rows, "tags"), of(rows, "predicted_tags")),
+    ),
+    "spans": (
+        QuestionAnswering(question="asked", context="body", stride=9, max_query_length=3, max_answer_length=4),
+        24,
+        "exact_match",
+        of_spans,
+    ),
+    "spans above a threshold": (
+        QuestionAnswering(question="asked", context="body", stride=4, null_threshold=-0.2),
+        30,
+        "exact_match",
+        of_spans,
+    ),
+    "choices": (
+        MultipleChoice(text="body", choices=("options",), label="right"),
+        12,
+        "accuracy",
+        lambda rows: np.mean([row["choice"] == row["right"] for row in rows]),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -154,8 +196,14 @@ def test_predict_answers_what_evaluation_measured(name, tiny_bert, tmp_path, fil
             assert key not in ("label", "labels", "tags", "answer", "choice") or found == value
 
 
-@pytest.mark.parametrize("task", [Similarity(text="body", pair="more", label="number", pooling="first"),
-                                  Contrast(text="body", pair="more")], ids=["similarity", "contrast"])  # fmt: skip
+@pytest.mark.parametrize(
+    "task",
+    [
+        Similarity(text="body", pair="more", label="number", pooling="first"),
+        ContrastiveEmbedding(text="body", pair="more"),
+    ],
+    ids=["similarity", "contrast"],
+)
 def test_vectors_are_those_that_were_measured(task, tiny_bert, tmp_path, file, one_device, caplog):
     measured = exported(tmp_path, tiny_bert, file, task, 9)
     first = np.array(of(predictions_of(tmp_path, file), "embedding"))
@@ -207,8 +255,17 @@ def test_evaluating_with_another_length_is_said(tiny_bert, tmp_path, file, one_d
     task = CASES["classes of pairs"][0]
     exported(tmp_path, tiny_bert, file, task, 9)
     data = Data(path=file)
-    cfg = Config(model="x", task=task, data=data, evals={"val": Eval(data=data)}, lr=1e-3, batch=8, steps=1, max_len=12,
-                 mesh=Mesh(data=1))  # fmt: skip
+    cfg = Config(
+        model="x",
+        task=task,
+        data=data,
+        evals={"val": Eval(data=data)},
+        lr=1e-3,
+        batch=8,
+        steps=1,
+        max_len=12,
+        mesh=Mesh(data=1),
+    )
     with caplog.at_level(logging.INFO, "jaxft"):
         evaluate_model(cfg, str(tmp_path / "model"))
     assert "max_length 12 instead of 9" in caplog.text
@@ -247,8 +304,14 @@ def test_one_text_has_one_answer(tiny_classifier, one_device):
     both = model.predict(texts)
     for asked in ("the cat sat", {"text": "the cat sat"}, np.array(["the cat sat"]), np.str_("the cat sat")):
         assert model.predict(asked) == [expected]
-    for asked in (pandas.Series(texts, index=[7, 3]), np.array(texts), iter(texts), [{"text": text} for text in texts],
-                  pandas.DataFrame({"text": texts}), dict.fromkeys(texts, 1).keys()):  # fmt: skip
+    for asked in (
+        pandas.Series(texts, index=[7, 3]),
+        np.array(texts),
+        iter(texts),
+        [{"text": text} for text in texts],
+        pandas.DataFrame({"text": texts}),
+        dict.fromkeys(texts, 1).keys(),
+    ):
         assert model.predict(asked) == both
     pair = ("the cat", "sat on the mat")
     assert model.predict(pair) == model.predict([pair]) == model.predict([list(pair)]) != model.predict([pair[0]])
@@ -281,10 +344,15 @@ def test_a_file_of_settings(tmp_path):
     """It is read as it was written; one that is damaged, of another version or too large is refused."""
     for made in (
         Inference(head="none"),
-        Inference(head="question-answering", task="Answer", max_length=384, columns=("q", "c"),
-                  decoding=SpanDecoding(stride=7, null_threshold=-0.5)),
+        Inference(
+            head="question-answering",
+            task="Answer",
+            max_length=384,
+            columns=("q", "c"),
+            decoding=SpanDecoding(stride=7, null_threshold=-0.5),
+        ),
         Inference(head="sequence-classification", max_length=9, columns=("{a}: {b}",)),
-    ):  # fmt: skip
+    ):
         (tmp_path / "jaxft.json").write_text(made.to_json())
         assert read_inference(tmp_path / "jaxft.json") == made
     wrong = {

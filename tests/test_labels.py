@@ -9,19 +9,19 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.class_weight import compute_class_weight
 
 from jaxft.attribution import settings
+from jaxft.config.ranges import problems_of
 from jaxft.data import Data
 from jaxft.data.encoded import encode_all
-from jaxft.models.embedding import read_embedding
+from jaxft.models.checkpoint.sentence_transformers import read_embedding
 from jaxft.problems import UserError
-from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
-from jaxft.tasks.choose import Choose
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
-from jaxft.tasks.embed import Similarity
+from jaxft.tasks.contrastive_embedding import Similarity
+from jaxft.tasks.grouped_verification import GroupedVerification
 from jaxft.tasks.labels import ROUNDED, STRIPPED
-from jaxft.tasks.lists import list_of
-from jaxft.tasks.tag import Tag
-from jaxft.tasks.verify import Verify
+from jaxft.tasks.list_cells import list_of
+from jaxft.tasks.multiple_choice import MultipleChoice
+from jaxft.tasks.token_classification import TokenClassification
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def refused(task, rows, setting) -> str:
 NONE = [None, "", " \t", float("nan"), -1, -100, "-1", "-100", -1.0, "-100.0"]
 
 
-@pytest.mark.parametrize("task", [Classify(), Verify(question="text")], ids=["classify", "verify"])
+@pytest.mark.parametrize("task", [Classify(), GroupedVerification(question="text")], ids=["classify", "verify"])
 def test_no_label(task, setting, caplog):
     with caplog.at_level("INFO", "jaxft"):
         task, found = read(task, labelled(["pos", *NONE, "neg"]), setting)
@@ -135,28 +135,34 @@ def test_choices_by_their_own_labels(setting):
     letters = {"text": OWN["text"], "label": ["A", "B", "C", "D"]}
     rows = [{"question": "q", "choices": OWN, "label": key} for key in ("1", 2, "3", 4.0, " 4")]
     rows += [{"question": "q", "choices": letters, "label": "B"}]
-    assert right(Choose(), rows, setting) == [0, 1, 2, 3, 3, 1]
-    said = refused(Choose(), [rows[0] | {"label": "0"}], setting)
+    assert right(MultipleChoice(), rows, setting) == [0, 1, 2, 3, 3, 1]
+    said = refused(MultipleChoice(), [rows[0] | {"label": "0"}], setting)
     assert "holds '0', but there are 4 choices: expected 1, 2, 3, 4" in said
-    assert "expected A, B, C, D" in refused(Choose(), [rows[5] | {"label": 1}], setting)
+    assert "expected A, B, C, D" in refused(MultipleChoice(), [rows[5] | {"label": 1}], setting)
 
 
 def test_choices_that_are_numbered_from_1(setting, caplog):
     """Winogrande: option1 and option2, of which the answer is 1 or 2."""
     rows = [{"question": "q", "option1": "a", "option2": "b", "label": key} for key in ("1", "2", "1", "-1")]
-    task = Choose(choices=("option1", "option2"))
+    task = MultipleChoice(choices=("option1", "option2"))
     with caplog.at_level("INFO", "jaxft"):
         settled, found = read(task, rows, setting)
     assert settled.first == 1 and "numbers the choices from 1" in caplog.text
     assert [int(found[i]["targets"].argmax()) for i in range(3)] == [0, 1, 0]
     assert found.report["dropped"] == {"no label": 1}
     assert right(task, [row | {"label": key} for row, key in zip(rows, (0, 1, 1, 0), strict=True)], setting) == [
-        0, 1, 1, 0]  # fmt: skip
+        0,
+        1,
+        1,
+        0,
+    ]
     lists = [{"question": "q", "choices": ["a", "b", "c"], "label": key} for key in (1, 2, 1)]
-    assert right(Choose(), lists, setting) == [1, 2, 1] and "never holds 0" in caplog.text
-    assert right(Choose(first=1), lists, setting) == [0, 1, 0]
-    assert "expected a number from 0 to 2" in refused(Choose(), [lists[0] | {"label": key} for key in (0, 3)], setting)
-    assert problems_of(Choose(first=2)) == ["first is 2, expected from 0 to 1, or None"]
+    assert right(MultipleChoice(), lists, setting) == [1, 2, 1] and "never holds 0" in caplog.text
+    assert right(MultipleChoice(first=1), lists, setting) == [0, 1, 0]
+    assert "expected a number from 0 to 2" in refused(
+        MultipleChoice(), [lists[0] | {"label": key} for key in (0, 3)], setting
+    )
+    assert problems_of(MultipleChoice(first=2)) == ["first is 2, expected from 0 to 1, or None"]
 
 
 def test_tags_without_a_label(setting):
@@ -166,7 +172,7 @@ def test_tags_without_a_label(setting):
         {"tokens": "['f', 'g']", "ner_tags": "[3 0]"},  # as csv has lists
         {"tokens": ["h"], "ner_tags": None},
     ]
-    task, found = read(Tag(), rows, setting)
+    task, found = read(TokenClassification(), rows, setting)
     assert task.labels == ("0", "3")
     assert [found[i]["targets"][:, 0].tolist() for i in range(3)] == [[0, 1], [0], [1, 0]]
     assert found.report["dropped"] == {"no tag": 1} and found.report["notes"]["words without a tag"] == 2

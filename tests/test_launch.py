@@ -108,9 +108,14 @@ def test_dry_runs_run_nothing_and_can_be_pasted(bench):
     kinds = [shlex.split(line)[3:5] for line in done.stdout.splitlines() if line.startswith("gcloud")]
     vm, queue = "tpu-vm", "queued-resources"
     assert kinds == [
-        [vm, "describe"], [queue, "describe"], [queue, "create"], [vm, "scp"], [vm, "ssh"], [vm, "ssh"],
+        [vm, "describe"],
+        [queue, "describe"],
+        [queue, "create"],
+        [vm, "scp"],
+        [vm, "ssh"],
+        [vm, "ssh"],
         [queue, "delete"],
-    ]  # fmt: skip
+    ]
     assert shlex.split(trained(done.stdout.splitlines())[0])[-3:] == TRAIN
 
 
@@ -190,12 +195,18 @@ def test_a_preempted_pod_is_replaced_and_the_run_goes_on(bench, queued):
     kind = "queued-resources" if queued else "tpu-vm"
     flags = ["--type=v5litepod-16", *(["--queued"] if queued else [])]
     done, calls = launch(
-        bench, POD, *PLACE, *flags, "--", *TRAIN, codes=["255", "0"],
+        bench,
+        POD,
+        *PLACE,
+        *flags,
+        "--",
+        *TRAIN,
+        codes=["255", "0"],
         **{
             "tpu-vm": ["READY", "PREEMPTED", "PREEMPTED", "ABSENT", *(["ABSENT"] if queued else []), "READY"],
             "queued-resources": ["ACTIVE", "SUSPENDED", "ABSENT", "WAITING_FOR_RESOURCES", "ACTIVE"],
         },
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     run = ["tpu-vm scp", "tpu-vm ssh", "tpu-vm ssh"]
     assert kinds(calls) == [*run, f"{kind} delete", f"{kind} create", *run]

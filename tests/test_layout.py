@@ -13,15 +13,15 @@ from jax.sharding import AbstractDevice, AbstractMesh
 import jaxft
 from jaxft.config import Config, Mesh
 from jaxft.data.source import Data
-from jaxft.loop import layout
-from jaxft.loop.build import build, compute_dtype
-from jaxft.loop.training import training
 from jaxft.models import params as model_params
-from jaxft.models.tiles import tiles
+from jaxft.models.layers.kernels.tiles import tiles
 from jaxft.optim.adafactor import Adafactor
 from jaxft.parallel.memory import device_memory, split_over
 from jaxft.parallel.mesh import AXES, platform
 from jaxft.tasks.classify import Classify
+from jaxft.training import layout
+from jaxft.training.compiled import training
+from jaxft.training.setup import build, compute_dtype
 from jaxft.tune.partial import Partial
 
 GIB = 2**30
@@ -46,8 +46,17 @@ def test_the_default_mesh(optim, tiny_bert, tmp_path, monkeypatch, caplog):
     """The floor is what the state of a run and its gradients hold; what is said has its numbers."""
     (tmp_path / "rows.csv").write_text("text,label\n" + "a good film,a\nthe cat,b\n" * 8)
     more = {"tune": Partial(last_layers=1), "dtype": "bfloat16"} if optim else {}
-    cfg = Config(model=str(tiny_bert), task=Classify(), data=Data(path=str(tmp_path / "rows.csv")), lr=1e-3, batch=8,
-                 steps=1, max_len=32, **({"optim": optim} if optim else {}), **more)  # fmt: skip
+    cfg = Config(
+        model=str(tiny_bert),
+        task=Classify(),
+        data=Data(path=str(tmp_path / "rows.csv")),
+        lr=1e-3,
+        batch=8,
+        steps=1,
+        max_len=32,
+        **({"optim": optim} if optim else {}),
+        **more,
+    )
     whole = build(cfg)
     assert dict(whole.mesh.shape) == {"data": 8, "fsdp": 1, "tensor": 1}
     monkeypatch.setattr(layout, "device_memory", lambda devices: 1.9 * floor_of(whole))

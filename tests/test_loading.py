@@ -12,12 +12,12 @@ from conftest import bert_config, gpt2_config, llama_config, model_of, variant
 from safetensors.numpy import load_file
 
 import jaxft
-from jaxft.models import load as loading
-from jaxft.models.load import find_weights, place
+from jaxft.models.checkpoint import load as loading
+from jaxft.models.checkpoint.load import find_weights, place
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
+from jaxft.models.checkpoint.tensors import release
 from jaxft.models.model import Model
 from jaxft.models.params import names, shardings, variables
-from jaxft.models.pretrained import architecture, open_pretrained
-from jaxft.models.tensors import release
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 

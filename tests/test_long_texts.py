@@ -16,7 +16,7 @@ from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.long_texts import beginnings, pair_beginnings
 from jaxft.tasks.mlm import MaskedLM
-from jaxft.tasks.replaced import ReplacedTokens
+from jaxft.tasks.replaced_tokens import ReplacedTokens
 
 STRANGE = (
     "Die Stra\u00dfe  nach \u014csaka: \u6771\u4eac, \ufb01n, na\u00efve cafe\u0301 costs 10 \u20ac; \u0130stanbul!\n"

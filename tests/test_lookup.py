@@ -11,7 +11,7 @@ from compiled import IDS, MESHES, table_moves
 from zoo import make
 
 import jaxft
-from jaxft.models.lookup import lookup
+from jaxft.models.layers.lookup import lookup
 from jaxft.models.model import Model
 from jaxft.models.params import bind
 from jaxft.parallel.mesh import make_mesh, shard, sharding

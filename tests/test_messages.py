@@ -11,10 +11,10 @@ from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval
 from jaxft.data import Data, Pad
-from jaxft.loop.fit import fit
 from jaxft.problems import RunStopped, UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
+from jaxft.training.fit import fit
 from jaxft.tune.partial import Partial
 
 
@@ -191,5 +191,5 @@ def test_without_a_network(tiny_bert, tmp_path):
 
 def test_rows_that_are_cut_off_are_reported(make, tmp_path, caplog):
     with caplog.at_level("INFO", "jaxft"):
-        fit(make(max_len=8, rows=Pad(buckets=(8,))), str(tmp_path / "run"))
+        fit(make(max_len=8, batching=Pad(buckets=(8,))), str(tmp_path / "run"))
     assert "cut off at config.max_len" in caplog.text

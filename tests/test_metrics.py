@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn import metrics as sklearn
 from sklearn.exceptions import UndefinedMetricWarning
 
-from jaxft.loop.evals import evaluate
+from jaxft.evaluation.evaluate import evaluate
 from jaxft.metrics import (
     Mean,
     add,

@@ -12,8 +12,8 @@ from conftest import bert_config, save_perturbed
 from safetensors.numpy import load_file, save_file
 
 import jaxft
-from jaxft.models import save as saving
-from jaxft.models.tensors import open_tensors
+from jaxft.models.checkpoint import save as saving
+from jaxft.models.checkpoint.tensors import open_tensors
 from jaxft.problems import UserError
 
 FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

@@ -13,9 +13,9 @@ from conftest import model_of, random_like
 from optax.contrib import muon
 from zoo import make
 
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.model import Model
 from jaxft.models.params import all_names, names, shape, variables
-from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.optim.adafactor import Adafactor
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.base import lr_multipliers, optimizer

@@ -16,8 +16,15 @@ LENGTH = 6  # tokens of a chunk
 
 
 def encode(rows):
-    return [{"tokens": np.full(3 + row % 7, row, np.int32), "at": np.zeros(1, np.int32),
-             "targets": np.array([row], np.int32), "weights": np.ones(1, np.float32)} for row in rows]  # fmt: skip
+    return [
+        {
+            "tokens": np.full(3 + row % 7, row, np.int32),
+            "at": np.zeros(1, np.int32),
+            "targets": np.array([row], np.int32),
+            "weights": np.ones(1, np.float32),
+        }
+        for row in rows
+    ]
 
 
 def encode_running(rows):
@@ -50,8 +57,12 @@ def combinations():
     rng = np.random.default_rng(11)
     for number in range(30):
         hosts = int(rng.choice([1, 2, 4]))
-        rows = [Pad(window=int(rng.choice([1, 2, 7, 50]))), Pack(length=int(rng.integers(16, 60))),
-                Pad(buckets=(4, 8, 16), window=3), Chunk(length=LENGTH)][number % 4]  # fmt: skip
+        rows = [
+            Pad(window=int(rng.choice([1, 2, 7, 50]))),
+            Pack(length=int(rng.integers(16, 60))),
+            Pad(buckets=(4, 8, 16), window=3),
+            Chunk(length=LENGTH),
+        ][number % 4]
         batch = hosts * int(rng.choice([1, 3, 8, 25, 60, 300 if number % 4 != 1 else 90]))
         epochs = float(rng.choice([1, 2, 3, 0.3, 1.7, 2.5]))
         yield rows, batch, hosts, epochs, rng.integers(0, 2**31)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxft.output_file import check_output, replace_bytes, whole
+from jaxft.host.output_file import check_output, replace_bytes, whole
 from jaxft.problems import UserError
 
 

@@ -13,12 +13,12 @@ from safetensors.numpy import load_file
 from zoo import MORE, SIGNALS, make
 
 import jaxft
+from jaxft.parity_check import compare as comparing
+from jaxft.parity_check import inputs
+from jaxft.parity_check.compare import Check, compare, read_reference
+from jaxft.parity_check.inputs import ask
+from jaxft.parity_check.reference import InFloat64
 from jaxft.problems import UserError
-from jaxft.proof import compare as comparing
-from jaxft.proof import question
-from jaxft.proof.compare import Check, compare, read_reference
-from jaxft.proof.question import ask
-from jaxft.proof.reference import InFloat64
 
 
 def run(*flags):
@@ -111,7 +111,7 @@ def test_texts_of_two_vocabularies(tmp_path, one_device):
     """The source's tokens are those of the encoder, the target's those of the decoder."""
     more = {"share_encoder_decoder_embeddings": False, "vocab_size": 30, "decoder_vocab_size": 150}
     make("marian", "seq2seq-lm", tmp_path, **more)
-    job = question._job(jaxft.load(str(tmp_path)), [], 0)
+    job = inputs._job(jaxft.load(str(tmp_path)), [], 0)
     assert max(max(text) for text in job["texts"]) < 30 < max(max(text) for text in job["decoder_texts"])
 
 
@@ -238,7 +238,7 @@ def test_what_is_no_reference(tiny_classifier, reference, tmp_path, monkeypatch)
         compare(jaxft.load(str(tmp_path / "narrow")), read_reference(reference[0]))
     with pytest.raises(UserError, match="the checkpoint has no head.dense.kernel: there is nothing to compare"):
         ask(jaxft.load(str(tmp_path / "narrow"), head="masked-lm"), [])
-    monkeypatch.setattr(question, "find_spec", lambda name: None)
+    monkeypatch.setattr(inputs, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="PyTorch is not installed: pip install torch, or give --reference=FILE"):
         ask(model, [])
 

@@ -16,14 +16,14 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_p
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from jaxft.models import vocabulary
-from jaxft.models.attention import visible
-from jaxft.models.distances import Buckets, toeplitz
-from jaxft.models.dropout import keep_mask
 from jaxft.models.families.deberta_v2 import Vectors
-from jaxft.models.parts import gelu
-from jaxft.models.scores import MASKED, Scores, attend, dot_product_attention
-from jaxft.models.tiles import TILE, tiles
+from jaxft.models.layers import lm_loss
+from jaxft.models.layers.attention import visible
+from jaxft.models.layers.basic import gelu
+from jaxft.models.layers.dropout import keep_mask
+from jaxft.models.layers.kernels.tiled import MASKED, Scores, attend, dot_product_attention
+from jaxft.models.layers.kernels.tiles import TILE, tiles
+from jaxft.models.layers.relative_bias import Buckets, toeplitz
 from jaxft.parallel.mesh import make_mesh, sharding
 
 B, T, S, HEADS, KV, H = 4, 9, 9, 6, 3, 5
@@ -277,10 +277,10 @@ def test_cross_entropy_in_pieces(chunk, biased, cap, monkeypatch):
     hidden, table, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((b, k, d), (v, d), (v,)))
     targets, weights = rng.integers(0, v, (b, k)), rng.integers(0, 3, (b, k)).astype(np.float32)
     hidden[0, 0], weights[0, 0] = 1e38, 0.0  # what does not count may be beyond all numbers
-    monkeypatch.setitem(vocabulary.CHUNK, "cpu", chunk * b * v)
+    monkeypatch.setitem(lm_loss.CHUNK, "cpu", chunk * b * v)
 
     def ours(hidden, table, bias):
-        total, hits = vocabulary.Vocabulary(hidden, table, bias, cap).cross_entropy(targets, weights)
+        total, hits = lm_loss.Vocabulary(hidden, table, bias, cap).cross_entropy(targets, weights)
         return 2 * total, hits
 
     def whole(hidden, table, bias):
@@ -320,10 +320,10 @@ def test_cross_entropy_on_devices(sizes, trains, monkeypatch):
     table[3] = table[5]  # of equal scores the first counts
     targets, weights = rng.integers(0, v, (b, k)), rng.integers(0, 3, (b, k)).astype(np.float32)
     targets[:, :2], bias = (3, 5), bias if trains else None
-    monkeypatch.setitem(vocabulary.CHUNK, "cpu", 2 * v)
+    monkeypatch.setitem(lm_loss.CHUNK, "cpu", 2 * v)
 
     def ours(hidden, table, bias):
-        total, hits = vocabulary.Vocabulary(hidden, table, bias, 1.5).cross_entropy(targets, weights)
+        total, hits = lm_loss.Vocabulary(hidden, table, bias, 1.5).cross_entropy(targets, weights)
         return 2 * total, hits
 
     gradient = jax.jit(jax.value_and_grad(ours, (0, 1, 2) if trains else 0, has_aux=True))

@@ -10,8 +10,8 @@ from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad
-from jaxft.loop.claim import claim
 from jaxft.tasks.classify import Classify
+from jaxft.training.lock import claim
 
 WITHIN = 20  # seconds; what is promised is 60
 
@@ -21,9 +21,18 @@ def endless(tiny_bert, tmp_path):
     """A configuration file whose run does not end by itself, and saves and evaluates often."""
     data = Data(path=write_rows(tmp_path / "rows.csv", 61))
     cfg = Config(
-        model=str(tiny_bert), task=Classify(), data=data, lr=1e-3, batch=8, steps=100_000, max_len=32, log_every=1,
-        rows=Pad(buckets=(32,)), save=Save(every=5), evals={"val": Eval(data=data, every=5)},
-    )  # fmt: skip
+        model=str(tiny_bert),
+        task=Classify(),
+        data=data,
+        lr=1e-3,
+        batch=8,
+        steps=100_000,
+        max_len=32,
+        log_every=1,
+        batching=Pad(buckets=(32,)),
+        save=Save(every=5),
+        evals={"val": Eval(data=data, every=5)},
+    )
     return config_file(cfg, tmp_path)
 
 

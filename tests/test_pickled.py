@@ -18,14 +18,24 @@ from conftest import variant
 from safetensors.numpy import load_file
 
 import jaxft
-from jaxft.models import pickled
-from jaxft.models.pickled import read_pickled
-from jaxft.models.tensors import open_tensors
+from jaxft.models.checkpoint import torch_pickle
+from jaxft.models.checkpoint.tensors import open_tensors
+from jaxft.models.checkpoint.torch_pickle import read_pickled
 from jaxft.problems import UserError
 
 FORMATS = {"archive": {}, "row": {"_use_new_zipfile_serialization": False}}
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
-          torch.int8, torch.uint8, torch.bool]  # fmt: skip
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -107,11 +117,11 @@ def test_nothing_is_executed(tiny_bert, tmp_path):
 
 def test_numbers_that_overflow_when_multiplied():
     """65 numbers, four apart, in a storage of one: as small numbers, 64 times 4 would be 0."""
-    one = pickled.Storage("0", np.float32, 1)
-    place = pickled._tensor(one, np.uint8(0), (np.uint8(65),), (np.uint8(4),))
+    one = torch_pickle.Storage("0", np.float32, 1)
+    place = torch_pickle._tensor(one, np.uint8(0), (np.uint8(65),), (np.uint8(4),))
     assert all(type(number) is int for number in (place.start, *place.size, *place.stride))
     with pytest.raises(ValueError, match="reaches beyond its storage"):
-        pickled._view(np.zeros(1, np.float32), place)
+        torch_pickle._view(np.zeros(1, np.float32), place)
 
 
 def test_a_pickle_gets_no_number_format_to_call(tmp_path):
@@ -192,20 +202,38 @@ HOSTILE = {
     "a number longer than the file": (LONG + b"\x8b\xff\xff\xff\x7fa.", "is damaged"),
     "bytes longer than any file": (LONG + b"\x8e" + b"\xff" * 7 + b"\x7fa.", "is damaged"),
     "a tensor of a million axes": (
-        LONG + b"}" + NAME + b"ctorch._utils\n_rebuild_tensor_v2\n((" + STORAGE + b"ctorch\nFloatStorage\n" + KEY
-        + NAME + b"K\1tQK\0(" + b"K\2" * 1_000_000 + b"tq\0h\0tRs.",
+        LONG
+        + b"}"
+        + NAME
+        + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        + STORAGE
+        + b"ctorch\nFloatStorage\n"
+        + KEY
+        + NAME
+        + b"K\1tQK\0("
+        + b"K\2" * 1_000_000
+        + b"tq\0h\0tRs.",
         "more than 64 axes",
     ),
     "a number that repeats 2 ** 40 times": (
-        LONG + b"}" + NAME + b"ctorch._utils\n_rebuild_tensor_v2\n((" + STORAGE + b"ctorch\nFloatStorage\n" + KEY
-        + NAME + b"K\1tQK\0" + b"J\0\0\x10\0" * 2 + b"\x86K\0K\0\x86tRs.",
+        LONG
+        + b"}"
+        + NAME
+        + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        + STORAGE
+        + b"ctorch\nFloatStorage\n"
+        + KEY
+        + NAME
+        + b"K\1tQK\0"
+        + b"J\0\0\x10\0" * 2
+        + b"\x86K\0K\0\x86tRs.",
         "repeats 1 numbers",
     ),
     "state of an instance": (LONG + b"(ios\nsystem\n.", "the opcode INST"),
     "an extension": (LONG + b"\x82\1.", "the opcode EXT1"),
     "a registered reducer": (LONG + b"ccopyreg\n_reconstructor\n.", "asks for copyreg._reconstructor"),
     "quantised tensors": (LONG + b"ctorch._utils\n_rebuild_qtensor\n.", "no quantised, sparse or nested ones"),
-}  # fmt: skip
+}
 
 
 def archive_of(pickled: bytes, stream, **members: bytes) -> None:
@@ -223,7 +251,7 @@ def test_hostile_pickles(case, form, tmp_path):
     if form == "archive":
         archive_of(content, file)
     else:
-        head = b"".join(pickle.dumps(part, 2) for part in (pickled.MAGIC, 1001, {"little_endian": True}))
+        head = b"".join(pickle.dumps(part, 2) for part in (torch_pickle.MAGIC, 1001, {"little_endian": True}))
         keys = LONG + b"]" + (KEY + b"a" if KEY in content else b"") + b"."
         file.write_bytes(head + content + keys + b"\1" + b"\0" * 11)
     started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -240,7 +268,7 @@ def test_hostile_pickles(case, form, tmp_path):
 
 def test_keys_of_a_row_are_texts(tmp_path):
     """The list of storages behind the tensors may hold anything, too."""
-    head = b"".join(pickle.dumps(part, 2) for part in (pickled.MAGIC, 1001, {}, {}))
+    head = b"".join(pickle.dumps(part, 2) for part in (torch_pickle.MAGIC, 1001, {}, {}))
     (tmp_path / "x.bin").write_bytes(head + LAUGHS + b"]h\0a." + b"\1" + b"\0" * 11)
     with pytest.raises(UserError, match="is damaged"):
         read_pickled(tmp_path / "x.bin")

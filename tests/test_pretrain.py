@@ -17,24 +17,24 @@ from hypothesis import strategies as st
 from test_short_steps import check_short_step
 
 import jaxft
-from jaxft import command
+from jaxft.cli import command
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all
-from jaxft.loop.build import build
-from jaxft.loop.fit import fit
-from jaxft.loop.run import train_batches
-from jaxft.loop.training import training
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.schedule import Constant
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
-from jaxft.tasks.corrupted import SpanCorruption, parted
 from jaxft.tasks.denoise import Denoise, spans_of
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.pretrain import NextSentence, SentenceOrder, pieces
-from jaxft.tasks.replaced import ReplacedTokens
+from jaxft.tasks.replaced_tokens import ReplacedTokens
 from jaxft.tasks.sentences import SINGLE, encode_sentences, sentences_of
+from jaxft.tasks.span_corruption import SpanCorruption, parted
+from jaxft.training.compiled import training
+from jaxft.training.fit import fit
+from jaxft.training.run import train_batches
+from jaxft.training.setup import build
 
 DOCUMENTS = [
     "The cat sat on the mat. The dog sat on the log! A good film? A bad film.",
@@ -45,8 +45,10 @@ DOCUMENTS = [
 
 
 def test_sentences():
-    found = [[text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-             for text, starts in sentences_of([{"t": text} for text in DOCUMENTS], "t")]  # fmt: skip
+    found = [
+        [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+        for text, starts in sentences_of([{"t": text} for text in DOCUMENTS], "t")
+    ]
     assert [len(some) for some in found] == [4, 3, 3, 1]
     assert found[2] == ['He said "a dull story." ', "A great story (with good actors.) ", "The end"]
     listed = sentences_of([{"t": ["One.", " ", None, "Two. Three."]}, {"t": []}], "t")
@@ -358,7 +360,7 @@ def corpus(tmp_path_factory):
 
 def configured(model, task, corpus, **more) -> Config:
     cfg = {"lr": 1e-3, "batch": 4, "steps": 20, "max_len": 40, "dropout": 0.0, "dtype": "float32", "mesh": Mesh(data=1)}
-    cfg |= {"schedule": Constant(), "optim": AdamW(decay=0.0), "clip": None, "rows": Pad(buckets=(40,), window=1)}
+    cfg |= {"schedule": Constant(), "optim": AdamW(decay=0.0), "clip": None, "batching": Pad(buckets=(40,), window=1)}
     return Config(model=str(model), task=task, data=Data(path=corpus), **(cfg | more))
 
 
@@ -424,7 +426,9 @@ def test_twenty_steps_of_words_and_sentences(pretraining_bert, corpus, one_devic
     assert found[0] == pytest.approx(parts["word_loss"].value() + parts["pair_loss"].value(), rel=1e-6)
 
 
-@pytest.mark.parametrize("more", [{"rows": Pack(length=100)}, {"micro_batches": 2}], ids=["packed", "micro-batches"])
+@pytest.mark.parametrize(
+    "more", [{"batching": Pack(length=100)}, {"micro_batches": 2}], ids=["packed", "micro-batches"]
+)
 def test_the_loss_of_both_is_the_same_however_a_batch_is_laid_out(pretraining_bert, corpus, one_device, more):
     plain, other = (
         [sums["loss"].value() for _, sums in steps_of(configured(pretraining_bert, NextSentence(), corpus, **cfg), 3)]
@@ -459,11 +463,20 @@ def test_twenty_steps_of_replaced_tokens(detector, corpus, one_device):
 def tiny_t5(tmp_path_factory):
     tokenizer = sentinel_tokenizer()
     config = transformers.T5Config(
-        vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=30, num_layers=2, num_decoder_layers=2, num_heads=3,
-        relative_attention_num_buckets=8, relative_attention_max_distance=20, dropout_rate=0.0,
+        vocab_size=len(tokenizer),
+        d_model=24,
+        d_kv=8,
+        d_ff=30,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=3,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        dropout_rate=0.0,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, decoder_start_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
     model = transformers.T5ForConditionalGeneration(config)
     return save_perturbed(model, tokenizer, tmp_path_factory.mktemp("t5"))
 
@@ -472,10 +485,18 @@ def tiny_t5(tmp_path_factory):
 def tiny_bart(tmp_path_factory, bert_tokenizer):
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
     config = transformers.BartConfig(
-        vocab_size=len(bert_tokenizer), d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=3,
-        decoder_attention_heads=3, encoder_ffn_dim=30, decoder_ffn_dim=30, max_position_embeddings=64,
-        dropout=0.0, **special,
-    )  # fmt: skip
+        vocab_size=len(bert_tokenizer),
+        d_model=24,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=3,
+        decoder_attention_heads=3,
+        encoder_ffn_dim=30,
+        decoder_ffn_dim=30,
+        max_position_embeddings=64,
+        dropout=0.0,
+        **special,
+    )
     model = transformers.BartForConditionalGeneration(config)
     return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("bart"))
 
@@ -493,7 +514,7 @@ def test_twenty_steps_of_encoder_and_decoder(task, tiny_t5, tiny_bart, corpus, o
     losses = curve(model, [batch for batch, _ in ours], loss_of)
     assert [float(sums["loss"].value()) for _, sums in ours] == pytest.approx(losses, abs=1e-4)
     assert falls(losses)
-    in_rows = steps_of(configured(directory, task, corpus, rows=Pack(length=90)), 2)
+    in_rows = steps_of(configured(directory, task, corpus, batching=Pack(length=90)), 2)
     packed = [sums["loss"].value() for _, sums in in_rows]
     assert packed == pytest.approx([sums["loss"].value() for _, sums in ours[:2]], rel=1e-5)
 
@@ -510,7 +531,14 @@ def test_runs(run, request, corpus, tmp_path, one_device):
     """Two steps and an evaluation; what is left loads in transformers."""
     task, model, rows, metrics = RUNS[run]
     directory = request.getfixturevalue(model)
-    cfg = configured(directory, task, corpus, steps=2, rows=rows, evals={"held": Eval(data=Data(path=corpus, limit=9))})
+    cfg = configured(
+        directory,
+        task,
+        corpus,
+        steps=2,
+        batching=rows,
+        evals={"held": Eval(data=Data(path=corpus, limit=9))},
+    )
     check(fit(cfg, str(tmp_path))["held"], metrics, tmp_path / "model")
 
 

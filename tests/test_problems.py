@@ -8,16 +8,16 @@ from conftest import rows_of
 from jaxft.config import Config
 from jaxft.data import Data
 from jaxft.data.encoded import encode_all
-from jaxft.models.embedding import read_embedding
+from jaxft.models.checkpoint.sentence_transformers import read_embedding
 from jaxft.optim.sgd import SGD
 from jaxft.problems import LONGEST, MOST, WHOLE, UserError, listed, located, near, raise_problems, shown
 from jaxft.tasks.base import Setting
-from jaxft.tasks.choose import Choose
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.cloze import Cloze
-from jaxft.tasks.embed import Contrast, Similarity
-from jaxft.tasks.tag import Tag
+from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity
+from jaxft.tasks.multiple_choice import MultipleChoice
 from jaxft.tasks.template import columns_of
+from jaxft.tasks.token_classification import TokenClassification
 
 TEXT, MANY = "long " * 60_000, list(range(100_000))
 NESTED = {"text": TEXT, "items": MANY, TEXT: None}
@@ -75,11 +75,11 @@ TASKS = {
     "set": (MultiLabel(label="label", labels=("x",)), "label"),
     "number": (Regress(), "label"),
     "score": (Similarity(text="a", pair="b", label="label"), "label"),
-    "pair": (Contrast(text="a", pair="b"), "b"),
-    "words": (Tag(labels=("O",)), "tokens"),
-    "tags": (Tag(labels=("O",)), "ner_tags"),
-    "choice": (Choose(text="text", choices=("a", "b")), "label"),
-    "choices": (Choose(text="text", choices=("a",), label="label"), "a"),
+    "pair": (ContrastiveEmbedding(text="a", pair="b"), "b"),
+    "words": (TokenClassification(labels=("O",)), "tokens"),
+    "tags": (TokenClassification(labels=("O",)), "ner_tags"),
+    "choice": (MultipleChoice(text="text", choices=("a", "b")), "label"),
+    "choices": (MultipleChoice(text="text", choices=("a",), label="label"), "a"),
     "gap": (Cloze(text="text", query="a", names="tokens", answers="ner_tags"), "a"),
     "names": (Cloze(text="text", query="a", names="tokens", answers="ner_tags", gap="a"), "tokens"),
 }
@@ -122,8 +122,8 @@ def test_files_and_settings(tmp_path, tiny_bert):
         lambda: columns_of("{" + TEXT),
         lambda: columns_of("{" + TEXT + ".x}"),
         lambda: raise_problems(SGD(nesterov=TEXT).problems()),
-        lambda: raise_problems(Contrast(pooling=TEXT).problems()),
-        lambda: raise_problems(Tag(scheme=TEXT, pieces=TEXT).problems()),
+        lambda: raise_problems(ContrastiveEmbedding(pooling=TEXT).problems()),
+        lambda: raise_problems(TokenClassification(scheme=TEXT, pieces=TEXT).problems()),
         lambda: raise_problems(
             Config(
                 model=str(tiny_bert), task=Classify(), data=Data(path="x"), dtype=TEXT, remat=MANY, lr=TEXT

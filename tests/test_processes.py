@@ -19,12 +19,12 @@ from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pack, Pad
-from jaxft.loop.fit import fit
-from jaxft.loop.saved import evaluate_model
 from jaxft.parallel import distributed
-from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
+from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.training.fit import fit
+from jaxft.training.saved_run import evaluate_model
 
 TOLERANCE = 1e-5
 
@@ -70,10 +70,20 @@ def test_two_processes_are_one_machine(tiny_llama, tmp_path):
     """Weights that no process holds as a whole, packed rows, accumulation, dropout, a stop in the middle."""
     data = Data(path=write_rows(tmp_path / "rows.csv", 61))
     cfg = Config(
-        model=str(tiny_llama), task=CausalLM(), data=data, evals={"val": Eval(data=data, every=4)}, lr=3e-3, batch=32,
-        micro_batches=2, steps=8, dropout=0.1, rows=Pack(length=32), mesh=Mesh(data=1, fsdp=8), log_every=1,
+        model=str(tiny_llama),
+        task=CausalLM(),
+        data=data,
+        evals={"val": Eval(data=data, every=4)},
+        lr=3e-3,
+        batch=32,
+        micro_batches=2,
+        steps=8,
+        dropout=0.1,
+        batching=Pack(length=32),
+        mesh=Mesh(data=1, fsdp=8),
+        log_every=1,
         save=Save(every=4, best="val/loss", keep=3),
-    )  # fmt: skip
+    )
     fit(cfg, str(tmp_path / "one"))
     file, two = config_file(cfg, tmp_path), tmp_path / "two"
     (first, second) = in_processes(2, "jaxft.train", f"--config={file}", f"--workdir={two}")
@@ -108,10 +118,21 @@ def test_a_tensor_axis_across_processes(count, mesh, tiny_bert, tmp_path):
     """Processes that hold the same piece of a batch load the same rows, in training and in evaluation."""
     data = Data(path=write_rows(tmp_path / "rows.csv", 29))
     cfg = Config(
-        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, batch=6)}, lr=3e-3, batch=8,
-        micro_batches=2, epochs=1, dropout=0.1, max_len=32, rows=Pad(buckets=(32,), window=2), log_every=1,
-        mesh=mesh, save=Save(every=4),
-    )  # fmt: skip
+        model=str(tiny_bert),
+        task=Classify(),
+        data=data,
+        evals={"val": Eval(data=data, batch=6)},
+        lr=3e-3,
+        batch=8,
+        micro_batches=2,
+        epochs=1,
+        dropout=0.1,
+        max_len=32,
+        batching=Pad(buckets=(32,), window=2),
+        log_every=1,
+        mesh=mesh,
+        save=Save(every=4),
+    )
     fit(replace(cfg, mesh=Mesh(data=2, fsdp=1, tensor=4)), str(tmp_path / "one"))
     file, several = config_file(cfg, tmp_path), tmp_path / "several"
     records = in_processes(count, "jaxft.train", f"--config={file}", f"--workdir={several}")
@@ -126,15 +147,28 @@ def test_a_tensor_axis_across_processes(count, mesh, tiny_bert, tmp_path):
 def test_answers_to_questions_are_those_of_one_process(reader, tmp_path):
     """Windows of a question lie in rows of both processes; its answer and the file of answers are of all of them."""
     context = " ".join(TEXTS)
-    rows = [{"id": str(number), "question": word, "context": context,
-             "answers": {"text": [word], "answer_start": [context.index(word)]}}
-            for number, word in enumerate(["harbour", "great story", "dull", "20 and 30", "log"])]  # fmt: skip
+    rows = [
+        {
+            "id": str(number),
+            "question": word,
+            "context": context,
+            "answers": {"text": [word], "answer_start": [context.index(word)]},
+        }
+        for number, word in enumerate(["harbour", "great story", "dull", "20 and 30", "log"])
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = Data(path=str(tmp_path / "rows.jsonl"))
     cfg = Config(
-        model=str(reader), task=Answer(stride=8), data=data, evals={"val": Eval(data=data)}, max_len=32,
-        rows=Pack(length=32), lr=1e-3, batch=8, steps=1,
-    )  # fmt: skip
+        model=str(reader),
+        task=QuestionAnswering(stride=8),
+        data=data,
+        evals={"val": Eval(data=data)},
+        max_len=32,
+        batching=Pack(length=32),
+        lr=1e-3,
+        batch=8,
+        steps=1,
+    )
     alone = evaluate_model(cfg, str(reader), output=str(tmp_path / "one"))["val"]
     file, two = config_file(cfg, tmp_path), tmp_path / "two"
     (first, second) = in_processes(2, "jaxft.evaluate", f"--model={reader}", f"--config={file}", f"--output={two}")
@@ -147,9 +181,16 @@ def test_answers_to_questions_are_those_of_one_process(reader, tmp_path):
 def test_one_process_is_asked_to_end_and_both_do(tiny_bert, tmp_path):
     data = Data(path=write_rows(tmp_path / "rows.csv", 61))
     cfg = Config(
-        model=str(tiny_bert), task=Classify(), data=data, lr=1e-3, batch=8, steps=100_000, max_len=32, log_every=1,
+        model=str(tiny_bert),
+        task=Classify(),
+        data=data,
+        lr=1e-3,
+        batch=8,
+        steps=100_000,
+        max_len=32,
+        log_every=1,
         save=Save(every=50_000),
-    )  # fmt: skip
+    )
     file, workdir = config_file(cfg, tmp_path), tmp_path / "run"
     started = start_processes(2, "jaxft.train", f"--config={file}", f"--workdir={workdir}")
     give_up = time.monotonic() + 120
@@ -196,10 +237,20 @@ def test_one_two_and_four_processes_share_checkpoints(tiny_bert, tmp_path):
     """Two are one machine, and a checkpoint of theirs goes on in one and in four; the number of rows is a prime."""
     data = Data(path=write_rows(tmp_path / "rows.csv", 61))
     cfg = Config(
-        model=str(tiny_bert), task=Classify(), data=data, evals={"val": Eval(data=data, every=4, batch=8)}, lr=3e-3,
-        batch=8, steps=8, dropout=0.1, max_len=32, log_every=1, save=Save(every=4, keep=3), rows=Pad(buckets=(32,)),
+        model=str(tiny_bert),
+        task=Classify(),
+        data=data,
+        evals={"val": Eval(data=data, every=4, batch=8)},
+        lr=3e-3,
+        batch=8,
+        steps=8,
+        dropout=0.1,
+        max_len=32,
+        log_every=1,
+        save=Save(every=4, keep=3),
+        batching=Pad(buckets=(32,)),
         mesh=Mesh(data=2, fsdp=4),
-    )  # fmt: skip
+    )
     file = config_file(cfg, tmp_path)
     fit(cfg, str(tmp_path / "one"))
     expected = numbers(tmp_path / "one")

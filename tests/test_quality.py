@@ -11,9 +11,9 @@ from transformers import BertForQuestionAnswering, BertModel
 
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data, Pack
-from jaxft.tasks.answer import Answer
 from jaxft.tasks.classify import Classify
-from jaxft.tasks.tag import Tag
+from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.tasks.token_classification import TokenClassification
 
 WORDS = ["unhappy", "sailors", "sat", "on", "the", "harbour", "dog"]
 
@@ -23,7 +23,7 @@ def rows_of(task) -> list[dict]:
     texts = [list(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(24)]
     if isinstance(task, Classify):
         return [{"text": " ".join(text), "label": "yes" if "dog" in text else "no"} for text in texts]
-    if isinstance(task, Tag):
+    if isinstance(task, TokenClassification):
         return [{"tokens": text, "ner_tags": ["B-X" if word == "dog" else "O" for word in text]} for text in texts]
     # All as long: over padding, too, transformers' loss takes the softmax of starts and ends.
     contexts = [" ".join(rng.permutation(["the", "cat", "sat", "on", "mat", "dog"])) for _ in texts]
@@ -34,19 +34,31 @@ def rows_of(task) -> list[dict]:
 @pytest.fixture
 def run(task, bert_tokenizer, tmp_path, one_device):
     """Of a model without the head that the task needs, but for questions: new heads are the same on both sides."""
-    made = BertForQuestionAnswering if isinstance(task, Answer) else BertModel
+    made = BertForQuestionAnswering if isinstance(task, QuestionAnswering) else BertModel
     model = save_perturbed(made(bert_config(bert_tokenizer)), bert_tokenizer, tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(task)))
     data = Data(path=str(tmp_path / "rows.jsonl"))
     return Config(
-        model=str(model), task=task, data=data, evals={"test": Eval(data=data)}, rows=Pack(length=48), lr=1e-3, batch=8,
-        epochs=2, max_len=32, dropout=0.0, dtype="float32", mesh=Mesh(data=1),
-    )  # fmt: skip
+        model=str(model),
+        task=task,
+        data=data,
+        evals={"test": Eval(data=data)},
+        batching=Pack(length=48),
+        lr=1e-3,
+        batch=8,
+        epochs=2,
+        max_len=32,
+        dropout=0.0,
+        dtype="float32",
+        mesh=Mesh(data=1),
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "task", [Tag(labels=("B-X", "I-X", "O")), Answer(stride=4), Classify()], ids=["tags", "answers", "classes"]
+    "task",
+    [TokenClassification(labels=("B-X", "I-X", "O")), QuestionAnswering(stride=4), Classify()],
+    ids=["tags", "answers", "classes"],
 )
 def test_both_sides_are_the_same_run(run):
     found = compare(run, 1, ["jaxft", "pytorch"])

@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 
 import jaxft
-from jaxft import command
+from jaxft.cli import command
 from jaxft.config import Config, Eval, Mesh, Save
-from jaxft.configurable import is_config
+from jaxft.config.component import is_config
+from jaxft.config.ranges import INT, Range, hints, problems_of, range_problems, undeclared
 from jaxft.data import Augmented, Chunk, Data, Pack, Pad
 from jaxft.optim.adafactor import Adafactor
 from jaxft.optim.adamw import AdamW
@@ -22,7 +23,6 @@ from jaxft.optim.muon import Muon
 from jaxft.optim.schedule import WSD, Cosine, Linear
 from jaxft.optim.sgd import SGD
 from jaxft.problems import UserError
-from jaxft.ranges import INT, Range, hints, problems_of, range_problems, undeclared
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.pretrain import NextSentence
@@ -32,7 +32,7 @@ from jaxft.tune.partial import Partial
 def modules():
     """All modules of the package that can be imported without starting a command or PyTorch."""
     for one in pkgutil.walk_packages(jaxft.__path__, "jaxft."):
-        if one.name not in ("jaxft.benchmark.trainer", "jaxft.proof.reference", "jaxft.explain"):
+        if one.name not in ("jaxft.benchmark.trainer", "jaxft.parity_check.reference", "jaxft.explain"):
             yield importlib.import_module(one.name)
 
 
@@ -57,7 +57,7 @@ def test_components_are_found():
 def test_every_number_has_a_range(cls):
     """With `Finite` where any number is right."""
     missing = [name for name, hint in hints(cls).items() if undeclared(hint)]
-    assert not missing, f"declare a range of jaxft/ranges.py for {', '.join(missing)} of {cls.__qualname__}"
+    assert not missing, f"declare a range of jaxft/config/ranges.py for {', '.join(missing)} of {cls.__qualname__}"
     floats = [name for name, hint in hints(cls).items() if "float" in str(hint)]
     needed = {f.name: None for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
     assert not range_problems(cls(**needed))  # the defaults are in their ranges
@@ -104,17 +104,35 @@ def test_one_message_for_a_run(tiny_bert, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "x"}\n')
     data = Data(path=str(tmp_path / "rows.jsonl"))
     cfg = Config(
-        model=str(tiny_bert), task=Classify(focal=-1.0), data=replace(data, limit=0), lr=math.nan, batch=0, steps=2,
-        evals={"val": Eval(data=data, every=-1)}, optim=AdamW(b1=1), schedule=Linear(end=-0.5), rows=Pack(length=2**32),
-        lr_multipliers=((".*", -1.0),), save=Save(keep=0), layer_decay=2.0,
-    )  # fmt: skip
+        model=str(tiny_bert),
+        task=Classify(focal=-1.0),
+        data=replace(data, limit=0),
+        lr=math.nan,
+        batch=0,
+        steps=2,
+        evals={"val": Eval(data=data, every=-1)},
+        optim=AdamW(b1=1),
+        schedule=Linear(end=-0.5),
+        batching=Pack(length=2**32),
+        lr_multipliers=((".*", -1.0),),
+        save=Save(keep=0),
+        layer_decay=2.0,
+    )
     with pytest.raises(UserError) as error:
         cfg.validate()
     for name in (
-        "config.lr is nan", "config.batch is 0", "config.lr_multipliers holds -1.0", "config.layer_decay is 2.0",
-        "config.task: focal", "config.data: limit", "config.evals.val: every", "config.optim: b1 is 1",
-        "config.schedule: end", "config.rows: length", "config.save: keep",
-    ):  # fmt: skip
+        "config.lr is nan",
+        "config.batch is 0",
+        "config.lr_multipliers holds -1.0",
+        "config.layer_decay is 2.0",
+        "config.task: focal",
+        "config.data: limit",
+        "config.evals.val: every",
+        "config.optim: b1 is 1",
+        "config.schedule: end",
+        "config.batching: length",
+        "config.save: keep",
+    ):
         assert sum(problem.startswith(name) for problem in error.value.problems) == 1, name
 
 

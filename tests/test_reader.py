@@ -9,8 +9,8 @@ import pytest
 from conftest import variant
 
 import jaxft
-from jaxft.models.pretrained import architecture, open_pretrained
-from jaxft.models.reader import ConfigReader
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.problems import UserError
 
 REFUSED = {

@@ -111,7 +111,7 @@ def test_tags_of_words(checkout):
     (checkout / "conll2003").mkdir()
     for name in ("eng.train", "eng.testa", "eng.testb"):
         (checkout / "conll2003" / name).write_text("Bonn NNP I-NP I-LOC\nis VBZ I-VP O\n\nAnn NNP I-NP I-PER\n\n" * 20)
-    small = " --config.model=jaxft/assets/tiny-encoder --config.max_len=64 --config.rows.length=64"
+    small = " --config.model=jaxft/assets/tiny-encoder --config.max_len=64 --config.batching.length=64"
     scores = run(COMMANDS[3] + SHORT + small, checkout).splitlines()
     assert [json.loads(line)["split"] for line in scores] == ["val", "test"] and "f1_LOC" in json.loads(scores[0])
     assert json.loads(run(COMMANDS[4], checkout))["rows"] == len(csv_rows(checkout / "mine.csv"))
@@ -126,9 +126,9 @@ def csv_rows(path: Path) -> list[dict]:
 
 
 def test_the_configuration_that_the_readme_shows(tmp_path):
-    from jaxft.command import CONFIG, parse
+    from jaxft.cli.command import CONFIG, parse
 
     block = next(block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "get_config" in block)
     (tmp_path / "shown.py").write_text(block)
     cfg = parse([f"--config={tmp_path / 'shown.py'}"], CONFIG).config
-    assert cfg.tune.last_layers == 4 and cfg.rows.length == 512
+    assert cfg.tune.last_layers == 4 and cfg.batching.length == 512

@@ -17,12 +17,9 @@ from test_same_numbers import WORDS
 
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad
-from jaxft.loop import fit as module
-from jaxft.loop import report
-from jaxft.loop.fit import fit
-from jaxft.loop.lines import read_lines
-from jaxft.loop.report import Report, write
-from jaxft.pictures import (
+from jaxft.problems import RunStopped
+from jaxft.reports import report
+from jaxft.reports.figures import (
     MATRIX,
     POINTS,
     ROWS,
@@ -32,9 +29,12 @@ from jaxft.pictures import (
     label_figures,
     value_figures,
 )
-from jaxft.problems import RunStopped
+from jaxft.reports.records import read_lines
+from jaxft.reports.report import Report, write
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.mlm import MaskedLM
+from jaxft.training import fit as module
+from jaxft.training.fit import fit
 from jaxft.tune.partial import Partial
 
 NAMES = ["\"'&amp;<b>", "</script><script>alert(1)</script>", "ünï 漢字"]  # sorted
@@ -91,9 +91,12 @@ def config(model, folder, label=lambda rng: str(rng.choice(NAMES)), **more) -> C
     write_rows(folder / "train.jsonl", 30, label)
     write_rows(folder / "val.jsonl", 40, label, seed=1)
     options = {
-        "task": Classify(), "steps": 8, "lr": 3e-3, "rows": Pad(buckets=(16,)),
+        "task": Classify(),
+        "steps": 8,
+        "lr": 3e-3,
+        "batching": Pad(buckets=(16,)),
         "evals": {"val": Eval(data=Data(path=str(folder / "val.jsonl")), every=4)},
-    }  # fmt: skip
+    }
     data = Data(path=str(folder / "train.jsonl"))
     return Config(model=str(model), data=data, batch=4, max_len=16, log_every=2, **options | more)
 
@@ -167,8 +170,9 @@ def test_data(run, bert_tokenizer):
     assert facts["examples cut off at config.max_len"] == [str((size > 16).sum()) for size in sizes]
     counts = [Counter(row["label"] for row in rows) for rows in kept]
     assert run.tables["Targets"] == [
-        ["target", "train", "val"], *([name, *(str(count[name]) for count in counts)] for name in NAMES)
-    ]  # fmt: skip
+        ["target", "train", "val"],
+        *([name, *(str(count[name]) for count in counts)] for name in NAMES),
+    ]
     padding = dict(run.tables["What trains"])["padding"]
     # Seven batches of four: two of the 26 examples are seen twice.
     assert float(padding.partition("%")[0]) == pytest.approx(100 * (1 - np.minimum(sizes[0], 16).mean() / 16), abs=4)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from jaxft.loop.report import write
-from jaxft.pictures import class_figures, value_figures
+from jaxft.reports.figures import class_figures, value_figures
+from jaxft.reports.report import write
 
 EVIL = "</script><script>window.caught = 1</script><img src=x onerror='window.caught = 1'>"
 STEPS = np.arange(10, 310, 10)
@@ -28,18 +28,34 @@ def workdir(tmp_path_factory):
     figures = [*class_figures(*rng.integers(0, 4, (2, 200)), labels), *value_figures(*rng.standard_normal((2, 50)))]
     report = {"rows": 300, "kept": 299, "dropped": {EVIL: 1}, "tokens": 9000, "truncated": 2, "notes": {}}
     summary = {
-        "steps": 300, "epochs": 3.0, "epochs_per_step": 0.01, "data": {"train": report, "val": report},
+        "steps": 300,
+        "epochs": 3.0,
+        "epochs_per_step": 0.01,
+        "data": {"train": report, "val": report},
         "targets": {"train": dict.fromkeys(labels, 75), "val": dict.fromkeys(labels, 1)},
-        "batches": {"useful": 0.8, "shapes": [[16, 32], [16, 64]]}, "dtype": "float32",
+        "batches": {"useful": 0.8, "shapes": [[16, 32], [16, 64]]},
+        "dtype": "float32",
         "parameters": {"trained": 1_000_000, "frozen": 500, "bytes": 2**30},
-        "devices": {"kind": "cpu", "count": 1, "mesh": {"data": 1}, "processes": 1}, "versions": {"jaxft": "0.1.0"},
-        "model_step": 300, "model_score": 0.5, "ended": None,
-    }  # fmt: skip
+        "devices": {"kind": "cpu", "count": 1, "mesh": {"data": 1}, "processes": 1},
+        "versions": {"jaxft": "0.1.0"},
+        "model_step": 300,
+        "model_score": 0.5,
+        "ended": None,
+    }
     lines = [
-        {"step": int(step), "split": "train", "loss": loss, "learning_rate": rate, "grad_norm": norm,
-         "epoch": step / 100, "tokens_per_second": 12345.6, "steps_per_second": 3.0, "memory_bytes": 2**30}
+        {
+            "step": int(step),
+            "split": "train",
+            "loss": loss,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "epoch": step / 100,
+            "tokens_per_second": 12345.6,
+            "steps_per_second": 3.0,
+            "memory_bytes": 2**30,
+        }
         for step, loss, rate, norm in zip(STEPS, LOSS, RATE, NORM, strict=True)
-    ]  # fmt: skip
+    ]
     lines += [{"step": step, "split": "val", "loss": 1.0, "accuracy": step / 400} for step in (105, 205, 300)]
     config = {"evals": {"val": {}}, "save": {"best": None}, "model": EVIL * 3}
     for name, values in (("metrics", lines), ("pictures", [{"step": 300, "split": "val", "figures": figures}])):
@@ -147,9 +163,10 @@ def test_pointing_shows_values(page):
         lines = page.run(f"[...{tip}.children].map(line => line.innerText.split(/\\s*\\n\\s*/).join(' '))")
         near = 105 if step < 155 else 300
         assert lines == [
-            f"step {step} (epoch {step / 100:.2f})", f"train {LOSS[STEPS == step][0]:.4f}",
+            f"step {step} (epoch {step / 100:.2f})",
+            f"train {LOSS[STEPS == step][0]:.4f}",
             "val 1" if near == step else f"val at {near} 1",
-        ]  # fmt: skip
+        ]
         shown = page.run(f"{tip}.getBoundingClientRect().toJSON()")
         assert shown["width"] > 50 and 0 <= shown["left"] and shown["right"] <= 1200
         marks = page.run(f"[...{figure('Loss')}.querySelectorAll('.mark')].map(m => m.getBoundingClientRect().x)")

@@ -22,15 +22,15 @@ from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Mesh, Save, save_config
 from jaxft.data import Data, Pad
-from jaxft.loop import fit as module
-from jaxft.loop.best import Best
-from jaxft.loop.checkpoint import Checkpoints, KeepBestAndLast
-from jaxft.loop.claim import claim
-from jaxft.loop.fit import fit
-from jaxft.loop.report import write
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import RunInterrupted, UserError
+from jaxft.reports.report import write
 from jaxft.tasks.classify import Classify
+from jaxft.training import fit as module
+from jaxft.training.best import Best
+from jaxft.training.checkpoint import Checkpoints, KeepBestAndLast
+from jaxft.training.fit import fit
+from jaxft.training.lock import claim
 from jaxft.tune.partial import Partial
 
 CLOCKED = ("tokens_per_second", "steps_per_second", "memory_bytes")  # what no run can repeat
@@ -44,9 +44,19 @@ def make(tiny_bert, tmp_path, one_device):
     def config(**more) -> Config:
         options = {"save": Save(every=2, keep=3), "evals": {"val": Eval(data=Data(path=train), every=5)}} | more
         return Config(
-            model=str(tiny_bert), task=Classify(), data=Data(path=train), lr=3e-3, batch=4, micro_batches=2, epochs=3,
-            max_len=32, dropout=0.1, log_every=3, rows=Pad(buckets=(32,), window=2), **options,
-        )  # fmt: skip
+            model=str(tiny_bert),
+            task=Classify(),
+            data=Data(path=train),
+            lr=3e-3,
+            batch=4,
+            micro_batches=2,
+            epochs=3,
+            max_len=32,
+            dropout=0.1,
+            log_every=3,
+            batching=Pad(buckets=(32,), window=2),
+            **options,
+        )
 
     return config
 
@@ -274,9 +284,15 @@ def test_damaged_checkpoints_are_set_aside(make, whole, tmp_path, caplog):
 def test_only_what_trains_is_saved(tiny_bert, tmp_path, one_device):
     train = write_rows(tmp_path / "train.csv", 8)
     cfg = Config(
-        model=str(tiny_bert), task=Classify(), data=Data(path=train), lr=1e-3, batch=4, steps=2, max_len=32,
+        model=str(tiny_bert),
+        task=Classify(),
+        data=Data(path=train),
+        lr=1e-3,
+        batch=4,
+        steps=2,
+        max_len=32,
         tune=Partial(train=("head",)),
-    )  # fmt: skip
+    )
     fit(cfg, str(tmp_path / "run"))
     saved = (tmp_path / "run" / "checkpoints" / "2" / "state" / "_METADATA").read_text()
     assert "head.out.kernel" in saved

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
+from jaxft.config.ranges import problems_of
 from jaxft.data import Chunk, Pack, Pad
+from jaxft.data.batching import best_fit, least_padding
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
-from jaxft.data.rows import best_fit, least_padding
 from jaxft.problems import UserError
-from jaxft.ranges import problems_of
 from jaxft.tasks.base import fault_problems
 
 
@@ -176,8 +176,15 @@ def test_padded_batch():
 
 def test_targets_with_classes_and_no_at():
     def one_hot(rows):
-        return [{"tokens": np.ones(3, np.int32), "at": np.zeros(1, np.int32), "targets": np.eye(4)[[row]],
-                 "weights": np.ones(1)} for row in rows]  # fmt: skip
+        return [
+            {
+                "tokens": np.ones(3, np.int32),
+                "at": np.zeros(1, np.int32),
+                "targets": np.eye(4)[[row]],
+                "weights": np.ones(1),
+            }
+            for row in rows
+        ]
 
     made = batches(encode_all([0, 1, 2, 3], one_hot), Pack(length=6), 4)[0]
     assert made["targets"].dtype == made["weights"].dtype == np.float32
@@ -193,8 +200,15 @@ def test_slots_that_are_known_are_counted(rows):
     """Where `encode` makes `at`: more than tokens, or fewer than a row could hold."""
 
     def some(pieces):
-        return [{"tokens": np.ones(row["n"], np.int32), "at": np.zeros(row["k"], np.int32),
-                 "targets": np.arange(row["k"]), "weights": np.ones(row["k"])} for row in pieces]  # fmt: skip
+        return [
+            {
+                "tokens": np.ones(row["n"], np.int32),
+                "at": np.zeros(row["k"], np.int32),
+                "targets": np.arange(row["k"]),
+                "weights": np.ones(row["k"]),
+            }
+            for row in pieces
+        ]
 
     data = encode_all([{"n": 16, "k": 20}, {"n": 6, "k": 2}, {"n": 7, "k": 1}], some)
     made = batches(data, rows, 3, lambda length: length)

@@ -11,12 +11,12 @@ import pytest
 
 from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pack, Pad
-from jaxft.loop.fit import fit
-from jaxft.loop.saved import evaluate_model
-from jaxft.models.tiles import TILE
+from jaxft.models.layers.kernels.tiles import TILE
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
+from jaxft.training.fit import fit
+from jaxft.training.saved_run import evaluate_model
 from jaxft.tune.partial import Partial
 
 WORDS = (
@@ -59,7 +59,7 @@ def losses(families, data, tmp_path_factory):
     def trained(name, **more) -> list[float]:
         family, task = TASKS[name]
         workdir = tmp_path_factory.mktemp("run")
-        options = {"rows": Pad(window=1), "dropout": 0.0, "steps": 10, "batch": 16, "save": Save(every=10)} | more
+        options = {"batching": Pad(window=1), "dropout": 0.0, "steps": 10, "batch": 16, "save": Save(every=10)} | more
         cfg = Config(
             model=str(families[family]), task=task, data=Data(path=data), lr=3e-3, max_len=32, log_every=1, **options
         )
@@ -87,9 +87,9 @@ def test_devices_micro_batches_and_packing(losses, name, monkeypatch):
     expected = alone(monkeypatch, losses, name)
     assert max(expected) - min(expected) > 1e-3
     same(alone(monkeypatch, losses, name, micro_batches=4), expected)
-    same(alone(monkeypatch, losses, name, rows=Pack(length=64)), expected)
+    same(alone(monkeypatch, losses, name, batching=Pack(length=64)), expected)
     same(losses(name, mesh=Mesh(data=2, fsdp=2, tensor=2)), expected)
-    same(losses(name, mesh=Mesh(data=2, fsdp=1, tensor=4), rows=Pack(length=64), micro_batches=2), expected)
+    same(losses(name, mesh=Mesh(data=2, fsdp=1, tensor=4), batching=Pack(length=64), micro_batches=2), expected)
 
 
 @pytest.mark.slow
@@ -133,9 +133,16 @@ def test_every_row_is_evaluated_once(tiny_classifier, tmp_path, monkeypatch):
 
         def scores(batch, test=test):
             cfg = Config(
-                model=str(tiny_classifier), task=Classify(), data=test, lr=1.0, steps=1, batch=8, max_len=32,
-                evals={"val": Eval(data=test, batch=batch)}, rows=Pad(buckets=(32,)),
-            )  # fmt: skip
+                model=str(tiny_classifier),
+                task=Classify(),
+                data=test,
+                lr=1.0,
+                steps=1,
+                batch=8,
+                max_len=32,
+                evals={"val": Eval(data=test, batch=batch)},
+                batching=Pad(buckets=(32,)),
+            )
             return evaluate_model(cfg, str(tiny_classifier))["val"]
 
         expected = alone(monkeypatch, scores, 1)
@@ -149,11 +156,19 @@ def test_one_program_for_each_shape(losses, families, tmp_path, caplog, monkeypa
     monkeypatch.setattr(jax, "device_count", lambda *backend: 1)
     data = write_rows(tmp_path / "many.csv", 200)
     cfg = Config(
-        model=str(families["bert"]), task=Classify(), data=Data(path=data), lr=1e-3, steps=100, batch=8, max_len=24,
-        rows=Pad(buckets=(8, 16, 24), window=4), log_every=25, save=Save(every=100),
-    )  # fmt: skip
+        model=str(families["bert"]),
+        task=Classify(),
+        data=Data(path=data),
+        lr=1e-3,
+        steps=100,
+        batch=8,
+        max_len=24,
+        batching=Pad(buckets=(8, 16, 24), window=4),
+        log_every=25,
+        save=Save(every=100),
+    )
     live = []
-    from jaxft.loop import fit as module
+    from jaxft.training import fit as module
 
     plain = module.after_step
 

@@ -16,14 +16,14 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 import jaxft
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data
-from jaxft.loop.build import build
-from jaxft.loop.detail import Detail
-from jaxft.loop.export import export_state
-from jaxft.loop.run import precision
-from jaxft.loop.saved import evaluate_all, evaluate_model
-from jaxft.models.embedding import MODES, read_embedding
+from jaxft.evaluation.breakdown import Detail
+from jaxft.models.checkpoint.sentence_transformers import MODES, read_embedding
 from jaxft.problems import UserError
-from jaxft.tasks.embed import Contrast, Triplet
+from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Triplet
+from jaxft.training.export import export_state
+from jaxft.training.run import precision
+from jaxft.training.saved_run import evaluate_all, evaluate_model
+from jaxft.training.setup import build
 
 ASKED = [*TEXTS, "The Cat"]
 PROMPTS = {"query": "a good film: ", "long": "the dog sat on the log "}
@@ -32,14 +32,28 @@ CASES = {
     "two modes": {"pooling": ("max", "cls")},
     "a length": {"length": 7},
     "normalised": {"behind": lambda width: [Normalize()]},
-    "dense": {"behind": lambda width: [Dense(width, 10), Normalize(), Dense(10, 5, bias=False,
-              activation_function=torch.nn.Identity())]},
-    **{f"dense, {act.__name__}": {"behind": lambda width, act=act: [Dense(width, 7, activation_function=act())]}
-       for act in (torch.nn.ReLU, torch.nn.GELU, torch.nn.SiLU, torch.nn.Sigmoid)},
+    "dense": {
+        "behind": lambda width: [
+            Dense(width, 10),
+            Normalize(),
+            Dense(10, 5, bias=False, activation_function=torch.nn.Identity()),
+        ]
+    },
+    **{
+        f"dense, {act.__name__}": {"behind": lambda width, act=act: [Dense(width, 7, activation_function=act())]}
+        for act in (torch.nn.ReLU, torch.nn.GELU, torch.nn.SiLU, torch.nn.Sigmoid)
+    },
     "a prompt": {"prompts": PROMPTS, "default_prompt_name": "query"},
-    **{f"a prompt that is left out, {mode}": {"pooling": mode, "prompts": PROMPTS, "default_prompt_name": "query",
-                                              "include": False} for mode in MODES.values()},
-}  # fmt: skip
+    **{
+        f"a prompt that is left out, {mode}": {
+            "pooling": mode,
+            "prompts": PROMPTS,
+            "default_prompt_name": "query",
+            "include": False,
+        }
+        for mode in MODES.values()
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +114,10 @@ def test_older_files(backbone, tmp_path, one_device):
         settings = {"word_embedding_dimension": 24} | flags
         (tmp_path / "old/1_Pooling/config.json").write_text(json.dumps(settings))
         kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-        modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-                   for i, (path, kind) in enumerate(kinds.items())]  # fmt: skip
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(kinds.items())
+        ]
         (tmp_path / "old/modules.json").write_text(json.dumps(modules))
         (tmp_path / "old/config_sentence_transformers.json").unlink()
         (tmp_path / "old/sentence_bert_config.json").write_text('{"max_seq_length": 9, "do_lower_case": true}')
@@ -115,7 +131,7 @@ def test_older_files(backbone, tmp_path, one_device):
 
 
 TRAINED = {
-    "contrast": Contrast(text="a", pair="p"),
+    "contrast": ContrastiveEmbedding(text="a", pair="p"),
     "triplet": Triplet(text="a", pair="p", negative="n", pooling="first"),
 }
 
@@ -133,8 +149,17 @@ def test_a_trained_model_loads_there(task, backbone, tmp_path, one_device, caplo
         )
     )
     data = Data(path=str(tmp_path / "rows.jsonl"))
-    cfg = Config(model=str(tmp_path / "base"), task=task, data=data, evals={"val": Eval(data=data)}, lr=1e-3, batch=6,
-                 steps=1, max_len=12, mesh=Mesh(data=1))  # fmt: skip
+    cfg = Config(
+        model=str(tmp_path / "base"),
+        task=task,
+        data=data,
+        evals={"val": Eval(data=data)},
+        lr=1e-3,
+        batch=6,
+        steps=1,
+        max_len=12,
+        mesh=Mesh(data=1),
+    )
     built = build(cfg)
     assert built.task.normalize and built.task.pooling == (task.pooling or "mean")
     assert "puts the prompt 'a good film: ' in front of texts: training does not" in caplog.text
@@ -217,4 +242,4 @@ def test_what_is_not_supported_is_named(backbone, tmp_path, one_device):
         written(tmp_path / "good", backbone, pooling=pooling, behind=behind)
         setting = SimpleNamespace(max_len=8, embedding=read_embedding(tmp_path / "good"))
         with pytest.raises(UserError, match=message):
-            Contrast().prepare([], setting)
+            ContrastiveEmbedding().prepare([], setting)

@@ -11,16 +11,16 @@ from zoo import make
 
 from jaxft.config import Config, Mesh
 from jaxft.data import Data, Pack, Pad
-from jaxft.loop.build import build
-from jaxft.loop.run import train_batches
-from jaxft.loop.step import batch_gradient
-from jaxft.tasks.answer import Answer
-from jaxft.tasks.choose import Choose
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
-from jaxft.tasks.embed import Contrast, Similarity, Triplet
+from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
-from jaxft.tasks.tag import Tag
+from jaxft.tasks.multiple_choice import MultipleChoice
+from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.tasks.token_classification import TokenClassification
+from jaxft.training.run import train_batches
+from jaxft.training.setup import build
+from jaxft.training.step import batch_gradient
 
 ROWS = 9  # of which the only step has two
 
@@ -47,11 +47,11 @@ TASKS = {
     "classify": Classify(),
     "several labels": MultiLabel(label="labels"),
     "regress": Regress(label="number"),
-    "tag": Tag(),
-    "answer": Answer(stride=8),
-    "choose": Choose(label="answer"),
-    "contrast": Contrast(text="a", pair="p"),
-    "contrast, first": Contrast(text="a", pair="p", negative="n", pooling="first"),
+    "tag": TokenClassification(),
+    "answer": QuestionAnswering(stride=8),
+    "choose": MultipleChoice(label="answer"),
+    "contrast": ContrastiveEmbedding(text="a", pair="p"),
+    "contrast, first": ContrastiveEmbedding(text="a", pair="p", negative="n", pooling="first"),
     "triplet": Triplet(text="a", pair="p", negative="n"),
     "similarity": Similarity(text="a", pair="p", label="number", most=5.0),
     "masked": MaskedLM(rate=0.4),
@@ -61,7 +61,7 @@ TASKS = {
 def check_short_step(model, task, file, init="backbone", **more):
     """The only step's loss and gradient, of arrays that are mostly empty, beside those of its filled rows alone."""
     cfg = {"lr": 1e-3, "batch": 8, "epochs": 2 / ROWS, "max_len": 32, "dropout": 0.0, "dtype": "float32"}
-    cfg |= {"mesh": Mesh(data=1), "init": init, "rows": Pad(buckets=(32,))} | more
+    cfg |= {"mesh": Mesh(data=1), "init": init, "batching": Pad(buckets=(32,))} | more
     made = build(Config(model=str(model), task=task, data=Data(path=file), **cfg))
     batches = train_batches(made)
     examples = len(batches.examples(0))
@@ -69,7 +69,7 @@ def check_short_step(model, task, file, init="backbone", **more):
     batch = batches[0]
     batch.pop("index")
     filled = (batch["segments"] > 0).any(1)
-    assert 0 < filled.sum() <= examples and (isinstance(made.cfg.rows, Pack) or len(filled) == 8)
+    assert 0 < filled.sum() <= examples and (isinstance(made.cfg.batching, Pack) or len(filled) == 8)
     trained, frozen, _ = made.load()
     batch = jax.device_get(getattr(made.task, "weigh", lambda batch: batch)(batch))  # which sees the whole batch
 
@@ -77,7 +77,7 @@ def check_short_step(model, task, file, init="backbone", **more):
         fixed = {"loss": made.loss, "micro_batches": pieces, "seed": 0}
         return jax.device_get(jax.jit(partial(batch_gradient, **fixed))(trained, 0, frozen, batch))
 
-    if isinstance(task, Contrast) or isinstance(made.cfg.rows, Pack):  # whose examples meet
+    if isinstance(task, ContrastiveEmbedding) or isinstance(made.cfg.batching, Pack):  # whose examples meet
         wanted, pieces = gradient({key: values[filled] for key, values in batch.items()}, 1), 1
     else:
         rows = [{key: values[row : row + 1] for key, values in batch.items()} for row in np.flatnonzero(filled)]
@@ -97,7 +97,7 @@ def test_empty_rows_change_nothing(name, tiny_bert, file, one_device):
 
 @pytest.mark.parametrize("name", ["contrast", "choose"])
 def test_packed_rows(name, tiny_bert, file, one_device):
-    check_short_step(tiny_bert, TASKS[name], file, rows=Pack(length=96))
+    check_short_step(tiny_bert, TASKS[name], file, batching=Pack(length=96))
 
 
 def test_language_models(tiny_llama, file, one_device):

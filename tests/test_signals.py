@@ -13,9 +13,9 @@ WITHIN = 20  # seconds, on a busy machine
 ROOT = Path(__file__).parent.parent
 COMMAND = '''"""Does one thing for a long time."""
 import hashlib, logging, subprocess, sys, threading, time
-import jaxft.signals
-from jaxft import command
-jaxft.signals.GRACE = float(sys.argv.pop())
+import jaxft.host.signals
+from jaxft.cli import command
+jaxft.host.signals.GRACE = float(sys.argv.pop())
 
 def ready():
     print("ready", flush=True)
@@ -79,12 +79,12 @@ def compile():
             x = jnp.sort(x) * 2
         return x
     lowered = jax.jit(slow).lower(jnp.ones((8, 128)))
-    with jaxft.signals.signals.deferred():
+    with jaxft.host.signals.signals.deferred():
         ready()
         lowered.compile()
 
 def deferred():
-    with jaxft.signals.signals.deferred() as asked:
+    with jaxft.host.signals.signals.deferred() as asked:
         ready()
         end = time.monotonic() + 3  # longer than the grace
         while time.monotonic() < end:
@@ -169,3 +169,4 @@ def test_starting(tmp_path):
         words = [sys.executable, "-c", lines, "-m", "jaxft.train"]
         done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert done.returncode == code and "Traceback" not in done.stderr
+

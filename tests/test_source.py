@@ -108,9 +108,16 @@ def write(kind, path, rows):
 
 @pytest.mark.parametrize(
     ("kind", "suffix"),
-    [("parquet", ".parquet"), ("arrow", ".arrow"), ("stream", ".arrow"), ("json", ".json"), ("data", ".json"),
-     ("lines", ".json"), ("lines", ".jsonl")],
-)  # fmt: skip
+    [
+        ("parquet", ".parquet"),
+        ("arrow", ".arrow"),
+        ("stream", ".arrow"),
+        ("json", ".json"),
+        ("data", ".json"),
+        ("lines", ".json"),
+        ("lines", ".jsonl"),
+    ],
+)
 @pytest.mark.parametrize("zipped", ["", ".gz"])
 def test_every_kind_of_file(tmp_path, kind, suffix, zipped):
     path = tmp_path / f"a{suffix}"
@@ -221,7 +228,7 @@ def test_files_are_read_without_what_is_large(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "x", "label": null}\n{"text": null, "label": "y"}\n')
     pa.parquet.write_table(pa.table({"text": ["x"]}), tmp_path / "a.parquet")
     code = f"""import sys
-import jaxft.train, jaxft.loop.fit, jaxft.loop.build, jaxft.benchmark.ours
+import jaxft.train, jaxft.training.fit, jaxft.training.setup, jaxft.benchmark.measurement
 from jaxft.data import Data
 for name in ("a.csv", "a.jsonl", "a.parquet"):
     assert Data(path={str(tmp_path)!r} + "/" + name).open()[0]["text"] == "x"
@@ -360,8 +367,11 @@ def test_values_that_python_expresses(tmp_path):
     pa.parquet.write_table(table, tmp_path / "a.parquet")
     rows = Data(path=str(tmp_path / "a.parquet")).open()
     assert rows[0] == {
-        "day": datetime.date(1970, 1, 2), "price": decimal.Decimal("1.50"), "map": [("a", 1), ("a", 2)], "kind": "x",
-    }  # fmt: skip
+        "day": datetime.date(1970, 1, 2),
+        "price": decimal.Decimal("1.50"),
+        "map": [("a", 1), ("a", 2)],
+        "kind": "x",
+    }
     named = as_rows([{"text": "a", "label": 1}, {"text": "b", "label": 0}], "rows")
     named = Rows("rows", named.columns, {"label": ["no", "yes"]}, 2, named._read).named()
     assert named.only(["label"])[:] == [{"label": "yes"}, {"label": "no"}] and named.only(["text"])[0] == {"text": "a"}

@@ -8,10 +8,10 @@ import pytest
 from test_resume import make, numbers, whole  # noqa: F401  fixtures
 
 from jaxft.config import Save
-from jaxft.loop import fit as module
-from jaxft.loop.fit import fit
-from jaxft.loop.space import check_space, told_when_full
 from jaxft.problems import RunStopped, UserError
+from jaxft.training import fit as module
+from jaxft.training.disk_space import check_space, told_when_full
+from jaxft.training.fit import fit
 
 
 @pytest.fixture

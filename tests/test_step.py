@@ -13,10 +13,7 @@ from conftest import model_of, rows_of
 from jax.extend.core import jaxprs_in_params
 
 from jaxft.config import Config, Mesh
-from jaxft.configurable import config
-from jaxft.loop.build import build
-from jaxft.loop.step import Gradient, TrainState, apply_gradient, batch_gradient, split_rows, train_step
-from jaxft.loop.training import training
+from jaxft.config.component import config
 from jaxft.metrics import Mean
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.optim.adamw import AdamW
@@ -25,6 +22,9 @@ from jaxft.optim.sgd import SGD
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
+from jaxft.training.compiled import training
+from jaxft.training.setup import build
+from jaxft.training.step import Gradient, TrainState, apply_gradient, batch_gradient, split_rows, train_step
 from jaxft.tune.bitfit import Bitfit
 from jaxft.tune.full import Full
 from jaxft.tune.partial import Partial

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxft
-from jaxft import command, suite
+from jaxft import suite
+from jaxft.cli import command
 from jaxft.problems import UserError
 
 TEXTS = ["a good film", "a bad film", "the cat sat on the mat", "it was raining", "the dog sat", "numbers such as 10"]
@@ -37,8 +38,11 @@ def glue(directory: Path) -> Path:
             "label": kind,
             "idx": datasets.Value("int32"),
         }
-        splits = ["train"] + [f"{split}{end}" for split in ("validation", "test") for end in (
-            ("_matched", "_mismatched") if task == "mnli" else ("",))]  # fmt: skip
+        splits = ["train"] + [
+            f"{split}{end}"
+            for split in ("validation", "test")
+            for end in (("_matched", "_mismatched") if task == "mnli" else ("",))
+        ]
         for split in ["test"] if task == "ax" else splits:
             rows = {name: [TEXTS[(i + 2 * at) % 6] for i in range(9)] for at, name in enumerate(columns)}
             labels = rng.uniform(0, 5, 9) if names is None else np.arange(9) % len(names)
@@ -76,8 +80,12 @@ def test_glue(tiny_bert, tmp_path, capsys, one_device):
     mnli = tasks[5]
     metrics = [json.loads(line) for line in (workdir / "mnli/metrics.jsonl").read_text().splitlines()]
     wanted = {line["split"]: 100 * line["accuracy"] for line in metrics if line["split"].endswith("matched")}
-    assert mnli == {"task": "mnli", "score": np.mean(list(wanted.values())),
-                    "matched/accuracy": wanted["matched"], "mismatched/accuracy": wanted["mismatched"]}  # fmt: skip
+    assert mnli == {
+        "task": "mnli",
+        "score": np.mean(list(wanted.values())),
+        "matched/accuracy": wanted["matched"],
+        "mismatched/accuracy": wanted["mismatched"],
+    }
     mrpc = tasks[2]
     assert mrpc["score"] == pytest.approx((mrpc["validation/f1"] + mrpc["validation/accuracy"]) / 2)
 
@@ -193,8 +201,14 @@ def test_superglue(tiny_bert, tmp_path, capsys, one_device):
     assert [question["idx"] for question in inside] == [0, 1, 2, 3]
     assert [answer["idx"] for question in inside for answer in question["answers"]] == list(range(8))
     assert {answer["label"] for question in inside for answer in question["answers"]} <= {0, 1}
-    classes = {"BoolQ": {"true", "false"}, "WiC": {"true", "false"}, "WSC": {"True", "False"}, "COPA": {0, 1},
-               "ReCoRD": {"cat", "dog", "log"}, "CB": {*SUPER["cb"][1]}}  # fmt: skip
+    classes = {
+        "BoolQ": {"true", "false"},
+        "WiC": {"true", "false"},
+        "WSC": {"True", "False"},
+        "COPA": {0, 1},
+        "ReCoRD": {"cat", "dog", "log"},
+        "CB": {*SUPER["cb"][1]},
+    }
     for name, some in answers.items():
         assert [answer["idx"] for answer in some] == list(range(70, 78))
         assert {answer["label"] for answer in some} <= classes.get(name, {"entailment", "not_entailment"}), name

@@ -15,8 +15,8 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from test_step import built_of, random_batch
 from zoo import make
 
-from jaxft.loop import summary
 from jaxft.models.params import shape, variables
+from jaxft.reports import summary
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
@@ -120,11 +120,20 @@ def test_flops_of_other_kinds_of_layers(family, head, task, tune, tmp_path, one_
 @pytest.mark.parametrize(
     "kind, peak",
     [
-        ("TPU v5 lite", 197e12), ("TPU v5p", 459e12), ("TPU v5", 459e12), ("TPU v6 lite", 918e12), ("TPU v4", 275e12),
-        ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA L4", 121e12), ("NVIDIA L40S", 362e12), ("NVIDIA L40", None), ("cpu", None),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v5", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("TPU v4", 275e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L40", None),
+        ("cpu", None),
     ],
-)  # fmt: skip
+)
 def test_peaks(kind, peak, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)] * 4)
     monkeypatch.setattr(jax, "device_count", lambda: 4)

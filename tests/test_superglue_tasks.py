@@ -11,7 +11,7 @@ from jaxft.data.encoded import encode_all
 from jaxft.problems import UserError
 from jaxft.tasks.base import Setting
 from jaxft.tasks.cloze import Cloze
-from jaxft.tasks.verify import Verify
+from jaxft.tasks.grouped_verification import GroupedVerification
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_questions_with_all_answers_right(setting):
     rows = [
         {"text": "the cat", "q": question, "label": label} for question, label in zip(questions, labels, strict=True)
     ]
-    task = Verify(question="{q}", labels=("0", "1"))
+    task = GroupedVerification(question="{q}", labels=("0", "1"))
     encoded = encode_all(rows_of(rows), lambda some: task.encode(some, setting))
     found = [1, 0, 0, 1, 0, 1]  # a answer to b is missed
     units = task.judge(kept_of(encoded, [[1 - one, one] for one in found]), encoded, rows_of(rows))
@@ -59,8 +59,13 @@ def test_names_in_a_gap(setting, bert_tokenizer):
     task = Cloze(id="{passage}")
     encoded = encode_all(rows_of(ROWS), lambda some: task.encode(some, setting))
     assert encoded.report["dropped"] == {"no names": 1} and encoded.source.tolist() == [0, 0, 1, 3, 3]
-    pairs = [("the cat sat", "a dog sat"), ("the cat sat", "a cat sat"), ("the dog sat", "log sat"),
-             ("the mat", "on good film"), ("the mat", "on bad film")]  # fmt: skip
+    pairs = [
+        ("the cat sat", "a dog sat"),
+        ("the cat sat", "a cat sat"),
+        ("the dog sat", "log sat"),
+        ("the mat", "on good film"),
+        ("the mat", "on bad film"),
+    ]
     assert [encoded[i]["tokens"].tolist() for i in range(5)] == [bert_tokenizer(*pair)["input_ids"] for pair in pairs]
     assert [int(encoded[i]["targets"][0]) for i in range(5)] == [0, 1, 0, 0, 1]
     # Of the first row the right name is the likelier one although both are said to be wrong; of the last the other.
@@ -103,7 +108,12 @@ def test_the_servers_lines_of_names():
     said = {"dog": ("wrong", 0.9), "cat": ("wrong", 0.6), "log": ("right", 0.7), "mat": ("right", 0.8)}
     model = Told({f"on a {name}": {"label": label, "score": score} for name, (label, score) in said.items()})
     lists = ["dog", "cat"], ["cat", "log", "dog"], ["log", "mat"]
-    rows = [{"passage": "it", "query": "on a @placeholder", "entities": some, "idx": {"query": 5 + number}}
-            for number, some in enumerate(lists)]  # fmt: skip
+    rows = [
+        {"passage": "it", "query": "on a @placeholder", "entities": some, "idx": {"query": 5 + number}}
+        for number, some in enumerate(lists)
+    ]
     assert [json.loads(line) for line in names(model, rows)] == [
-        {"idx": 5, "label": "cat"}, {"idx": 6, "label": "log"}, {"idx": 7, "label": "mat"}]  # fmt: skip
+        {"idx": 5, "label": "cat"},
+        {"idx": 6, "label": "log"},
+        {"idx": 7, "label": "mat"},
+    ]

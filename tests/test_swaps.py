@@ -12,10 +12,10 @@ from test_messages import command
 
 import jaxft
 from jaxft import bias
-from jaxft.counterfactual import compare, compare_rows
 from jaxft.data import Data
+from jaxft.fairness.counterfactual import compare, compare_rows
+from jaxft.fairness.swaps import Swaps, read_swaps
 from jaxft.problems import UserError
-from jaxft.swaps import Swaps, read_swaps
 
 PAIRS = [("he", "she"), ("his", "her"), ("him", "her"), ("John", "Mary"), ("New York", "Paris"), ("New", "Old")]
 PLAIN = [("cat", "dog"), ("good", "bad"), ("film", "story")]
@@ -91,8 +91,12 @@ def test_numbers_are_those_of_the_rows_that_held_a_term():
     }
     assert {name: summary[name] for name in expected} == pytest.approx(expected)
     assert {term: part["rows"] for term, part in summary["terms"].items()} == {
-        "he": 2, "she": 1, "John": 1, "her": 1, "Mary": 1
-    }  # fmt: skip
+        "he": 2,
+        "she": 1,
+        "John": 1,
+        "her": 1,
+        "Mary": 1,
+    }
     he = summary["terms"]["he"]
     assert he["mean_gap"] == pytest.approx(gaps[:2].mean()) and he["changed"] == np.mean(answers[:2] != theirs[:2])
     assert he["shift"] == pytest.approx(dict(zip(LABELS, (one - other)[:2].mean(0), strict=True)))

@@ -19,24 +19,24 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 import jaxft
 from configs.conll import get_config
 from jaxft import assets
-from jaxft.answer_files import write_answers
 from jaxft.config import Config, Mesh
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import problems_of
 from jaxft.data import Data, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
-from jaxft.entities import Tagset, viterbi
-from jaxft.loop.build import build
-from jaxft.loop.evals import evaluate
-from jaxft.loop.fit import fit
-from jaxft.loop.saved import evaluate_model, evaluate_run
-from jaxft.loop.step import eval_step
+from jaxft.evaluation.evaluate import evaluate
+from jaxft.inference.answer_files import write_answers
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
-from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
-from jaxft.tasks.tag import BEYOND, MISSING, TAKEN, Tag
-from jaxft.tasks.words import words_of_text
+from jaxft.tasks.token_classification import BEYOND, MISSING, TAKEN, TokenClassification
+from jaxft.tasks.word_alignment import words_of_text
+from jaxft.text.entities import Tagset, viterbi
+from jaxft.training.fit import fit
+from jaxft.training.saved_run import evaluate_model, evaluate_run
+from jaxft.training.setup import build
+from jaxft.training.step import eval_step
 
 WORDS = ["An", "18th", "century", "(B.C.)", "poet", "of", "Łódź", "unhappy"]
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -116,7 +116,7 @@ def row(words, tags):
 
 
 def example(words, tags, tokenizer, longest=64, labels=LABELS, **more):
-    return Tag(labels=labels, **more).encode([row(words, tags)], Setting(tokenizer, longest))[0]
+    return TokenClassification(labels=labels, **more).encode([row(words, tags)], Setting(tokenizer, longest))[0]
 
 
 def pieces(tokenizer, words) -> list[list[int]]:
@@ -190,7 +190,7 @@ def test_words_that_the_model_does_not_see(bert_tokenizer):
 
 
 def test_rows_without_words_or_tags(bert_tokenizer):
-    task, setting = Tag(labels=LABELS), Setting(bert_tokenizer, 16)
+    task, setting = TokenClassification(labels=LABELS), Setting(bert_tokenizer, 16)
     rows = [row([], []), row(["a"], [None]), row(["a", "the", "cat"], [None, "B-PER", None]), row([""], ["O"])]
     answers = task.encode(rows, setting)
     assert answers[:2] == ["no words", "no tag"] and task.encode(rows[:1], setting) == ["no words"]
@@ -212,13 +212,13 @@ def test_rows_without_words_or_tags(bert_tokenizer):
 def test_what_is_wrong_with_a_row(bert_tokenizer, words, tags, message):
     rows = rows_of([row(["a"], ["O"]), row(words, tags)])
     with pytest.raises(UserError) as caught:
-        encode_all(rows, lambda some: Tag(labels=LABELS).encode(some, Setting(bert_tokenizer, 16)))
+        encode_all(rows, lambda some: TokenClassification(labels=LABELS).encode(some, Setting(bert_tokenizer, 16)))
     assert message in str(caught.value) and "row 2" in str(caught.value)
 
 
 def prepared(tags, classes=None, checkpoint=None, **more):
     rows = rows_of([row(["a"] * len(some), some) for some in tags], {"ner_tags": classes} if classes else None)
-    return Tag(**more).prepare(rows, Setting(None, 8, labels=checkpoint))
+    return TokenClassification(**more).prepare(rows, Setting(None, 8, labels=checkpoint))
 
 
 def test_labels_and_schemes():
@@ -237,7 +237,7 @@ def test_labels_and_schemes():
             prepared([["B-PER", "O", "X"]], scheme=scheme)
     with pytest.raises(UserError, match="holds no label at all"):
         prepared([[None]])
-    assert problems_of(Tag(scheme="BIOES", pieces="none", decode="x", max_lost=2.0)) == [
+    assert problems_of(TokenClassification(scheme="BIOES", pieces="none", decode="x", max_lost=2.0)) == [
         "max_lost is 2.0, expected from 0 to 1",
         "scheme is 'BIOES', expected None or BIO or IO or IOBES or BILOU or none. Did you mean 'IOBES'?",
         "pieces is 'none', expected first or last or all.",
@@ -246,7 +246,7 @@ def test_labels_and_schemes():
 
 
 def test_other_columns(bert_tokenizer):
-    task = Tag(words="w", tags="t")
+    task = TokenClassification(words="w", tags="t")
     assert task.columns() == ["w", "t"]
     task = task.prepare(rows_of([{"w": ["a"], "t": ["X"]}]), Setting(bert_tokenizer, 8))
     assert task.encode([{"w": ["a"], "t": ["X"]}], Setting(bert_tokenizer, 8))[0]["targets"].tolist() == [[0, 1]]
@@ -297,7 +297,7 @@ class Memory:
 
 def configured(directory, data, task=None, **more):
     values = {"lr": 1e-3, "batch": len(data), "steps": 1, "mesh": Mesh(data=1), "max_len": 32, "dropout": 0.0, **more}
-    return Config(model=str(directory), task=task or Tag(), data=Memory(rows=data), **values)
+    return Config(model=str(directory), task=task or TokenClassification(), data=Memory(rows=data), **values)
 
 
 @pytest.mark.parametrize("how", ["first", "all"])
@@ -319,7 +319,7 @@ def test_loss_and_gradient_as_in_transformers_padded_and_packed(tagger, one_devi
     wanted = theirs.classifier.weight.grad.numpy()
     losses = []
     for builder in (Pad(), Pack(length=32)):
-        built = build(configured(tagger, rows, Tag(pieces=how, repair=False), rows=builder))
+        built = build(configured(tagger, rows, TokenClassification(pieces=how, repair=False), batching=builder))
         encoded = built.encode("train")
         batch = built.put(Batches(encoded, builder, 9, 0, None, built.task.slots, 1, 32, 0)[0])
         assert len(batch["tokens"]) == 9 if isinstance(builder, Pad) else len(batch["tokens"]) < 9
@@ -359,7 +359,7 @@ def kept_of(task, batches, score):
 def test_metrics_are_of_words(bert_tokenizer, batch, how):
     """One tag a word, whatever is learned of its pieces and how sentences share batches; unseen words are O."""
     rows = [row(["the"] * 40, ["O"] * 35 + ["B-LOC", "I-LOC", "B-PER", "O", "B-PER"]), *sentences(21, 3)]
-    task = Tag(labels=LABELS, repair=False, pieces=how)
+    task = TokenClassification(labels=LABELS, repair=False, pieces=how)
     made = batches_of(task, rows, bert_tokenizer, Pad(), EvalBatches, batch)
     rng, scores = np.random.default_rng(5), {}
 
@@ -390,7 +390,7 @@ def test_metrics_of_parts_of_speech(bert_tokenizer):
     """Without O a word that is not seen is wrong."""
     labels = ("N", "V", "X")
     rows = [row(["the"] * 8, ["N", "V", "N", "V", "N", "V", "N", "V"]), row(["a", "cat"], ["X", "N"])]
-    task = Tag(labels=labels)
+    task = TokenClassification(labels=labels)
     made = batches_of(task, rows, bert_tokenizer, Pad(), EvalBatches, 2, longest=8)
     answers = [[0, 1, 1, 1, 0, 1, 2, 2], [2, 0]]
     numbers, figures, _ = kept_of(task, made, lambda source, count: 5 * np.eye(3)[answers[source]])
@@ -411,7 +411,7 @@ def test_constrained_decoding(bert_tokenizer):
     }
     given = {}
     for decode in ("argmax", "viterbi"):
-        task = Tag(labels=LABELS, decode=decode, scheme="BIO")
+        task = TokenClassification(labels=LABELS, decode=decode, scheme="BIO")
         made = batches_of(task, rows, bert_tokenizer, Pad(), EvalBatches, 2)
         given[decode] = kept_of(task, made, lambda source, count: scores[source])[0]
     assert given["viterbi"]["f1_strict"] == 1.0 and given["argmax"]["f1_strict"] == 0.5
@@ -426,7 +426,7 @@ def test_too_many_words_lost(tagger, one_device):
         "train: 10 of 130 words (7.7%) lie beyond config.max_len, in 1 texts; config.task.max_lost allows 1.0%: set a "
         "larger config.max_len, or split the texts"
     )
-    encoded = build(configured(tagger, rows, Tag(max_lost=0.08), init="backbone")).encode("train")
+    encoded = build(configured(tagger, rows, TokenClassification(max_lost=0.08), init="backbone")).encode("train")
     assert encoded.report["notes"][BEYOND] == 10 and encoded.report["truncated"] == 1
 
 
@@ -476,8 +476,20 @@ def test_words_of_wordpiece(bert_tokenizer):
     text = "Unhappy (B.C.) sailors, U.N. -- \u4f60\u597d"
     found = words_of_text(text, bert_tokenizer(text).encodings[0])
     assert [text[start:stop] for _, start, stop in found] == [
-        "Unhappy", "(", "B.C", ".", ")", "sailors", ",", "U.N", ".", "-", "-", "\u4f60", "\u597d",
-    ]  # fmt: skip
+        "Unhappy",
+        "(",
+        "B.C",
+        ".",
+        ")",
+        "sailors",
+        ",",
+        "U.N",
+        ".",
+        "-",
+        "-",
+        "\u4f60",
+        "\u597d",
+    ]
     accents = "cafe\u0301 18th"
     tokenizer = TOKENIZERS["every byte"]()
     assert len(tokenizer("\u4f60\u597d")["input_ids"]) == 6  # three bytes a letter
@@ -511,10 +523,15 @@ def test_entities_of_texts(model, tagger):
         spans, chances = their_tags(tagger, text)
         best = chances.argmax(-1)
         wanted = [
-            {"type": kind, "start": spans[a][0], "end": spans[b][1], "text": text[spans[a][0] : spans[b][1]],
-             "score": pytest.approx(float(chances[range(a, b + 1), best[a : b + 1]].mean()), abs=1e-5)}
+            {
+                "type": kind,
+                "start": spans[a][0],
+                "end": spans[b][1],
+                "text": text[spans[a][0] : spans[b][1]],
+                "score": pytest.approx(float(chances[range(a, b + 1), best[a : b + 1]].mean()), abs=1e-5),
+            }
             for kind, a, b in get_entities([LABELS[number] for number in best])
-        ]  # fmt: skip
+        ]
         assert answer == {"entities": wanted}
         assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in answer["entities"])
         count += len(wanted)
@@ -547,11 +564,16 @@ def test_parts_of_speech_of_a_text(tagger, tmp_path, one_device):
     spans, chances = their_tags(tagger, text)
     assert answer == {
         "tags": [
-            {"word": text[start:stop], "start": start, "end": stop, "tag": "NVADX"[row.argmax()],
-             "score": pytest.approx(row.max().item(), abs=1e-5)}
+            {
+                "word": text[start:stop],
+                "start": start,
+                "end": stop,
+                "tag": "NVADX"[row.argmax()],
+                "score": pytest.approx(row.max().item(), abs=1e-5),
+            }
             for (start, stop), row in zip(spans, chances, strict=True)
         ]
-    }  # fmt: skip
+    }
 
 
 # --- from files to an exported model ---
@@ -584,7 +606,7 @@ def shared_task(tmp_path):
 
 def test_conll_from_files_to_predictions(shared_task, tiny_bert, tmp_path, one_device, caplog):
     cfg = get_config(str(shared_task))
-    cfg = replace(cfg, model=str(tiny_bert), steps=2, epochs=None, batch=4, rows=Pack(length=32), max_len=32)
+    cfg = replace(cfg, model=str(tiny_bert), steps=2, epochs=None, batch=4, batching=Pack(length=32), max_len=32)
     workdir = str(tmp_path / "run")
     with caplog.at_level("INFO", "jaxft"):
         fit(cfg, workdir)
@@ -612,7 +634,9 @@ def write_lines(path, texts) -> str:
 @pytest.mark.parametrize("tags, scheme", [("pos_tags", "none"), ("chunk_tags", "BIO")])
 def test_other_tags_of_the_same_sentences(shared_task, tiny_bert, one_device, tags, scheme):
     cfg = get_config(str(shared_task))
-    built = build(replace(cfg, model=str(tiny_bert), task=Tag(tags=tags), max_len=32, rows=Pad(), batch=8))
+    built = build(
+        replace(cfg, model=str(tiny_bert), task=TokenClassification(tags=tags), max_len=32, batching=Pad(), batch=8)
+    )
     assert built.task.scheme == scheme and built.encode("train").report["notes"]["words"] == 80
 
 
@@ -626,7 +650,7 @@ def test_conll_without_its_files(tmp_path):
 def test_tags_that_training_did_not_have(shared_task, tiny_bert, one_device):
     (shared_task / "eng.testb").write_text("Bonn NNP B-NP I-GPE\nwins VBZ B-VP O\n")
     cfg = get_config(str(shared_task))
-    built = build(replace(cfg, model=str(tiny_bert), max_len=32, rows=Pad(), batch=8))
+    built = build(replace(cfg, model=str(tiny_bert), max_len=32, batching=Pad(), batch=8))
     with pytest.raises(UserError, match="eng.testb, row 1: tag 'I-GPE' is not among the training tags"):
         built.encode("test")
 

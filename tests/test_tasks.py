@@ -17,22 +17,22 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from jaxft.config import Config, Mesh
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import problems_of
 from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import EvalBatches
-from jaxft.loop.build import build
 from jaxft.metrics import Mean, objective
+from jaxft.models.checkpoint.save import exported_config
+from jaxft.models.layers.lm_loss import Vocabulary
 from jaxft.models.model import Outputs
-from jaxft.models.save import exported_config
-from jaxft.models.vocabulary import Vocabulary
 from jaxft.problems import UserError
-from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.lm import CausalLM, sizes_of
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.tokens import perplexity, token_sums
+from jaxft.training.setup import build
 
 NAMES = ("neg", "neu", "pos")
 

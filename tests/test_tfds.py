@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 from jaxft.config import Config, Eval
 from jaxft.data import TFDS, Pad
 from jaxft.data.source import as_rows
-from jaxft.loop.fit import fit
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
 
 TEXTS = ["the cat sat", "a good film", "é, 10 & 20", "a bad film", "", "the dog sat on the log", "dull"]
 
@@ -197,7 +197,7 @@ def test_a_run(directory, tiny_bert, tmp_path, one_device):
         batch=4,
         steps=2,
         max_len=32,
-        rows=Pad(buckets=(32,)),
+        batching=Pad(buckets=(32,)),
     )
     scores = fit(cfg, str(tmp_path / "run"))
     assert 0 <= scores["val"]["accuracy"] <= 1

@@ -15,14 +15,14 @@ import jaxft
 from jaxft.assets import path
 from jaxft.config import Config
 from jaxft.data import Data
-from jaxft.loop.build import build
-from jaxft.loop.run import data_report, train_batches
-from jaxft.models.pretrained import tokenizer_of
-from jaxft.models.tokenizer import padding_id, unknown_id
+from jaxft.models.checkpoint.pretrained import tokenizer_of
+from jaxft.models.checkpoint.tokenizer import padding_id, unknown_id
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.pretrain import NextSentence
+from jaxft.training.run import data_report, train_batches
+from jaxft.training.setup import build
 
 
 def message(call, *args) -> str:

@@ -9,11 +9,11 @@ from conftest import model_of
 from zoo import make
 
 from jaxft.config import Config
-from jaxft.loop.build import lay_out
+from jaxft.config.ranges import problems_of
+from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.params import all_names, names, shape, variables
-from jaxft.models.pretrained import architecture, open_pretrained
 from jaxft.problems import UserError
-from jaxft.ranges import problems_of
+from jaxft.training.setup import lay_out
 from jaxft.tune.bitfit import Bitfit
 from jaxft.tune.full import Full
 from jaxft.tune.partial import Partial

@@ -16,15 +16,15 @@ from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save, load_config
 from jaxft.data import Data, Pad
-from jaxft.loop.baseline import training_tally
-from jaxft.loop.claim import claim
-from jaxft.loop.fit import fit
-from jaxft.loop.lines import mend
-from jaxft.loop.report import write_predictions
-from jaxft.loop.resume import former_run
-from jaxft.models.save import output_problems
+from jaxft.evaluation.baseline import training_tally
+from jaxft.models.checkpoint.save import output_problems
 from jaxft.problems import UserError
+from jaxft.reports.records import mend
+from jaxft.reports.report import write_predictions
 from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
+from jaxft.training.lock import claim
+from jaxft.training.resume import former_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,9 +35,19 @@ def job(tiny_bert, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     data = Data(path=write_rows(folder / "train.csv", 16))
     cfg = Config(
-        model=str(tiny_bert), init="backbone", task=Classify(), data=data, evals={"val": Eval(data=data, every=2)},
-        lr=1e-3, batch=8, steps=8, max_len=32, rows=Pad(buckets=(32,)), log_every=1, save=Save(every=2, keep=2),
-    )  # fmt: skip
+        model=str(tiny_bert),
+        init="backbone",
+        task=Classify(),
+        data=data,
+        evals={"val": Eval(data=data, every=2)},
+        lr=1e-3,
+        batch=8,
+        steps=8,
+        max_len=32,
+        batching=Pad(buckets=(32,)),
+        log_every=1,
+        save=Save(every=2, keep=2),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "device_count", lambda *backend: 1)
         fit(cfg, str(folder / "run"))
@@ -214,8 +224,8 @@ def test_entries_of_another_kind(tmp_path):
 NOBODY = """
 import json, os, sys
 from pathlib import Path
-from jaxft.loop.claim import claim
-from jaxft.models.save import place_problems
+from jaxft.training.lock import claim
+from jaxft.models.checkpoint.save import place_problems
 from jaxft.problems import UserError
 
 os.setgroups([])

@@ -10,11 +10,11 @@ import pytest
 
 from jaxft.config import Config
 from jaxft.data import Data
-from jaxft.loop import writer
-from jaxft.loop.fit import fit
-from jaxft.loop.writer import Clock, JsonLines, Lines, Terminal, Writer, describe, duration
 from jaxft.problems import UserError
+from jaxft.reports import sinks
+from jaxft.reports.sinks import Clock, JsonLines, Lines, Terminal, Writer, describe, duration
 from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
 
 NUMBERS = {"loss": 1.25, "learning_rate": 3e-5, "tokens_per_second": 12345.6, "memory_bytes": 3 * 2**30}
 
@@ -31,7 +31,7 @@ def test_lines_for_people():
 def test_time_left(monkeypatch):
     """From the pace since the first log point, since compiling came before it."""
     now = [1000.0]
-    monkeypatch.setattr(writer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sinks.time, "monotonic", lambda: now[0])
     clock = Clock(total=110)
     assert clock.remaining(10, "train") is None
     now[0] += 40
@@ -140,9 +140,15 @@ def test_wandb_that_is_not_installed(tiny_bert, tmp_path):
     """Before data is encoded and weights are read."""
     (tmp_path / "rows.csv").write_text("text,label\na film,a\na cat,b\n")
     cfg = Config(
-        model=str(tiny_bert), task=Classify(), data=Data(path=str(tmp_path / "rows.csv")), lr=1e-3, batch=8, steps=1,
-        max_len=32, wandb="my-project",
-    )  # fmt: skip
+        model=str(tiny_bert),
+        task=Classify(),
+        data=Data(path=str(tmp_path / "rows.csv")),
+        lr=1e-3,
+        batch=8,
+        steps=1,
+        max_len=32,
+        wandb="my-project",
+    )
     with pytest.raises(UserError, match=r"wandb is not installed: pip install 'jaxft\[wandb\]'"):
         fit(cfg, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxft.api import LoadedModel
 from jaxft.attribution.gradients import input_x_gradient, integrated_gradients
 from jaxft.attribution.occlusion import occlusion
 from jaxft.attribution.rollout import attention_rollout
 from jaxft.attribution.settings import Settings, check
 from jaxft.attribution.target import scores_of, target_of
 from jaxft.attribution.text import Text, read_texts
+from jaxft.host.output_file import check_output, whole
+from jaxft.host.strict_json import dumps
 from jaxft.inference.inputs import inputs_of
-from jaxft.output_file import check_output, whole
+from jaxft.inference.model import LoadedModel
 from jaxft.problems import SHOWN, raise_problems
-from jaxft.strict_json import dumps
 
 log = logging.getLogger("jaxft")
 
@@ -149,5 +149,9 @@ def _warn(found: list[Explanation], steps: int) -> None:
     if wide:
         log.warning(
             "the attributions of %d of %d texts miss more than %.0f%% of the score's difference from the baseline's: "
-            "more steps than %d come nearer", len(wide), len(found), 100 * GAP, steps,
-        )  # fmt: skip
+            "more steps than %d come nearer",
+            len(wide),
+            len(found),
+            100 * GAP,
+            steps,
+        )

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.api import LoadedModel
 from jaxft.attribution.settings import Settings
 from jaxft.attribution.target import Target
 from jaxft.attribution.text import Text, padded
+from jaxft.inference.model import LoadedModel
+from jaxft.models.layers.basic import averaged, read
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import Params, bind
-from jaxft.models.parts import averaged, read
 from jaxft.parallel.mesh import data_shards
 
 TABLE = "embed.tokens.embedding"  # an encoder before a decoder reads the decoder's

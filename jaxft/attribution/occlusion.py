@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from jaxft.api import LoadedModel
 from jaxft.attribution.settings import Settings
 from jaxft.attribution.target import Target, scores_of
 from jaxft.attribution.text import Text
+from jaxft.inference.model import LoadedModel
 
 
 def occlusion(model: LoadedModel, text: Text, target: Target, settings: Settings) -> np.ndarray:

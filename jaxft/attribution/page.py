@@ -7,8 +7,8 @@ import jinja2
 
 from jaxft import assets
 from jaxft.attribution.explanation import Explanation
-from jaxft.loop.page import number
-from jaxft.output_file import whole
+from jaxft.host.output_file import whole
+from jaxft.reports.page import number
 
 ABOUT = {
     "integrated-gradients": (

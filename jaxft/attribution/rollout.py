@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.api import LoadedModel
 from jaxft.attribution.settings import Settings
 from jaxft.attribution.target import Target
 from jaxft.attribution.text import Text
-from jaxft.models.attention import AttentionLayer, Context
+from jaxft.inference.model import LoadedModel
+from jaxft.models.layers.attention import AttentionLayer, Context
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from jaxft.answers import label_names
-from jaxft.api import LoadedModel
+from jaxft.inference.answers import label_names
+from jaxft.inference.model import LoadedModel
 from jaxft.models.heads import READ_AGAIN
 from jaxft.problems import listed, raise_problems, shown, suggest
 from jaxft.tasks.labels import class_name, numbering
@@ -32,8 +32,9 @@ def check(model: LoadedModel, method, target, word, baseline, steps, batch) -> S
     if not isinstance(model, LoadedModel):
         raise_problems([f"explain takes a model that jaxft.load gives, not {type(model).__name__}"])
     raise_problems(_unexplained(model, method))
-    problems = [f"{name} is {value}, expected 1 or more" for name, value in (("steps", steps), ("batch", batch))
-                if value < 1]  # fmt: skip
+    problems = [
+        f"{name} is {value}, expected 1 or more" for name, value in (("steps", steps), ("batch", batch)) if value < 1
+    ]
     if method not in METHODS:
         problems.append(f"method is {shown(method)}, expected {_one_of(METHODS)}.{suggest(method, METHODS)}")
     if (model.arch.kind == "token-classification") != (word is not None):
@@ -58,11 +59,14 @@ def _unexplained(model: LoadedModel, method: str) -> list[str]:
     if kind not in READ_AGAIN:
         return ["explain has no text for this model's decoder"]
     if method == "attention-rollout":
-        return ["attention-rollout follows one stack of layers, but this model has an encoder and a decoder: "
-                "take integrated-gradients"]  # fmt: skip
+        return [
+            "attention-rollout follows one stack of layers, but this model has an encoder and a decoder: "
+            "take integrated-gradients"
+        ]
     if method in GRADIENTS and not spec.encoder.embed.borrowed:
-        return [f"{method} is not there yet for an encoder and a decoder with token embeddings of their own: "
-                "take occlusion"]  # fmt: skip
+        return [
+            f"{method} is not there yet for an encoder and a decoder with token embeddings of their own: take occlusion"
+        ]
     return []
 
 

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxft.answers import label_names
-from jaxft.api import LoadedModel
 from jaxft.attribution.settings import VOCABULARY, Settings
 from jaxft.attribution.text import Text
-from jaxft.spans import choose
-from jaxft.tasks.answer import context_first, place_of
+from jaxft.inference.answers import label_names
+from jaxft.inference.model import LoadedModel
+from jaxft.tasks.question_answering import context_first, place_of
+from jaxft.text.spans import choose
 
 
 class Target(NamedTuple):

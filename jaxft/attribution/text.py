@@ -4,16 +4,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxft.answers import choices
-from jaxft.api import LoadedModel, read_positions
 from jaxft.attribution.settings import Settings
-from jaxft.graphemes import widened
+from jaxft.inference.answers import choices
 from jaxft.inference.inputs import texts_read
-from jaxft.models.ranges import range_problems
-from jaxft.models.tokenizer import unknown_id
+from jaxft.inference.model import LoadedModel, read_positions
+from jaxft.models.checkpoint.tokenizer import unknown_id
+from jaxft.models.input_ranges import range_problems
 from jaxft.problems import SHOWN, raise_problems
-from jaxft.tasks.answer import context_first
-from jaxft.tasks.words import words_of_text
+from jaxft.tasks.question_answering import context_first
+from jaxft.tasks.word_alignment import words_of_text
+from jaxft.text.graphemes import widened
 
 
 @dataclass(frozen=True)

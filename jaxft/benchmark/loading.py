@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxft.host_memory import peak_bytes
+from jaxft.host.memory import peak_bytes
 
 PAGE = 4096  # bytes
 

@@ -15,14 +15,14 @@ import jax
 
 from jaxft.benchmark.job import Job, write_examples
 from jaxft.config import Config, save_config
-from jaxft.configurable import modules_of, to_json
-from jaxft.data.rows import Pad
-from jaxft.loop.build import Built, build
+from jaxft.config.component import modules_of, to_json
+from jaxft.data.batching import Pad
 from jaxft.models.params import names
 from jaxft.optim.adamw import AdamW
 from jaxft.problems import RunStopped, raise_problems
+from jaxft.training.setup import Built, build
 
-SIDES = {"jaxft": "jaxft.benchmark.ours", "transformers": "jaxft.benchmark.trainer"}
+SIDES = {"jaxft": "jaxft.benchmark.measurement", "transformers": "jaxft.benchmark.trainer"}
 
 # Compiling is measured, so nothing may be found compiled; and a child chooses its own pages (host_memory.py).
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
@@ -39,8 +39,8 @@ def bench(cfg: Config, against: str | None, padding: str, rows: tuple[str, ...],
         f"--{name} is {n}, expected 1 or more" for name, n in (("rounds", rounds), ("steps", steps)) if n < 1
     )
     if padding == "fixed":
-        longest = cfg.rows.cut(cfg.max_len) or cfg.max_len
-        cfg = dataclasses.replace(cfg, rows=Pad(buckets=(longest,), window=1))
+        longest = cfg.batching.cut(cfg.max_len) or cfg.max_len
+        cfg = dataclasses.replace(cfg, batching=Pad(buckets=(longest,), window=1))
     rows = tuple(row for row in rows if row != "evaluate" or cfg.evals)
     sides = ["jaxft"] + ([against] if against else [])
     modules = sorted(modules_of(to_json(cfg)))  # of the user's configuration file, which has been run
@@ -65,7 +65,7 @@ def prepare(cfg: Config, padding: str, steps: int, folder: Path, compared: bool)
     if compared:
         for name, file in (("train", "train"), (first, "evaluate")):
             if name:
-                write_examples(folder / f"{file}.npz", cfg.rows.prepare(built.encode(name)), built.arch.kind)
+                write_examples(folder / f"{file}.npz", cfg.batching.prepare(built.encode(name)), built.arch.kind)
 
 
 def comparison_problems(cfg: Config) -> list[str]:
@@ -96,7 +96,7 @@ def job_of(built: Built, padding: str, steps: int) -> Job:
         eval_batch=cfg.eval_batch(next(iter(cfg.evals))) if cfg.evals else cfg.batch,
         dtype=str(built.model.dtype),
         seed=cfg.seed,
-        max_len=cfg.rows.cut(cfg.max_len) or cfg.max_len,
+        max_len=cfg.batching.cut(cfg.max_len) or cfg.max_len,
         padding=padding,
         steps=steps,
         log_every=cfg.log_every,

@@ -14,7 +14,7 @@ import transformers
 
 from jaxft.benchmark.job import WARM, Job, read_examples, read_job
 from jaxft.benchmark.loading import measure
-from jaxft.host_memory import peak_bytes
+from jaxft.host.memory import peak_bytes
 
 CLASSES = {
     "none": transformers.AutoModel,

@@ -1,9 +1,9 @@
 """From files to batches of numpy arrays: sources, encoded examples, row builders, and the order of a run."""
 
 from jaxft.data.augment import Augmented
+from jaxft.data.batching import Chunk, Pack, Pad
 from jaxft.data.blank import Blanked
 from jaxft.data.duplicates import Deduplicated
-from jaxft.data.rows import Chunk, Pack, Pad
 from jaxft.data.source import Data
 from jaxft.data.tfds import TFDS
 

@@ -6,12 +6,12 @@ from functools import partial
 import numpy as np
 import regex
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import Count, Fraction, Seed, problems_of
 from jaxft.data.source import Rows
 from jaxft.data.within import column_problems, open_within, source_problems
 from jaxft.data.word_list import cased, read_synonyms
 from jaxft.problems import UserError, raise_problems, shown
-from jaxft.ranges import Count, Fraction, Seed, problems_of
 
 Synonyms = dict[str, tuple[str, list[str]]]  # as read_synonyms returns
 

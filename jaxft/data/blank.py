@@ -1,10 +1,10 @@
 """Rows whose texts are emptied in some columns: what a model knows without them."""
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import problems_of
 from jaxft.data.source import Rows
 from jaxft.data.within import column_problems, open_within, source_problems
 from jaxft.problems import UserError, raise_problems, shown
-from jaxft.ranges import problems_of
 
 
 @config

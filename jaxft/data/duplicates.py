@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import problems_of
 from jaxft.data.source import Rows
 from jaxft.data.within import cell_text, column_problems, open_within, source_problems
 from jaxft.problems import UserError, raise_problems
-from jaxft.ranges import problems_of
 
 log = logging.getLogger("jaxft")
 
@@ -50,8 +50,11 @@ class Deduplicated:
             held = np.array([key in leaked for key in kept], bool)
             log.info(
                 "%s: %s of %s distinct rows are in %s too and left out",
-                rows.name, f"{held.sum():,}", f"{len(kept):,}", other.name,
-            )  # fmt: skip
+                rows.name,
+                f"{held.sum():,}",
+                f"{len(kept):,}",
+                other.name,
+            )
             kept = {key: number for (key, number), out in zip(kept.items(), held, strict=True) if not out}
             if not kept:
                 raise UserError(f"no row of {rows.name} is left: {other.name} has all of them")

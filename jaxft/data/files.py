@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from jaxft import strict_json
 from jaxft.data import conll, squad
 from jaxft.data.gzipped import open_bytes
 from jaxft.data.tables import noted_class_names, table_of
+from jaxft.host import strict_json
 from jaxft.problems import UserError, listed, shown
 
 log = logging.getLogger("jaxft")
@@ -137,8 +137,10 @@ def _lines(path: str, *_) -> pa.Table:
     if len(kept) < len(table):
         log.info(
             "%s: %s empty lines are left out, each other line is a row; with documents=True the lines between blank "
-            "ones are a row", path, f"{len(table) - len(kept):,}",
-        )  # fmt: skip
+            "ones are a row",
+            path,
+            f"{len(table) - len(kept):,}",
+        )
     return kept
 
 

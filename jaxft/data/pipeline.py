@@ -10,9 +10,9 @@ import numpy as np
 from grain.experimental import set_next_index
 
 from jaxft.data.batch import Filler, Plan
+from jaxft.data.batching import Demand, check_lengths, one_per_row
 from jaxft.data.encoded import Encoded, Example, slot_key
 from jaxft.data.order import Order, Window
-from jaxft.data.rows import Demand, check_lengths, one_per_row
 from jaxft.problems import UserError
 
 EPOCHS, DRAWS, WINDOWS, EVALUATIONS = range(4)  # independent random streams of one seed

@@ -5,12 +5,12 @@ import os
 
 import pyarrow as pa
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import Count, problems_of
 from jaxft.data.files import READERS, is_text, read_file, suffix
 from jaxft.data.row_sequence import Rows, as_rows, is_dataset
 from jaxft.data.tables import join
 from jaxft.problems import UserError, listed, raise_problems, shown, suggest
-from jaxft.ranges import Count, problems_of
 
 LONGEST_PATH = 4096  # characters; PATH_MAX of Linux
 

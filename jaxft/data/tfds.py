@@ -9,10 +9,10 @@ from types import ModuleType
 
 import numpy as np
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import problems_of
 from jaxft.data.source import Rows
 from jaxft.problems import UserError, raise_problems, suggest
-from jaxft.ranges import problems_of
 
 
 @config

@@ -1,9 +1,9 @@
 """A source within a source: what those that change another's rows have in common."""
 
-from jaxft.configurable import is_config
+from jaxft.config.component import is_config
+from jaxft.config.ranges import problems_of
 from jaxft.data.source import Rows, as_rows
 from jaxft.problems import UserError, listed, raise_problems, shown, suggest
-from jaxft.ranges import problems_of
 
 
 def source_problems(source, field: str) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxft.inference.settings import Inference
 from jaxft.problems import SHOWN, UserError, listed, raise_problems, shown, suggest
-from jaxft.tasks.choose import choices_of
+from jaxft.tasks.multiple_choice import choices_of
 from jaxft.tasks.template import column, columns_of
 
 log = logging.getLogger("jaxft")
@@ -81,8 +81,12 @@ def _say_parts(found: list[tuple], inference: Inference) -> None:
     if others := sum(len(texts) != trained for texts in found):
         log.warning(
             "%d of %d inputs are not as the model was trained: it read %d text%s together (%s)",
-            others, len(found), trained, "s" * (trained > 1), listed(inference.columns),
-        )  # fmt: skip
+            others,
+            len(found),
+            trained,
+            "s" * (trained > 1),
+            listed(inference.columns),
+        )
 
 
 def text_columns(

@@ -19,10 +19,10 @@ import json
 import logging
 from pathlib import Path
 
-from jaxft.configurable import config, field_problems, type_problems
+from jaxft.config.component import config, field_problems, type_problems
+from jaxft.config.ranges import Count, Finite, Fraction, NonNegativeInt, problems_of
+from jaxft.host.strict_json import parse
 from jaxft.problems import UserError, raise_problems, shown, suggest
-from jaxft.ranges import Count, Finite, Fraction, NonNegativeInt, problems_of
-from jaxft.strict_json import parse
 
 log = logging.getLogger("jaxft")
 
@@ -115,8 +115,11 @@ class Inference:
         raise_problems(problems_of(changed))
         if self.task is not None:
             before = {name: getattr(self.decoding if name in inner else self, name) for name in changes}
-            said = [f"{name} {shown(changes[name])} instead of {shown(before[name])}" for name in before
-                    if before[name] != changes[name]]  # fmt: skip
+            said = [
+                f"{name} {shown(changes[name])} instead of {shown(before[name])}"
+                for name in before
+                if before[name] != changes[name]
+            ]
             if said:
                 log.info("not as the model was evaluated: %s", ", ".join(said))
         return changed

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.metrics.classes import precision_recall_f1
 from jaxft.metrics.declared import higher
-from jaxft.spans import normalised
+from jaxft.text.spans import normalised
 
 
 def multirc_metrics(questions: list, targets: list[int], predictions: list[int]) -> dict[str, float]:

@@ -15,7 +15,7 @@ class Units(NamedTuple):
     rows: np.ndarray  # int64 (n,): a source row of each unit
     measure: Callable[[np.ndarray], dict[str, float]]
     files: dict[str, object] = {}  # answers of the whole set, by the ending of a file's name
-    figures: tuple[dict, ...] = ()  # of the whole set (jaxft/pictures.py)
+    figures: tuple[dict, ...] = ()  # of the whole set (jaxft/reports/figures.py)
 
 
 class KeptRows:

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.models.dropout import dropout
-from jaxft.models.parts import ACTIVATIONS, LayerNorm, Linear, Table, known_activation, param, subkey
-from jaxft.models.precision import upcast
+from jaxft.models.layers.basic import ACTIVATIONS, LayerNorm, Linear, Table, known_activation, param, subkey
+from jaxft.models.layers.dropout import dropout
+from jaxft.models.layers.lm_loss import Vocabulary
+from jaxft.models.layers.precision import upcast
 from jaxft.models.spec import Part
-from jaxft.models.vocabulary import Vocabulary
 
 # Heads that exist so far, by their names of CONTRACT.md, and how transformers names a model's class with each.
 KINDS = {

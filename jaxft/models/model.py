@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.attention import Context
-from jaxft.models.dropout import dropout
 from jaxft.models.heads import PretrainingLayer
-from jaxft.models.parts import Table, averaged, read, subkey
+from jaxft.models.layers.attention import Context
+from jaxft.models.layers.basic import Table, averaged, read, subkey
+from jaxft.models.layers.dropout import dropout
+from jaxft.models.layers.lm_loss import Vocabulary
 from jaxft.models.spec import Spec
 from jaxft.models.stack import Stack, plan
-from jaxft.models.vocabulary import Vocabulary
 
 
 class Outputs(NamedTuple):

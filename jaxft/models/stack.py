@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.attention import Context
-from jaxft.models.dropout import dropout
-from jaxft.models.parts import read, subkey
+from jaxft.models.layers.attention import Context
+from jaxft.models.layers.basic import read, subkey
+from jaxft.models.layers.dropout import dropout
 from jaxft.models.spec import Layer
 from jaxft.parallel.mesh import shard
 

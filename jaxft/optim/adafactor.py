@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxft.configurable import config
-from jaxft.ranges import Count, NonNegative, Positive
+from jaxft.config.component import config
+from jaxft.config.ranges import Count, NonNegative, Positive
 
 BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # axes of a batch; the count of steps is one for all
 

@@ -2,8 +2,8 @@
 
 import optax
 
-from jaxft.configurable import config
-from jaxft.ranges import NonNegative, ProperFraction
+from jaxft.config.component import config
+from jaxft.config.ranges import NonNegative, ProperFraction
 
 
 @config

@@ -3,8 +3,8 @@
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from jaxft.configurable import config
-from jaxft.ranges import NonNegative, Positive, ProperFraction
+from jaxft.config.component import config
+from jaxft.config.ranges import NonNegative, Positive, ProperFraction
 
 
 @config

@@ -7,8 +7,8 @@ while t < warmup. What falls to `end` times the peak gets there one update after
 import jax.numpy as jnp
 import optax
 
-from jaxft.configurable import config
-from jaxft.ranges import Fraction, NonNegative
+from jaxft.config.component import config
+from jaxft.config.ranges import Fraction, NonNegative
 
 
 @config

@@ -2,9 +2,9 @@
 
 import optax
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import NonNegative, ProperFraction
 from jaxft.problems import shown
-from jaxft.ranges import NonNegative, ProperFraction
 
 
 @config

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import jax
 
+from jaxft.host.signals import Terminated, signals
+from jaxft.host.strict_json import dumps
 from jaxft.parallel.peers import ORDERLY, Peers, after_aborts
 from jaxft.problems import RunStopped, UserError, raise_problems
-from jaxft.signals import Terminated, signals
-from jaxft.strict_json import dumps
 
 NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 KEY = "jaxft/peers"

@@ -43,8 +43,8 @@ import numpy as np
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import Metric
 from jaxft.models.model import Outputs
-from jaxft.tasks.joined import Around, alone, around
 from jaxft.tasks.long_texts import beginnings, pair_beginnings
+from jaxft.tasks.special_tokens import Around, alone, around
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]
@@ -58,7 +58,7 @@ class Setting:
     max_len: int | None  # tokens of an example, the rest is cut off; None: nothing is cut
     reads: str = "first"  # the token that a classifier reads
     labels: list[str] | None = None  # class names that the checkpoint brings, by number
-    embedding: object = None  # what the model's directory makes of its tokens' vectors (models/embedding.py)
+    embedding: object = None  # models/checkpoint/sentence_transformers.py: what the directory makes of tokens' vectors
     start: int | str | None = None  # the token that a decoder's text begins with; "last": the text's own last one
 
     def truncation(self) -> dict:
@@ -96,7 +96,7 @@ class Task(Protocol):
     `problem_type` as config.json has it; `prepare` fills in what the user left open.
 
     For the report a task may have two more methods. `picture(kept)`, with the kept slots of a whole set as `summarise`
-    gets them, returns figures (jaxft/pictures.py). `tally(targets)`, with all targets of a set as `encode` made them,
+    gets them, returns figures (reports/figures.py). `tally(targets)`, with all targets of a set as `encode` made them,
     returns what they look like, name to number: how many examples each class has. `review(report)`, with what became
     of a set's rows (data/encoded.py), says what is too wrong with it to go on.
 

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import Fraction, NonNegative, ProperFraction
 from jaxft.inference.settings import LabelDecoding, reads
 from jaxft.metrics import Mean, classification_metrics, multilabel_metrics, regression_metrics
 from jaxft.metrics.classes import LABELS, above, class_lines, classification_declared, label_lines
 from jaxft.metrics.declared import lower
 from jaxft.metrics.probabilities import PROBABILITIES, class_probability_metrics, label_probability_metrics
 from jaxft.metrics.regression import REGRESSION
-from jaxft.pictures import class_figures, label_figures, value_figures
 from jaxft.problems import listed, raise_problems, shown
-from jaxft.ranges import Fraction, NonNegative, ProperFraction
+from jaxft.reports.figures import class_figures, label_figures, value_figures
 from jaxft.tasks.base import Setting, encode_texts
 from jaxft.tasks.label_sets import EMPTY, column_targets, set_targets, settle_labels
 from jaxft.tasks.labels import class_counts, class_numbers, known_labels, numbering, numbers_of, reading

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.superglue import RECORD, record_scores
 from jaxft.metrics.units import KeptRows, Units
 from jaxft.problems import raise_problems, shown
 from jaxft.tasks.classify import Classify, labelled
 from jaxft.tasks.labels import is_missing
-from jaxft.tasks.lists import list_of
+from jaxft.tasks.list_cells import list_of
 from jaxft.tasks.template import column, columns_of, ids_of, text_of
 
 WRONG_OR_RIGHT = Classify(labels=("wrong", "right"))

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import numpy as np
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import INT, InnerFraction, Range
 from jaxft.problems import raise_problems
-from jaxft.ranges import INT, InnerFraction, Range
+from jaxft.tasks.decoder_targets import check_decoder, decoder_side
 from jaxft.tasks.mlm import check_mask
 from jaxft.tasks.sentences import SINGLE, encode_sentences
-from jaxft.tasks.targets import check_decoder, decoder_side
 from jaxft.tasks.template import columns_of
 from jaxft.tasks.tokens import PredictsTokens
 
@@ -36,7 +36,7 @@ class Denoise(PredictsTokens):
         check_decoder(setting)
         check_mask(setting)
         if setting.max_len is None:
-            raise_problems(["texts with their sentences are no running text: use Pad or Pack for config.rows"])
+            raise_problems(["texts with their sentences are no running text: use Pad or Pack for config.batching"])
         return self
 
     def encode(self, rows, setting):

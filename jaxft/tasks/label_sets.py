@@ -19,7 +19,7 @@ from jaxft.tasks.labels import (
     read_all,
     unknown_labels,
 )
-from jaxft.tasks.lists import list_of
+from jaxft.tasks.list_cells import list_of
 from jaxft.tasks.template import text_of
 
 log = logging.getLogger("jaxft")
@@ -106,9 +106,11 @@ def _hot_target(items: list, column: str, labels) -> np.ndarray:
     """float32 (labels,) of a multi-hot vector. Raises UserError where it is none of so many labels."""
     if len(items) != len(labels) or any(isinstance(item, str) or item not in (0, 1) for item in items):
         raise_problems(
-            [f"column {column!r} holds {shown(items)}, expected a multi-hot vector of {len(labels)} numbers, 0 or "
-             "1 for each label"]
-        )  # fmt: skip
+            [
+                f"column {column!r} holds {shown(items)}, expected a multi-hot vector of {len(labels)} numbers, 0 or "
+                "1 for each label"
+            ]
+        )
     return np.array(items, np.float32)
 
 
@@ -138,9 +140,11 @@ def _are_hot(sets: list[list], column: str) -> bool:
     others = [items for items in sets if not may_be_hot(items) or hot is not None and len(items) != len(hot)]
     if hot is not None and others:
         raise_problems(
-            [f"column {column!r} holds {shown(hot)}, a multi-hot vector (0 or 1 for each label), and "
-             f"{shown(others[0])}, which is none of this length: write all in one way, or set config.task.multi_hot"]
-        )  # fmt: skip
+            [
+                f"column {column!r} holds {shown(hot)}, a multi-hot vector (0 or 1 for each label), and "
+                f"{shown(others[0])}, which is none of this length: write all in one way, or set config.task.multi_hot"
+            ]
+        )
     found = hot is not None or (bool(sets) and not others and len(widths) == 1)
     if found:
         sure = "" if hot is not None else "; if they are class numbers, set config.task.multi_hot=False"

@@ -108,9 +108,11 @@ def class_counts(rows, column: str, known: Collection[str] = ()) -> Counter[str]
         counts.update({} if name is None else {name: cells[cell]})
     if unlabelled and len(counts) == 1 and not counts.keys() <= set(known):
         raise_problems(
-            [f"column {column!r} holds one class, {shown(*counts)}, and {listed(unlabelled)}, which stands for no "
-             f"label: if it is a class, name all of them, config.task.labels={(*unlabelled, *counts)}"]
-        )  # fmt: skip
+            [
+                f"column {column!r} holds one class, {shown(*counts)}, and {listed(unlabelled)}, which stands for no "
+                f"label: if it is a class, name all of them, config.task.labels={(*unlabelled, *counts)}"
+            ]
+        )
     return counts
 
 
@@ -143,12 +145,16 @@ def _no_classes(column: str, found: list[str], counts: Counter[str]) -> list[str
     if not found:
         return [f"column {column!r} holds no label at all"]
     if decimals := [value for value in found if _is_decimal(value)]:
-        return [f"column {column!r} holds decimals such as {shown(decimals[0])[1:-1]}: for regression use the task "
-                "Regress; for classes, name them in task.labels"]  # fmt: skip
+        return [
+            f"column {column!r} holds decimals such as {shown(decimals[0])[1:-1]}: for regression use the task "
+            "Regress; for classes, name them in task.labels"
+        ]
     if MANY < len(counts) and len(counts) * 2 > counts.total():
-        return [f"column {column!r} holds {len(counts):,} classes in {counts.total():,} rows, such as "
-                f"{shown(found[0])}: name the column of the labels in config.task.label, or the classes in "
-                "config.task.labels"]  # fmt: skip
+        return [
+            f"column {column!r} holds {len(counts):,} classes in {counts.total():,} rows, such as "
+            f"{shown(found[0])}: name the column of the labels in config.task.label, or the classes in "
+            "config.task.labels"
+        ]
     return []
 
 

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.configurable import config
+from jaxft.config.component import config
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import lower
 from jaxft.problems import raise_problems

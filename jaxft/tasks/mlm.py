@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import InnerFraction
 from jaxft.problems import raise_problems, shown
-from jaxft.ranges import InnerFraction
 from jaxft.tasks.base import Setting
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import problems_of
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
 from jaxft.problems import raise_problems
-from jaxft.ranges import problems_of
 from jaxft.tasks.base import Setting
 from jaxft.tasks.mlm import MaskedLM, check_mask
 from jaxft.tasks.sentences import SINGLE, encode_sentences
@@ -46,7 +46,7 @@ class NextSentence:
     def prepare(self, rows, setting):
         check_mask(setting)
         if setting.max_len is None:
-            raise_problems(["pairs of halves are no running text: use Pad or Pack for config.rows, not Chunk"])
+            raise_problems(["pairs of halves are no running text: use Pad or Pack for config.batching, not Chunk"])
         if room(setting) < 2:
             raise_problems([f"config.max_len {setting.max_len} leaves no room for two halves: set a larger one"])
         return self
@@ -90,8 +90,13 @@ class NextSentence:
         pair = Mean.of(errors, weights)
         both = Mean(words["loss"].total + pair.total, words["loss"].count)
         right = Mean.of(hits.astype(jnp.float32), weights)
-        return {"loss": both, "word_loss": words["loss"], "pair_loss": pair,
-                "accuracy": words["accuracy"], "pair_accuracy": right}  # fmt: skip
+        return {
+            "loss": both,
+            "word_loss": words["loss"],
+            "pair_loss": pair,
+            "accuracy": words["accuracy"],
+            "pair_accuracy": right,
+        }
 
     def collect(self, out, batch):
         return {}

@@ -13,10 +13,10 @@ from jaxft.inference.settings import reads
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.retrieval import retrieval_metrics
-from jaxft.models.embedding import embedding_files
+from jaxft.models.checkpoint.sentence_transformers import embedding_files
 from jaxft.models.heads import unit
+from jaxft.models.layers.basic import averaged, read
 from jaxft.models.model import Outputs
-from jaxft.models.parts import averaged, read
 from jaxft.problems import raise_problems, shown, suggest
 from jaxft.tasks.base import Example, as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
@@ -51,7 +51,7 @@ class Embeds:
 
     def prepare(self, rows, setting):
         if setting.max_len is None:
-            raise_problems(["each text gets a vector, running text has none: use Pad or Pack for config.rows"])
+            raise_problems(["each text gets a vector, running text has none: use Pad or Pack for config.batching"])
         return self.settled(setting)
 
     def settled(self, setting):
@@ -80,8 +80,9 @@ class Embeds:
         if base.default_prompt:
             log.warning(
                 "%s puts the prompt %r in front of texts: training does not, write it into the task's templates",
-                base.directory, base.prompts[base.default_prompt],
-            )  # fmt: skip
+                base.directory,
+                base.prompts[base.default_prompt],
+            )
         return replace(self, pooling=pooling, normalize=normalize)
 
     def encode(self, rows, setting):

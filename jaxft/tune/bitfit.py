@@ -1,6 +1,6 @@
 """BitFit (Ben Zaken et al. 2022): the biases train, and the head."""
 
-from jaxft.configurable import config
+from jaxft.config.component import config
 
 
 @config

@@ -1,6 +1,6 @@
 """Full fine-tuning: everything trains."""
 
-from jaxft.configurable import config
+from jaxft.config.component import config
 
 
 @config

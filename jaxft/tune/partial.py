@@ -3,9 +3,9 @@
 import re
 
 from jaxft import paths
-from jaxft.configurable import config
+from jaxft.config.component import config
+from jaxft.config.ranges import Count
 from jaxft.problems import raise_problems
-from jaxft.ranges import Count
 
 
 @config

@@ -100,7 +100,7 @@ function nearest(values, wanted) {
   return wanted - values[low] <= values[high] - wanted ? low : high;
 }
 
-// As `number` in jaxft/loop/page.py, but for whole numbers, which JSON does not tell from others.
+// As `number` in jaxft/reports/page.py, but for whole numbers, which JSON does not tell from others.
 function number(value) {
   const size = Math.abs(value);
   if (Number.isInteger(value) || size >= 1000) return value.toLocaleString("en", { maximumFractionDigits: 0 });

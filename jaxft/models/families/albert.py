@@ -2,10 +2,18 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import (
+    ENCODER_HEADS,
+    Row,
+    architectures,
+    linear,
+    masked_lm_head,
+    norm,
+    pretraining_head,
+)
 from jaxft.models.families import bert
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head, norm, pretraining_head
-from jaxft.models.parts import LayerNorm, Projection
+from jaxft.models.layers.basic import LayerNorm, Projection
 
 
 def spec(c):

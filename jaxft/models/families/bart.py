@@ -1,9 +1,18 @@
 """BART (Lewis et al. 2020): a post-norm encoder and decoder with learned positions."""
 
-from jaxft.models.attention import Attention, CrossAttention
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    Row,
+    architectures,
+    embedding,
+    linear,
+    norm,
+    one_row,
+    rereading_head,
+)
 from jaxft.models.heads import LanguageModel
-from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, one_row, rereading_head
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.layers.attention import Attention, CrossAttention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
 
 OFFSET = 2  # rows of the position table that stand before position 0's

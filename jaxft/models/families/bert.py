@@ -1,8 +1,6 @@
 """BERT (Devlin et al. 2018): a post-norm encoder with learned positions and text types."""
 
-from jaxft.models.attention import Attention
-from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import (
+from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
     Row,
@@ -13,7 +11,9 @@ from jaxft.models.hf import (
     norm,
     pretraining_head,
 )
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 

@@ -2,9 +2,18 @@
 
 import math
 
-from jaxft.models.attention import Attention
-from jaxft.models.hf import Family, Fused, Row, architectures, decoder_head, embedding, linear, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    Fused,
+    Row,
+    architectures,
+    decoder_head,
+    embedding,
+    linear,
+    norm,
+)
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

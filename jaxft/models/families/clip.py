@@ -5,11 +5,11 @@ Or the ViT alone, and a head that reads the mean of an image's patches.
 
 from dataclasses import dataclass
 
-from jaxft.models.attention import Attention
+from jaxft.models.checkpoint.weight_table import Family, Patched, Row, architectures, embedding, linear, norm, tensor
 from jaxft.models.heads import Classifier, ClassifierLayer, Contrast
-from jaxft.models.hf import Family, Patched, Row, architectures, embedding, linear, norm, tensor
-from jaxft.models.parts import Dense, Embed, Idle, LayerNorm
-from jaxft.models.signals import Patches
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, Idle, LayerNorm
+from jaxft.models.layers.patches import Patches
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

@@ -3,11 +3,11 @@ together, and scaled logits."""
 
 from dataclasses import replace
 
-from jaxft.models.attention import HeadNorm
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.hf import architectures
-from jaxft.models.parts import LayerNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.layers.attention import HeadNorm
+from jaxft.models.layers.basic import LayerNorm
+from jaxft.models.layers.rotary import read_rotary
 
 NORMS = {"input_layernorm": "attn_in"}
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Fused, Row, architectures, linear, tensor
 from jaxft.models.families import deberta_v2
-from jaxft.models.hf import ENCODER_HEADS, Fused, Row, architectures, linear, tensor
 
 
 def spec(c):

@@ -7,13 +7,32 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.models.attention import Attention, RecomputedLayer
-from jaxft.models.distances import turned
-from jaxft.models.dropout import dropout
+from jaxft.models.checkpoint.weight_table import (
+    ENCODER_HEADS,
+    Family,
+    Row,
+    architectures,
+    embedding,
+    linear,
+    masked_lm_head,
+    norm,
+)
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
-from jaxft.models.parts import ACTIVATIONS, Dense, Embed, LayerNorm, Linear, Table, known_activation, param, subkey
-from jaxft.models.precision import accumulator, upcast
+from jaxft.models.layers.attention import Attention, RecomputedLayer
+from jaxft.models.layers.basic import (
+    ACTIVATIONS,
+    Dense,
+    Embed,
+    LayerNorm,
+    Linear,
+    Table,
+    known_activation,
+    param,
+    subkey,
+)
+from jaxft.models.layers.dropout import dropout
+from jaxft.models.layers.precision import accumulator, upcast
+from jaxft.models.layers.relative_bias import turned
 from jaxft.models.spec import POST_NORM, Layer, Part, Spec
 from jaxft.problems import raise_problems
 

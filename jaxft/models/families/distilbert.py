@@ -1,9 +1,18 @@
 """DistilBERT (Sanh et al. 2019): BERT without text types and pooler."""
 
-from jaxft.models.attention import Attention
+from jaxft.models.checkpoint.weight_table import (
+    ENCODER_HEADS,
+    Family,
+    Row,
+    architectures,
+    embedding,
+    linear,
+    masked_lm_head,
+    norm,
+)
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Family, Row, architectures, embedding, linear, masked_lm_head, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 NORM = LayerNorm(1e-12)

@@ -7,11 +7,20 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxft.models.attention import Attention, AttentionLayer
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    Fused,
+    Row,
+    architectures,
+    decoder_head,
+    embedding,
+    linear,
+    norm,
+)
 from jaxft.models.families.bloom import slopes
-from jaxft.models.hf import Family, Fused, Row, architectures, decoder_head, embedding, linear, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.layers.attention import Attention, AttentionLayer
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
+from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import Layer, Spec
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.hf import architectures
-from jaxft.models.parts import RMSNorm
+from jaxft.models.layers.basic import RMSNorm
 
 
 def spec(c):

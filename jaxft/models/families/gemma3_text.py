@@ -3,11 +3,11 @@ positions: one of layers that see everything, one of those that see a window."""
 
 from dataclasses import replace
 
-from jaxft.models.attention import HeadNorm
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.hf import architectures
-from jaxft.models.parts import RMSNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.layers.attention import HeadNorm
+from jaxft.models.layers.basic import RMSNorm
+from jaxft.models.layers.rotary import read_rotary
 
 
 def spec(c):

@@ -1,8 +1,17 @@
 """GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, its weights kept as (inputs, outputs)."""
 
-from jaxft.models.attention import Attention
-from jaxft.models.hf import Family, Fused, Row, architectures, conv1d, decoder_head, embedding, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    Fused,
+    Row,
+    architectures,
+    conv1d,
+    decoder_head,
+    embedding,
+    norm,
+)
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

@@ -1,8 +1,8 @@
 """GPT-Neo (Black et al. 2021): GPT-2 with unscaled scores, a window in some layers, its weights kept transposed."""
 
-from jaxft.models.attention import Attention
-from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding, linear, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.checkpoint.weight_table import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

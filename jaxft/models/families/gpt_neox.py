@@ -1,10 +1,19 @@
 """GPT-NeoX (Black et al. 2022; Pythia: Biderman et al. 2023): attention and MLP side by side, each behind a layer norm,
 rotary positions of a part of each head, queries, keys and values of a head next to each other in one matrix."""
 
-from jaxft.models.attention import Attention
-from jaxft.models.hf import Family, Fused, Row, architectures, decoder_head, embedding, linear, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    Fused,
+    Row,
+    architectures,
+    decoder_head,
+    embedding,
+    linear,
+    norm,
+)
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
+from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

@@ -6,9 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxft.models.experts import Experts, read_balance
+from jaxft.models.checkpoint.weight_table import Interleaved, Renamed, Row, architectures, linear, tensor
 from jaxft.models.families import llama
-from jaxft.models.hf import Interleaved, Renamed, Row, architectures, linear, tensor
+from jaxft.models.layers.moe import Experts, read_balance
 
 
 def swiglu(gate, up, alpha: float, limit: float):

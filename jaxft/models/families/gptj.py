@@ -1,11 +1,11 @@
 """GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one layer norm; of each head a part turns,
 neighbours together."""
 
-from jaxft.models.attention import Attention
+from jaxft.models.checkpoint.weight_table import Family, Row, architectures, embedding, linear, norm, tensor
 from jaxft.models.heads import Classifier, LanguageModel
-from jaxft.models.hf import Family, Row, architectures, embedding, linear, norm, tensor
-from jaxft.models.parts import Dense, Embed, LayerNorm
-from jaxft.models.rotary import Rotary
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
+from jaxft.models.layers.rotary import Rotary
 from jaxft.models.spec import Layer, Spec
 
 

@@ -3,10 +3,10 @@
 Most decoders since are this one with some changes: their files say what.
 """
 
-from jaxft.models.attention import Attention
-from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding, linear, norm
-from jaxft.models.parts import Embed, Gated, RMSNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.checkpoint.weight_table import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Embed, Gated, RMSNorm
+from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 from jaxft.problems import raise_problems, shown
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from functools import partial
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import bart
-from jaxft.models.hf import architectures
-from jaxft.models.sinusoids import to_the_last
+from jaxft.models.layers.sinusoids import to_the_last
 
 
 def spec(c):

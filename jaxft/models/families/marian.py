@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import Row, architectures, embedding
 from jaxft.models.families import bart
-from jaxft.models.hf import Row, architectures, embedding
-from jaxft.models.sinusoids import sinusoids
+from jaxft.models.layers.sinusoids import sinusoids
 
 
 def spec(c):

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from jaxft.models.experts import Experts, read_balance
+from jaxft.models.checkpoint.weight_table import Piled, Row, architectures, linear
 from jaxft.models.families import llama
-from jaxft.models.hf import Piled, Row, architectures, linear
+from jaxft.models.layers.moe import Experts, read_balance
 
 
 def spec(c):

@@ -1,11 +1,21 @@
 """ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions and gated MLPs, most layers of which see a
 window on both sides."""
 
-from jaxft.models.attention import Attention
+from jaxft.models.checkpoint.weight_table import (
+    ENCODER_HEADS,
+    Family,
+    Fused,
+    Row,
+    architectures,
+    embedding,
+    linear,
+    masked_lm_head,
+    norm,
+)
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Family, Fused, Row, architectures, embedding, linear, masked_lm_head, norm
-from jaxft.models.parts import Embed, Gated, LayerNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Embed, Gated, LayerNorm
+from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

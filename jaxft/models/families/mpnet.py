@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from jaxft.models.attention import Attention
-from jaxft.models.distances import Buckets
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Row, architectures, distances, embedding, linear, norm
 from jaxft.models.families import roberta
-from jaxft.models.hf import ENCODER_HEADS, Row, architectures, distances, embedding, linear, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
+from jaxft.models.layers.relative_bias import Buckets
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 FIRST = 2  # row of the position table that position 0 has, whatever the padding token's number

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import t5
-from jaxft.models.hf import architectures
 
 FAMILY = replace(t5.FAMILY, architectures=architectures("MT5", t5.HEADS), head=partial(t5.head, scaled=False))

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from jaxft.models.attention import HeadNorm
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.hf import architectures
-from jaxft.models.parts import RMSNorm
+from jaxft.models.layers.attention import HeadNorm
+from jaxft.models.layers.basic import RMSNorm
 
 NORMS = {"post_attention_layernorm": "attn_out", "post_feedforward_layernorm": "mlp_out"}
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from flax import nnx
 
-from jaxft.models.attention import Attention
-from jaxft.models.hf import Family, Row, architectures, decoder_head, embedding, linear, norm
-from jaxft.models.parts import Dense, Embed, LayerNorm, Linear, Projection
+from jaxft.models.checkpoint.weight_table import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm, Linear, Projection
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
 
 OFFSET = 2  # rows of the position table that stand before position 0's

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from functools import partial
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import bart
-from jaxft.models.hf import architectures
-from jaxft.models.sinusoids import sinusoids
+from jaxft.models.layers.sinusoids import sinusoids
 
 
 def spec(c):

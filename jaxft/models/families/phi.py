@@ -3,12 +3,12 @@ head, biases everywhere."""
 
 from dataclasses import replace
 
-from jaxft.models.attention import Attention
+from jaxft.models.checkpoint.weight_table import Row, architectures, embedding, linear, norm, tensor
 from jaxft.models.families import llama
 from jaxft.models.heads import LanguageModel
-from jaxft.models.hf import Row, architectures, embedding, linear, norm, tensor
-from jaxft.models.parts import Dense, LayerNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, LayerNorm
+from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import Layer
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import Fused, Row, architectures
 from jaxft.models.families import llama
-from jaxft.models.hf import Fused, Row, architectures
-from jaxft.models.rotary import read_rotary
+from jaxft.models.layers.rotary import read_rotary
 
 
 def spec(c):

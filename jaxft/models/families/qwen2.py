@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.hf import architectures
 
 
 def spec(c):

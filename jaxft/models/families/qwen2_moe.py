@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from jaxft.models.experts import Experts, ExpertsLayer, read_balance
+from jaxft.models.checkpoint.weight_table import Piled, Row, architectures, linear
 from jaxft.models.families import llama
-from jaxft.models.hf import Piled, Row, architectures, linear
-from jaxft.models.parts import Gated, Linear
+from jaxft.models.layers.basic import Gated, Linear
+from jaxft.models.layers.moe import Experts, ExpertsLayer, read_balance
 from jaxft.models.spec import Layer, Spec
 
 

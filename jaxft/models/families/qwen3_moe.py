@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from jaxft.models.attention import HeadNorm
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import qwen2_moe
-from jaxft.models.hf import architectures
-from jaxft.models.parts import RMSNorm
+from jaxft.models.layers.attention import HeadNorm
+from jaxft.models.layers.basic import RMSNorm
 
 
 def spec(c):

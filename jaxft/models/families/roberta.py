@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Row, architectures, linear, masked_lm_head
 from jaxft.models.families import bert
 from jaxft.models.heads import Classifier, Pooler, Transform
-from jaxft.models.hf import ENCODER_HEADS, Row, architectures, linear, masked_lm_head
-from jaxft.models.parts import LayerNorm
+from jaxft.models.layers.basic import LayerNorm
 
 
 def spec(c):

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.hf import architectures
-from jaxft.models.parts import LayerNorm
-from jaxft.models.rotary import read_rotary
+from jaxft.models.layers.basic import LayerNorm
+from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM
 
 

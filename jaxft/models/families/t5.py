@@ -1,10 +1,19 @@
 """T5 (Raffel et al. 2020): an encoder and a decoder without positions, whose scores depend on learned distances."""
 
-from jaxft.models.attention import Attention, CrossAttention
-from jaxft.models.distances import Buckets
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    Row,
+    architectures,
+    distances,
+    embedding,
+    linear,
+    norm,
+    rereading_head,
+)
 from jaxft.models.heads import Classifier, LanguageModel
-from jaxft.models.hf import Family, Row, architectures, distances, embedding, linear, norm, rereading_head
-from jaxft.models.parts import Dense, Embed, Gated, RMSNorm
+from jaxft.models.layers.attention import Attention, CrossAttention
+from jaxft.models.layers.basic import Dense, Embed, Gated, RMSNorm
+from jaxft.models.layers.relative_bias import Buckets
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from functools import partial
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import t5
-from jaxft.models.hf import architectures
 
 FAMILY = replace(
     t5.FAMILY,

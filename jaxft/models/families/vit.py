@@ -1,10 +1,10 @@
 """ViT (Dosovitskiy et al. 2021): a pre-norm encoder of an image's patches."""
 
-from jaxft.models.attention import Attention
+from jaxft.models.checkpoint.weight_table import Boxed, Family, Patched, Row, architectures, linear, norm
 from jaxft.models.heads import Classifier, Pooler
-from jaxft.models.hf import Boxed, Family, Patched, Row, architectures, linear, norm
-from jaxft.models.parts import Dense, LayerNorm
-from jaxft.models.signals import Patches
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, LayerNorm
+from jaxft.models.layers.patches import Patches
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from jaxft.models.attention import Attention, CrossAttention
+from jaxft.models.checkpoint.weight_table import Row, architectures, embedding, linear
 from jaxft.models.families import bart
 from jaxft.models.heads import Average, LanguageModel
-from jaxft.models.hf import Row, architectures, embedding, linear
-from jaxft.models.parts import Dense, Embed
-from jaxft.models.signals import Frames
-from jaxft.models.sinusoids import to_the_last
+from jaxft.models.layers.attention import Attention, CrossAttention
+from jaxft.models.layers.basic import Dense, Embed
+from jaxft.models.layers.patches import Frames
+from jaxft.models.layers.sinusoids import to_the_last
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 

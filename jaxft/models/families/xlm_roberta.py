@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import roberta
-from jaxft.models.hf import architectures
 
 FAMILY = replace(roberta.FAMILY, architectures=architectures("XLMRoberta", roberta.HEADS))

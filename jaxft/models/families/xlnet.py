@@ -7,13 +7,23 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
-from jaxft.models.attention import Attention, RecomputedLayer
-from jaxft.models.distances import turned
-from jaxft.models.dropout import dropout
+from jaxft.models.checkpoint.weight_table import (
+    Boxed,
+    Entry,
+    Family,
+    Row,
+    architectures,
+    embedding,
+    linear,
+    norm,
+    tensor,
+)
 from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
-from jaxft.models.hf import Boxed, Entry, Family, Row, architectures, embedding, linear, norm, tensor
-from jaxft.models.parts import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, subkey
-from jaxft.models.precision import accumulator
+from jaxft.models.layers.attention import Attention, RecomputedLayer
+from jaxft.models.layers.basic import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, subkey
+from jaxft.models.layers.dropout import dropout
+from jaxft.models.layers.precision import accumulator
+from jaxft.models.layers.relative_bias import turned
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 

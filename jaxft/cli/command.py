@@ -1,0 +1,239 @@
+"""What all commands share: flags, the configuration with its overrides, exit codes."""
+
+import dataclasses
+import errno
+import importlib
+import logging
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+from jaxft.config import Config, overrides
+from jaxft.config import file as config_file
+from jaxft.config.ranges import Count
+from jaxft.host.memory import tune_allocator
+from jaxft.host.signals import signals
+from jaxft.host.torch_free import without_torch
+from jaxft.problems import RunStopped, UserError, clipped, near, raise_problems, shown, suggest
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag, `--NAME=VALUE`. A bool is `--NAME`, and False when absent."""
+
+    name: str
+    help: str
+    type: Any = str  # an annotation: int, float, bool, str
+    default: Any = None
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    value: str = "VALUE"  # what --help calls the value
+
+
+CONFIG = Flag("config", "configuration; --config.FIELD=VALUE changes a field", required=True, value="FILE.py[:ARG]")
+SUITE = Flag("suite", "tasks; --config.FIELD=VALUE changes a field of all", required=True, value="FILE.py[:DIR]")
+CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
+WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
+WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
+MODEL = Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR")
+MODEL_OPTIONAL = dataclasses.replace(MODEL, required=False)
+ROWS = Flag("input", "rows: any file that training reads", required=True, value="FILE")
+ALLOW_IMPORT = Flag(
+    "allow-import", "your own modules whose classes the run's configuration names", value="MODULE[,MODULE]"
+)
+BATCH = Flag("batch", "rows computed together", type=Count, default=32)
+JSON = Flag("json", "print JSON", bool)
+
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the user's to change, as a wrong flag is
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the machine's
+
+
+def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoReturn:
+    """Parses the command line, calls `main(args)` and exits: 0 done, 2 the user's input is at fault, 75
+    interrupted (SIGTERM), to be run again, 130 Ctrl-C, 1 anything else.
+
+    A command is a function `main`, and `command.run(main, __doc__, command.CONFIG, command.WORKDIR)` under
+    `if __name__ == "__main__"`. `args` has an attribute for each flag ("-" becomes "_"); `args.config` is the checked
+    Config, or None; `args.settings` are the changes to a configuration as they were written. Results belong on stdout;
+    logging and messages go to stderr. A UserError, also one that `main` raises, is printed without its traceback.
+    """
+    signals.listen()
+    _prepare()
+    argv = sys.argv[1:]
+    if {"--help", "-h", "-help"} & set(argv):
+        print(usage(_program(), doc, flags))
+        sys.exit(0)
+    try:
+        args = parse(argv, *flags)
+        config_file.import_modules(getattr(args, "allow_import", None) or "")
+        _import_transformers()
+        main(args)
+    except BaseException as error:
+        sys.stdout.flush()
+        if signals.received is not None:  # whatever came of it: a library may have made another error of the signal
+            signals.end(signals.received)
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        if isinstance(error, RunStopped):
+            sys.stderr.write(f"stopped: {error}\n")  # as a whole, since other threads may speak as well
+            signals.told = True
+            sys.exit(error.exit_code)
+        if isinstance(error, OSError) and error.errno in (*REFUSED, *FULL):
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}: choose another place, or make it writable", file=sys.stderr)
+            sys.exit(2 if error.errno in REFUSED else 1)
+        raise
+    sys.exit(0)
+
+
+def _prepare() -> None:
+    """Memory, logging, and what JAX and transformers read when they are imported; what the user has set stays."""
+    tune_allocator()
+    logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("jaxft").setLevel(logging.INFO)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for name, value in {
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # that PyTorch is missing is as it should be
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache, "jaxft", "compiled"),  # a second start need not compile
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _import_transformers() -> None:
+    with without_torch():
+        _ = importlib.import_module("transformers").AutoConfig  # it imports what it gives
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what is stderr at that moment, so that messages stand above a live line instead of in it."""
+
+    def filter(self, record):
+        return not signals.is_consequence(record) and super().filter(record)
+
+    @property
+    def stream(self):
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value):
+        pass
+
+
+def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
+    """The flags' values. Raises one UserError with the problems of flags, overrides and configuration together."""
+    texts, settings, problems = _scan(argv, flags)
+    args = SimpleNamespace(**{_attribute(flag.name): flag.default for flag in flags}, settings=settings)
+    for flag in flags:
+        if flag.type is bool:
+            setattr(args, _attribute(flag.name), False)
+        if flag.name not in texts:
+            problems += [f"--{flag.name}={flag.value} is needed: {flag.help}"] if flag.required else []
+            continue
+        try:
+            setattr(args, _attribute(flag.name), _value(flag, texts[flag.name]))
+        except ValueError as error:
+            problems.append(f"--{flag.name}={clipped(texts[flag.name])}: {error}")
+    if "config" in texts:
+        args.config, found = _configuration(texts["config"], settings)
+        problems += found
+    elif settings and not any(flag.name in ("config", "suite") and flag.required for flag in flags):
+        problems.append(f"--config.{settings[0][0]} changes a field of a configuration: --config=FILE.py is needed")
+    raise_problems(problems)
+    return args
+
+
+def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
+    """What `--help` prints."""
+    forms = [f"--{flag.name}" if flag.type is bool else f"--{flag.name}={flag.value}" for flag in flags]
+    short = [form if flag.required else f"[{form}]" for form, flag in zip(forms, flags, strict=True)]
+    width = max(map(len, forms), default=0)
+    lines = [f"  {form:{width}}  {_describe(flag)}" for form, flag in zip(forms, flags, strict=True)]
+    return "\n".join([f"usage: python {program} {' '.join(short)}", "", doc.strip(), "", *lines])
+
+
+def _scan(argv, flags) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
+    """Splits the words of the command line into (flag -> text, [(configuration field, text)], problems)."""
+    by_name = {flag.name: flag for flag in flags}
+    texts, settings, problems = {}, [], []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, text = word.lstrip("-").partition("=")
+        setting = name.startswith("config.") and not by_name.keys().isdisjoint(("config", "suite"))
+        if not word.startswith("-"):
+            problems.append(f"{shown(word)} is not a flag: write --NAME=VALUE")
+            continue
+        if not setting and name not in by_name:
+            problems.append(f"there is no flag --{clipped(name)}.{_suggestion(name, by_name)}")
+            if not equals and words and not words[0].startswith("--"):
+                words.pop(0)
+            continue
+        if not equals and (setting or by_name[name].type is not bool):
+            if not words or words[0].startswith("--"):
+                problems.append(f"--{name} needs a value: --{name}=VALUE")
+                continue
+            text = words.pop(0)
+        if setting:
+            settings.append((name.removeprefix("config."), text))
+        else:
+            texts[name] = text
+    return texts, settings, problems
+
+
+def _suggestion(name: str, by_name) -> str:
+    """A flag like `name`, or the configuration's field of that name: --lr is --config.lr."""
+    fields = [field.name for field in dataclasses.fields(Config)] if "config" in by_name else []
+    field = near(name, fields, 1, 0.999)
+    return f" Did you mean --config.{field[0]}?" if field else suggest(f"--{name}", [f"--{known}" for known in by_name])
+
+
+def _value(flag: Flag, text: str):
+    if flag.type is bool and not text:
+        return True
+    hint = flag.type
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, limits = typing.get_args(hint)
+        value = overrides.parse(text, hint)
+        if expected := limits.problem(value):
+            raise ValueError(f"expected {expected}")
+        return value
+    value = overrides.parse(text, hint)
+    if flag.choices and value not in flag.choices:
+        raise ValueError(f"expected {', '.join(flag.choices)}.{suggest(text, flag.choices)}")
+    return value
+
+
+def configuration(spec: str, settings: list[tuple[str, str]]) -> Config:
+    """The checked configuration that `spec` names, with its changes: (field, text). Raises UserError."""
+    cfg, problems = _configuration(spec, settings)
+    raise_problems(problems)
+    return cfg
+
+
+def _configuration(spec: str, settings) -> tuple[Config | None, list[str]]:
+    try:
+        cfg = overrides.unshared(config_file.load(spec))
+    except UserError as error:
+        return None, error.problems
+    problems = overrides.override(cfg, settings)
+    return cfg, problems + cfg.problems()
+
+
+def _describe(flag: Flag) -> str:
+    choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
+    return flag.help + choices + (f" (default: {flag.default})" if flag.default is not None else "")
+
+
+def _attribute(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _program() -> str:
+    """What was given to `python`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"-m {spec.name}" if spec else sys.argv[0]

@@ -1,0 +1,170 @@
+"""What can be wrong with a run's configuration: each function lists the problems of one matter, as whole sentences."""
+
+import dataclasses
+import math
+import os
+import re
+from pathlib import Path
+
+from jaxft.config.component import fits, is_config, type_problems
+from jaxft.config.ranges import problems_of, range_problems
+from jaxft.paths import invalid_problem
+from jaxft.problems import clipped, listed, near, shown, suggest
+
+CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16"),
+    "init": ("pretrained", "backbone", "random"),
+    "remat": ("none", "dots", "full"),
+    "nonfinite": ("stop", "skip"),
+    "export_dtype": ("auto", "float32", "bfloat16", "float16"),
+}
+# Slot -> (the method that makes an object one of these, what to say).
+SLOTS = {
+    "task": ("encode", "a task such as jaxft.tasks.classify.Classify(...)"),
+    "data": ("open", "a source such as jaxft.data.source.Data(...)"),
+    "batching": (None, "Pad(), Pack(...) or Chunk(...) of jaxft.data.batching"),
+    "tune": ("select", "a way to tune such as jaxft.tune.full.Full()"),
+    "optim": ("make", "an optimizer such as jaxft.optim.adamw.AdamW()"),
+    "schedule": ("make", "a schedule such as jaxft.optim.schedule.Linear()"),
+}
+
+
+def value_problems(cfg) -> list[str]:
+    """Single values out of range, or not one of the choices."""
+    return [f"config.{text}" for text in range_problems(cfg) + choice_problems(cfg, CHOICES)]
+
+
+def typed(obj, *names: str) -> bool:
+    """True if these fields hold what their annotations allow, so that they can be compared."""
+    types = {field.name: field.type for field in dataclasses.fields(obj)}
+    return all(fits(getattr(obj, name), types[name]) for name in names)
+
+
+def choice_problems(obj, choices) -> list[str]:
+    """`choices` is field -> what it may be."""
+    problems = []
+    for name, allowed in choices.items():
+        value = getattr(obj, name)
+        if typed(obj, name) and value not in allowed:
+            names = [str(choice) for choice in allowed]
+            problems.append(f"{name} is {shown(value)}, expected {', '.join(names)}.{suggest(str(value), names)}")
+    return problems
+
+
+def length_problems(cfg) -> list[str]:
+    if cfg.steps is None and cfg.epochs is None:
+        return ["config.steps and config.epochs are both None. Set one of them."]
+    if cfg.steps is not None and cfg.epochs is not None:
+        return [f"config.steps is {cfg.steps} and config.epochs is {cfg.epochs}. Set one of them to None."]
+    return []
+
+
+def model_problems(cfg) -> list[str]:
+    """A local directory must hold a config.json; a hub name must look like one."""
+    if not typed(cfg, "model"):
+        return []
+    path = Path(os.path.expanduser(cfg.model))
+    if not (cfg.model.startswith((".", "~", os.sep)) or os.path.exists(path) or _in_directory(cfg.model)):
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", cfg.model):
+            return []
+        return [
+            f"config.model is {clipped(repr(cfg.model), 300)}, neither a directory nor a hub name such as 'org/name'"
+        ]
+    if (path / "config.json").is_file() and not (path / "checkpoints").is_dir():
+        return []
+    if (path / "model" / "config.json").is_file():
+        return [
+            f"config.model is {clipped(repr(cfg.model), 300)}, a work directory. Did you mean {str(path / 'model')!r}?"
+        ]
+    what = "has no config.json" if path.exists() else "does not exist"
+    models = [str(found.parent) for found in path.parent.glob("*/config.json")]
+    close = near(str(path), models) or models[:3]
+    return [
+        f"config.model: the directory {clipped(repr(cfg.model), 300)} {what}."
+        + (f" Near it: {', '.join(close)}." if close else "")
+    ]
+
+
+def _in_directory(name: str) -> bool:
+    return os.sep in name and os.path.isdir(os.path.dirname(name))
+
+
+def eval_problems(cfg) -> list[str]:
+    if not typed(cfg, "evals", "save"):
+        return []
+    problems = [
+        f"config.evals has the name {shown(name)}, expected letters, digits, - and _, and not 'train'"
+        for name in cfg.evals
+        if name == "train" or not re.fullmatch(r"[\w-]+", name)
+    ]
+    if not isinstance(cfg.save.best, str) or "/" not in cfg.save.best:
+        return problems
+    name = cfg.save.best.partition("/")[0]
+    if name not in cfg.evals:
+        names = f"The evals are: {listed(cfg.evals)}." if cfg.evals else "There are no evals."
+        problems.append(
+            f"config.save.best is {shown(cfg.save.best)}, but no eval is named {shown(name)}."
+            f"{suggest(name, cfg.evals)} {names}"
+        )
+        return problems
+    every, saved = cfg.evals[name].every, cfg.save.every
+    if every and saved and typed(cfg.evals[name], "every") and typed(cfg.save, "every") and saved % every:
+        problems.append(
+            f"config.save.every is {saved} and config.evals.{name}.every {every}, so some checkpoints would "
+            f"have no {cfg.save.best}. Make save.every a multiple of it, such as {math.ceil(saved / every) * every}."
+        )
+    return problems
+
+
+def multiplier_problems(cfg) -> list[str]:
+    if not typed(cfg, "lr_multipliers"):
+        return []
+    invalid = (invalid_problem(pattern, "config.lr_multipliers") for pattern, _ in cfg.lr_multipliers)
+    return [text for text in invalid if text]
+
+
+def component_problems(cfg, devices: int | None) -> list[str]:
+    """What is wrong in a slot: not a component at all, or what the component itself finds."""
+    slots = [(f"config.{name}", getattr(cfg, name), *slot) for name, slot in SLOTS.items()]
+    evals = cfg.evals if typed(cfg, "evals") else {}
+    slots += [(f"config.evals.{key}.data", e.data, *SLOTS["data"]) for key, e in evals.items()]
+    problems = []
+    for name, value, method, expected in slots:
+        if not is_config(value) or (method and not hasattr(value, method)):
+            problems.append(f"{name} is {shown(value)}, expected {expected}")
+        else:
+            problems += _own_problems(name, value)
+    for key, e in evals.items():
+        problems += _own_problems(f"config.evals.{key}", e)
+    problems += _own_problems("config.save", cfg.save) if typed(cfg, "save") else []
+    return problems + (_own_problems("config.mesh", cfg.mesh, devices) if typed(cfg, "mesh") else [])
+
+
+def _own_problems(name: str, value, *context) -> list[str]:
+    """What is wrong with `value`; one with wrong types is not asked, for it could not compare them."""
+    return [] if type_problems(value) else [f"{name}: {text}" for text in problems_of(value, *context)]
+
+
+def batch_problems(cfg, devices: int | None) -> list[str]:
+    """The batch must split evenly over micro batches, and over the devices that share it."""
+    if not typed(cfg, "batch", "micro_batches", "mesh", "evals") or min(cfg.batch, cfg.micro_batches) < 1:
+        return []
+    if type_problems(cfg.mesh) or cfg.mesh.problems(devices):
+        return []
+    sizes = cfg.mesh.sizes(devices) if devices is not None else {"data": 1, "fsdp": 1}
+    shards = sizes["data"] * sizes["fsdp"]
+    split = f"{shards} shards (mesh data {sizes['data']} * fsdp {sizes['fsdp']})"
+    micro = f"{cfg.micro_batches} micro batches"
+    both = micro if devices is None else split if cfg.micro_batches == 1 else f"{split} * {micro}"
+    problems = _indivisible("config.batch", cfg.batch, shards * cfg.micro_batches, both)
+    for name, e in cfg.evals.items():
+        if typed(e, "batch") and e.batch and e.batch > 0:
+            problems += _indivisible(f"config.evals.{name}.batch", e.batch, shards, split)
+    return problems
+
+
+def _indivisible(name: str, batch: int, pieces: int, split: str) -> list[str]:
+    if batch % pieces == 0:
+        return []
+    good = [size for size in (batch // pieces * pieces, -(-batch // pieces) * pieces) if size]
+    return [f"{name} is {batch}, which {split} do not divide. Nearest that fit: {' or '.join(map(str, good))}."]

@@ -1,0 +1,255 @@
+"""Typed configuration objects: dataclasses that travel through JSON and can be walked and checked."""
+
+import dataclasses
+import functools
+import importlib
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from jaxft.config.former_names import renamed
+from jaxft.problems import UserError, raise_problems, shown, suggest
+
+_CLASSES: set[type] = set()  # what `config` has made
+
+
+@typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
+def config(cls: type) -> type:
+    """Makes `cls` a dataclass with keyword arguments only and no other attributes.
+
+    Not frozen, because command line flags assign in place; treat objects as read-only once the run has started.
+    The constructor raises a UserError that lists every unknown and missing field.
+    """
+    made = dataclasses.dataclass(kw_only=True, slots=True)(cls)
+    plain_init = made.__init__
+
+    @functools.wraps(plain_init)
+    def checked_init(self, *args, **values):
+        raise_problems(field_problems(made, values, len(args)))
+        plain_init(self, **values)
+
+    made.__init__ = checked_init
+    _CLASSES.add(made)
+    return made
+
+
+def to_json(obj: Any) -> Any:
+    """Plain JSON values; a config object becomes {"class": "module:Name", field: value, ...} and a tuple a list."""
+    if is_config(obj):
+        fields = {f.name: to_json(getattr(obj, f.name)) for f in dataclasses.fields(obj)}
+        return {"class": f"{type(obj).__module__}:{type(obj).__qualname__}", **fields}
+    if isinstance(obj, dict):
+        return {str(key): to_json(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [to_json(value) for value in obj]
+    if obj is None or isinstance(obj, str | int | float):
+        return obj
+    raise UserError(f"a configuration holds {shown(obj)} ({type(obj).__name__}), which cannot be written as JSON")
+
+
+def from_json(value: Any) -> Any:
+    """The object that `to_json` wrote, in this version or an earlier one (config/former_names.py).
+
+    Raises UserError for a class or a field that does not exist.
+
+    JSON's lists become tuples, except where a field is annotated as a list. Of jaxft's modules alone one is imported
+    for its classes: others run whatever code they have, so the user has to have imported them.
+    """
+    return _from_json(renamed(value))
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_from_json(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "class" not in value:
+        return {key: _from_json(item) for key, item in value.items()}
+    cls = _find_class(value["class"])
+    return _construct(cls, {key: _from_json(item) for key, item in value.items() if key != "class"})
+
+
+def modules_of(value: Any) -> set[str]:
+    """The modules that `from_json` needs for what `to_json` wrote, without jaxft's own."""
+    if isinstance(value, list):
+        return set().union(*map(modules_of, value))
+    if not isinstance(value, dict):
+        return set()
+    found = {str(value["class"]).partition(":")[0]} if "class" in value else set()
+    return {name for name in found if not _ours(name)}.union(*map(modules_of, value.values()))
+
+
+def is_config(obj: Any) -> bool:
+    """Whether `obj` is of a class that `config` has made, or of one below it."""
+    return not _CLASSES.isdisjoint(type(obj).__mro__)
+
+
+def walk(obj: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """Yields (dotted name, dataclass field, value) for every leaf; config objects and dicts of them are entered."""
+    for field in dataclasses.fields(obj):
+        name, value = prefix + field.name, getattr(obj, field.name)
+        if is_config(value):
+            yield from walk(value, name + ".")
+        elif isinstance(value, dict) and value and all(is_config(item) for item in value.values()):
+            for key, item in value.items():
+                yield from walk(item, f"{name}.{key}.")
+        else:
+            yield name, field, value
+
+
+def type_problems(obj: Any, prefix: str = "config.") -> list[str]:
+    """One sentence for each value below `obj` that its annotation does not allow. Protocols allow anything."""
+    problems = []
+    hints = annotations(type(obj))
+    for field in dataclasses.fields(obj):
+        name, value = prefix + field.name, getattr(obj, field.name)
+        if not fits(value, hints[field.name]):
+            kind, wanted = type(value).__name__, type_name(hints[field.name])
+            problems.append(f"{name} is {shown(value)} ({kind}), expected {wanted}")
+            continue
+        for label, item in _children(name, value):
+            problems += type_problems(item, label + ".")
+    return problems
+
+
+def annotations(cls: type) -> dict[str, Any]:
+    """The resolved annotation of each field; one that cannot be resolved allows anything."""
+    try:
+        return typing.get_type_hints(cls)
+    except NameError:  # A name imported under TYPE_CHECKING only.
+        return {f.name: Any if isinstance(f.type, str) else f.type for f in dataclasses.fields(cls)}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """True if the annotation `hint` allows `value`. An int is a float; True is not an int."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return fits(value, args[0])
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and _fits_tuple(value, args)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, args[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
+    if hint is Any:  # A class since Python 3.11, but not one for isinstance.
+        return True
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(hint, type) or getattr(hint, "_is_protocol", False) or origin is not None:
+        return True
+    return isinstance(value, hint)
+
+
+def type_name(hint: Any) -> str:
+    """How an annotation is written: `float | None`."""
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " | ".join(type_name(arg) for arg in args)
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not args else str(hint).replace("typing.", "")
+
+
+def unknown_field(cls: type, name: str) -> str:
+    """The message for a field that `cls` does not have."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    return f"{cls.__name__} has no field {shown(name)}.{suggest(name, known)} Fields: {', '.join(known) or 'none'}."
+
+
+def field_problems(cls: type, values: dict[str, Any], positional: int = 0) -> list[str]:
+    """What is wrong with constructing `cls` from `values` by name, and from `positional` arguments without a name."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    problems = [unknown_field(cls, name) for name in values if name not in fields]
+    if positional:
+        problems.append(f"{cls.__name__} takes its fields by name: {', '.join(f'{name}=...' for name in fields)}")
+        return problems
+    missing = dataclasses.MISSING
+    needed = [name for name, f in fields.items() if f.default is missing and f.default_factory is missing]
+    return problems + [f"{cls.__name__} needs a value for {name!r}" for name in needed if name not in values]
+
+
+def _children(name: str, value: Any) -> list[tuple[str, Any]]:
+    if is_config(value):
+        return [(name, value)]
+    if isinstance(value, dict):
+        return [(f"{name}.{key}", item) for key, item in value.items() if is_config(item)]
+    if isinstance(value, list | tuple):
+        return [(f"{name}[{i}]", item) for i, item in enumerate(value) if is_config(item)]
+    return []
+
+
+def _fits_tuple(value: tuple, args: tuple) -> bool:
+    if len(args) == 2 and args[1] is Ellipsis:
+        return all(fits(item, args[0]) for item in value)
+    return len(value) == len(args) and all(map(fits, value, args))
+
+
+def _find_class(name: Any) -> type:
+    """Raises UserError. Only classes' own names are followed, so that no attribute of a module is reached otherwise."""
+    if not isinstance(name, str):
+        raise UserError(f"the configuration names the class {shown(name)}, expected 'MODULE:CLASS'")
+    module_name, _, class_name = name.partition(":")
+    found: Any = _find_module(name, module_name)
+    for part in class_name.split("."):
+        names = vars(found)
+        found = names.get(part)
+        if found is None:
+            near_name = suggest(class_name, [key for key, item in names.items() if isinstance(item, type)])
+            raise UserError(f"the configuration names the class {shown(name)}, which does not exist.{near_name}")
+        if not isinstance(found, type) or found.__module__ != module_name:
+            break
+    if not isinstance(found, type) or found.__module__ != module_name or _CLASSES.isdisjoint(found.__mro__):
+        raise UserError(f"the configuration names {shown(name)}, which is not a config class")
+    return found
+
+
+def _find_module(name: str, module_name: str) -> types.ModuleType:
+    """A module that is imported already, or one of jaxft's."""
+    if sys.modules.get(module_name) is not None:
+        return sys.modules[module_name]
+    if not all(map(str.isidentifier, module_name.split("."))):
+        raise UserError(f"the configuration names the class {shown(name)}, expected 'MODULE:CLASS'")
+    if not _ours(module_name):
+        raise UserError(
+            f"the configuration names the class {shown(name)}, but importing {shown(module_name)} runs its code. "
+            f"If you trust that module: --allow-import={module_name}. In Python, import it first."
+        )
+    try:
+        return importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"the configuration names the class {shown(name)}, but the module {shown(module_name)} cannot be imported "
+            f"({error})"
+        ) from None
+
+
+def _ours(module_name: str) -> bool:
+    return module_name.split(".")[0] == "jaxft"
+
+
+def _construct(cls: type, values: dict[str, Any]) -> Any:
+    raise_problems(field_problems(cls, values))
+    hints = annotations(cls)
+    return cls(**{name: _as_hinted(value, hints[name]) for name, value in values.items()})
+
+
+def _as_hinted(value: Any, hint: Any) -> Any:
+    """Turns tuples back into the lists that the annotation names."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return next((turned for arg in args if fits(turned := _as_hinted(value, arg), arg)), value)
+    if isinstance(value, tuple) and (origin is list or hint is list):
+        return [_as_hinted(item, args[0] if args else Any) for item in value]
+    if isinstance(value, dict) and origin is dict:
+        return {key: _as_hinted(item, args[1]) for key, item in value.items()}
+    return value

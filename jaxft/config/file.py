@@ -1,0 +1,149 @@
+"""Load a configuration file: a Python file whose `get_config` returns a Config."""
+
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from jaxft.config import Config
+from jaxft.host.startup import importable
+from jaxft.problems import UserError, near, raise_problems, shown
+
+
+def load(spec: str) -> Config:
+    """The configuration that "FILE.py" or "FILE.py:ARG" describes; ARG is given to get_config as a string.
+
+    Raises UserError for whatever goes wrong in the file, naming its line.
+    """
+    path, argument = split(spec)
+    if not path.is_file():
+        raise UserError(_missing(path))
+    with importable():
+        module = _run(path, lambda: _import(path))
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise UserError(f"{path} has no function get_config, which should return the Config")
+        _check_arguments(path, get_config, argument)
+        cfg = _run(path, lambda: get_config(*argument))
+    if not isinstance(cfg, Config):
+        kind = type(cfg).__name__
+        raise UserError(f"{path}: get_config returned {shown(cfg)} ({kind}), expected a jaxft.config.run.Config")
+    return cfg
+
+
+def load_suite(spec: str) -> tuple[Path, dict, Callable[[str], str]]:
+    """What the suite "FILE.py" or "FILE.py:DIR" is: its file, its tasks by name (`get_entries` of the file), and the
+    configuration of a task, as `load` takes it. DIR has the data; without it, that is the hub's.
+    """
+    path, directory = split(spec)
+    if not path.is_file():
+        raise UserError(_missing(path))
+    with importable():
+        get_entries = getattr(_run(path, lambda: _import(path)), "get_entries", None)
+        if not callable(get_entries):
+            raise UserError(f"{path} has no function get_entries: it is no suite, but perhaps a --config")
+        entries = _run(path, lambda: get_entries(*directory))
+    return path, entries, lambda task: f"{path}:{'@'.join([task, *directory])}"
+
+
+def import_modules(names: str) -> None:
+    """Import the modules that the user trusts, separated by commas: a work directory may name their classes.
+
+    Raises UserError for those that cannot be imported.
+    """
+    problems = []
+    for name in filter(None, names.split(",")):
+        try:
+            with importable():
+                importlib.import_module(name)
+        except Exception as error:  # it is the user's code
+            problems.append(f"--allow-import={name}: {type(error).__name__}: {error}")
+    raise_problems(problems)
+
+
+def split(spec: str) -> tuple[Path, list[str]]:
+    """The file, and its argument if there is one: "a/tiny.py:large" -> (a/tiny.py, ["large"])."""
+    with_argument = re.fullmatch(r"(.*?\.py):(.*)", spec, re.DOTALL)
+    return (Path(with_argument[1]), [with_argument[2]]) if with_argument else (Path(spec), [])
+
+
+def _import(path: Path) -> ModuleType:
+    """Runs the file under the name by which Python would import it, so that classes defined in it are found again."""
+    name = _module_name(path)
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # Dataclasses with annotations as strings look their module up here.
+    # Not through Python's cache of compiled files: it misses a change of the same size within a second.
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+    return module
+
+
+def _module_name(path: Path) -> str:
+    for place in sys.path:
+        relative = os.path.relpath(path.resolve(), Path(place or ".").resolve())
+        parts = relative.removesuffix(".py").split(os.sep)
+        name = ".".join(parts)
+        if all(map(str.isidentifier, parts)) and parts[0] not in sys.stdlib_module_names and _is_free(name, path):
+            return name
+    return f"config_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
+
+
+def _is_free(name: str, path: Path) -> bool:
+    """False if another file is loaded under that name, which must not be replaced."""
+    return name not in sys.modules or _same(getattr(sys.modules[name], "__file__", None) or "", path)
+
+
+def _run(path: Path, what):
+    """Calls `what`, which runs the user's file; any error becomes one message with the line of the file."""
+    try:
+        return what()
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
+    except UserError as error:
+        raise UserError([f"{_line(path, error)}: {text}" for text in error.problems]) from None
+    except Exception as error:
+        raise UserError(f"{_line(path, error)}: {type(error).__name__}: {error}{_origin(path, error)}") from error
+
+
+def _line(path: Path, error: Exception) -> str:
+    """Where the user's file was when the error came."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same(frame.filename, path)]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _origin(path: Path, error: Exception) -> str:
+    """Where the error came from, if that is not the user's file."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if _same(last.filename, path) or last.filename.startswith("<"):
+        return ""
+    return f" (raised in {last.filename}, line {last.lineno})"
+
+
+def _same(name: str, path: Path) -> bool:
+    return os.path.abspath(name) == os.path.abspath(path)
+
+
+def _check_arguments(path: Path, get_config, argument: list[str]) -> None:
+    try:
+        inspect.signature(get_config).bind(*argument)
+    except TypeError:
+        given = f"{shown(argument[0])} was given after the file's name" if argument else "none was given: FILE.py:ARG"
+        wants = f"get_config{inspect.signature(get_config)}"
+        raise UserError(f"{path}: {wants} does not fit the argument; {given}") from None
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        files = sorted(map(str, path.glob("*.py")))
+        return f"--config={path} is a directory. Choose a file in it: {', '.join(files[:8]) or 'it has no .py file'}."
+    folders = {path.parent, Path("configs"), Path(".")}
+    files = sorted({str(file) for folder in folders for file in folder.glob("*.py")})
+    by_stem = {Path(file).stem: file for file in files}
+    close = [by_stem[stem] for stem in near(path.stem, by_stem)]
+    text = f"there is no configuration file {str(path)!r}."
+    return text + (f" Did you mean {' or '.join(map(repr, close))}?" if close else "")

@@ -1,0 +1,1 @@
+"""Whether the model treats groups alike: counterfactual rows and what they change."""

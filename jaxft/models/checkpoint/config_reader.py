@@ -1,0 +1,210 @@
+"""Read config.json so that nothing in it is overlooked: a setting that no code asked for is an error."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxft.host import strict_json
+from jaxft.problems import clipped, raise_problems, reading, shown
+
+log = logging.getLogger("jaxft")
+
+# Settings that say nothing about the numbers of a forward pass: bookkeeping, generation, training options of others.
+IGNORED = frozenset(
+    """_name_or_path architectures model_type transformers_version dtype torch_dtype id2label label2id problem_type
+    num_labels finetuning_task use_cache initializer_range return_dict output_attentions output_hidden_states
+    chunk_size_feed_forward gradient_checkpointing pretraining_tp tokenizer_class task_specific_params
+    is_encoder_decoder output_past eos_token_ids bos_token_id eos_token_id pad_token_id
+    sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id
+    max_length max_new_tokens do_sample temperature top_k top_p num_beams _attn_implementation auto_map
+    classifier_dropout head_type directionality pruned_heads""".split()
+)
+
+
+# Settings that transformers' models read though their config classes do not declare them. All others that are not
+# declared nobody reads: bookkeeping of other libraries, switches of former versions.
+UNDECLARED = frozenset("quantization_config per_layer_config position_embedding_type head_dim layer_types".split())
+
+MOST = 2**31 - 1  # of any whole number: sizes are int32 on the device
+MOST_LAYERS = 10_000
+
+
+class ConfigReader:
+    """config.json as attributes; remembers what was read.
+
+    `values` are the settings under transformers' canonical names, `defaults` those of an empty config of the same type.
+    A setting that is read must be of its default's kind; one that is wrong is a UserError. `differ` says of two tensors
+    whether the checkpoint has both of them, with different values.
+    """
+
+    def __init__(self, values: dict, defaults: dict, differ: Callable[[str, str], bool] | None = None):
+        self._values, self._defaults = values, defaults
+        self._read, self._parts = set(), {}
+        self.differ = differ
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._values:
+            raise_problems([f"config.json has no {name!r}"])
+        self._read.add(name)
+        return self._checked(name, self._values[name], self._defaults.get(name))
+
+    def __iter__(self):
+        """Names of the settings."""
+        return iter(self._values)
+
+    def get(self, name: str, default=None):
+        """The setting, or `default` where it is absent or null."""
+        self._read.add(name)
+        value = self._values.get(name)
+        return default if value is None else self._checked(name, value, default)
+
+    def section(self, name: str, defaults: dict) -> "ConfigReader":
+        """A setting that is an object of settings; `defaults` are of the kind that they must have."""
+        value = getattr(self, name)
+        if not isinstance(value, dict):
+            raise_problems([f"config.json: {name}={shown(value)}, expected an object"])
+        return ConfigReader(value, defaults)
+
+    def part(self, name: str) -> "ConfigReader":
+        """The settings of a part of the model; `check` goes through them as well."""
+        if name not in self._parts:
+            self._parts[name] = self.section(name, self._defaults[name])
+        return self._parts[name]
+
+    def quotient(self, name: str, divisor: str) -> int:
+        """One whole number by another, which must divide it."""
+        a, b = getattr(self, name), getattr(self, divisor)
+        if a % b:
+            raise_problems([f"config.json: {name}={a} is no multiple of {divisor}={b}"])
+        return a // b
+
+    def pair(self, name: str) -> tuple[int, int]:
+        """A whole number that stands for two, or both of them."""
+        value = self._values.get(name)
+        both = [value, value] if type(value) is int else value
+        if not isinstance(both, list | tuple) or len(both) != 2 or any(type(n) is not int or n < 1 for n in both):
+            raise_problems([f"config.json: {name}={shown(value)}, expected a whole number, or a list of two"])
+        self._read.add(name)
+        return tuple(both)
+
+    def of_layers(self, name: str, layers: str = "num_hidden_layers", default=None) -> list:
+        """A setting that is a list with one entry for each layer; `layers` is the setting that counts them."""
+        count, values = getattr(self, layers), self.get(name, default)
+        if not isinstance(values, list) or len(values) != count:
+            raise_problems(
+                [f"config.json: {name}={shown(values)}, expected a list of {count} entries, one for each layer"]
+            )
+        return values
+
+    def _checked(self, name: str, value, like):
+        if wrong := _wrong(name, value, like):
+            raise_problems([f"config.json: {name}={shown(value)}, expected {wrong}"])
+        return value
+
+    def expect(self, name: str, value, why: str) -> None:
+        """Refuse any other value of a setting which the family does not implement."""
+        found = self.get(name, value)
+        if found != value:
+            raise_problems([f"config.json: {name}={shown(found)} is not supported, only {value!r}: {why}"])
+
+    def ignore(self, *names: str) -> None:
+        """Settings without effect in this family, whatever they say."""
+        self._read.update(names)
+
+    def check(self) -> None:
+        """Raise UserError for every setting that differs from its default and was never read.
+
+        One that transformers does not know either is ignored, and logged.
+        """
+        unread = [
+            name
+            for name, value in self._values.items()
+            if name not in self._read | IGNORED
+            and value not in (None, self._defaults.get(name))
+            and (value is not False or self._defaults.get(name))  # off by default and off: nothing is lost
+        ]
+        strange = [name for name in unread if name not in self._defaults and name not in UNDECLARED]
+        if strange:
+            log.info("config.json: %s: not known to transformers, ignored", ", ".join(sorted(strange)))
+        unread = [name for name in unread if name not in strange]
+        if self._values.get("is_causal", True) is False:  # undeclared too, but transformers' masks go by it
+            unread.append("is_causal")
+        raise_problems(
+            [
+                f"config.json: {name}={shown(self._values[name])} is not read by jaxft's "
+                f"{self._values.get('model_type')} (its default is "
+                f"{shown(self._defaults.get(name))}); the model would not be the one that was trained"
+                for name in sorted(unread)
+            ]
+        )
+        for part in self._parts.values():
+            part.check()
+
+
+def read_raw(directory) -> dict:
+    """The config.json of a Hugging Face directory as it stands."""
+    file = Path(directory) / "config.json"
+    try:
+        with reading(file):
+            raw = strict_json.parse(file.read_bytes())
+    except ValueError as error:
+        raise_problems([f"{file} is no JSON: {error}"])
+    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
+        raise_problems([f"{file} has no model_type: not a Hugging Face model directory?"])
+    raise_problems(
+        f"{file}: {name}={shown(raw[name])}, expected {what}"
+        for name, (good, what) in BOOKKEEPING.items()
+        if raw.get(name) is not None and not good(raw[name])
+    )
+    return raw
+
+
+def _names_by_number(table) -> bool:
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+        return False
+    return sorted(table, key=lambda key: (len(key), key)) == [str(number) for number in range(len(table))]
+
+
+def _texts(values) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+# What jaxft reads of the settings that say nothing about a forward pass: whether they are right, and what is.
+BOOKKEEPING = {
+    "architectures": (_texts, "a list of names"),
+    "id2label": (_names_by_number, 'an object of names, {"0": "first", "1": "second", ...}'),
+    "num_labels": (lambda value: type(value) is int and value > 0, "a whole number, 1 or more"),
+    "dtype": (lambda value: isinstance(value, str), "a name"),
+    "torch_dtype": (lambda value: isinstance(value, str), "a name"),
+}
+
+
+def read_config(directory, raw: dict, differ: Callable[[str, str], bool] | None = None) -> ConfigReader:
+    """A reader of the canonical form of `raw`, the config.json in `directory`."""
+    from transformers import AutoConfig
+
+    try:
+        values = AutoConfig.from_pretrained(str(directory), trust_remote_code=False).to_dict()
+    except Exception as error:  # Its checks raise whatever the wrong value leads to.
+        raise_problems([f"{directory}/config.json is refused by transformers: {clipped(str(error), 1000)}"])
+    return ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict(), differ)
+
+
+def _wrong(name: str, value, like) -> str | None:
+    """What a setting should have been, judged by another value of it; None if it is all right."""
+    if isinstance(like, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(like, int | float) and type(value) not in (int, float):
+        return "a number"
+    if isinstance(like, int):
+        least = 0 if name.endswith("_id") else min(like, 1)
+        most = MOST_LAYERS if "layer" in name else MOST
+        return None if least <= value <= most and value == int(value) else f"a whole number, {least} to {most}"
+    if isinstance(like, float):
+        share = "drop" in name or "eps" in name
+        good = 0 <= value < (1 if share else math.inf)
+        return None if good else f"a number of 0 or more{' and less than 1' if share else ''}"
+    return None if not isinstance(like, str) or isinstance(value, str) else "a text"

@@ -1,0 +1,202 @@
+"""A Hugging Face model directory, opened: its configuration, its family, its architecture with a given head."""
+
+import importlib
+import os.path
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from jaxft.models import families
+from jaxft.models.checkpoint.config_reader import ConfigReader, read_config, read_raw
+from jaxft.models.checkpoint.encoder_only import entries, sided
+from jaxft.models.checkpoint.tensors import has_weights, open_tensors
+from jaxft.models.checkpoint.tokenizer import read_tokenizer, vocabulary_problems
+from jaxft.models.checkpoint.weight_table import Entry, Family
+from jaxft.models.heads import FIXED_SCORES, READ_AGAIN
+from jaxft.models.spec import Spec
+from jaxft.problems import clipped, raise_problems, shown, suggest
+
+FAMILIES = Path(families.__file__).parent
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model directory and what its config.json says; weights are not opened yet."""
+
+    directory: Path
+    raw: dict  # config.json as it stands
+    reader: ConfigReader
+    family: Family
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Class names by number, if the checkpoint names its classes itself (not LABEL_0, LABEL_1, ...)."""
+        table = self.raw.get("id2label")
+        if not table or all(re.fullmatch(r"LABEL_\d+", str(name)) for name in table.values()):
+            return None
+        return [table[number] for number in sorted(table, key=int)]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What to build, and the table of its weights."""
+
+    spec: Spec
+    kind: str  # the head's name, one of KINDS
+    head: object
+    entries: list[Entry]
+    repeats: dict[str, str]  # tensors that tie to others: their name -> the name of the one that counts
+    prefix: str  # of the backbone's tensors in a checkpoint with this head
+    absent: frozenset[str] = frozenset()  # names of tensors of the side that this head does without
+    fewer: int | None = None  # tokens that the checkpoint knows, where the model has rows for more
+
+
+def open_pretrained(model: str) -> Pretrained:
+    """Open a local directory, or a hub name (downloaded, or taken from the local cache when offline)."""
+    directory = _directory(model)
+    if not os.path.lexists(directory / "config.json"):
+        raise_problems([f"{directory} has no config.json: not a Hugging Face model directory"])
+    raw = read_raw(directory)
+    name = raw["model_type"].replace("-", "_")
+    known = sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
+    if name not in known:
+        raise_problems([f"{directory}: model_type {shown(name)} is not supported, only {', '.join(known)}"])
+    opened = cache(lambda: open_tensors(directory) if has_weights(directory) else {})
+    reader = read_config(directory, raw, partial(differ, opened))
+    return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}").FAMILY)
+
+
+def architecture(
+    pretrained: Pretrained,
+    kind: str | None = None,
+    classes: int | None = None,
+    dropout: float | None = None,
+    vocabulary: int = 0,
+) -> Architecture:
+    """The architecture with head `kind` (None: the one that config.json's `architectures` names).
+
+    `classes` defaults to the checkpoint's own number; `dropout` replaces every rate of config.json; a model that knows
+    fewer than `vocabulary` tokens gets rows for more.
+    Raises UserError for a head the family has not, and for settings of config.json that nothing reads.
+    """
+    family, reader = pretrained.family, pretrained.reader
+    kind = kind or _kind_of(pretrained)
+    if kind not in family.architectures:
+        known = list(family.architectures)
+        model = f"a {pretrained.raw['model_type']} model"
+        raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
+    spec, backbone, absent = sided(family, reader, kind)
+    classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
+    if kind in READ_AGAIN and spec.encoder is not None and spec.start is None:
+        raise_problems(["config.json has no decoder_start_token_id: what does the decoder's text begin with?"])
+    if kind != "causal-lm":
+        spec = replace(spec, balance=0.0)  # as in transformers, where only that loss has it
+    known = spec.source.embed.vocab
+    if known < vocabulary:
+        spec = with_vocabulary(spec, vocabulary)
+    head, head_rows, repeats = family.head(reader, kind, classes)
+    reader.check()
+    prefix = dict(family.prefixes).get(kind, family.prefix)
+    rows = [row._replace(theirs=prefix + row.theirs) for row in backbone] + head_rows
+    if dropout is not None:
+        spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
+    fewer = known if known < vocabulary else None
+    return Architecture(spec, kind, head, entries(rows, spec), repeats, prefix, absent, fewer)
+
+
+def stored_classes(pretrained: Pretrained) -> int:
+    """How many classes config.json speaks of; 2, transformers' default, if it says nothing."""
+    raw = pretrained.raw
+    return len(raw["id2label"]) if raw.get("id2label") else raw.get("num_labels", 2)
+
+
+def with_dropout(part, rate: float):
+    """The same spec with every rate of dropout at any depth set to `rate`, but for those that are None."""
+    if isinstance(part, tuple):
+        return tuple(with_dropout(item, rate) for item in part)
+    if not is_dataclass(part):
+        return part
+    changes = {f.name: with_dropout(getattr(part, f.name), rate) for f in fields(part)}
+    rates = {name: rate for name, value in changes.items() if name.endswith("dropout") and value is not None}
+    return replace(part, **changes | rates)
+
+
+def differ(tensors: Callable[[], dict], first: str, second: str) -> bool:
+    """Whether the checkpoint, which `tensors()` opens, has two tensors, and they are not the same."""
+    found = tensors()
+    return all(name in found for name in (first, second)) and not np.array_equal(found[first], found[second])
+
+
+def with_vocabulary(spec: Spec, vocabulary: int) -> Spec:
+    """The same spec with rows for so many tokens, on both sides where an encoder shares them."""
+    if spec.encoder is not None and spec.encoder.embed.vocab != spec.embed.vocab:
+        raise_problems(
+            ["tokens cannot be added: the encoder and the decoder of this model have vocabularies of their own"]
+        )
+    encoder = with_vocabulary(spec.encoder, vocabulary) if spec.encoder else None
+    return replace(spec, embed=replace(spec.embed, vocab=vocabulary), encoder=encoder)
+
+
+def tokenizer_of(directory, vocabulary: int, added: tuple[str, ...] = ()):
+    """The directory's tokenizer (transformers, fast), for a model that has embeddings of `vocabulary` tokens.
+
+    It knows the tokens `added` as well; they alone may have numbers beyond the embeddings.
+    """
+    tokenizer = read_tokenizer(directory)
+    raise_problems(vocabulary_problems(tokenizer, directory))
+    tokenizer.add_tokens(list(added))
+    numbers = [item for item in tokenizer.get_vocab().items() if item[0] not in added]
+    largest = max(numbers, key=lambda item: item[1])
+    if largest[1] >= vocabulary:
+        raise_problems(
+            [
+                f"the tokenizer in {directory} has the token {largest[0]!r} with number {largest[1]}, the model's "
+                f"embeddings end at {vocabulary - 1}: take the tokenizer that belongs to the model, or, to train with "
+                "more tokens than it knows, name all the new ones in config.add_tokens"
+            ]
+        )
+    return tokenizer
+
+
+def _directory(model: str) -> Path:
+    local = os.path.expanduser(model)
+    if os.path.isdir(local):
+        return Path(local)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        for weights in ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack"):
+            files = [weights, "*_Dense/pytorch_model.bin", "*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
+            directory = Path(snapshot_download(model, allow_patterns=files))
+            if has_weights(directory):
+                break
+        return directory
+    except (OSError, HFValidationError) as error:
+        raise_problems(
+            [f"model {shown(model)} is no directory here, and the hub did not give it: {_first_line(error)}"]
+        )
+
+
+def _kind_of(pretrained: Pretrained) -> str:
+    named = (pretrained.raw.get("architectures") or [None])[0]
+    for kind, architecture in pretrained.family.architectures.items():
+        if architecture == named:
+            return kind
+    # A head that jaxft does not know carries a backbone all the same, but the user must say so.
+    if named is None:
+        return "none"
+    raise_problems(
+        [
+            f"{pretrained.directory}/config.json names the architecture {clipped(named)}, which jaxft has no "
+            f"head for; choose one: {', '.join(pretrained.family.architectures)}"
+        ]
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,265 @@
+"""Write a model as a Hugging Face directory: config.json, safetensors, tokenizer files."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
+from jaxft.models.checkpoint.sentence_transformers import LENGTHS, MODULES, PROMPTS
+from jaxft.models.checkpoint.tensors import has_weights, open_tensors
+from jaxft.models.checkpoint.weight_table import Entry
+from jaxft.models.model import Model
+from jaxft.models.params import Params, lead, names, trainable, variables
+from jaxft.problems import raise_problems
+
+log = logging.getLogger("jaxft")
+
+FILE_BYTES = 5 * 10**9  # a checkpoint larger than this is split, as transformers does
+FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+COPIED = (
+    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt "
+    "tokenizer.model spiece.model spm.model sentencepiece.bpe.model source.spm target.spm target_vocab.json "
+    "chat_template.jinja generation_config.json preprocessor_config.json processor_config.json normalizer.json "
+    "jaxft.json"
+).split()
+WRITTEN = ("config.json", "model.safetensors.index.json", "README.md", MODULES, LENGTHS, PROMPTS)
+MODULE = r"\d+_(Pooling|Dense|Normalize)"  # folders of sentence-transformers
+
+
+def save_model(
+    directory,
+    model: Model,
+    params: Params,
+    pretrained: Pretrained,
+    arch: Architecture,
+    *,
+    dtype: str = "auto",
+    labels: list[str] | None = None,
+    problem_type: str | None = None,
+    files: dict[str, str | bytes] | None = None,
+    tokenizer=None,
+) -> None:
+    """Write `directory` anew; a model that lies there is replaced once the new one is complete.
+
+    dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
+    byte-equal; otherwise float32, float16 or bfloat16. Where a weight is beyond that format's range, all are float32.
+    `files` are further ones by name; `tokenizer` is one that has changed since it was read. Every process of a pod
+    must call; the first one writes. Raises UserError if the directory holds anything but a model, which would be lost.
+    """
+    target = Path(directory).absolute()
+    raise_problems(output_problems(target))
+    dtype = dtype_in_range(dtype, model, params, pretrained, arch)
+    writes = jax.process_index() == 0
+    with _replaced(target, writes) as partial:
+        if writes:
+            config = exported_config(pretrained, arch, dtype, labels, problem_type)
+            (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            for name in COPIED:
+                if (pretrained.directory / name).exists():
+                    shutil.copy(pretrained.directory / name, partial / name)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(partial)
+            for name, text in (files or {}).items():
+                (partial / name).parent.mkdir(exist_ok=True)
+                (partial / name).write_bytes(text.encode() if isinstance(text, str) else text)
+        _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
+
+
+@contextlib.contextmanager
+def _replaced(target: Path, writes: bool) -> Iterator[Path]:
+    """A directory that becomes `target` when the block ends, and is gone where the block fails. At no moment is
+    `target` half of one model."""
+    partial, former = target.with_name(f"{target.name}.partial"), target.with_name(f".{target.name}.former")
+    if not writes:
+        yield partial
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+    if target.exists():
+        os.replace(target, former)
+    os.replace(partial, target)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def output_problems(directory: Path) -> list[str]:
+    """Why a model cannot be written there."""
+    partial = directory.with_name(directory.name + ".partial")
+    links = [path for path in (directory, partial) if path.is_symlink()]
+    if links:
+        return [f"{links[0]} is a symbolic link, and what it points at would be lost: remove it, or choose another"]
+    if directory.exists() and not directory.is_dir():
+        return [f"{directory} is a file: a model is a directory"]
+    found = sorted(file.name for file in directory.iterdir()) if directory.exists() else []
+    others = [
+        name
+        for name in found
+        if name not in (*COPIED, *WRITTEN) and not name.endswith(".safetensors") and not re.fullmatch(MODULE, name)
+    ]
+    if not others:
+        return []
+    few = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    return [f"{directory} holds {few}, which would be lost: choose another directory for the model, or empty this one"]
+
+
+def place_problems(directory: Path) -> list[str]:
+    """Why nothing can be written there."""
+    above = next(path for path in directory.parents if path.exists())
+    writable = os.access(above, os.W_OK | os.X_OK)
+    return [] if writable else [f"{above} cannot be written: choose another directory for the model"]
+
+
+def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, problem_type) -> dict:
+    """The original config.json with the exported head, labels and number format."""
+    config = dict(pretrained.raw)
+    config["architectures"] = [pretrained.family.architectures[arch.kind]]
+    if arch.fewer is not None:
+        sizes = [name for name, value in config.items() if name.endswith("vocab_size") and value == arch.fewer]
+        config |= dict.fromkeys([*sizes, "vocab_size"], arch.spec.embed.vocab)  # the sides may have theirs
+    if labels is not None:
+        config.pop("num_labels", None)
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
+    if problem_type is not None:
+        config["problem_type"] = problem_type
+    if dtype != "auto":
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    return config
+
+
+def named_tensors(model, params, pretrained, arch, dtype):
+    """(name, array) of every tensor of the checkpoint, one at a time."""
+    by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
+    for entry, kind in formats(model, pretrained, arch, dtype):
+        joined = entry.how.join([_fetch(params, *by_name[name], entry.row) for name in entry.ours])
+        name = entry.theirs.removeprefix(arch.prefix) if arch.kind == "none" else entry.theirs
+        yield name, np.asarray(joined.astype(kind), order="C")
+
+
+def formats(model: Model, pretrained: Pretrained, arch: Architecture, dtype: str) -> list[tuple[Entry, np.dtype]]:
+    """Each tensor that is written, and its number format.
+
+    Tensors that never train are there only if they were before: they follow from config.json.
+    """
+    known = {name for path in variables(model) for name in names(model, path)}
+    stored, train = _stored_dtypes(pretrained), set(trainable(model))
+    usual = np.dtype(FLOATS.get(dtype) or _usual(stored.values()))
+    return [
+        (entry, stored.get(base, usual) if dtype == "auto" else usual)
+        for entry in arch.entries
+        if ((base := entry.theirs.removeprefix(arch.prefix)) in stored or train.issuperset(entry.ours))
+        and known.issuperset(entry.ours)
+    ]
+
+
+def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrained, arch: Architecture) -> str:
+    """`dtype`, or "float32" where it would turn a finite weight into an infinity; the log says of which tensors."""
+    narrow = [(entry, kind) for entry, kind in formats(model, pretrained, arch, dtype) if kind.itemsize < 4]
+    sizes = largest(model, params) if narrow else {}
+    beyond = {
+        entry.theirs: kind.name
+        for entry, kind in narrow
+        if float(jnp.finfo(kind).max) < max(sizes[name] for name in entry.ours) < np.inf
+    }
+    if not beyond:
+        return dtype
+    log.warning(
+        "the weights are written in float32: %s has no numbers as large as those in %s",
+        " and ".join(sorted(set(beyond.values()))),
+        listed(beyond),
+    )
+    return "float32"
+
+
+def largest(model: Model, params: Params) -> dict[str, float]:
+    """The largest magnitude of each parameter, by name: NaN or infinity where one of its numbers is."""
+
+    def of(params):
+        return {path: jnp.max(jnp.abs(x), range(lead(paths[path]), x.ndim)) for path, x in params.items()}
+
+    paths, place = variables(model), next(iter(params.values())).sharding
+    if isinstance(place, jax.sharding.NamedSharding):  # replicated, so that every process has the numbers
+        place = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+    found = jax.jit(of, out_shardings=place)(params)
+    sizes = {path: np.ravel(values) for path, values in jax.device_get(found).items()}
+    return {name: float(size) for path in sizes for name, size in zip(names(model, path), sizes[path], strict=True)}
+
+
+def listed(tensors, most: int = 3) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    tensors = list(tensors)
+    more = f" and {len(tensors) - most} more" if len(tensors) > most else ""
+    return ", ".join(tensors[:most]) + more
+
+
+def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
+    """Number format of each tensor of the original checkpoint, by name without the backbone's prefix."""
+    if not has_weights(pretrained.directory):
+        return {}
+    tensors = open_tensors(pretrained.directory)
+    return {pretrained.family.base(name): view.dtype for name, view in tensors.items()}
+
+
+def _usual(dtypes) -> np.dtype:
+    """The format that most tensors have."""
+    floats = [d for d in dtypes if d in [np.dtype(f) for f in FLOATS.values()]]
+    return max(set(floats), key=floats.count) if floats else np.dtype(np.float32)
+
+
+def _fetch(params: Params, path: str, layer: int, row: int | None) -> np.ndarray:
+    value = params[path]
+    if "layers.segments." in path:
+        value = value[layer]
+    if row is not None:
+        value = value[row]
+    if not value.is_fully_addressable:
+        from jax.experimental.multihost_utils import process_allgather
+
+        return process_allgather(value, tiled=True)
+    return np.asarray(jax.device_get(value))
+
+
+def _write_tensors(directory: Path, writes: bool, tensors) -> None:
+    """Write files of at most FILE_BYTES; more than one get an index."""
+    files, batch, size = [], {}, 0
+    for name, array in tensors:
+        if batch and size + array.nbytes > FILE_BYTES:
+            files.append(_write(directory, len(files), batch, writes))
+            batch, size = {}, 0
+        batch[name], size = array, size + array.nbytes
+    files.append(_write(directory, len(files), batch, writes))
+    if not writes:
+        return
+    if len(files) == 1:
+        os.replace(directory / files[0][0], directory / "model.safetensors")
+        return
+    index = {"metadata": {"total_size": sum(size for _, size, _ in files)}, "weight_map": {}}
+    for number, (file, _, keys) in enumerate(files):
+        final = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
+        os.replace(directory / file, directory / final)
+        index["weight_map"].update(dict.fromkeys(keys, final))
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write(directory, number, batch, writes):
+    file = f"part-{number}.safetensors"
+    if writes:
+        save_file(batch, directory / file, metadata={"format": "pt"})
+        (directory / file).chmod(0o644)  # safetensors makes files that nobody else may read
+    return file, sum(array.nbytes for array in batch.values()), list(batch)

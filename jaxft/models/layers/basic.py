@@ -1,0 +1,299 @@
+"""The small modules that every family is made of: linear maps, norms, activations, embeddings, MLPs.
+
+Modules are built abstract: a parameter is a shape, the logical names of its axes and how to initialise it. Values are
+put in later, from a checkpoint or from `initial` (models/params.py). Letters in names: b batch, t length, d width.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxft.models.layers.dropout import dropout
+from jaxft.models.layers.lookup import lookup
+from jaxft.models.layers.precision import accumulator, upcast
+from jaxft.parallel.mesh import shard
+from jaxft.problems import raise_problems, shown
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution's share below x (Hendrycks and Gimpel 2016, section 2), in float32.
+
+    By erf, as in PyTorch; `jax.nn.gelu` goes by erfc, which is exact far below 0 but costs three times as much on CPU.
+    """
+    wide = upcast(x)
+    return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
+
+
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_new": jax.nn.gelu,
+    "gelu_pytorch_tanh": jax.nn.gelu,
+    "gelu_fast": jax.nn.gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "tanh": jnp.tanh,
+}
+
+
+def known_activation(name: str) -> str:
+    """The name itself; raises UserError for one that ACTIVATIONS lacks."""
+    if name not in ACTIVATIONS:
+        raise_problems([f"config.json: the activation {shown(name)} is not supported, only {', '.join(ACTIVATIONS)}"])
+    return name
+
+
+def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init="normal", fixed: bool = False) -> nnx.Param:
+    """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py).
+
+    `init` is normal, zeros or ones, or a function from the shape to an array. A fixed one never trains: it is what
+    `init` says, unless a checkpoint has it.
+    """
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, init=init, fixed=fixed)
+
+
+def recomputed(function):
+    """The function, of which the backward pass keeps the arguments only: cheap steps are done again, not stored.
+
+    Their products are not done again, since no gradient needs a product's own result.
+    """
+    return jax.checkpoint(function, prevent_cse=False)  # the loop over layers stands between the two passes
+
+
+def read(x_btd: jax.Array, at_bk: jax.Array | None) -> jax.Array:
+    """What stands at the positions `at`: (batch, slots, width); everything where `at` is None."""
+    return x_btd if at_bk is None else jnp.take_along_axis(x_btd, at_bk[..., None], axis=1)
+
+
+def averaged(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_bt: jax.Array | None = None):
+    """The mean over the text that each position `at` is in: (batch, slots, width), float32.
+
+    `counts` (batch, length) says which positions belong to means; None: all.
+    """
+    mine = jnp.take_along_axis(segments_bt, at_bk, 1)
+    inside = segments_bt[:, None, :] == mine[:, :, None]
+    inside = (inside if counts_bt is None else inside & counts_bt[:, None, :]).astype(x_btd.dtype)
+    total = jnp.einsum("bkt,btd->bkd", inside, x_btd, preferred_element_type=accumulator(x_btd))
+    return total / jnp.sum(inside, -1, keepdims=True, dtype=total.dtype)
+
+
+def subkey(key: jax.Array | None, number: int) -> jax.Array | None:
+    """The `number`-th key under `key`; None stays None."""
+    return None if key is None else jax.random.fold_in(key, number)
+
+
+class Linear(nnx.Module):
+    """y = x W + b, with W cast to the dtype of x: parameters may be fp32 masters while activations are bf16."""
+
+    def __init__(self, inputs: int, outputs: int, axes: tuple[str | None, str | None], bias: bool = True):
+        self.kernel = param((inputs, outputs), axes)
+        self.bias = param((outputs,), (axes[1],), "zeros") if bias else nnx.data(None)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalisation (Ba et al. 2016, eq. 4), computed in float32."""
+
+    eps: float
+    bias: bool = True
+    scale: bool = True
+
+    def build(self, width, heads=None):
+        return NormLayer(self, width, heads)
+
+    def normalise(self, x):
+        centred = x - jnp.mean(x, -1, keepdims=True)
+        return centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.eps)
+
+    def scaled(self, x, scale):
+        return x * scale
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """Root mean square normalisation (Zhang and Sennrich 2019, eq. 4), computed in float32.
+
+    `around` is what a stored scale of 0 stands for.
+    """
+
+    eps: float
+    around: float = 0.0
+    bias: bool = False
+    scale: bool = True
+
+    def build(self, width, heads=None):
+        return NormLayer(self, width, heads)
+
+    def normalise(self, x):
+        return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps)
+
+    def scaled(self, x, scale):
+        return x * (self.around + scale)
+
+
+class NormLayer(nnx.Module):
+    """A norm with its learned scale and bias, in float32 whatever comes in; the result has the input's dtype."""
+
+    def __init__(self, norm: LayerNorm | RMSNorm, width: int, heads: int | None = None):
+        """With `heads`: of what is (..., heads, width), for each head its own."""
+        self.norm, new = norm, "zeros" if getattr(norm, "around", 0.0) else "ones"
+        shape, axes = ((width,), (None,)) if heads is None else ((heads, width), ("heads", None))
+        self.scale = param(shape, axes, new) if norm.scale else nnx.data(None)
+        self.bias = param(shape, axes, "zeros") if norm.bias else nnx.data(None)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def normed(x):
+            y = self.norm.normalise(upcast(x))
+            if self.scale is not None:
+                y = self.norm.scaled(y, upcast(self.scale[...]))
+            if self.bias is not None:
+                y = y + upcast(self.bias[...])
+            return y.astype(x.dtype)
+
+        return recomputed(normed)(x)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The two-matrix MLP: down(act(up(x)))."""
+
+    hidden: int
+    act: str
+    bias: bool = True
+    dropout: float | None = None  # on what `down` reads; None: there is none, whatever a run's rate
+
+    def build(self, width):
+        return DenseLayer(self, width)
+
+
+class DenseLayer(nnx.Module):
+    def __init__(self, part: Dense, width: int):
+        self.act, self.rate = known_activation(part.act), part.dropout or 0.0
+        self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
+        self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
+
+    def __call__(self, x_btd, context, key: jax.Array | None, at_bk=None):
+        def rest(up):
+            return self.down(dropout(shard(ACTIVATIONS[self.act](up), "batch", None, "mlp"), self.rate, key))
+
+        return recomputed(rest)(self.up(x_btd))
+
+
+@dataclass(frozen=True)
+class Gated:
+    """The gated MLP (Shazeer 2020, "GLU variants", section 2): down(act(gate(x)) * up(x))."""
+
+    hidden: int
+    act: str
+    bias: bool = False
+    dropout: float | None = None  # on what `down` reads; None: there is none, whatever a run's rate
+
+    def build(self, width):
+        return GatedLayer(self, width)
+
+
+class GatedLayer(nnx.Module):
+    def __init__(self, part: Gated, width: int):
+        self.act, self.rate = known_activation(part.act), part.dropout or 0.0
+        self.gate = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
+        self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
+        self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
+
+    def __call__(self, x_btd, context, key: jax.Array | None, at_bk=None):
+        def rest(gate, up):
+            y = shard(ACTIVATIONS[self.act](gate) * up, "batch", None, "mlp")
+            return self.down(dropout(y, self.rate, key))
+
+        return recomputed(rest)(self.gate(x_btd), self.up(x_btd))
+
+
+class Table(nnx.Module):
+    """An embedding table: rows by number."""
+
+    def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None], **options):
+        """`options` as of `param`."""
+        self.axes = axes
+        self.embedding = param((rows, width), axes, **options)
+
+    def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
+        return lookup(self.embedding[...], numbers, self.axes, dtype)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear map from tables of another width than the model's."""
+
+    inputs: int
+    bias: bool = True
+    first: bool = False  # only the table of tokens has that width; the others are added behind the map
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Tokens, and where the family has them learned positions and text types, to vectors."""
+
+    vocab: int
+    positions: int | None = None  # rows of a learned table
+    types: int | None = None
+    norm: LayerNorm | RMSNorm | None = None
+    dropout: float = 0.0
+    offset: int = 0  # row of the table that position 0 has
+    scale: float = 1.0
+    project: Projection | None = None  # behind all this, or behind the tokens
+    fill: Callable | None = None  # shape -> the table of positions, if it does not train
+    borrowed: bool = False  # the table of tokens is another's
+    argument: str = "input_ids"  # of transformers' models
+
+    def build(self, width):
+        return EmbedLayer(self, width)
+
+
+class EmbedLayer(nnx.Module):
+    def __init__(self, part: Embed, width: int):
+        self.part, inner = part, part.project.inputs if part.project else width
+        self.tokens = nnx.data(None) if part.borrowed else Table(part.vocab, inner, ("vocab", "embed"))
+        fixed = {"init": part.fill, "fixed": True} if part.fill else {}
+        added = width if part.project and part.project.first else inner
+        self.positions = Table(part.positions, added, (None, "embed"), **fixed) if part.positions else nnx.data(None)
+        self.types = Table(part.types, added, (None, "embed")) if part.types else nnx.data(None)
+        self.norm = part.norm.build(added) if part.norm else nnx.data(None)
+        self.project = Linear(inner, width, (None, "embed"), part.project.bias) if part.project else nnx.data(None)
+
+    def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Table | None = None) -> jax.Array:
+        x = (tokens or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
+        if self.project is not None and self.part.project.first:
+            x = self.project(shard(x, "batch", None, None))
+        if self.types is not None:
+            x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
+        if self.positions is not None:
+            x = x + self.positions(batch["positions"] + self.part.offset, dtype)
+        x = shard(x, "batch", None, None)  # once for the sum of all tables
+        if self.norm is not None:
+            x = self.norm(x)
+        x = dropout(x, self.part.dropout, key)
+        if self.project is not None and not self.part.project.first:
+            x = self.project(x)
+        return shard(x, "batch", None, None)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A part that a checkpoint has and that neither computes nor trains, since what it serves is not there."""
+
+    part: Any  # of spec.Part
+
+    def build(self, width: int):
+        module = self.part.build(width)
+        for variable in jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable)):
+            variable.set_metadata("fixed", True)
+        return module

@@ -1,0 +1,123 @@
+"""Mixtures of experts: of many MLPs each token passes through a few, which a router chooses.
+
+Letters: b batch, t length, d width, e experts, k experts of a token, f hidden width of an expert, n = b t k.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from jaxft.models.layers.basic import ACTIVATIONS, Linear, known_activation, param, read
+from jaxft.models.layers.precision import upcast
+from jaxft.parallel.mesh import placement
+
+
+@dataclass(frozen=True)
+class Experts:
+    """`count` gated MLPs, of which each token's router takes `chosen` (Shazeer et al. 2017, eq. 1).
+
+    The result is the sum of theirs, weighted with the router's softmax over all experts, or where `normed` over those
+    chosen. No token is dropped.
+    """
+
+    count: int
+    chosen: int
+    hidden: int
+    act: str
+    normed: bool = True
+    bias: bool = False  # of the router and of each expert's maps
+    join: Callable | None = None  # (gate, up) -> what `down` reads; None: act(gate) * up
+
+    def build(self, width):
+        return ExpertsLayer(self, width)
+
+
+def read_balance(c) -> float:
+    """Spec.balance, from config.json: transformers adds the balance only where it gives the router's scores out."""
+    weight = c.get("router_aux_loss_coef", 0.0)
+    return weight if c.get("output_router_logits", False) else 0.0
+
+
+class Maps(nnx.Module):
+    """A linear map for each expert."""
+
+    def __init__(self, part: Experts, inputs: int, outputs: int, axes: tuple[str, str]):
+        self.kernel = param((part.count, inputs, outputs), (None, *axes))
+        self.bias = param((part.count, outputs), (None, axes[1]), "zeros") if part.bias else nnx.data(None)
+
+    def arrays(self, dtype) -> tuple[jax.Array, jax.Array | None]:
+        """The kernel in `dtype`; the bias as it is stored, since tokens look it up (models/layers/lookup.py)."""
+        return self.kernel[...].astype(dtype), None if self.bias is None else self.bias[...]
+
+
+class Mlps(nnx.Module):
+    """The experts' own MLPs."""
+
+    def __init__(self, part: Experts, width: int):
+        self.gate = Maps(part, width, part.hidden, ("embed", "mlp"))
+        self.up = Maps(part, width, part.hidden, ("embed", "mlp"))
+        self.down = Maps(part, part.hidden, width, ("mlp", "embed"))
+
+
+class ExpertsLayer(nnx.Module):
+    def __init__(self, part: Experts, width: int):
+        self.part, act = part, ACTIVATIONS[known_activation(part.act)]
+        self.join = part.join or (lambda gate, up: act(gate) * up)
+        self.router = Linear(width, part.count, ("embed", None), part.bias)
+        self.experts = Mlps(part, width)
+
+    def __call__(self, x_btd, context, key, at_bk=None):
+        """(batch, t, width). Where the context counts routes, adds this layer's to them."""
+        scores = upcast(self.router(x_btd))
+        shares = jax.nn.softmax(scores, -1)
+        top, experts_btk = jax.lax.top_k(shares, self.part.chosen)
+        weights = top / jnp.sum(top, -1, keepdims=True) if self.part.normed else top
+        if context.routes is not None:
+            present = read(context.segments[..., None] > 0, at_bk)
+            hits = jax.nn.one_hot(experts_btk, self.part.count).sum(-2)
+            context.routes.append(jnp.stack([jnp.sum(x * present, (0, 1)) for x in (hits, shares)]))
+        return self._mixed(x_btd, experts_btk, weights.astype(x_btd.dtype))
+
+    def _mixed(self, x_btd, experts_btk, weights_btk):
+        """What the chosen experts make of each token; of a sharded batch each device sorts its own tokens."""
+        mlps = self.experts
+        maps = [maps.arrays(x_btd.dtype) for maps in (mlps.gate, mlps.up, mlps.down)]
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1:
+            return mixed(x_btd, experts_btk, weights_btk, maps, self.join)
+        rows = placement(("batch", None, None), x_btd.shape, mesh)
+        axis = placement(("mlp",), (self.part.hidden,), mesh)[0]
+        bias = PartitionSpec(None, axis) if self.part.bias else None
+        wide = PartitionSpec(None, None, axis), bias
+        narrow = PartitionSpec(None, axis, None), bias and PartitionSpec(None, None)
+        local = partial(mixed, join=self.join, axis=axis)
+        specs = (rows, rows, rows, [wide, wide, narrow])
+        return jax.shard_map(local, in_specs=specs, out_specs=rows)(x_btd, experts_btk, weights_btk, maps)
+
+
+def mixed(x_btd, experts_btk, weights_btk, maps, join: Callable, axis: str | None = None):
+    """Sum of the chosen experts' results. `axis` is the mesh axis over which their hidden width is split, if any."""
+    b, t, d = x_btd.shape
+    chosen, count = experts_btk.shape[-1], len(maps[0][0])
+    expert_n = experts_btk.reshape(-1)
+    order = jnp.argsort(expert_n, stable=True)  # the tokens of one expert stand in a row
+    sizes, of = jnp.bincount(expert_n, length=count).astype(jnp.int32), expert_n[order]
+    x_nd = x_btd.reshape(-1, d)[order // chosen]
+
+    def mapped(x, kernel, bias):
+        y = jax.lax.ragged_dot(x, kernel, sizes)
+        return y if bias is None else y + bias[of].astype(y.dtype)
+
+    gate, up, (kernel, bias) = maps
+    y_nd = jax.lax.ragged_dot(join(mapped(x_nd, *gate), mapped(x_nd, *up)), kernel, sizes)
+    if axis is not None:
+        y_nd = jax.lax.psum(y_nd, axis)
+    if bias is not None:
+        y_nd = y_nd + bias[of].astype(y_nd.dtype)
+    y_nd = y_nd[jnp.argsort(order)] * weights_btk.reshape(-1, 1)  # back in the tokens' order
+    return y_nd.reshape(b * t, chosen, d).sum(1).reshape(b, t, d)

@@ -1,0 +1,91 @@
+"""Learned scores for how far a key lies from its query (Raffel et al. 2020, section 2.1).
+
+Within a text the distance of two tokens is that of their places in the row: packing and padding change nothing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxft.models.layers.basic import param
+from jaxft.models.layers.precision import upcast
+
+
+class Distances(Protocol):
+    """What a model learns of distances: frozen and hashable."""
+
+    shared: bool  # by all layers; or each has its own
+
+    def build(self, width: int) -> Callable:
+        """A module that makes of a row's length what attention reads of it (Context.distances in attention.py)."""
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """For each head `count` scores, one for each bucket of distances.
+
+    Half of the buckets hold one distance each, the others more and more of them, the last all from `longest` on. Unless
+    causal, keys before and keys behind the query have half of all buckets each.
+    """
+
+    heads: int
+    count: int
+    longest: int
+    causal: bool
+    shared: bool = True
+
+    def build(self, width):
+        return DistancesLayer(self)
+
+    def numbers(self, ahead: np.ndarray) -> np.ndarray:
+        """The bucket of each distance; `ahead` says by how many places the key lies behind the query in the text."""
+        count = self.count if self.causal else self.count // 2
+        behind = 0 if self.causal else count * (ahead > 0)
+        far = np.maximum(-ahead, 0) if self.causal else np.abs(ahead)
+        single = count // 2
+        # In float32 like PyTorch: at powers of 2 the logarithms' last bit decides about the bucket.
+        logs = np.log(np.float32(np.maximum(far, 1)) / np.float32(single)) / np.float32(math.log(self.longest / single))
+        wide = single + (logs * np.float32(count - single)).astype(np.int64)
+        return behind + np.where(far < single, far, np.minimum(wide, count - 1))
+
+
+class DistancesLayer(nnx.Module):
+    def __init__(self, part: Buckets):
+        self.part = part
+        self.scores = param((part.count, part.heads), (None, "heads"))
+
+    def __call__(self, length: int) -> jax.Array:
+        """Float32 (1, heads, length, length): what is added to the score of each query and key."""
+        numbers = self.part.numbers(np.arange(1 - length, length))
+        of_distance = upcast(self.scores[...])[numbers].T
+        return toeplitz(of_distance, length)[None]
+
+
+def toeplitz(of_distance: jax.Array, length: int) -> jax.Array:
+    """(n, t, s) with entry s - t + length - 1 of each row of (n, 2 length - 1).
+
+    By copying and cutting, whose gradients are sums; a lookup's would be written to one number at a time.
+    """
+    n, width = of_distance.shape
+    rows = jnp.tile(jnp.pad(of_distance, ((0, 0), (0, 1))), (1, length))  # a row of the result ends one place earlier
+    return rows[:, : length * width].reshape(n, length, width)[:, :, length - 1 :]
+
+
+def turned(x_bhtv: jax.Array, at_bk: jax.Array | None) -> jax.Array:
+    """(b, h, t, s) of products with distances (b, h, t, 2s - 1): of each row those from its own place on.
+
+    Row t of all s rows begins at s - 1 - t; with `at` the rows are those places only.
+    """
+    b, h, t, width = x_bhtv.shape
+    s = (width + 1) // 2
+    if at_bk is not None:
+        places = s - 1 - at_bk[:, None, :, None] + jnp.arange(s)
+        return jnp.take_along_axis(x_bhtv, jnp.broadcast_to(places, (b, h, t, s)), 3)
+    flat = x_bhtv.reshape(b, h, t * width)[..., s - 1 : s - 1 + t * (width - 1)]  # each row begins one place earlier
+    return flat.reshape(b, h, t, width - 1)[..., :s]

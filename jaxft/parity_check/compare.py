@@ -1,0 +1,241 @@
+"""jaxft's side of a proof: the texts of a reference, padded on either side in one batch, and what differs."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.inference.model import LoadedModel, counted
+from jaxft.models.checkpoint.save import named_tensors
+from jaxft.models.heads import TEXT_LEVEL
+from jaxft.models.model import Model
+from jaxft.models.params import bind, trainable
+from jaxft.models.spec import Spec
+from jaxft.problems import UserError, raise_problems
+
+READ = (".tokens", ".signal")  # what a reference calls that which the model reads
+TOLERANCES = {"hidden": 1e-5, "logits": 1e-5, "loss": 1e-5, "gradient": 1e-4}
+TIMES = 2.0  # as far from float64 as PyTorch's own float32 may jaxft's be
+# What holds where float32 does not: jaxft in float64 differs by at most this share of the tolerance, and in float32 by
+# no more than ROUNDING times as much as PyTorch. Then the formulas are the same and what differs are sums of products:
+# a layer with one large activation (Sun et al. 2024, "Massive activations") hangs on the rounding of one of them.
+FORMULA, ROUNDING = 0.1, 30.0
+
+
+@dataclass
+class Check:
+    """One comparison with what float64 gives: the largest difference, as a share of the largest number.
+
+    `own` is that of PyTorch's float32. In a deep model both are far from float64, by other roundings. `exact` is that
+    of jaxft in float64, computed where one of float32 does not hold.
+    """
+
+    what: str
+    difference: float
+    own: float
+    tolerance: float  # what holds whatever `own` is
+    exact: float | None = None
+
+    @property
+    def limit(self) -> float:
+        return max(self.tolerance, TIMES * self.own)
+
+    @property
+    def holds(self) -> bool:
+        if self.difference <= self.limit:  # and so not where it is NaN
+            return True
+        same = self.exact is not None and self.exact <= FORMULA * self.tolerance
+        return same and self.difference <= ROUNDING * self.own
+
+
+def read_reference(file) -> dict[str, np.ndarray]:
+    """The arrays of a file that `parity --write` has left; raises UserError for any other."""
+    try:
+        with open(file, "rb") as stream, np.load(stream) as arrays:
+            found = dict(arrays)
+    except Exception as error:  # Whatever numpy and zipfile make of another file.
+        raise UserError(f"{file} is no reference ({type(error).__name__}: {error})") from None
+    numbers = {name.partition(".")[0] for name in found if name.endswith(READ)} or {"0"}
+    needed = {"head", "loss"} | {f"{number}.{key}" for number in numbers for key in ("hidden", "targets")}
+    needed |= set() if any(name.endswith(READ) for name in found) else {"0.tokens"}
+    problems = [f"{file} is no reference: it lacks {name}" for name in sorted(needed - found.keys())]
+    if not any(name.startswith("gradient.") for name in found):
+        problems.append(f"{file} is no reference: it has no gradient")
+    raise_problems(problems)
+    return found
+
+
+def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]:
+    """Embeddings and layers from below, logits, loss, then the gradient of each tensor."""
+    if (head := str(reference["head"])) != model.arch.kind:
+        raise_problems(
+            [f"the reference is that of a model with head {head}, not {model.arch.kind}: give --head={head}"]
+        )
+    texts = _texts(reference)
+    raise_problems(_misfits(texts, model))
+    checks = _compare(texts, model, reference, jnp.float32)
+    if all(check.holds for check in checks):
+        return checks
+    with jax.enable_x64(True):
+        exact = _compare(texts, model, reference, jnp.float64)
+    return [replace(check, exact=wide.difference) for check, wide in zip(checks, exact, strict=True)]
+
+
+def _compare(texts: list[dict], model: LoadedModel, reference, dtype) -> list[Check]:
+    batch, sources, places = lay_out(texts, model)
+    every = Model(model.arch.spec, model.arch.head, hidden="every", dtype=dtype)
+
+    def loss(params):
+        out = bind(every, params)(batch)
+        values = [_of_text(out, row, place, model) for row, place in enumerate(places)]
+        losses = [_loss(value, text["targets"]) for value, text in zip(values, texts, strict=True)]
+        if pairs := list(out.pair_logits) if texts[0]["pair"] is not None else []:
+            losses += [_loss(pair, text["pair_targets"]) for pair, text in zip(pairs, texts, strict=True)]
+        return sum(losses), (out.hidden, out.memory, values, pairs)
+
+    params = {path: array.astype(dtype) for path, array in model.params.items()}
+    with jax.set_mesh(model.mesh), jax.default_matmul_precision("highest"):
+        (total, (hidden, memory, values, pairs)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    checks, spec = [], model.arch.spec
+    if memory is not None:
+        checks += _hidden_checks(np.asarray(memory), sources, texts, spec.encoder, "memory", "the encoder's ")
+    checks += _hidden_checks(np.asarray(hidden), places, texts, spec, "hidden")
+    if texts[0]["logits"] is not None:
+        found = [(value, text["logits"]) for value, text in zip(values, texts, strict=True)]
+        checks.append(_check("logits", found, "logits", _own(texts, "logits")))
+    if pairs:
+        found = [(pair, text["pair"]) for pair, text in zip(pairs, texts, strict=True)]
+        checks.append(_check("logits of pairs", found, "logits", _own(texts, "pair")))
+    checks.append(_check("loss", [(total, reference["loss"])], "loss", reference.get("own.loss", 0.0)))
+    return checks + _gradient_checks(every, gradients, model, reference)
+
+
+def _texts(reference) -> list[dict]:
+    count = sum(name.endswith(READ) for name in reference)
+    keys = ("tokens", "signal", "decoder_tokens", "memory", "hidden", "logits", "targets", "pair", "pair_targets")
+    texts = [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
+    for number, text in enumerate(texts):  # 0 in a file that an earlier version has written
+        text["own"] = {key: reference.get(f"own.{number}.{key}", np.zeros(())) for key in keys}
+    return texts
+
+
+def _own(texts: list[dict], key: str, layer=...) -> float:
+    """The largest difference between PyTorch's float32 and float64, of all texts."""
+    return max(float(text["own"][key][layer if text["own"][key].ndim else ...]) for text in texts)
+
+
+def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
+    """Why a reference cannot be that of this model."""
+    spec, problems, embed = model.arch.spec, [], model.arch.spec.source.embed
+    signals = embed.argument != "input_ids"
+    if any(np.shape(text["signal"]) != (embed.shape if signals else ()) for text in texts):
+        wanted = f"{embed.argument} of shape {embed.shape}" if signals else "texts"
+        return [f"the reference is not that of a model which reads {wanted}"]
+    most = max((int(text["tokens"].max()) for text in texts if not signals), default=-1)
+    if most >= embed.vocab:
+        problems.append(f"the reference has token {most}, the model ends at {embed.vocab - 1}")
+    sides = {"hidden": spec} | ({"memory": spec.encoder} if spec.encoder else {})
+    for text in texts:
+        length = embed.length if signals else len(text["tokens"])
+        read = length if text["decoder_tokens"] is None else len(text["decoder_tokens"])
+        for name, side in sides.items():
+            states = sum(x.times for x in side.layers) + (side.result in (None, side.width))
+            found, wanted = np.shape(text[name]), (states, read if name == "hidden" else length, side.width)
+            if found != wanted:
+                return [*problems, f"the reference has {name} states of shape {found}, the model {wanted} for a text"]
+    return problems
+
+
+def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice], list[slice]]:
+    """A batch of one text a row, every other one padded on the left; and where in its row stands each text, and what
+    the decoder reads of it, if there is one."""
+    if texts[0]["signal"] is None:
+        batch, sources = _rows([text["tokens"] for text in texts])
+    else:
+        batch, sources = _signals([text["signal"] for text in texts], model.arch.spec.source.embed)
+    places = sources
+    if texts[0]["decoder_tokens"] is not None:
+        decoder, places = _rows([text["decoder_tokens"] for text in texts])
+        batch |= {"decoder_" + name: rows for name, rows in decoder.items()}
+    if model.arch.kind in TEXT_LEVEL or model.arch.spec.apart:
+        ends = [place.start if model.arch.spec.reads == "first" else place.stop - 1 for place in places]
+        batch["at"] = np.array(ends, np.int32)[:, None]
+    if model.arch.kind == "pretraining":
+        batch["pair_at"] = np.array([place.start for place in places], np.int32)[:, None]
+    return batch, sources, places
+
+
+def _rows(texts: list[np.ndarray]) -> tuple[dict[str, np.ndarray], list[slice]]:
+    length = max(map(len, texts))
+    rows = {name: np.zeros((len(texts), length), np.int32) for name in ("tokens", "segments", "positions")}
+    places = [slice(length - len(text), length) if i % 2 else slice(0, len(text)) for i, text in enumerate(texts)]
+    for row, (text, place) in enumerate(zip(texts, places, strict=True)):
+        rows["tokens"][row, place], rows["segments"][row, place] = text, 1
+        rows["positions"][row, place] = np.arange(len(text))
+    return rows, places
+
+
+def _signals(signals: list[np.ndarray], embed) -> tuple[dict[str, np.ndarray], list[slice]]:
+    """Images or sounds, which fill their rows."""
+    ones = np.ones((len(signals), embed.length), np.int32)
+    batch = {embed.key: np.stack(signals), "segments": ones, "positions": counted(ones)}
+    return batch, [slice(0, embed.length)] * len(signals)
+
+
+def _of_text(out, row: int, place: slice, model: LoadedModel):
+    """What the loss reads of a text: its logits, or without a head its hidden states."""
+    if model.arch.spec.apart:
+        return out.logits[row, :, row, None]  # how near it is to its own image
+    if model.arch.kind == "none":
+        return out.hidden[-1, row, place]
+    return out.logits[row] if model.arch.kind in TEXT_LEVEL else out.logits[row, place]
+
+
+def _loss(value, targets):
+    if targets.ndim == 2:
+        return jnp.sum((value - targets) ** 2)
+    return -jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(value), targets[:, None], 1))
+
+
+def _hidden_checks(hidden, places, texts: list[dict], spec: Spec, key: str, whose: str = "") -> list[Check]:
+    """Of a layer that runs several times transformers gives every run's result, jaxft the last."""
+    ends = np.cumsum([0] + [layer.times for layer in spec.layers])
+    names = ["embeddings"] + [f"layer {number}" for number in range(len(ends) - 1)]
+    checks = []
+    for number, (name, end) in enumerate(zip(names[: len(hidden)], ends[: len(hidden)], strict=True)):
+        pairs = [(hidden[number, row, places[row]], text[key][end]) for row, text in enumerate(texts)]
+        what = f"hidden states after {whose}{name}" if number else whose + name
+        checks.append(_check(what, pairs, "hidden", _own(texts, key, end)))
+    return checks
+
+
+def _gradient_checks(every: Model, gradients, model: LoadedModel, reference) -> list[Check]:
+    found = dict(named_tensors(every, gradients, model.pretrained, model.arch, "float32"))
+    wanted = {name.removeprefix("gradient."): g for name, g in reference.items() if name.startswith("gradient.")}
+    train = set(trainable(every))
+    fixed = {entry.theirs for entry in model.arch.entries if not train.issuperset(entry.ours)}
+    names = sorted((wanted.keys() | found.keys()) - fixed)
+    # Of a tensor whose gradient is 0, such as a key's bias, only the noise can be compared.
+    least = 1e-2 * max(float(np.abs(gradient).max()) for gradient in wanted.values())
+    checks = []
+    for name in names:
+        if name not in wanted or name not in found:
+            checks.append(Check(f"gradient of {name}, which one side lacks", float("nan"), 0.0, TOLERANCES["gradient"]))
+        else:
+            own, pairs = reference.get(f"own.gradient.{name}", 0.0), [(found[name], wanted[name])]
+            checks.append(_check(f"gradient of {name}", pairs, "gradient", own, least))
+    return checks
+
+
+def _check(what: str, pairs, kind: str, own: float, least: float = 0.0) -> Check:
+    """Of pairs (found, wanted); a difference counts as a share of the largest wanted number, or of `least`.
+
+    `own` is the largest difference of PyTorch's float32.
+    """
+    largest = max(*(float(np.abs(wanted).max()) for _, wanted in pairs), least, 1e-30)
+    if any(np.shape(found) != np.shape(wanted) for found, wanted in pairs):
+        return Check(what + ", of another shape", float("nan"), 0.0, TOLERANCES[kind])
+    # Not Python's max, which passes over a NaN that does not come first.
+    difference = float(np.max([np.abs(np.asarray(found) - wanted).max() for found, wanted in pairs]))
+    return Check(what, difference / largest, float(own) / largest, TOLERANCES[kind])

@@ -1,0 +1,78 @@
+"""What PyTorch's side of a proof is asked, in a process of its own."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from jaxft.inference.model import LoadedModel
+from jaxft.models.heads import READ_AGAIN
+from jaxft.models.spec import Spec
+from jaxft.parity_check.compare import read_reference
+from jaxft.problems import RunStopped, raise_problems
+
+LENGTHS = (13, 9, 2, 8)  # tokens of the random texts
+
+
+def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.ndarray]:
+    """A reference (parity_check/reference.py) for random texts and the given ones, which PyTorch computes in a process
+    of its own."""
+    if find_spec("torch") is None:
+        raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
+    if texts and (argument := model.arch.spec.source.embed.argument) != "input_ids":
+        raise_problems([f"--input has texts, and this model reads {argument}: random ones are compared without it"])
+    if model.arch.kind != "none":
+        raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
+    job = _job(model, texts, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        file, output = Path(folder) / "job.json", Path(folder) / "reference.npz"
+        file.write_text(json.dumps(job))
+        command = [sys.executable, "-m", "jaxft.parity_check.reference", str(file), str(output)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RunStopped(f"PyTorch's side ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
+        return read_reference(output)
+
+
+def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
+    """What PyTorch's side needs to know: random texts and the given ones among it; images and sounds it draws."""
+    rng, spec, config = np.random.default_rng(seed), model.arch.spec, model.pretrained.reader
+    embed, limit = spec.source.embed, spec.max_positions or max(LENGTHS)
+    end = config.get("eos_token_id") if spec.end is None else spec.end
+
+    def drawn(side: Spec, lengths) -> list[list[int]]:
+        # By the padding token transformers finds in some families the end of a text, in others by its last token.
+        strange = [config.get("pad_token_id", 0), *([] if spec.end is None else [end])]
+        known = np.setdiff1d(np.arange(side.embed.vocab), strange)
+        return [rng.choice(known, min(length, limit)).tolist() for length in lengths]
+
+    job = {
+        "directory": str(model.pretrained.directory),
+        "head": model.arch.kind,
+        "architecture": model.pretrained.family.architectures[model.arch.kind],
+        "texts": [],
+        "seed": seed,
+    }
+    if embed.argument == "input_ids":
+        job["texts"] = drawn(spec.source, LENGTHS)
+        if spec.encoder is not None:
+            _put_ends(job["texts"], end)
+        given = [model.tokenizer(text, truncation=True, max_length=model.longest) for text in texts]
+        job["texts"] += [text["input_ids"] for text in given]
+    else:
+        job["signal"] = embed.argument, embed.shape, "input_ids" if spec.apart else "decoder_input_ids"
+    if spec.encoder is not None and model.arch.kind not in READ_AGAIN:
+        lengths = [1 + len(text) // 2 for text in job["texts"]] or LENGTHS
+        job["decoder_texts"] = drawn(spec, lengths)
+        if spec.apart:
+            _put_ends(job["decoder_texts"], end)
+    return job
+
+
+def _put_ends(texts: list[list[int]], end: int | None) -> None:
+    for text in texts:
+        text[-1] = text[-1] if end is None else end

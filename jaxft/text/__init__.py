@@ -1,0 +1,1 @@
+"""Parts of texts: characters as they are seen, spans, entities."""

@@ -1,0 +1,1 @@
+"""Training: setup, the step, the loop around it, checkpoints, resume and export."""

@@ -1,0 +1,245 @@
+"""From a configuration to everything that a run needs; the only module that knows every package."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.config import Config
+from jaxft.data.encoded import Encoded, encode_all
+from jaxft.data.source import Rows, as_rows
+from jaxft.metrics import Mean, objective
+from jaxft.models.checkpoint.encoder_only import sided
+from jaxft.models.checkpoint.load import LoadReport, find_weights, place
+from jaxft.models.checkpoint.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
+from jaxft.models.checkpoint.sentence_transformers import lowered, read_embedding
+from jaxft.models.checkpoint.tokenizer import unknown_counts
+from jaxft.models.input_ranges import range_problems
+from jaxft.models.model import Model
+from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
+from jaxft.parallel.mesh import place_rows
+from jaxft.problems import UserError, listed, raise_problems, suggest
+from jaxft.tasks.base import Setting
+from jaxft.training.layout import mesh_for
+
+
+@dataclass
+class Built:
+    """A model and its task on a mesh. `trained` are stored paths (models/params.py); all others are frozen."""
+
+    cfg: Config
+    mesh: jax.sharding.Mesh
+    pretrained: Pretrained
+    arch: Architecture
+    model: Model
+    task: Any
+    setting: Setting
+    trained: list[str]
+    sources: dict[str, Rows] = field(default_factory=dict)  # opened data by name, "train" among them
+
+    @property
+    def replicated(self) -> jax.sharding.NamedSharding:
+        return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+
+    def encode(self, split: str) -> Encoded:
+        """All examples of a split; the source rows are released, unless the task judges its answers by them."""
+        keeps = split != "train" and hasattr(self.task, "judge")
+        rows = self.sources[split] if keeps else self.sources.pop(split)
+        rows_read = rows.only(self.task.columns())
+        encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting))
+        raise_problems(f"{split}: {problem}" for problem in range_problems(encoded.flat, self.arch.spec))
+        encoded.report |= unknown_counts(encoded.flat["tokens"], self.setting.tokenizer)
+        review = getattr(self.task, "review", lambda report: [])
+        problems = review(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
+        raise_problems(f"{split}: {problem}" for problem in problems)
+        return encoded
+
+    def judge(self, split: str, encoded: Encoded) -> Callable | None:
+        """What the task makes of an evaluation set's kept slots; None where it needs no texts."""
+        if not hasattr(self.task, "judge"):
+            return None
+        return partial(self.task.judge, encoded=encoded, rows=self.sources[split])
+
+    def draw(self, example, rng):
+        """What the task makes of an example at a visit. Raises UserError if that has numbers beyond the tables."""
+        drawn = self.task.draw(example, rng, self.setting)
+        made = {key: values for key, values in drawn.items() if values is not example.get(key)}
+        raise_problems(range_problems(made, self.arch.spec))
+        return drawn
+
+    def forward(self, params: Params, batch, key):
+        return bind(self.model, params)(batch, key)
+
+    def loss(self, params: Params, batch, key):
+        out = self.forward(params, batch, key)
+        sums = self.task.loss(out, batch)
+        if out.balance is None:
+            return sums
+        total, count = objective(sums)
+        balance = Mean(out.balance * count, count)
+        return sums | {"weighted_loss": Mean(total + balance.total, count), "balance": balance}
+
+    def put(self, batch: dict) -> dict[str, jax.Array]:
+        """A host's rows of a batch, onto its devices."""
+        return {key: place_rows(value, self.mesh) for key, value in batch.items()}
+
+    def load(self) -> tuple[Params, Params, LoadReport]:
+        """(trained, frozen, report): trained parameters are float32 masters, frozen ones have the compute dtype."""
+        views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init, self.cfg.seed)
+        new = {name for name in report.new if name not in self._trained_names()}
+        raise_problems(
+            [f"{name} is newly initialised but does not train: add it to config.tune" for name in sorted(new)]
+            if self.cfg.init != "random"
+            else []
+        )
+        dtypes = {path: self.dtype_of(path) for path in variables(self.model)}
+        params = place(self.model, views, shardings(self.model, self.mesh), dtypes, self.cfg.seed)
+        trained = {path: params.pop(path) for path in self.trained}
+        return trained, params, report
+
+    def dtype_of(self, path: str):
+        return jnp.float32 if path in self.trained else self.model.dtype
+
+    def sizes(self) -> tuple[int, int]:
+        """How many numbers train, and how many are frozen."""
+        counts = {path: math.prod(shape(variable)) for path, variable in variables(self.model).items()}
+        trained = sum(counts[path] for path in self.trained)
+        return trained, sum(counts.values()) - trained
+
+    def _trained_names(self) -> set[str]:
+        return {name for path in self.trained for name in names(self.model, path)}
+
+
+def build(cfg: Config, splits: list[str] | None = None) -> Built:
+    """Everything but arrays: opens model and data, settles the task, lays the model out on the mesh.
+
+    `splits` are the data to open: None for all of them. Raises UserError with every problem of a stage before the
+    next, costlier stage begins.
+    """
+    devices = jax.devices()[: jax.device_count()]
+    cfg.validate(len(devices))
+    pretrained = open_pretrained(cfg.model)
+    sources = open_sources(cfg, splits)
+    spec, _, _ = sided(pretrained.family, pretrained.reader, cfg.task.head)
+    if (argument := spec.source.embed.argument) != "input_ids":
+        raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
+    tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab, cfg.add_tokens)
+    embedding = read_embedding(pretrained.directory) if cfg.task.head == "none" else None
+    length = cfg.batching.cut(cfg.max_len)
+    setting = Setting(lowered(tokenizer, embedding), length, spec.reads, pretrained.labels, embedding, spec.start)
+    task = settled_task(cfg, sources, setting)
+    cfg = replace(cfg, task=task)
+    labels = getattr(task, "labels", None)
+    tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
+    arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout, tokens)
+    raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
+    hidden = getattr(task, "hidden", "all" if task.slots(1) is None else "read")
+    model, trained = lay_out(cfg, arch, devices[0].platform, hidden)
+    if arch.fewer is not None and "embed.tokens.embedding" not in trained:
+        raise UserError(
+            "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
+            "be learned. Let embed.tokens train as well, or leave the tokens out"
+        )
+    mesh = mesh_for(cfg, model, trained, devices)
+    return Built(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
+
+
+def settled_task(cfg: Config, sources: dict[str, Rows], setting: Setting):
+    """The task with its labels: those of the training data or, where that is not opened, the checkpoint's."""
+    if "train" in sources:
+        return cfg.task.prepare(sources["train"].only(cfg.task.columns()), setting)
+    if hasattr(cfg.task, "settled"):
+        return cfg.task.settled(setting)
+    if getattr(cfg.task, "labels", ()) is not None:
+        return cfg.task
+    if setting.labels is None:
+        raise UserError(f"{cfg.model} does not name its classes: set config.task.labels, in the order of its outputs")
+    return replace(cfg.task, labels=tuple(setting.labels))
+
+
+def lay_out(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
+    """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
+    options = {"dtype": compute_dtype(cfg, platform), "remat": cfg.remat, "unroll": cfg.scan}
+    uncut = trainable(Model(arch.spec, arch.head))
+    chosen = cfg.tune.select(uncut, len(arch.spec.layers))
+    if not chosen:
+        raise UserError("config.tune selects no parameter: nothing would train")
+
+    def trains(layer: str):
+        return frozenset(name.removeprefix(layer) for name in chosen if name.startswith(layer))
+
+    model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
+    return model, [path for path in variables(model) if names(model, path)[0] in chosen]
+
+
+def compute_dtype(cfg: Config, platform: str):
+    """`auto` is bfloat16 on accelerators, and float32 on CPU, where bfloat16 is slow."""
+    if cfg.dtype != "auto":
+        return jnp.dtype(cfg.dtype)
+    return jnp.dtype("float32" if platform == "cpu" else "bfloat16")
+
+
+def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows]:
+    """All data of a run, opened and checked for the task's columns; one error for all of it."""
+    sources = {"train": cfg.data, **{name: e.data for name, e in cfg.evals.items()}}
+    opened, problems = {}, []
+    for name, source in sources.items():
+        if splits is not None and name not in splits:
+            continue
+        where = "config.data" if name == "train" else f"config.evals.{name}.data"
+        try:
+            rows = as_rows(source.open(), where)
+        except UserError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
+            continue
+        problems += [
+            f"{where}: there is no column {column!r}.{suggest(column, rows.columns)} Columns: "
+            f"{listed(rows.columns)}. Name the right one in config.task."
+            for column in cfg.task.columns()
+            if column not in rows.columns
+        ]
+        problems += [f"{where}: {rows.mixed[column]}" for column in cfg.task.columns() if column in rows.mixed]
+        opened[name] = rows.named()
+    raise_problems(problems)
+    return opened
+
+
+def length_problems(cfg: Config, arch: Architecture) -> list[str]:
+    """Positions begin anew in every example, so the examples' lengths count, not those of packed rows."""
+    longest = cfg.batching.cut(cfg.max_len) or cfg.batching.length
+    limit = arch.spec.max_positions
+    if limit is None or longest <= limit:
+        return []
+    return [
+        f"examples have up to {longest} tokens, but the model has {limit} positions: set config.max_len (or the length "
+        f"in config.batching) to {limit} or less"
+    ]
+
+
+def unknown_problems(report: dict, limit: float) -> list[str]:
+    """What to say of more than a share `limit` of tokens that the tokenizer does not know."""
+    unknown, ordinary = report["unknown"], report["ordinary"]
+    if unknown <= limit * ordinary:
+        return []
+    return [
+        f"{unknown:,} of {ordinary:,} tokens ({unknown / ordinary:.1%}) are unknown to the tokenizer, and "
+        f"config.max_unknown allows {limit:.1%}: take a model whose tokenizer knows the language of the texts, "
+        "or raise config.max_unknown"
+    ]
+
+
+def label_problems(cfg: Config, task, pretrained: Pretrained, arch: Architecture) -> list[str]:
+    """A checkpoint's classifier must not silently serve for other classes."""
+    has_head = pretrained.family.architectures.get(task.head) in (pretrained.raw.get("architectures") or [])
+    if cfg.init != "pretrained" or not has_head or pretrained.labels is None:
+        return []
+    if getattr(task, "labels", None) is None or list(task.labels) == pretrained.labels:
+        return []
+    return [
+        f"the checkpoint's head knows the classes {listed(pretrained.labels)}, the data has {listed(task.labels)}"
+        ": set config.init='backbone' to start with a new head"
+    ]
