@@ -170,3 +170,20 @@ def test_starting(tmp_path):
         done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert done.returncode == code and "Traceback" not in done.stderr
 
+
+EARLY = """
+import os, signal, threading
+from jaxft.cli import command
+
+def start(self):
+    os.kill(os.getpid(), signal.{signal})
+
+threading.Thread.start = start  # the first that a command does: its signals' own thread
+command.run(print, "x")
+"""
+
+
+@pytest.mark.parametrize("name, code", [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_while_the_command_begins_to_listen(name, code):
+    done = subprocess.run([sys.executable, "-c", EARLY.format(signal=name)], capture_output=True, text=True)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr

@@ -60,13 +60,13 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     Config, or None; `args.settings` are the changes to a configuration as they were written. Results belong on stdout;
     logging and messages go to stderr. A UserError, also one that `main` raises, is printed without its traceback.
     """
-    signals.listen()
-    _prepare()
-    argv = sys.argv[1:]
-    if {"--help", "-h", "-help"} & set(argv):
-        print(usage(_program(), doc, flags))
-        sys.exit(0)
-    try:
+    try:  # from the first moment on, since a signal may come in any
+        signals.listen()
+        _prepare()
+        argv = sys.argv[1:]
+        if {"--help", "-h", "-help"} & set(argv):
+            print(usage(_program(), doc, flags))
+            sys.exit(0)
         args = parse(argv, *flags)
         config_file.import_modules(getattr(args, "allow_import", None) or "")
         _import_transformers()
