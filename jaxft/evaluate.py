@@ -14,7 +14,7 @@ from jaxft.problems import UserError
 
 
 def main(flags):
-    from jaxft.evaluation.breakdown import Detail
+    from jaxft.evaluation.breakdown import Breakdown
     from jaxft.parallel.distributed import joined, print_json
     from jaxft.training.saved_run import evaluate_model, evaluate_run
 
@@ -24,7 +24,7 @@ def main(flags):
         raise UserError("--model=DIR needs --config=FILE.py: the configuration names the task and the evaluation sets")
     if flags.output is not None and Path(flags.output).is_file():
         raise UserError(f"--output={flags.output} is a file: name a folder")
-    detail = Detail(flags.bootstrap, flags.by, flags.classes)
+    detail = Breakdown(flags.bootstrap, flags.by, flags.classes)
     with joined():
         if flags.model is not None:
             results = evaluate_model(flags.config, flags.model, detail, flags.output)

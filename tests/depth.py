@@ -18,13 +18,13 @@ from jaxft.assets import path
 from jaxft.config import Config, Mesh
 from jaxft.data import Data
 from jaxft.tasks.classify import Classify
-from jaxft.training.compiled import Training, training
+from jaxft.training.compiled import CompiledSteps, training
 from jaxft.training.setup import build
 
 ROWS, LENGTH = 16, 128
 
 
-def deep(layers: int, folder: Path) -> Training:
+def deep(layers: int, folder: Path) -> CompiledSteps:
     """A run of random weights with so many layers."""
     source = Path(path("tiny-encoder"))
     settings = json.loads((source / "config.json").read_text())
@@ -48,7 +48,7 @@ def deep(layers: int, folder: Path) -> Training:
     return training(build(cfg), 5)
 
 
-def arguments(run: Training):
+def arguments(run: CompiledSteps):
     """What a step gets, without values."""
     tokens = jax.ShapeDtypeStruct((ROWS, LENGTH), jnp.int32)
     batch = dict.fromkeys(("tokens", "segments", "positions", "types"), tokens)
@@ -57,7 +57,7 @@ def arguments(run: Training):
     return run.abstract_state(), {}, batch
 
 
-def lowered(run: Training):
+def lowered(run: CompiledSteps):
     """The gradient's program, whose size depends on the model, before XLA compiles it."""
     state, frozen, batch = arguments(run)
     with jax.set_mesh(run.built.mesh):

@@ -165,7 +165,7 @@ class Worker:
         from jaxft.data.encoded import encode_all
         from jaxft.data.source import Data
         from jaxft.problems import UserError
-        from jaxft.tasks.base import Setting
+        from jaxft.tasks.base import EncodingContext
         from jaxft.tasks.classify import Classify
 
         source = rng.choice(sorted((self.base / "data").iterdir()))
@@ -192,7 +192,7 @@ class Worker:
         if source.suffix == ".gz" and [row["text"] for row in read] != self.texts(gzip.decompress(content)):
             raise Wrong("other rows than those that were compressed")  # which have a checksum
         if {"text", "label"} <= set(rows.columns):
-            how = Setting(self.model.tokenizer, 32)
+            how = EncodingContext(self.model.tokenizer, 32)
             task = Classify().prepare(rows.named(), how)
             encode_all(rows.named(), lambda some: task.encode(some, setting=how))
 
@@ -221,7 +221,7 @@ class Worker:
 
     def do_workdir(self, rng, folder, say):
         from jaxft.cli import command
-        from jaxft.evaluation.breakdown import Detail
+        from jaxft.evaluation.breakdown import Breakdown
         from jaxft.training.fit import fit
         from jaxft.training.saved_run import evaluate_run, export_run
 
@@ -245,7 +245,7 @@ class Worker:
             file.symlink_to(precious if how == "link" else folder / "nowhere")
         try:
             if act == "evaluate":
-                evaluate_run(str(run), None, Detail())
+                evaluate_run(str(run), None, Breakdown())
             elif act == "export":
                 export_run(str(run), str(folder / "exported"), None, "merged")
                 self.check(folder / "exported", rng, exact=False)

@@ -148,14 +148,14 @@ def measured(built, model) -> dict[str, dict[str, float]]:
         else:
             logits = np.stack([out.start_logits.numpy(), out.end_logits.numpy()], -1)
         ours = Outputs(None, jnp.asarray(logits))
-        kept = built.task.collect(ours, batch)
+        kept = built.task.eval_outputs(ours, batch)
         return built.task.loss(ours, batch), {"weights": batch["weights"], "index": batch["index"], **kept}
 
     results = {}
     for name in built.cfg.evals:
         batches = eval_batches(built, name)
-        judge = built.judge(name, batches.encoded)
-        results[name] = evaluate(step, batches, lambda batch: batch, built.task, judge).numbers
+        evaluate_predictions = built.evaluate_predictions(name, batches.encoded)
+        results[name] = evaluate(step, batches, lambda batch: batch, built.task, evaluate_predictions).numbers
     return results
 
 

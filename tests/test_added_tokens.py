@@ -14,7 +14,7 @@ from zoo import make
 import jaxft
 from jaxft.config import Config
 from jaxft.data import Data, Pad
-from jaxft.models.checkpoint.load import Grown, find_weights, place
+from jaxft.models.checkpoint.load import ResizedEmbedding, find_weights, place
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.checkpoint.save import save_model
 from jaxft.models.model import Model
@@ -142,7 +142,7 @@ def test_every_device_gets_its_share(tiny_bert, tmp_path):
 
 def test_any_piece_of_a_table_with_more_rows():
     whole = np.arange(24).reshape(8, 3)
-    table = Grown(whole[:5], whole[5:])
+    table = ResizedEmbedding(whole[:5], whole[5:])
     assert table.shape == whole.shape
     for start in range(8):
         for stop in range(start + 1, 9):

@@ -27,15 +27,15 @@ from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
 from jaxft.data.source import Data
-from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.breakdown import Breakdown
 from jaxft.evaluation.evaluate import evaluate
 from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
 from jaxft.reports.page import data_rows
-from jaxft.tasks.base import Setting, fault_problems
+from jaxft.tasks.base import EncodingContext, fault_problems
 from jaxft.tasks.question_answering import LOST, QuestionAnswering, place_of, windows
-from jaxft.tasks.segment_log_softmax import log_shares
+from jaxft.tasks.segment_log_softmax import segment_log_softmax
 from jaxft.tasks.template import ids_of
 from jaxft.text.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics, squad_scores
 from jaxft.training.fit import fit
@@ -90,7 +90,7 @@ ROWS = [asked(text, text.split()[n], "the cat") for n, text in enumerate(TEXTS, 
 
 def encoded_of(rows, tokenizer, max_len=40, stride=8, **more):
     task = QuestionAnswering(stride=stride, **more)
-    setting = Setting(tokenizer, max_len)
+    setting = EncodingContext(tokenizer, max_len)
     return task, encode_all(rows_of(rows), lambda piece: task.encode(piece, setting))
 
 
@@ -117,7 +117,7 @@ def test_windows_are_those_of_the_tokenizer(tokenizer):
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
-    found = windows(Setting(tokenizer, 40), questions, CONTEXTS, 8, 64)
+    found = windows(EncodingContext(tokenizer, 40), questions, CONTEXTS, 8, 64)
     flat = [(row, window) for row, some in enumerate(found) for window in some]
     # Without special tokens two empty texts give a row without tokens, of which there is nothing to read.
     known = [number for number, ids in enumerate(wanted["input_ids"]) if ids]
@@ -185,7 +185,7 @@ def test_perfect_logits_give_every_answer_back(tokenizer):
         "index": np.concatenate([np.full(mask.sum(), i) for i, mask in enumerate(used)]),
         "logits": np.concatenate([10.0 * encoded[i]["targets"][mask] for i, mask in enumerate(used)]),
     }
-    units = task.judge(kept, encoded, rows_of(rows))
+    units = task.evaluate_predictions(kept, encoded, rows_of(rows))
     metrics, files = units.measure(np.arange(len(rows))), units.files
     assert units.rows.tolist() == list(range(len(rows)))
     assert metrics["exact_match"] == metrics["f1"] == metrics["NoAns_exact"] == metrics["HasAns_f1"] == 1
@@ -210,9 +210,9 @@ def test_long_questions_are_cut(tokenizer):
     room = 40 - tokenizer.num_special_tokens_to_add(pair=True) - 8 - 1
     assert (encoded[0]["weights"] == 0).sum() <= room + tokenizer.num_special_tokens_to_add(pair=True)
     with pytest.raises(UserError, match="windows of 40 tokens that share 40 leave no room.*task.stride to a third"):
-        QuestionAnswering(stride=40).prepare([], Setting(tokenizer, 40))
+        QuestionAnswering(stride=40).prepare([], EncodingContext(tokenizer, 40))
     with pytest.raises(UserError, match="use Pad or Pack for config.batching, not Chunk"):
-        QuestionAnswering().prepare([], Setting(tokenizer, Chunk(length=8).cut(384)))
+        QuestionAnswering().prepare([], EncodingContext(tokenizer, Chunk(length=8).cut(384)))
 
 
 def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
@@ -288,7 +288,7 @@ def test_shares_are_of_each_examples_own_tokens():
     rng = np.random.default_rng(0)
     logits = 50 * rng.standard_normal((2, 9, 2)).astype(np.float32)
     segments = np.array([[1, 1, 2, 2, 2, 3, 0, 0, 0], [1] * 9], np.int32)
-    found = np.asarray(log_shares(jnp.array(logits), jnp.array(segments)))
+    found = np.asarray(segment_log_softmax(jnp.array(logits), jnp.array(segments)))
     for row, begin, end in ((0, 0, 2), (0, 2, 5), (0, 5, 6), (1, 0, 9)):
         wanted = torch.log_softmax(torch.tensor(logits[row, begin:end]), 0)
         np.testing.assert_allclose(found[row, begin:end], wanted, rtol=1e-6, atol=1e-5)
@@ -407,7 +407,11 @@ def test_a_part_is_judged_as_a_set_of_its_own(bert_tokenizer):
         used = [encoded[i]["weights"] > 0 for i in range(len(encoded))]
         given = [logits(rows[encoded.source[i]], encoded[i])[mask] for i, mask in enumerate(used)]
         index = np.concatenate([np.full(mask.sum(), i) for i, mask in enumerate(used)])
-        return task.judge({"index": index, "logits": np.concatenate(given)}, encoded, rows_of(rows)), task, encoded
+        return (
+            task.evaluate_predictions({"index": index, "logits": np.concatenate(given)}, encoded, rows_of(rows)),
+            task,
+            encoded,
+        )
 
     noise: dict = {}
 
@@ -424,7 +428,7 @@ def test_a_part_is_judged_as_a_set_of_its_own(bert_tokenizer):
     for places in ([0], [1, 3, 3, 0], [*range(len(whole.rows))]):
         alone, _, _ = judged([dict(rows[whole.rows[place]], id=str(at)) for at, place in enumerate(places)], logits)
         assert whole.measure(np.array(places)) == alone.measure(np.arange(len(places)))
-    detail = Detail(resamples=100, by="length")
+    detail = Breakdown(resamples=100, by="length")
     found = detail.of(task, {}, encoded, detail.read(rows_of(rows), encoded), whole)
     low, high = found["interval"]["f1"]
     assert low <= whole.measure(np.arange(len(whole.rows)))["f1"] <= high and low < high
@@ -475,7 +479,7 @@ def test_the_recipe_from_file_to_prediction(version, reader, tmp_path, one_devic
         "evals.validation.data.path": tmp_path / "dev.jsonl",
         "max_len": 48,
         "task.stride": 16,
-        "rows.length": 48,
+        "batching.length": 48,
         "epochs": None,
         "steps": 2,
         "batch": 4,
@@ -522,13 +526,13 @@ def test_evaluation_does_not_depend_on_batches_or_padding(bert_tokenizer):
     @jax.jit
     def step(batch):
         out = Outputs(None, jnp.array(table)[batch["tokens"]])
-        return task.loss(out, batch), task.collect(out, batch) | {key: batch[key] for key in ("weights", "index")}
+        return task.loss(out, batch), task.eval_outputs(out, batch) | {key: batch[key] for key in ("weights", "index")}
 
     found = []
     for size in (3, 16):
         batches = EvalBatches(encoded, Pad(), size, 0, None, task.slots, 1, 64, 0)
-        judge = partial(task.judge, encoded=encoded, rows=rows_of(ROWS))
-        found.append(evaluate(step, batches, lambda batch: batch, task, judge))
+        evaluate_predictions = partial(task.evaluate_predictions, encoded=encoded, rows=rows_of(ROWS))
+        found.append(evaluate(step, batches, lambda batch: batch, task, evaluate_predictions))
     assert found[1].numbers == pytest.approx(found[0].numbers, abs=1e-6)
     assert found[1].units.files == found[0].units.files
     assert list(found[0].units.files[".json"]) == [str(number) for number in range(len(ROWS))]
@@ -595,7 +599,7 @@ GURU, HEART, CODER = "\u0917\u0941\u0930\u0941", "\u2764\ufe0f", "\U0001f469\u20
 @pytest.mark.parametrize("around", [("we saw ", ""), ("", " came"), ("the ", " sat")])
 def test_marks_at_the_ends_of_answers(text, around):
     """Accents, vowel signs, variation selectors and joined emoji have no token of their own in BERT's tokenizer."""
-    setting = Setting(transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder")), 32)
+    setting = EncodingContext(transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder")), 32)
     context = text.join(around)
     start = len(around[0])
     row = {"question": "who?", "context": context, "answers": {"text": [text], "answer_start": [start]}}
@@ -614,7 +618,7 @@ def test_marks_at_the_ends_of_answers(text, around):
 
 def test_only_what_has_no_token_is_left_out_of_an_answer():
     """The answer reaches beyond the last token, but not beyond the window."""
-    setting = Setting(transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder")), 10)
+    setting = EncodingContext(transformers.AutoTokenizer.from_pretrained(assets.path("tiny-encoder")), 10)
     context = "a b c d e f g h"
     row = {"question": "who?", "context": context, "answers": {"text": [context], "answer_start": [0]}}
     encoded = encode_all(

@@ -27,7 +27,7 @@ from jaxft.data.source import as_rows
 from jaxft.models.checkpoint.pretrained import open_pretrained, tokenizer_of
 from jaxft.models.checkpoint.tensors import INDEX, open_tensors
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.training.fit import fit
 from jaxft.training.setup import build, open_sources
@@ -373,7 +373,7 @@ def test_good_files_that_look_odd(tmp_path):
 
 @pytest.fixture
 def setting(bert_tokenizer):
-    return Setting(bert_tokenizer, 32)
+    return EncodingContext(bert_tokenizer, 32)
 
 
 def encoded(task, rows, setting):
@@ -399,7 +399,7 @@ def test_rows_without_text(setting):
 def test_texts_without_a_token(gpt2_tokenizer, tiny_gpt2):
     """This tokenizer adds nothing to a text: of an empty one there is nothing that a classifier could read."""
     rows = [{"text": text, "label": "yn"[i % 2]} for i, text in enumerate(["a cat", "", None, "a dog"])]
-    kept = encoded(Classify(), rows, Setting(gpt2_tokenizer, 32, "last"))
+    kept = encoded(Classify(), rows, EncodingContext(gpt2_tokenizer, 32, "last"))
     assert kept.report["dropped"] == {"no text": 2} and (kept.flat["at"] >= 0).all()
     assert "text 2 is empty" in message(jaxft.load(str(tiny_gpt2)).predict, ["a cat", ""])
 
@@ -461,7 +461,9 @@ def test_texts_of_ten_megabytes(bert_tokenizer, word, tmp_path):
     file.write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in [(text, "y"), ("a cat", "n")]))
     started = time.monotonic()
     source = Data(path=str(file)).open()
-    kept = encode_all(source, lambda rows: Classify(labels=("y", "n")).encode(rows, Setting(bert_tokenizer, 32)))
+    kept = encode_all(
+        source, lambda rows: Classify(labels=("y", "n")).encode(rows, EncodingContext(bert_tokenizer, 32))
+    )
     assert time.monotonic() - started < 60
     assert kept.lengths.max() <= 32 and kept.report["truncated"] == (1 if " " in word else 0)
     assert source[0]["text"] == text

@@ -15,7 +15,7 @@ import jaxft.tasks
 from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.config.component import config
 from jaxft.data import Data
-from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.breakdown import Breakdown
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.cloze import Cloze
@@ -126,7 +126,7 @@ def test_evaluation_gives_what_is_declared(case, request, tmp_path, one_device):
     task, model, rows = CASES[case]
     built = build(config_of(request.getfixturevalue(model), task, written(tmp_path / "rows.jsonl", rows)))
     trained, frozen, _ = built.load()
-    found, declared = evaluate_all(built, trained, frozen, Detail())["val"], built.task.metrics()
+    found, declared = evaluate_all(built, trained, frozen, Breakdown())["val"], built.task.metrics()
     found = {name for name in found if not name.startswith("baseline_")}
     assert found <= declared.keys()
     assert all(declared[name].needs for name in declared.keys() - found)
@@ -171,8 +171,8 @@ def test_what_is_not_finite_never_wins():
 class Undefined(Classify):
     """Classify, whose accuracy is what SCORES say of each evaluation."""
 
-    def summarise(self, sums, kept):
-        return Classify.summarise(self, sums, kept) | {"accuracy": SCORES.pop(0)}
+    def compute_metrics(self, sums, kept):
+        return Classify.compute_metrics(self, sums, kept) | {"accuracy": SCORES.pop(0)}
 
 
 SCORES: list[float] = []

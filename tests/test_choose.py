@@ -22,7 +22,7 @@ from jaxft.inference.inputs import text_columns
 from jaxft.metrics import choice_metrics
 from jaxft.metrics.units import KeptRows
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.multiple_choice import MultipleChoice
 from jaxft.training.compiled import evaluation_step
 from jaxft.training.fit import fit
@@ -159,7 +159,7 @@ def made_of(rows, setting, **more):
 
 def test_examples(bert_tokenizer):
     """Each choice behind its question, as the tokenizer writes a pair, cut by itself."""
-    setting = Setting(bert_tokenizer, 9)
+    setting = EncodingContext(bert_tokenizer, 9)
     example = made_of([ROWS[0]], setting)[0]
     pairs = [bert_tokenizer(TEXTS[0], text, truncation=True, max_length=9) for text in ROWS[0]["choices"]]
     assert example["tokens"].tolist() == sum((pair["input_ids"] for pair in pairs), [])
@@ -174,7 +174,7 @@ def test_examples(bert_tokenizer):
 
 def test_segments_and_positions_of_parts(bert_tokenizer):
     """Of several examples in a row, each choice is a segment of its own, and its positions begin at 0."""
-    encoded = encode_all(rows_of(ROWS), lambda some: made_of(some, Setting(bert_tokenizer, 24)))
+    encoded = encode_all(rows_of(ROWS), lambda some: made_of(some, EncodingContext(bert_tokenizer, 24)))
     batch = Batches(encoded, Pack(length=140), 5, 0, None, lambda length: 1, 1, 24, 0)[0]
     starts = {}
     for row, owner, index in zip(*np.nonzero(batch["owners"]), batch["index"][batch["owners"] > 0], strict=False):
@@ -198,14 +198,14 @@ LABELS = [(0, 0), ("2", 2), (1.0, 1), ("C", 2), ("b ", 1), (None, None), ("", No
 def test_labels(bert_tokenizer, label, number):
     task = MultipleChoice(text="q", choices=("a", "b", "c"))
     row = {"q": "the cat", "a": "sat", "b": "on", "c": "the mat", "label": label}
-    example = task.encode([row], Setting(bert_tokenizer, 24))[0]
+    example = task.encode([row], EncodingContext(bert_tokenizer, 24))[0]
     assert example == "no label" if number is None else example["targets"].argmax() == number
     with pytest.raises(UserError, match="'label' holds 1.5, but there are 3 choices: expected a number from 0 to 2"):
-        task.encode([row | {"label": 1.5}], Setting(bert_tokenizer, 24))
+        task.encode([row | {"label": 1.5}], EncodingContext(bert_tokenizer, 24))
 
 
 def test_what_is_no_choice(bert_tokenizer):
-    setting = Setting(bert_tokenizer, 24)
+    setting = EncodingContext(bert_tokenizer, 24)
     assert made_of([{"question": "the", "choices": ["a"], "label": 0}], setting) == ["fewer than two choices"]
     assert made_of([{"question": "the", "choices": None, "label": None}], setting) == ["no label"]
     lists = {"text": ["a", "b"], "label": ["A", "B"]}  # as ARC has them
@@ -215,7 +215,7 @@ def test_what_is_no_choice(bert_tokenizer):
     with pytest.raises(UserError, match="'label' holds 2, but there are 2 choices"):
         made_of([{"question": "the", "choices": ["a", "b"], "label": 2}], setting)
     with pytest.raises(UserError, match="choices are no running text"):
-        MultipleChoice().prepare([], Setting(bert_tokenizer, None))
+        MultipleChoice().prepare([], EncodingContext(bert_tokenizer, None))
 
 
 def test_run_and_predict(chooser, tmp_path, one_device, bert_tokenizer):

@@ -95,7 +95,7 @@ def test_json_gives_the_same_object_back(tmp_path):
         ({"class": "jaxft.config.run:UserError"}, "not a config class"),
         ({"class": "jaxft.config.run:math"}, "not a config class"),
         ({"class": "os:system"}, "not a config class"),
-        ({"class": "jaxft.training.setup:Built"}, "not a config class"),  # a dataclass, but no part of a configuration
+        ({"class": "jaxft.training.setup:Setup"}, "not a config class"),  # a dataclass, but no part of a configuration
         ({"class": "jaxft.optim:adamw.AdamW"}, "not a config class"),
         ({"class": "jaxft.config.run:Config.problems"}, "not a config class"),
         ({"class": ["jaxft.config.run:Config"]}, "expected 'MODULE:CLASS'"),

@@ -22,7 +22,7 @@ from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
 from jaxft.metrics import objective
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
 from jaxft.tasks.vectors import search_metrics
 from jaxft.training.fit import fit
@@ -171,7 +171,7 @@ def test_equal_texts_are_not_wrong(bert_tokenizer, monkeypatch):
         ]
         places.append(1 + sum(float(units[i, 0] @ vector) > float(units[i, 0] @ units[i, 1]) for vector in searched))
     task = ContrastiveEmbedding(text="a", pair="p", negative="n", scale=5.0)
-    setting = Setting(bert_tokenizer, 9)
+    setting = EncodingContext(bert_tokenizer, 9)
     marks = np.array([example["digests"] for example in task.encode(rows, setting)])
     assert len(np.unique(marks.reshape(-1, 2), axis=0)) == len(named)
     for given in (marks, None):
@@ -223,7 +223,7 @@ def test_a_row_without_example_teaches_nothing(bert_tokenizer):
 
 
 def test_examples(bert_tokenizer):
-    setting = Setting(bert_tokenizer, 9)
+    setting = EncodingContext(bert_tokenizer, 9)
     task = Similarity(text="a", pair="p", label="s")
     rows = [{"a": TEXTS[0], "p": "the dog", "s": 0.5}, {"a": "x", "p": "y", "s": None}]
     example, without = task.encode(rows, setting)
@@ -237,7 +237,7 @@ def test_examples(bert_tokenizer):
     ):
         task.encode([rows[0] | {"s": 4}], setting)
     with pytest.raises(UserError, match="running text has none"):
-        task.prepare([], Setting(bert_tokenizer, None))
+        task.prepare([], EncodingContext(bert_tokenizer, None))
     bad = problems_of(ContrastiveEmbedding(pooling="max", scale=0.0, matryoshka=(0,)))
     assert len(bad) == 3 and "pooling is 'max', expected mean or first or last" in bad[-1]
 

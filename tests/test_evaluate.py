@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn
 from jaxft import evaluate
 from jaxft.config import Config, Eval
 from jaxft.data import Data, Pad
-from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.breakdown import Breakdown
 from jaxft.evaluation.slices import length_name, lengths_of, values_of
 from jaxft.metrics.units import KeptRows
 from jaxft.problems import UserError
@@ -85,7 +85,7 @@ def logits(texts, tiny_classifier):
 def measured(texts, tiny_classifier, tmp_path):
     """Metrics of the labelled rows with `detail`."""
     cfg = config(tiny_classifier, write(tmp_path / "rows.jsonl", texts), Classify())
-    return lambda **detail: evaluate_model(cfg, str(tiny_classifier), Detail(**detail))["val"]
+    return lambda **detail: evaluate_model(cfg, str(tiny_classifier), Breakdown(**detail))["val"]
 
 
 def labelled(texts, where=lambda row: True) -> np.ndarray:
@@ -240,7 +240,7 @@ def test_a_part_is_a_set_of_its_own(case, bert_tokenizer, tmp_path):
     cfg = config(directory, sets["val"].data, task, evals=sets)
     alone = evaluate_model(cfg, directory)
     cfg = replace(cfg, evals={"val": sets["val"]})
-    found = evaluate_model(cfg, directory, Detail(by="part", resamples=100))["val"]
+    found = evaluate_model(cfg, directory, Breakdown(by="part", resamples=100))["val"]
     assert [line["slice"]["value"] for line in found["lines"]] == [0, 1, 2]
     for part, line in enumerate(found["lines"]):
         numbers = alone[f"part-{part}"]
@@ -284,25 +284,25 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
     assert "120 different values" in said(lambda: measured(by="many"))
     assert "column 'list' holds [1], expected a text or a number" in said(lambda: measured(by="list"))
     cfg = config(tiny_bert, write(tmp_path / "texts.jsonl", texts), MaskedLM())
-    for detail in (Detail(by="source"), Detail(resamples=100)):
+    for detail in (Breakdown(by="source"), Breakdown(resamples=100)):
         assert said(lambda detail=detail: evaluate_model(cfg, str(tiny_bert), detail)) == (
             "--bootstrap and --by are not to be had for MaskedLM: it keeps sums over the set, not rows"
         )
     assert "--classes is not to be had for MaskedLM" in said(
-        lambda: evaluate_model(cfg, str(tiny_bert), Detail(classes=True))
+        lambda: evaluate_model(cfg, str(tiny_bert), Breakdown(classes=True))
     )
     options = rows_of(
         [{"text": "x", "q": "a", "label": "0", "book": 1}, {"text": "y", "q": "a", "label": "1", "book": 1}]
     )
     task = GroupedVerification(question="{q}")
-    assert Detail(by="book").problems(task, {"val": options}) == []
-    assert Detail(by="label").problems(task, {"val": options}) == [
+    assert Breakdown(by="book").problems(task, {"val": options}) == []
+    assert Breakdown(by="label").problems(task, {"val": options}) == [
         "--by=label: config.evals.val: rows of 'a' have '0' and '1', expected one"
     ]
-    assert Detail(by="length").problems(task, {"val": options}) == [
+    assert Breakdown(by="length").problems(task, {"val": options}) == [
         "--by=length is not to be had for Verify, whose questions have rows of several lengths"
     ]
-    assert Detail(by="source", classes=True).problems(QuestionAnswering(), {}) == [
+    assert Breakdown(by="source", classes=True).problems(QuestionAnswering(), {}) == [
         "--classes is not to be had for Answer, which does not measure classes one by one",
     ]
 

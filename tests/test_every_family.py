@@ -22,7 +22,7 @@ from jaxft.models.checkpoint.load import find_weights, place
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.checkpoint.save import save_model
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
-from jaxft.models.layers.patches import Frames, Patches
+from jaxft.models.layers.patches import AudioFrames, Patches
 from jaxft.models.model import Model
 from jaxft.models.params import bind, shardings, variables
 from jaxft.parallel.mesh import make_mesh
@@ -208,7 +208,7 @@ def check(theirs, head, tmp_path):
     assert ours.arch.kind == head
     reads = ours.arch.spec.reads if head in TEXT_LEVEL else None
     embed = (ours.arch.spec.encoder or ours.arch.spec).embed
-    if isinstance(embed, Patches | Frames):
+    if isinstance(embed, Patches | AudioFrames):
         batch, decoded, places = signals_of(embed, ours.arch.spec.encoder is not None)
         batch = {name: array for name, array in batch.items() if name != "at" or reads}
         signals = zip(batch[embed.key], decoded, strict=True)

@@ -13,7 +13,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from zoo import make
 
 import jaxft
-from jaxft.models.layers.moe import mixed
+from jaxft.models.layers.moe import combine
 from jaxft.models.params import bind
 from jaxft.optim.muon import Muon
 from jaxft.parallel.mesh import make_mesh
@@ -49,7 +49,7 @@ def test_each_token_passes_the_experts_that_it_chose(bias):
         rows = [sum(weights[b, t, k] * passed(x[b, t], chosen[b, t, k]) for k in range(CHOSEN)) for b, t in PLACES]
         return jnp.stack(rows).reshape(B, T, D)
 
-    found, back = jax.vjp(lambda *a: mixed(a[0], chosen, a[1], a[2], product), x, weights, maps)
+    found, back = jax.vjp(lambda *a: combine(a[0], chosen, a[1], a[2], product), x, weights, maps)
     expected, back_plain = jax.vjp(one_by_one, x, weights, maps)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     cotangent = np.random.default_rng(1).standard_normal(found.shape).astype(np.float32)
@@ -67,7 +67,7 @@ def test_gradients_of_biases_in_bfloat16():
 
     def total(bias):
         maps = [(kernels[0], None), (kernels[1], None), (kernels[2], bias)]
-        return jnp.sum(mixed(x, chosen, jnp.ones(chosen.shape, x.dtype), maps, product).astype(jnp.float32))
+        return jnp.sum(combine(x, chosen, jnp.ones(chosen.shape, x.dtype), maps, product).astype(jnp.float32))
 
     np.testing.assert_array_equal(jax.jit(jax.grad(total))(jnp.zeros((2, D))), [[0.0] * D, [4096.0] * D])
 

@@ -16,7 +16,7 @@ from zoo import heads_of, make
 
 import jaxft
 from jaxft.metrics import Mean
-from jaxft.models.layers.lm_loss import Vocabulary
+from jaxft.models.layers.lm_loss import LazyLogits
 from jaxft.models.model import Model
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.optim.adamw import AdamW
@@ -149,7 +149,7 @@ def with_empty_rows(batch, rows=5):
 def our_loss(model):
     def loss(params, batch, key):
         out = bind(model, params)(batch, key)
-        if isinstance(out.scores, Vocabulary):
+        if isinstance(out.scores, LazyLogits):
             return token_sums(out, batch)
         errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
         return {"loss": Mean.of(errors, batch["weights"])}
@@ -366,10 +366,10 @@ def test_real_weights(minilm):
 
 @pytest.mark.parametrize("place, last", [("attn_out", "attn.o"), ("mlp_out", "mlp.down")])
 def test_where_dropout_falls(tiny_bert, place, last):
-    """On the output of the sublayers that `drops` names: of one that gives zeros nothing is to be seen."""
+    """On the output of the sublayers that `dropout_places` names: of one that gives zeros nothing is to be seen."""
     spec = model_of(tiny_bert).spec
     layer = spec.layers[0]
-    layer = replace(layer, attn=replace(layer.attn, dropout=0.0), dropout=0.5, drops=frozenset([place]))
+    layer = replace(layer, attn=replace(layer.attn, dropout=0.0), dropout=0.5, dropout_places=frozenset([place]))
     model = Model(replace(spec, embed=replace(spec.embed, dropout=0.0), layers=(layer,) * 3))
     params = random_like({path: shape(variable) for path, variable in variables(model).items()}, scale=0.3)
     batch = {name: array[None] for name, array in row_of(np.arange(5, 18), length=13).items()}

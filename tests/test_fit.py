@@ -81,7 +81,7 @@ def test_rates_count_what_the_devices_do_while_the_host_compiles(monkeypatch):
 
     alone = min(seconds(jax.block_until_ready) for _ in range(3))
     assert min(seconds(lambda _: None) for _ in range(3)) < alone / 4  # the host does not wait
-    clock = throughput.Pace(SimpleNamespace(trained=(), model=None))
+    clock = throughput.Throughput(SimpleNamespace(trained=(), model=None))
     for length in (8, 8, 8, 16):
         batch = {"tokens": np.zeros((2, length))}
         clock.before(lambda *_: time.sleep(8 * alone), state, batch)

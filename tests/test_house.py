@@ -17,7 +17,7 @@ FAMILIES = [file.stem for file in sorted((PACKAGE / "models" / "families").glob(
 LEAVES = {"problems", "config.component", "paths", "config.ranges"}
 LAYERS = {
     f"models.layers.{name}"
-    for name in "basic attention relative_bias dropout moe precision rotary patches sinusoids".split()
+    for name in "activations basic attention relative_bias dropout moe precision rotary patches sinusoids".split()
 }
 ALLOWED = {
     "problems": set(),
@@ -68,7 +68,7 @@ ALLOWED = {
     "benchmark.loading": {"host.memory"},
     "benchmark.job": set(),
     "benchmark": {
-        *"benchmark training evaluation models data optim.adamw config cli inference.model host".split(),
+        *"benchmark training evaluation tasks.mlm models data optim.adamw config cli inference.model host".split(),
         *LEAVES,
     },
     # PyTorch's side of a proof, likewise.

@@ -20,7 +20,7 @@ from jaxft import bias, predict
 from jaxft.cli import command
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data
-from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.breakdown import Breakdown
 from jaxft.inference.inputs import text_columns
 from jaxft.inference.settings import Inference, SpanDecoding, read_inference
 from jaxft.problems import UserError
@@ -96,7 +96,7 @@ def exported(tmp_path, model, file, task, max_len) -> dict[str, float]:
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
         trained = {path: 30 * x if path.startswith("head.out") else x for path, x in trained.items()}
-        results = evaluate_all(built, trained, frozen, Detail())
+        results = evaluate_all(built, trained, frozen, Breakdown())
         export_state(built, {**trained, **frozen}, tmp_path / "model", 1, results)
     assert not predictions_of(tmp_path, file) == []
     return results["val"]

@@ -14,7 +14,7 @@ from jaxft.data import Data
 from jaxft.data.encoded import encode_all
 from jaxft.models.checkpoint.sentence_transformers import read_embedding
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.contrastive_embedding import Similarity
 from jaxft.tasks.grouped_verification import GroupedVerification
@@ -26,7 +26,7 @@ from jaxft.tasks.token_classification import TokenClassification
 
 @pytest.fixture
 def setting(bert_tokenizer):
-    return Setting(bert_tokenizer, 32)
+    return EncodingContext(bert_tokenizer, 32)
 
 
 def labelled(cells, **more):
@@ -69,7 +69,7 @@ def test_a_csv_file_without_some_labels(setting, tmp_path):
 def test_a_class_that_is_called_as_no_label_is(setting):
     task, found = read(Classify(labels=("-1", "1")), labelled([1, -1, "-1", -1.0, None]), setting)
     assert found.flat["targets"].tolist() == [1, 0, 0, 0] and found.report["dropped"] == {"no label": 1}
-    named = Setting(setting.tokenizer, 32, labels=["-1", "0", "1"])  # the checkpoint's
+    named = EncodingContext(setting.tokenizer, 32, labels=["-1", "0", "1"])  # the checkpoint's
     assert read(Classify(), labelled([1, -1, 0]), named)[1].flat["targets"].tolist() == [2, 0, 1]
     said = refused(Classify(), labelled([1, -1, 1]), setting)
     assert "one class, '1', and -1, which stands for no label" in said and "config.task.labels=('-1', '1')" in said
@@ -91,7 +91,7 @@ def test_whole_numbers_with_a_point(setting):
 
 
 def test_names_of_a_checkpoint_and_of_a_feature_with_white_space(setting):
-    named = Setting(setting.tokenizer, 32, labels=["pos ", "neg"])
+    named = EncodingContext(setting.tokenizer, 32, labels=["pos ", "neg"])
     task, found = read(Classify(), labelled(["neg", "pos", "pos "]), named)
     assert task.labels == ("pos ", "neg") and found.flat["targets"].tolist() == [1, 0, 0]
     task, found = read(Classify(), rows_of(labelled([1, 0, -1]), {"label": ["b ", "a"]}), setting)
@@ -316,7 +316,7 @@ def test_many_classes_that_are_known(setting):
     assert len(read(Classify(), labelled(names * 2), setting)[0].labels) == 150
     assert "holds 150 classes in 150 rows" in refused(Classify(), labelled(names), setting)
     assert len(read(Classify(labels=tuple(names)), labelled(names), setting)[0].labels) == 150
-    assert len(read(Classify(), labelled(names), Setting(setting.tokenizer, 32, labels=names))[0].labels) == 150
+    assert len(read(Classify(), labelled(names), EncodingContext(setting.tokenizer, 32, labels=names))[0].labels) == 150
 
 
 def test_the_target_of_an_explanation(tiny_classifier, one_device):

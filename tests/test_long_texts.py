@@ -11,7 +11,7 @@ from test_answer import unigram
 
 from jaxft.data.encoded import encode_all
 from jaxft.tasks import long_texts
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.long_texts import beginnings, pair_beginnings
@@ -74,7 +74,7 @@ def test_a_text_that_is_cut_on_the_left_stays_whole(bert_tokenizer):
 
 @pytest.mark.parametrize("task", [Classify(labels=("a",)), MaskedLM(), ReplacedTokens(), CausalLM()])
 def test_examples_are_the_same(task, monkeypatch):
-    setting = Setting(byte_bpe() if isinstance(task, CausalLM) else wordpiece(), 16)
+    setting = EncodingContext(byte_bpe() if isinstance(task, CausalLM) else wordpiece(), 16)
     rows = rows_of([{"text": text, "label": "a"} for text in LONG.values() if text])
     ours = encode_all(rows, partial(task.encode, setting=setting))
     monkeypatch.setattr(long_texts, "CHARACTERS", 10**9)

@@ -179,7 +179,7 @@ def test_a_mean_is_its_two_sums():
 class Kept:
     """A task whose examples carry their own loss."""
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         return {"perplexity": np.exp(sums["loss"].value()), "rows": kept["row"].tolist()}
 
 

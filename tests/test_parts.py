@@ -16,14 +16,14 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_p
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from jaxft.models.families.deberta_v2 import Vectors
+from jaxft.models.families.deberta_v2 import DistanceEmbeddings
 from jaxft.models.layers import lm_loss
-from jaxft.models.layers.attention import visible
-from jaxft.models.layers.basic import gelu
+from jaxft.models.layers.activations import gelu
+from jaxft.models.layers.attention import attention_mask
 from jaxft.models.layers.dropout import keep_mask
 from jaxft.models.layers.kernels.tiled import MASKED, Scores, attend, dot_product_attention
 from jaxft.models.layers.kernels.tiles import TILE, tiles
-from jaxft.models.layers.relative_bias import Buckets, toeplitz
+from jaxft.models.layers.relative_bias import T5Buckets, toeplitz
 from jaxft.parallel.mesh import make_mesh, sharding
 
 B, T, S, HEADS, KV, H = 4, 9, 9, 6, 3, 5
@@ -41,16 +41,16 @@ def inputs(dtype=np.float32):
 PLAIN = Scores(1 / math.sqrt(H))
 
 
-def plain(q, k, v, mask, how, keep=None, lean=None):
+def plain(q, k, v, mask, how, keep=None, attn_bias=None):
     """Vaswani et al. 2017, eq. 1, head by head; dropout on the weights."""
     rows = []
     for head in range(HEADS):
         key_head, query_head = divmod(head, HEADS // KV)
         scores = how.scale * q[:, :, head] @ k[:, :, key_head].swapaxes(1, 2)
-        if how.cap is not None:
-            scores = how.cap * jnp.tanh(scores / how.cap)
-        if lean is not None:
-            scores = scores + lean.reshape(len(lean), KV, HEADS // KV, -1, S)[:, key_head, query_head]
+        if how.softcap is not None:
+            scores = how.softcap * jnp.tanh(scores / how.softcap)
+        if attn_bias is not None:
+            scores = scores + attn_bias.reshape(len(attn_bias), KV, HEADS // KV, -1, S)[:, key_head, query_head]
         weights = jax.nn.softmax(jnp.where(mask[:, 0], scores, MASKED), -1)
         if keep is not None:
             weights = weights * keep[:, key_head, query_head * T : (query_head + 1) * T] / (1 - how.dropout)
@@ -61,8 +61,8 @@ def plain(q, k, v, mask, how, keep=None, lean=None):
 HOW = {
     "plain": PLAIN,
     "dropout": Scores(1 / math.sqrt(H), dropout=RATE),
-    "bent": Scores(0.7, cap=1.5),
-    "all": Scores(0.7, cap=1.5, dropout=RATE),
+    "bent": Scores(0.7, softcap=1.5),
+    "all": Scores(0.7, softcap=1.5, dropout=RATE),
 }
 
 
@@ -72,14 +72,16 @@ HOW = {
 def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
     monkeypatch.setitem(TILE, "cpu", tile)
     q, k, v, g, segments = inputs()
-    mask = visible(segments, segments, causal, window)
+    mask = attention_mask(segments, segments, causal, window)
     key = jax.random.key(3) if how.dropout else None
     keep = keep_mask(key, RATE, (B, KV, HEADS // KV * T, S)) if how.dropout else None
-    lean = np.random.default_rng(1).standard_normal((B, KV, HEADS // KV, S)).astype(np.float32) if how.cap else None
-    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, how, key, lean), q, k, v)
+    attn_bias = (
+        np.random.default_rng(1).standard_normal((B, KV, HEADS // KV, S)).astype(np.float32) if how.softcap else None
+    )
+    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, how, key, attn_bias), q, k, v)
     with jax.enable_x64(True):
         wide = [x.astype(np.float64) for x in (q, k, v, g)]
-        expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, how, keep, lean), *wide[:3])
+        expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, how, keep, attn_bias), *wide[:3])
         gradients = back_plain(wide[3])
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     for one, other in zip(back(g), gradients, strict=True):
@@ -91,29 +93,31 @@ def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
 def test_learned_scores_and_their_gradients(shared, tile, monkeypatch):
     monkeypatch.setitem(TILE, "cpu", tile)
     q, k, v, g, segments = inputs()
-    mask, how = visible(segments, segments, False), Scores(0.7, cap=1.5, learned=True)
-    lean = np.random.default_rng(1).standard_normal((1 if shared else B, KV, HEADS // KV * T, S)).astype(np.float32)
-    found, back = jax.vjp(lambda *given: attend(*given[:3], mask, how, None, given[3]), q, k, v, lean)
+    mask, how = attention_mask(segments, segments, False), Scores(0.7, softcap=1.5, learned=True)
+    attn_bias = (
+        np.random.default_rng(1).standard_normal((1 if shared else B, KV, HEADS // KV * T, S)).astype(np.float32)
+    )
+    found, back = jax.vjp(lambda *given: attend(*given[:3], mask, how, None, given[3]), q, k, v, attn_bias)
     with jax.enable_x64(True):
-        wide = [x.astype(np.float64) for x in (q, k, v, lean)]
-        expected, back_plain = jax.vjp(lambda *given: plain(*given[:3], mask, how, lean=given[3]), *wide)
+        wide = [x.astype(np.float64) for x in (q, k, v, attn_bias)]
+        expected, back_plain = jax.vjp(lambda *given: plain(*given[:3], mask, how, attn_bias=given[3]), *wide)
         gradients = back_plain(g.astype(np.float64))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     for one, other in zip(back(g), gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
 
 
-@pytest.mark.parametrize("slopes", [False, True])
+@pytest.mark.parametrize("alibi_slopes", [False, True])
 def test_no_scores_are_made_before_the_loop_over_layers(slopes, monkeypatch):
     """The mask is the same in all layers: made into what is added to the scores, it would be kept for all tiles."""
     monkeypatch.setitem(TILE, "cpu", 4 * HEADS // KV * T * S)
     q, k, v, _, segments = inputs()
-    mask = visible(segments, segments, True)
-    lean = np.ones((B, KV, HEADS // KV, S), np.float32) if slopes else None
+    mask = attention_mask(segments, segments, True)
+    attn_bias = np.ones((B, KV, HEADS // KV, S), np.float32) if slopes else None
 
     def loss(q):
         def layer(q, number):
-            return attend(q, k, v, mask, PLAIN, None, lean), number
+            return attend(q, k, v, mask, PLAIN, None, attn_bias), number
 
         return jnp.sum(jax.lax.scan(jax.checkpoint(layer), q, jnp.arange(3))[0])
 
@@ -140,9 +144,9 @@ def test_buckets_of_distances(count, longest):
     ahead = np.arange(-5000, 5000)
     for causal in (False, True):
         theirs = T5Attention._relative_position_bucket(torch.tensor(ahead), not causal, count, longest)
-        assert np.array_equal(Buckets(1, count, longest, causal).numbers(ahead), theirs.numpy())
+        assert np.array_equal(T5Buckets(1, count, longest, causal).numbers(ahead), theirs.numpy())
     theirs = MPNetEncoder.relative_position_bucket(torch.tensor(ahead), count, longest)
-    assert np.array_equal(Buckets(1, count, longest, False).numbers(ahead), theirs.numpy())
+    assert np.array_equal(T5Buckets(1, count, longest, False).numbers(ahead), theirs.numpy())
 
 
 @pytest.mark.parametrize("buckets, longest", [(256, 512), (4, 9), (32, 100)])
@@ -150,7 +154,7 @@ def test_buckets_of_vectors(buckets, longest):
     """Those of transformers' DeBERTa v3, at every distance."""
     back = np.arange(-3000, 3000)
     theirs = make_log_bucket_position(torch.tensor(back), buckets, longest).long().numpy()
-    found = Vectors(buckets, True, longest, None).numbers(back)
+    found = DistanceEmbeddings(buckets, True, longest, None).numbers(back)
     assert np.array_equal(found, np.clip(theirs + buckets, 0, 2 * buckets - 1))
 
 
@@ -165,7 +169,7 @@ def test_what_a_token_sees():
     """Its own text; before itself where attention is causal; less than a window away."""
     segments = np.array([[1, 1, 1, 1, 2, 2, 0]])
     for causal, window in ((False, None), (True, None), (True, 2), (False, 2)):
-        found = np.asarray(visible(segments, segments, causal, window))[0, 0]
+        found = np.asarray(attention_mask(segments, segments, causal, window))[0, 0]
         for t, s in np.ndindex(7, 7):
             near = window is None or abs(t - s) < window
             assert found[t, s] == (segments[0, t] == segments[0, s] and near and (s <= t or not causal))
@@ -188,7 +192,7 @@ def test_attention_in_half_precision():
     """Of inputs that bfloat16 holds exactly: the error is that of rounding weights and results, of 8 bits."""
     q, k, v, g, segments = inputs()
     q, k, v, g = (np.asarray(jnp.asarray(x, jnp.bfloat16)) for x in (q, k, v, g))
-    mask = visible(segments, segments, True)
+    mask = attention_mask(segments, segments, True)
     found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, PLAIN, None), q, k, v)
     wide = [x.astype(np.float32) for x in (q, k, v)]
     expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, PLAIN), *wide)
@@ -214,7 +218,7 @@ def test_each_quarter_of_a_block_decides_on_an_element(shape):
 def test_dropout_draws_its_bits_once():
     """Not once more for each place that reads them: of a drawing's 20 rounds each has one shift to the left."""
     q, k, v, _, segments = inputs()
-    mask, how = visible(segments, segments, False), Scores(1.0, dropout=RATE)
+    mask, how = attention_mask(segments, segments, False), Scores(1.0, dropout=RATE)
 
     def mixed(q, key):
         return jnp.sum(attend(q, k, v, mask, how, key) ** 2)
@@ -227,7 +231,7 @@ def test_dropout_draws_its_bits_once():
 def test_nothing_of_length_times_length_is_kept(rate):
     q, k, v, _, segments = inputs()
     key = jax.random.key(3) if rate else None
-    mask = visible(segments, segments, False)
+    mask = attention_mask(segments, segments, False)
     q, k, v = (x.reshape(B, -1, KV, H).swapaxes(1, 2) for x in (q, k, v))
     _, back = jax.vjp(
         lambda q, k, v: dot_product_attention(q, k, v, mask, None, None, key, Scores(1.0, dropout=rate)), q, k, v
@@ -269,8 +273,8 @@ def test_as_many_are_dropped_as_asked(shape, rate):
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("cap", [None, 1.5])
-def test_cross_entropy_in_pieces(chunk, biased, cap, monkeypatch):
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_cross_entropy_in_pieces(chunk, biased, softcap, monkeypatch):
     """Sum, hits and gradients are those of all scores at once, and no array holds all of them."""
     rng = np.random.default_rng(0)
     b, k, d, v = 3, 7, 5, 23
@@ -280,12 +284,12 @@ def test_cross_entropy_in_pieces(chunk, biased, cap, monkeypatch):
     monkeypatch.setitem(lm_loss.CHUNK, "cpu", chunk * b * v)
 
     def ours(hidden, table, bias):
-        total, hits = lm_loss.Vocabulary(hidden, table, bias, cap).cross_entropy(targets, weights)
+        total, hits = lm_loss.LazyLogits(hidden, table, bias, softcap).cross_entropy(targets, weights)
         return 2 * total, hits
 
     def whole(hidden, table, bias):
         scores = hidden @ table.T + (0 if bias is None else bias)
-        scores = scores if cap is None else cap * jnp.tanh(scores / cap)
+        scores = scores if softcap is None else softcap * jnp.tanh(scores / softcap)
         errors = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
         return 2 * jnp.sum(jnp.where(weights > 0, errors * weights, 0)), jnp.argmax(scores, -1) == targets
 
@@ -323,7 +327,7 @@ def test_cross_entropy_on_devices(sizes, trains, monkeypatch):
     monkeypatch.setitem(lm_loss.CHUNK, "cpu", 2 * v)
 
     def ours(hidden, table, bias):
-        total, hits = lm_loss.Vocabulary(hidden, table, bias, 1.5).cross_entropy(targets, weights)
+        total, hits = lm_loss.LazyLogits(hidden, table, bias, 1.5).cross_entropy(targets, weights)
         return 2 * total, hits
 
     gradient = jax.jit(jax.value_and_grad(ours, (0, 1, 2) if trains else 0, has_aux=True))

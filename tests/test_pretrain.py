@@ -24,7 +24,7 @@ from jaxft.data.encoded import encode_all
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.schedule import Constant
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.denoise import Denoise, spans_of
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.pretrain import NextSentence, SentenceOrder, pieces
@@ -86,7 +86,7 @@ def test_sentences_of_other_scripts(script):
 
 
 def test_texts_of_a_single_sentence_are_counted(bert_tokenizer):
-    setting = Setting(bert_tokenizer, 32)
+    setting = EncodingContext(bert_tokenizer, 32)
     rows = rows_of([{"text": text} for text in DOCUMENTS])
     for task in (NextSentence(), SentenceOrder()):
         notes = encode_all(rows, partial(task.encode, setting=setting)).report["notes"]
@@ -98,7 +98,7 @@ def test_texts_of_a_single_sentence_are_counted(bert_tokenizer):
 @pytest.mark.parametrize("tokenizer", [wordpiece(), byte_bpe()], ids=["wordpiece", "byte-level"])
 def test_tokens_of_sentences(tokenizer):
     """Each begins with the token that reaches beyond its first character, and all of them together are the text's."""
-    setting = Setting(tokenizer, 64)
+    setting = EncodingContext(tokenizer, 64)
     rows = [{"t": text} for text in DOCUMENTS]
     for (tokens, words, starts), text in zip(encode_sentences(rows, "t", setting), DOCUMENTS, strict=True):
         assert tokens.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -127,7 +127,7 @@ def test_pieces_hold_everything_in_order(count, starts, most):
 
 @pytest.fixture(scope="module")
 def setting(bert_tokenizer):
-    return Setting(bert_tokenizer, 24)
+    return EncodingContext(bert_tokenizer, 24)
 
 
 def examples_of(task, setting, documents=DOCUMENTS):
@@ -153,7 +153,7 @@ def test_halves(task, setting, bert_tokenizer):
         example = encoded[number]
         document = texts[encoded.source[number]][0].tolist()
         for seed in range(12):
-            drawn = task.draw(example, np.random.default_rng(seed), setting)
+            drawn = task.random_transform(example, np.random.default_rng(seed), setting)
             tokens = drawn["tokens"].copy()
             tokens[drawn["at"]] = drawn["targets"]  # what was hidden
             first, second, begins = halves(tokens, bert_tokenizer)
@@ -187,7 +187,7 @@ def contains(text: list, part: list) -> bool:
 
 def test_a_single_text_has_no_wrong_halves(setting):
     encoded = examples_of(NextSentence(), setting, [DOCUMENTS[0], "x"])
-    drawn = [NextSentence().draw(encoded[0], np.random.default_rng(seed), setting) for seed in range(20)]
+    drawn = [NextSentence().random_transform(encoded[0], np.random.default_rng(seed), setting) for seed in range(20)]
     assert {int(one["pair_targets"][0]) for one in drawn} == {0}
     assert encoded.report["dropped"] == {"fewer than two tokens": 1}
     with pytest.raises(UserError, match="no running text"):
@@ -207,7 +207,7 @@ def test_replaced_tokens(setting, bert_tokenizer):
         example = encoded[number]
         special = np.isin(example["tokens"], bert_tokenizer.all_special_ids)
         for seed in range(30):
-            drawn = task.draw(example, np.random.default_rng(seed), setting)
+            drawn = task.random_transform(example, np.random.default_rng(seed), setting)
             changed = drawn["tokens"] != example["tokens"]
             assert np.array_equal(drawn["targets"], changed) and not changed[special].any()
             assert np.isin(drawn["tokens"][changed], encoded.flat["tokens"]).all() and np.all(drawn["weights"] == 1)
@@ -224,7 +224,7 @@ def sentinel_tokenizer():
 @pytest.fixture(scope="module")
 def t5_setting():
     made = sentinel_tokenizer()
-    return Setting(made, 40, start=made.pad_token_id)
+    return EncodingContext(made, 40, start=made.pad_token_id)
 
 
 @settings(max_examples=200, deadline=None)
@@ -236,9 +236,9 @@ def test_span_corruption(t5_setting, length, seed, rate, span):
     hidden = min(max(round(length * rate), 1), length - 1)
     if max(min(round(hidden / span), hidden, length - hidden), 1) > 12:
         with pytest.raises(UserError, match="the tokenizer has no token <extra_id_12>"):
-            task.draw({"tokens": text}, np.random.default_rng(seed), t5_setting)
+            task.random_transform({"tokens": text}, np.random.default_rng(seed), t5_setting)
         return
-    drawn = task.draw({"tokens": text}, np.random.default_rng(seed), t5_setting)
+    drawn = task.random_transform({"tokens": text}, np.random.default_rng(seed), t5_setting)
     sentinels = tokenizer.convert_tokens_to_ids([f"<extra_id_{i}>" for i in range(12)])
     source, target = drawn["tokens"].tolist(), drawn["targets"].tolist()
     assert source[-1] == target[-1] == tokenizer.eos_token_id
@@ -253,14 +253,14 @@ def test_span_corruption(t5_setting, length, seed, rate, span):
     assert all(spans.values()) and sum(map(len, spans.values())) == hidden
     again = [token for one in source[:-1] for token in (spans[one] if one in spans else [one])]
     assert again == text.tolist() and source[0] == text[0]  # text stands in front of the first span
-    assert len(source) == task.drawn(length) and len(target) == task.slots(length)
+    assert len(source) == task.transformed_length(length) and len(target) == task.slots(length)
     assert drawn["decoder_tokens"].tolist() == [tokenizer.pad_token_id, *target[:-1]]
 
 
 def test_span_corruption_of_t5s_own_lengths():
     """Raffel et al.: 512 tokens for the encoder and 114 for the decoder."""
     task = SpanCorruption()
-    assert (task.drawn(568), task.slots(568)) == (512, 114)
+    assert (task.transformed_length(568), task.slots(568)) == (512, 114)
 
 
 def test_parted():
@@ -273,7 +273,7 @@ def test_parted():
 
 @pytest.fixture(scope="module")
 def bart_setting(bert_tokenizer):
-    return Setting(bert_tokenizer, 40, start=bert_tokenizer.sep_token_id)
+    return EncodingContext(bert_tokenizer, 40, start=bert_tokenizer.sep_token_id)
 
 
 @settings(max_examples=200, deadline=None)
@@ -283,7 +283,7 @@ def test_denoising(bart_setting, seed, document, rate, shuffle):
     task, tokenizer = Denoise(rate=rate, shuffle=shuffle), bart_setting.tokenizer
     example = task.encode([{"text": DOCUMENTS[document]}], bart_setting)[0]
     whole = tokenizer(DOCUMENTS[document], truncation=True, max_length=40)["input_ids"]
-    drawn = task.draw(example, np.random.default_rng(seed), bart_setting)
+    drawn = task.random_transform(example, np.random.default_rng(seed), bart_setting)
     assert drawn["targets"].tolist() == whole
     assert drawn["decoder_tokens"].tolist() == [tokenizer.sep_token_id, *whole[:-1]]
     source = drawn["tokens"]
@@ -307,7 +307,7 @@ def test_sentences_are_shuffled_as_wholes(bart_setting):
     sentences = [part.tolist() for part in np.split(example["tokens"][1:-1], example["starts"][1:])]
     orders = set()
     for seed in range(60):
-        rest = task.draw(example, np.random.default_rng(seed), bart_setting)["tokens"][1:-1].tolist()
+        rest = task.random_transform(example, np.random.default_rng(seed), bart_setting)["tokens"][1:-1].tolist()
         if bart_setting.tokenizer.mask_token_id in rest:
             continue
         order = []
@@ -341,11 +341,11 @@ def test_spans_are_poisson():
 def test_what_a_decoders_task_needs(bert_tokenizer):
     for task in (SpanCorruption(), Denoise()):
         with pytest.raises(UserError, match=r"whose config.json says how texts begin \(decoder_start_token_id\)"):
-            task.prepare([], Setting(bert_tokenizer, 24))
+            task.prepare([], EncodingContext(bert_tokenizer, 24))
     with pytest.raises(UserError, match="has no end-of-text token"):
-        SpanCorruption().prepare([], Setting(bert_tokenizer, 24, start=0))
+        SpanCorruption().prepare([], EncodingContext(bert_tokenizer, 24, start=0))
     with pytest.raises(UserError, match="the tokenizer has no token <extra_id_0>"):
-        SpanCorruption().prepare([], Setting(byte_bpe(eos="</s>"), 24, start=0))
+        SpanCorruption().prepare([], EncodingContext(byte_bpe(eos="</s>"), 24, start=0))
 
 
 @pytest.fixture(scope="module")
@@ -574,7 +574,7 @@ def test_recipes(config, request, corpus, tmp_path, one_device):
     """Each trains two steps on a file of documents."""
     model, metrics = RECIPES[config]
     flags = {"model": request.getfixturevalue(model), "steps": 2, "batch": 4, "max_len": 24, "mesh.data": 1}
-    flags |= {"rows.length": 48 if config in ("bert", "electra") else 24}
+    flags |= {"batching.length": 48 if config in ("bert", "electra") else 24}
     line = [
         f"--config=configs/pretrain_{config}.py:{corpus}",
         *(f"--config.{name}={value}" for name, value in flags.items()),

@@ -11,7 +11,7 @@ from jaxft.data.encoded import encode_all
 from jaxft.models.checkpoint.sentence_transformers import read_embedding
 from jaxft.optim.sgd import SGD
 from jaxft.problems import LONGEST, MOST, WHOLE, UserError, listed, located, near, raise_problems, shown
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.cloze import Cloze
 from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity
@@ -91,7 +91,7 @@ def test_cells_of_tasks(case, value, bert_tokenizer, tiny_bert):
     """Whether they are read or refused, nothing of this size is written out."""
     task, column = TASKS[case]
     rows = rows_of([row(), row(**{column: value}), row(**{column: value})])
-    setting = Setting(bert_tokenizer, 16, embedding=read_embedding(tiny_bert))
+    setting = EncodingContext(bert_tokenizer, 16, embedding=read_embedding(tiny_bert))
     try:
         settled = task.prepare(rows, setting)
         encode_all(rows, lambda some: settled.encode(some, setting))

@@ -91,7 +91,7 @@ def test_questions(checkout):
     paragraph = {"context": "a cat sat on the mat", "qas": [asked, nothing]}
     for name in ("train-v2.0.json", "dev-v2.0.json"):
         (checkout / name).write_text(json.dumps({"data": [{"title": "cats", "paragraphs": [paragraph]}]}))
-    tiny = "model=jaxft/assets/tiny-encoder max_len=48 task.stride=8 rows.length=48 batch=2"
+    tiny = "model=jaxft/assets/tiny-encoder max_len=48 task.stride=8 batching.length=48 batch=2"
     scores = json.loads(run(" ".join([COMMANDS[9], *(f"--config.{one}" for one in tiny.split())]), checkout))
     assert {"f1", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh"} <= scores.keys()
     assert json.loads((checkout / "runs/squad/predictions/validation.json").read_text()).keys() == {"1", "2"}

@@ -7,7 +7,7 @@ import pytest
 
 from jaxft.config.ranges import problems_of
 from jaxft.data import Chunk, Pack, Pad
-from jaxft.data.batching import best_fit, least_padding
+from jaxft.data.batching import best_fit, choose_buckets
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
 from jaxft.problems import UserError
@@ -124,7 +124,7 @@ def test_lengths_are_those_that_need_the_least_padding():
             for lengths in itertools.combinations(known, count)
             if lengths[-1] == known[-1]
         ]
-        found = least_padding(longest, most, max_len)
+        found = choose_buckets(longest, most, max_len)
         assert len(found) <= most and padded(found) == min(map(padded, choices))
 
 

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 import jaxft
 from jaxft.config import Config, Eval, Mesh
 from jaxft.data import Data
-from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.breakdown import Breakdown
 from jaxft.models.checkpoint.sentence_transformers import MODES, read_embedding
 from jaxft.problems import UserError
 from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Triplet
@@ -167,7 +167,7 @@ def test_a_trained_model_loads_there(task, backbone, tmp_path, one_device, caplo
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
         trained = {path: x + 0.01 for path, x in trained.items()}
-        results = evaluate_all(built, trained, frozen, Detail())
+        results = evaluate_all(built, trained, frozen, Breakdown())
         export_state(built, {**trained, **frozen}, tmp_path / "model", 1, results)
     ours = jaxft.load(str(tmp_path / "model"))
     theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu")

@@ -71,7 +71,7 @@ def check_short_step(model, task, file, init="backbone", **more):
     filled = (batch["segments"] > 0).any(1)
     assert 0 < filled.sum() <= examples and (isinstance(made.cfg.batching, Pack) or len(filled) == 8)
     trained, frozen, _ = made.load()
-    batch = jax.device_get(getattr(made.task, "weigh", lambda batch: batch)(batch))  # which sees the whole batch
+    batch = jax.device_get(made.task.prepare_batch(batch))  # which sees the whole batch
 
     def gradient(batch, pieces):
         fixed = {"loss": made.loss, "micro_batches": pieces, "seed": 0}

@@ -10,7 +10,7 @@ from test_resume import make, numbers, whole  # noqa: F401  fixtures
 from jaxft.config import Save
 from jaxft.problems import RunStopped, UserError
 from jaxft.training import fit as module
-from jaxft.training.disk_space import check_space, told_when_full
+from jaxft.training.disk_space import check_space, report_disk_errors
 from jaxft.training.fit import fit
 
 
@@ -90,13 +90,13 @@ def test_a_disk_that_cannot_be_written(make, mounted):  # noqa: F811
 
 
 def test_errors_of_other_kinds_pass(tmp_path):
-    with pytest.raises(ValueError, match="something else"), told_when_full(tmp_path):
+    with pytest.raises(ValueError, match="something else"), report_disk_errors(tmp_path):
         raise ValueError("something else")
-    with pytest.raises(RunStopped, match="quota"), told_when_full(tmp_path):
+    with pytest.raises(RunStopped, match="quota"), report_disk_errors(tmp_path):
         raise ValueError("saving failed") from OSError(errno.EDQUOT, "Disk quota exceeded")
     file = str(tmp_path / "metrics.jsonl")
     for number, words in ((errno.EIO, "the disk does not answer"), (errno.EACCES, "permission was denied")):
-        with pytest.raises(RunStopped, match=words), told_when_full(tmp_path):
+        with pytest.raises(RunStopped, match=words), report_disk_errors(tmp_path):
             raise OSError(number, "", file)
-        with pytest.raises(OSError), told_when_full(tmp_path / "run"):  # of another file: that is not the disk's
+        with pytest.raises(OSError), report_disk_errors(tmp_path / "run"):  # of another file: that is not the disk's
             raise OSError(number, "", file)

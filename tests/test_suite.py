@@ -69,7 +69,7 @@ def test_glue(tiny_bert, tmp_path, capsys, one_device):
         "steps": 2,
         "batch": 4,
         "max_len": 32,
-        "rows.buckets": "(32,)",
+        "batching.buckets": "(32,)",
         "mesh.data": 1,
         "model": tiny_bert,
     }
@@ -180,7 +180,7 @@ def superglue(directory: Path) -> Path:
 @pytest.mark.slow
 def test_superglue(tiny_bert, tmp_path, capsys, one_device):
     data, workdir = superglue(tmp_path / "superglue"), tmp_path / "run"
-    short = {"epochs": None, "steps": 2, "batch": 4, "max_len": 32, "rows.buckets": "(64,)", "mesh.data": 1}
+    short = {"epochs": None, "steps": 2, "batch": 4, "max_len": 32, "batching.buckets": "(64,)", "mesh.data": 1}
     short |= {"model": tiny_bert}
     argv = [f"--suite=configs/superglue.py:{data}", f"--workdir={workdir}"]
     *tasks, row = called(capsys, *argv, *(f"--config.{k}={v}" for k, v in short.items()))

@@ -9,14 +9,14 @@ from conftest import rows_of
 from configs.superglue import names
 from jaxft.data.encoded import encode_all
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.cloze import Cloze
 from jaxft.tasks.grouped_verification import GroupedVerification
 
 
 @pytest.fixture
 def setting(bert_tokenizer):
-    return Setting(bert_tokenizer, 32)
+    return EncodingContext(bert_tokenizer, 32)
 
 
 def kept_of(encoded, logits: list) -> dict[str, np.ndarray]:
@@ -35,7 +35,7 @@ def test_questions_with_all_answers_right(setting):
     task = GroupedVerification(question="{q}", labels=("0", "1"))
     encoded = encode_all(rows_of(rows), lambda some: task.encode(some, setting))
     found = [1, 0, 0, 1, 0, 1]  # a answer to b is missed
-    units = task.judge(kept_of(encoded, [[1 - one, one] for one in found]), encoded, rows_of(rows))
+    units = task.evaluate_predictions(kept_of(encoded, [[1 - one, one] for one in found]), encoded, rows_of(rows))
     metrics = units.measure(np.arange(3))
     assert metrics["exact_match"] == pytest.approx(2 / 3) and metrics["accuracy"] == pytest.approx(5 / 6)
     assert units.files == {} and {questions[row] for row in units.rows} == {"a", "b", "c"}
@@ -71,13 +71,13 @@ def test_names_in_a_gap(setting, bert_tokenizer):
     # Of the first row the right name is the likelier one although both are said to be wrong; of the last the other.
     logits = [[3.0, 0.0], [2.0, 1.0], [5.0, 0.0], [0.0, 0.5], [0.0, 0.25]]
     kept = kept_of(encoded, logits)
-    units = task.judge(kept, encoded, rows_of(ROWS))
+    units = task.evaluate_predictions(kept, encoded, rows_of(ROWS))
     metrics, files = units.measure(np.arange(3)), units.files
     assert units.rows.tolist() == [0, 1, 3]
     assert files == {".json": {"the cat sat": "cat", "the dog sat": "log", "the mat": "good film"}}
     right = [number == target for number, target in zip(np.argmax(logits, 1), [0, 1, 0, 0, 1], strict=True)]
     accuracy = pytest.approx(np.mean(right))
-    assert task.summarise({}, kept) == {"accuracy": accuracy}
+    assert task.compute_metrics({}, kept) == {"accuracy": accuracy}
     words = {"exact_match": pytest.approx(2 / 3), "f1": pytest.approx((1 + 1 + 0.5) / 3)}
     assert metrics == words | {"accuracy": accuracy}
     last = {"exact_match": 0.0, "f1": 0.5, "accuracy": pytest.approx(np.mean(right[3:]))}

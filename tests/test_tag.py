@@ -29,7 +29,7 @@ from jaxft.evaluation.evaluate import evaluate
 from jaxft.inference.answer_files import write_answers
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.token_classification import BEYOND, MISSING, TAKEN, TokenClassification
 from jaxft.tasks.word_alignment import words_of_text
 from jaxft.text.entities import Tagset, viterbi
@@ -116,7 +116,7 @@ def row(words, tags):
 
 
 def example(words, tags, tokenizer, longest=64, labels=LABELS, **more):
-    return TokenClassification(labels=labels, **more).encode([row(words, tags)], Setting(tokenizer, longest))[0]
+    return TokenClassification(labels=labels, **more).encode([row(words, tags)], EncodingContext(tokenizer, longest))[0]
 
 
 def pieces(tokenizer, words) -> list[list[int]]:
@@ -190,7 +190,7 @@ def test_words_that_the_model_does_not_see(bert_tokenizer):
 
 
 def test_rows_without_words_or_tags(bert_tokenizer):
-    task, setting = TokenClassification(labels=LABELS), Setting(bert_tokenizer, 16)
+    task, setting = TokenClassification(labels=LABELS), EncodingContext(bert_tokenizer, 16)
     rows = [row([], []), row(["a"], [None]), row(["a", "the", "cat"], [None, "B-PER", None]), row([""], ["O"])]
     answers = task.encode(rows, setting)
     assert answers[:2] == ["no words", "no tag"] and task.encode(rows[:1], setting) == ["no words"]
@@ -212,13 +212,15 @@ def test_rows_without_words_or_tags(bert_tokenizer):
 def test_what_is_wrong_with_a_row(bert_tokenizer, words, tags, message):
     rows = rows_of([row(["a"], ["O"]), row(words, tags)])
     with pytest.raises(UserError) as caught:
-        encode_all(rows, lambda some: TokenClassification(labels=LABELS).encode(some, Setting(bert_tokenizer, 16)))
+        encode_all(
+            rows, lambda some: TokenClassification(labels=LABELS).encode(some, EncodingContext(bert_tokenizer, 16))
+        )
     assert message in str(caught.value) and "row 2" in str(caught.value)
 
 
 def prepared(tags, classes=None, checkpoint=None, **more):
     rows = rows_of([row(["a"] * len(some), some) for some in tags], {"ner_tags": classes} if classes else None)
-    return TokenClassification(**more).prepare(rows, Setting(None, 8, labels=checkpoint))
+    return TokenClassification(**more).prepare(rows, EncodingContext(None, 8, labels=checkpoint))
 
 
 def test_labels_and_schemes():
@@ -248,8 +250,10 @@ def test_labels_and_schemes():
 def test_other_columns(bert_tokenizer):
     task = TokenClassification(words="w", tags="t")
     assert task.columns() == ["w", "t"]
-    task = task.prepare(rows_of([{"w": ["a"], "t": ["X"]}]), Setting(bert_tokenizer, 8))
-    assert task.encode([{"w": ["a"], "t": ["X"]}], Setting(bert_tokenizer, 8))[0]["targets"].tolist() == [[0, 1]]
+    task = task.prepare(rows_of([{"w": ["a"], "t": ["X"]}]), EncodingContext(bert_tokenizer, 8))
+    assert task.encode([{"w": ["a"], "t": ["X"]}], EncodingContext(bert_tokenizer, 8))[0]["targets"].tolist() == [
+        [0, 1]
+    ]
 
 
 def test_repairs(bert_tokenizer):
@@ -272,7 +276,7 @@ def sentences(count, seed=0, longest=9):
 
 
 def batches_of(task, rows, tokenizer, builder, kind=Batches, batch=None, longest=32):
-    encoded = encode_all(rows_of(rows), lambda some: task.encode(some, Setting(tokenizer, longest)))
+    encoded = encode_all(rows_of(rows), lambda some: task.encode(some, EncodingContext(tokenizer, longest)))
     return kind(encoded, builder, batch or len(rows), 0, None, task.slots, 1, longest, 0)
 
 
@@ -381,8 +385,8 @@ def test_metrics_are_of_words(bert_tokenizer, batch, how):
     assert numbers["accuracy"] == pytest.approx(sklearn.accuracy_score(*flat), abs=1e-12)
     assert [figure["title"] for figure in figures] == ["Entities", "Confusion matrix", "Classes"]
     assert np.sum(figures[1]["counts"]) == len(flat[0])
-    tally = task.tally(made.encoded.flat["targets"])
-    assert tally == {name: flat[0].count(name) for name in LABELS}
+    target_stats = task.target_stats(made.encoded.flat["targets"])
+    assert target_stats == {name: flat[0].count(name) for name in LABELS}
     assert made.encoded.report["notes"]["words"] == len(flat[0]) and made.encoded.report["notes"][BEYOND] == 10
 
 

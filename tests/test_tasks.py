@@ -24,10 +24,10 @@ from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import EvalBatches
 from jaxft.metrics import Mean, objective
 from jaxft.models.checkpoint.save import exported_config
-from jaxft.models.layers.lm_loss import Vocabulary
+from jaxft.models.layers.lm_loss import LazyLogits
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.lm import CausalLM, sizes_of
 from jaxft.tasks.mlm import MaskedLM
@@ -43,7 +43,7 @@ def close(ours, theirs, tolerance=1e-6):
 
 def of_vocabulary(logits):
     """As a language model's head gives them: the product with a table, here with the identity."""
-    return Vocabulary(jnp.asarray(logits), jnp.eye(logits.shape[-1]), None)
+    return LazyLogits(jnp.asarray(logits), jnp.eye(logits.shape[-1]), None)
 
 
 def scored(task, logits, targets, weights=None, head=jnp.asarray):
@@ -78,7 +78,7 @@ def targets():
 
 @pytest.fixture
 def setting(bert_tokenizer):
-    return Setting(bert_tokenizer, 32)
+    return EncodingContext(bert_tokenizer, 32)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
@@ -142,7 +142,7 @@ def test_language_model_losses_leave_out_padding():
         pairs = task.loss(Outputs(None, of_vocabulary(logits)), batch)
         right = (logits.argmax(-1) == targets)[weights > 0]
         assert (float(pairs["accuracy"].total), float(pairs["accuracy"].count)) == (right.sum(), 5)
-        assert task.summarise(pairs, {})["perplexity"] == pytest.approx(float(theirs[0].exp()), rel=1e-6)
+        assert task.compute_metrics(pairs, {})["perplexity"] == pytest.approx(float(theirs[0].exp()), rel=1e-6)
 
 
 def test_class_weights(setting):
@@ -302,7 +302,7 @@ def test_several_labels_from_lists_or_text(setting):
 
 @pytest.mark.parametrize("reads", ["first", "last"])
 def test_pairs_and_the_token_that_is_read(bert_tokenizer, reads):
-    setting = Setting(bert_tokenizer, 9, reads)
+    setting = EncodingContext(bert_tokenizer, 9, reads)
     rows = [
         {"a": "the cat", "b": "the dog sat on the mat and the log", "label": "x"},
         {"a": "a", "b": None, "label": "x"},
@@ -323,7 +323,7 @@ def test_settings_out_of_range():
     ]
     assert len(problems_of(MaskedLM(rate=1.0, unit="letter"))) == 2 and not problems_of(MaskedLM())
     with pytest.raises(UserError, match="holds no label at all"):
-        Classify().prepare(rows_of([{"text": "a", "label": None}]), Setting(None, 8))
+        Classify().prepare(rows_of([{"text": "a", "label": None}]), EncodingContext(None, 8))
 
 
 # --- masking ---
@@ -346,7 +346,7 @@ def test_masking_statistics(setting, unit):
     assert special.sum() == 4  # two of the layout, two of the text
     hidden, fates, new = np.zeros(len(tokens)), Counter(), set()
     for _ in range(DRAWS):
-        drawn = task.draw(example, rng, setting)
+        drawn = task.random_transform(example, rng, setting)
         at, after = drawn["at"], drawn["tokens"]
         assert np.all(np.diff(at) > 0) and len(at) <= task.slots(len(tokens))
         assert np.array_equal(drawn["targets"], tokens[at]) and np.all(drawn["weights"] == 1)
@@ -376,7 +376,7 @@ def test_words_are_hidden_whole(setting):
     assert max(count for word, count in pieces.items() if word >= 0) >= 3
     seen = Counter()
     for _ in range(500):
-        chosen = Counter(words[task.draw(example, rng, setting)["at"]].tolist())
+        chosen = Counter(words[task.random_transform(example, rng, setting)["at"]].tolist())
         assert all(count == pieces[word] for word, count in chosen.items())
         seen.update(pieces[word] for word in chosen)
     assert len(seen) >= 3  # short and long words
@@ -387,11 +387,11 @@ def test_masks_are_drawn_anew_and_can_be_repeated(setting):
     example = masked(task, setting)
     before = example["tokens"].copy()
 
-    def draw(seed):
-        return task.draw(example, np.random.default_rng(seed), setting)
+    def random_transform(seed):
+        return task.random_transform(example, np.random.default_rng(seed), setting)
 
-    assert all(np.array_equal(draw(1)[key], draw(1)[key]) for key in draw(1))
-    assert len({tuple(draw(seed)["at"]) for seed in range(20)}) > 10
+    assert all(np.array_equal(random_transform(1)[key], random_transform(1)[key]) for key in random_transform(1))
+    assert len({tuple(random_transform(seed)["at"]) for seed in range(20)}) > 10
     assert np.array_equal(example["tokens"], before)
 
 
@@ -408,7 +408,7 @@ def task_answers(task, texts, setting):
 
 
 def tokens_of(tokenizer, *texts, longest=None):
-    task, setting = CausalLM(), Setting(tokenizer, longest)
+    task, setting = CausalLM(), EncodingContext(tokenizer, longest)
     return [
         e if isinstance(e, str) else e["tokens"].tolist() for e in task.encode([{"text": t} for t in texts], setting)
     ]
@@ -422,17 +422,19 @@ def test_every_text_ends_once(request, family):
     short, ended, long = tokens_of(tokenizer, *texts, longest=longest)
     assert short == ended == [*tokenizer("ok")["input_ids"], eos] and short.count(eos) == 1
     assert long == tokenizer(texts[2])["input_ids"][:longest] and eos not in long
-    encoded = encode_all(rows_of([{"text": t} for t in texts]), lambda r: CausalLM().encode(r, Setting(tokenizer, 16)))
+    encoded = encode_all(
+        rows_of([{"text": t} for t in texts]), lambda r: CausalLM().encode(r, EncodingContext(tokenizer, 16))
+    )
     with_end = sum(eos in encoded[i]["tokens"] for i in range(3))
     assert with_end + encoded.report["truncated"] == 3 and encoded.report["truncated"] == 1
 
 
 def test_a_text_of_exactly_the_limit_is_not_cut(gpt2_tokenizer):
     ids = gpt2_tokenizer("the cat sat")["input_ids"]
-    setting = Setting(gpt2_tokenizer, len(ids) + 1)
+    setting = EncodingContext(gpt2_tokenizer, len(ids) + 1)
     example = CausalLM().encode([{"text": "the cat sat"}], setting)[0]
     assert example["tokens"].tolist() == [*ids, gpt2_tokenizer.eos_token_id] and not example["cut"]
-    example = CausalLM().encode([{"text": "the cat sat"}], Setting(gpt2_tokenizer, len(ids)))[0]
+    example = CausalLM().encode([{"text": "the cat sat"}], EncodingContext(gpt2_tokenizer, len(ids)))[0]
     assert example["tokens"].tolist() == ids and example["cut"]
 
 
@@ -452,8 +454,8 @@ def test_next_tokens_with_padding_that_is_the_end(gpt2_tokenizer):
     gpt2_tokenizer = byte_bpe()
     gpt2_tokenizer.pad_token = gpt2_tokenizer.eos_token
     eos = gpt2_tokenizer.eos_token_id
-    example = CausalLM().encode([{"text": "ok"}], Setting(gpt2_tokenizer, 8))[0]
-    drawn = CausalLM().draw(example, np.random.default_rng(0), None)
+    example = CausalLM().encode([{"text": "ok"}], EncodingContext(gpt2_tokenizer, 8))[0]
+    drawn = CausalLM().random_transform(example, np.random.default_rng(0), None)
     first, second = gpt2_tokenizer("ok")["input_ids"]
     assert drawn["tokens"].tolist() == [first, second, eos]
     # Each token's target is the one after it; the end is learned, nothing is asked of the last position.
@@ -478,14 +480,14 @@ def test_bytes_of_tokens(tokenizer):
 @pytest.mark.parametrize("rows", [Pad(), Pack(length=64), Chunk(length=9)], ids=str)
 def test_bits_per_byte(gpt2_tokenizer, rows):
     """Of a model that guesses evenly: the logarithm of its vocabulary for each token, over the bytes of the targets."""
-    task, setting = CausalLM(), Setting(gpt2_tokenizer, None if isinstance(rows, Chunk) else 64)
+    task, setting = CausalLM(), EncodingContext(gpt2_tokenizer, None if isinstance(rows, Chunk) else 64)
     source = rows_of([{"text": text} for text in [*TEXTS, "a"]])
     encoded = encode_all(source, lambda some: task.encode(some, setting))
-    draw = partial(task.draw, setting=setting)
-    batches = EvalBatches(encoded, rows, 3, 0, draw, task.slots, 1, 64, 0)
+    random_transform = partial(task.random_transform, setting=setting)
+    batches = EvalBatches(encoded, rows, 3, 0, random_transform, task.slots, 1, 64, 0)
     total, size, tokens = 0.0, 0.0, 0.0
     for batch in batches:
-        scores = Vocabulary(jnp.zeros((*batch["tokens"].shape, 2)), jnp.zeros((200, 2)), None, None)
+        scores = LazyLogits(jnp.zeros((*batch["tokens"].shape, 2)), jnp.zeros((200, 2)), None, None)
         bits = task.loss(Outputs(None, scores), batch)["bits_per_byte"]
         total, size, tokens = total + float(bits.total), size + float(bits.count), tokens + batch["weights"].sum()
     assert total == pytest.approx(tokens * np.log2(200), rel=1e-5)
@@ -498,7 +500,7 @@ def test_too_short_and_no_end(gpt2_tokenizer):
     assert tokens_of(gpt2_tokenizer, "", gpt2_tokenizer.eos_token, "a")[:2] == ["fewer than two tokens"] * 2
     assert tokens_of(gpt2_tokenizer, "a b", longest=1) == ["fewer than two tokens"]
     with pytest.raises(UserError, match="no end-of-text token"):
-        CausalLM().prepare([], Setting(byte_bpe(eos=None), 8))
+        CausalLM().prepare([], EncodingContext(byte_bpe(eos=None), 8))
 
 
 def test_accuracy_and_perplexity_of_tokens():

@@ -187,17 +187,17 @@ def test_text_types_beyond_the_table(one_type, tmp_path, one_device):
 class Beyond(MaskedLM):
     """A task of a user's own, whose random tokens are not all of the vocabulary."""
 
-    def draw(self, example, rng, setting):
-        drawn = MaskedLM.draw(self, example, rng, setting)
+    def random_transform(self, example, rng, setting):
+        drawn = MaskedLM.random_transform(self, example, rng, setting)
         return drawn | {"tokens": drawn["tokens"] + 900}
 
 
 def test_what_a_task_draws_is_checked_as_well(tiny_bert, tmp_path, one_device):
     built = build(run_of(tiny_bert, ROWS, tmp_path, task=MaskedLM()))
     encoded = built.encode("train")
-    built.draw(encoded[0], np.random.default_rng(0))
+    built.random_transform(encoded[0], np.random.default_rng(0))
     built.task = Beyond()
-    assert "tokens reach 9" in message(built.draw, encoded[0], np.random.default_rng(0))
+    assert "tokens reach 9" in message(built.random_transform, encoded[0], np.random.default_rng(0))
 
 
 def test_random_tokens_are_those_of_the_vocabulary(tiny_bert, tmp_path, one_device):

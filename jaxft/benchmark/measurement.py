@@ -22,7 +22,7 @@ from jaxft.host.memory import peak_bytes
 from jaxft.inference.model import load
 from jaxft.training.compiled import evaluation_step
 from jaxft.training.fit import log_point, save
-from jaxft.training.preemption import Stop
+from jaxft.training.preemption import PreemptionHandler
 from jaxft.training.run import Run, eval_batches, precision, start
 from jaxft.training.setup import build
 
@@ -49,7 +49,7 @@ def measure_train(folder: Path) -> dict:
         precision(built),
         contextlib.closing(start(built, Path(workdir))) as run,
     ):
-        run.open(Stop())
+        run.open(PreemptionHandler())
         numbers = timed_steps(run, job.steps)
         begin = time.perf_counter()
         run.fetch()

@@ -20,7 +20,8 @@ from jaxft.data.batching import Pad
 from jaxft.models.params import names
 from jaxft.optim.adamw import AdamW
 from jaxft.problems import RunStopped, raise_problems
-from jaxft.training.setup import Built, build
+from jaxft.tasks.mlm import MaskedLM
+from jaxft.training.setup import Setup, build
 
 SIDES = {"jaxft": "jaxft.benchmark.measurement", "transformers": "jaxft.benchmark.trainer"}
 
@@ -75,19 +76,19 @@ def comparison_problems(cfg: Config) -> list[str]:
     return problems + ([f"--against=transformers needs pip install {' '.join(absent)}"] if absent else [])
 
 
-def job_of(built: Built, padding: str, steps: int) -> Job:
+def job_of(built: Setup, padding: str, steps: int) -> Job:
     cfg, task = built.cfg, built.task
     chosen = {name for path in built.trained for name in names(built.model, path)}
-    labels = getattr(task, "labels", None)
+    labels = task.labels
     return Job(
         model=str(built.pretrained.directory),
         head=built.arch.kind,
         labels=list(labels) if labels else None,
-        problem_type=getattr(task, "problem_type", None),
+        problem_type=task.problem_type,
         random=cfg.init == "random",
         dropout=cfg.dropout,
         trained=[entry.theirs for entry in built.arch.entries if chosen.intersection(entry.ours)],
-        mask_rate=getattr(task, "rate", 0.0),
+        mask_rate=task.rate if isinstance(task, MaskedLM) else 0.0,
         lr=cfg.lr,
         optim=dataclasses.asdict(cfg.optim) if isinstance(cfg.optim, AdamW) else {},
         clip=cfg.clip,

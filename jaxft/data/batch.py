@@ -34,15 +34,18 @@ class Plan:
     pairs: int = 1  # of a row: how many examples it may hold
 
 
-class Filler:
+class BatchAssembler:
     """Makes the batches of one host: a pure function of a plan, the examples' numbers and their random generators.
 
     `host` says which pieces of a batch it holds, and in how many pieces of consecutive rows a batch is cut.
     """
 
-    def __init__(self, encoded: Encoded, draw: Callable | None, pad_id: int, host: tuple[tuple[int, ...], int]):
-        self.encoded, self.draw, self.pad_id, self.host = encoded, draw or _as_it_is, pad_id, host
-        probe = self.draw(encoded[0], np.random.default_rng(0))
+    def __init__(
+        self, encoded: Encoded, random_transform: Callable | None, pad_id: int, host: tuple[tuple[int, ...], int]
+    ):
+        self.encoded, self.pad_id, self.host = encoded, pad_id, host
+        self.random_transform = random_transform or _as_it_is
+        probe = self.random_transform(encoded[0], np.random.default_rng(0))
         keys = [key for key in (*PER_TOKEN, "parts", *PER_SLOT, *PER_PAIR) if key in probe]
         self.blank = {key: probe[key][:0].astype(_dtype(key, probe[key])) for key in keys}
 
@@ -55,7 +58,7 @@ class Filler:
         piece = order[plan.row // rows]
         mine = np.flatnonzero(piece >= 0)
         places = plan.members[mine]
-        examples = [self.draw(self.encoded[numbers[place]], random(place)) for place in places]
+        examples = [self.random_transform(self.encoded[numbers[place]], random(place)) for place in places]
         row = piece[mine] * rows + plan.row[mine] % rows
         return self._scatter(plan, mine, len(own) * rows, row, examples, numbers[places])
 
@@ -65,14 +68,14 @@ class Filler:
             for key, blank in self.blank.items()
         }
         column, segment = plan.column[mine], plan.segment[mine]
-        tokens = Places(sizes(examples, "tokens"), row, column, (rows, plan.shape[1]))
+        tokens = Scatter(sizes(examples, "tokens"), row, column, (rows, plan.shape[1]))
         slots, pairs = tokens, None
         if kind := slot_key(flat):
-            slots = Places(sizes(examples, kind), row, plan.slot[mine], (rows, plan.slots))
+            slots = Scatter(sizes(examples, kind), row, plan.slot[mine], (rows, plan.slots))
             if np.any(slots.sizes > plan.room[mine]):
                 raise ValueError("an example has more head slots than the task's `slots` announced")
         if "pair_at" in flat:
-            pairs = Places(sizes(examples, "pair_at"), row, segment - 1, (rows, plan.pairs))
+            pairs = Scatter(sizes(examples, "pair_at"), row, segment - 1, (rows, plan.pairs))
         for key in [key for key in PLACES if key in flat]:
             flat[key] = flat[key] + (pairs if key in PER_PAIR else slots).of(column).astype(np.int32)
         batch = {}
@@ -89,7 +92,7 @@ class Filler:
         return batch
 
 
-class Places:
+class Scatter:
     """Where the pieces of examples stand in an array (rows, width), one behind the other from a first place on."""
 
     def __init__(self, pieces: np.ndarray, row: np.ndarray, first: np.ndarray, shape: tuple[int, int]):

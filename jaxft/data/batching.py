@@ -24,7 +24,7 @@ WORTH = 8  # batches that a further row length must serve, on average, to be wor
 
 
 @dataclass
-class Demand:
+class LengthStats:
     """What the rows of a run must hold."""
 
     lengths: np.ndarray  # (n,) tokens of each example, once it is drawn
@@ -75,9 +75,9 @@ class Pad:
         return encoded
 
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
-        return self.buckets or least_padding(longest, min(self.shapes, math.ceil(batches / WORTH)), max_len)
+        return self.buckets or choose_buckets(longest, min(self.shapes, math.ceil(batches / WORTH)), max_len)
 
-    def planner(self, demand: Demand, sample: Sample) -> Planner:
+    def planner(self, demand: LengthStats, sample: Sample) -> Planner:
         window = math.ceil(demand.epoch / math.ceil(demand.epoch / self.window))
         sorted_lengths = [np.sort(demand.lengths[numbers]) for numbers in sample(window)]
         longest = np.concatenate([x.reshape(window, demand.batch).max(1) for x in sorted_lengths])
@@ -104,7 +104,7 @@ class Pack:
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
         return Pad().lengths(longest, batches, max_len)
 
-    def planner(self, demand: Demand, sample: Sample) -> Planner:
+    def planner(self, demand: LengthStats, sample: Sample) -> Planner:
         check_lengths(demand.lengths, self.length)
         return _Packed(demand, self.length, sample(1))
 
@@ -137,11 +137,11 @@ class Chunk:
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
         return (int(longest.max()),)  # what a task draws may be shorter than the chunks
 
-    def planner(self, demand: Demand, sample: Sample) -> Planner:
+    def planner(self, demand: LengthStats, sample: Sample) -> Planner:
         return _Sorted(demand, self.lengths(demand.lengths, demand.epoch, demand.max_len), 1)
 
 
-def least_padding(longest: np.ndarray, most: int, max_len: int) -> tuple[int, ...]:
+def choose_buckets(longest: np.ndarray, most: int, max_len: int) -> tuple[int, ...]:
     """At most `most` row lengths with which batches, whose longest examples are given, need the least padding.
 
     Multiples of UNIT, or `max_len`. By dynamic programming over the distinct lengths: the best choice of k + 1 lengths,
@@ -183,7 +183,7 @@ def check_lengths(lengths: np.ndarray, longest: int) -> None:
 
 
 class _Sorted:
-    def __init__(self, demand: Demand, buckets: tuple[int, ...], window: int):
+    def __init__(self, demand: LengthStats, buckets: tuple[int, ...], window: int):
         check_lengths(demand.lengths, buckets[-1])
         if demand.batch % demand.multiple:
             raise UserError(
@@ -203,7 +203,7 @@ class _Sorted:
 class _Packed:
     window = 1
 
-    def __init__(self, demand: Demand, length: int, sample: list[np.ndarray]):
+    def __init__(self, demand: LengthStats, length: int, sample: list[np.ndarray]):
         self.demand, self.length = demand, length
         self.slots = length if demand.needs is demand.lengths else self._choose_slots(sample)
         self.pairs = max(1, min(self.slots, length // int(demand.lengths.min())))

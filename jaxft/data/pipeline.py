@@ -9,8 +9,8 @@ import grain
 import numpy as np
 from grain.experimental import set_next_index
 
-from jaxft.data.batch import Filler, Plan
-from jaxft.data.batching import Demand, check_lengths, one_per_row
+from jaxft.data.batch import BatchAssembler, Plan
+from jaxft.data.batching import LengthStats, check_lengths, one_per_row
 from jaxft.data.encoded import Encoded, Example, slot_key
 from jaxft.data.order import Order, Window
 from jaxft.problems import UserError
@@ -24,11 +24,11 @@ class Batches:
     """Training batches by step.
 
     Every epoch has each example exactly once, in an order of its own; a batch may reach into the next epoch, and the
-    last one of a run may hold fewer examples, in arrays of the same shapes. What `draw` does to an example depends on
-    the seed and the example's place in that stream only, so that packing, sorting, micro-batches and hosts change
-    nothing. `host` is (pieces, count): of a batch's `count` pieces of consecutive rows only these are built. The number
-    of rows divides by `rows_multiple`, a multiple of `count`. `ends` gives, for so many examples, the places at which
-    the run ended and ends (data/order.py).
+    last one of a run may hold fewer examples, in arrays of the same shapes. What `random_transform` does to an example
+    depends on the seed and the example's place in that stream only, so that packing, sorting, micro-batches and hosts
+    change nothing. `host` is (pieces, count): of a batch's `count` pieces of consecutive rows only these are built. The
+    number of rows divides by `rows_multiple`, a multiple of `count`. `ends` gives, for so many examples, the places at
+    which the run ended and ends (data/order.py).
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class Batches:
         rows,
         batch: int,
         seed: int,
-        draw: Callable[[Example, np.random.Generator], Example] | None,
+        random_transform: Callable[[Example, np.random.Generator], Example] | None,
         slots: Callable[[int], int | None],
         rows_multiple: int,
         max_len: int,
         pad_id: int,
         host: tuple[tuple[int, ...], int] = ((0,), 1),
-        drawn: Callable[[int], int] | None = None,
+        transformed_length: Callable[[int], int] | None = None,
         ends: Callable[[int], tuple[int, ...]] = lambda examples: (ENDLESS,),
     ):
         self.encoded = rows.prepare(encoded)
         self.batch, self.seed = batch, seed
-        self._filler = Filler(self.encoded, draw, pad_id, host)
-        demand = self._demand = _demand(self._filler, slots, drawn, batch, rows_multiple, max_len)
+        self._filler = BatchAssembler(self.encoded, random_transform, pad_id, host)
+        demand = self._demand = _demand(self._filler, slots, transformed_length, batch, rows_multiple, max_len)
         self._epoch = functools.lru_cache(maxsize=4)(self._shuffle)
         self._planner = rows.planner(demand, self._sample)
         self.order = Order(len(self.encoded), batch, ends(len(self.encoded)), self._planner.window)
@@ -115,11 +115,22 @@ class EvalBatches:
     """
 
     def __init__(
-        self, encoded, rows, batch, seed, draw, slots, rows_multiple, max_len, pad_id, host=((0,), 1), drawn=None
+        self,
+        encoded,
+        rows,
+        batch,
+        seed,
+        random_transform,
+        slots,
+        rows_multiple,
+        max_len,
+        pad_id,
+        host=((0,), 1),
+        transformed_length=None,
     ):
         self.encoded, self.batch, self.seed = rows.prepare(encoded), batch, seed
-        self._filler = Filler(self.encoded, draw, pad_id, host)
-        self._demand = _demand(self._filler, slots, drawn, batch, rows_multiple, max_len)
+        self._filler = BatchAssembler(self.encoded, random_transform, pad_id, host)
+        self._demand = _demand(self._filler, slots, transformed_length, batch, rows_multiple, max_len)
         lengths = self._demand.lengths
         if batch % rows_multiple:
             raise UserError(f"evaluation batch {batch} is not a multiple of {rows_multiple} (the devices)")
@@ -151,20 +162,22 @@ def train_iterator(batches: Batches, start_step: int = 0, threads: int = 2, ahea
     return iterator
 
 
-def _demand(filler: Filler, slots, drawn, batch: int, multiple: int, max_len: int) -> Demand:
+def _demand(filler: BatchAssembler, slots, transformed_length, batch: int, multiple: int, max_len: int) -> LengthStats:
     encoded, kind = filler.encoded, slot_key(filler.blank)
     if multiple % filler.host[1]:
         raise ValueError(f"rows_multiple {multiple} is not a multiple of the {filler.host[1]} pieces of a batch")
     if (kind is None) != (slots(1) is None):
         raise ValueError("a task's `slots` is None exactly when its examples have no `at` and no `decoder_tokens`")
     distinct, which = np.unique(encoded.lengths, return_inverse=True)
-    lengths = np.array([drawn(length) for length in distinct.tolist()])[which] if drawn else encoded.lengths
+    lengths = encoded.lengths
+    if transformed_length is not None:
+        lengths = np.array([transformed_length(length) for length in distinct.tolist()])[which]
     if kind is None:
-        return Demand(lengths, lengths, lambda length: length, batch, multiple, max_len)
+        return LengthStats(lengths, lengths, lambda length: length, batch, multiple, max_len)
     # Slots that are not drawn are known, and may be more than tokens.
     known = kind in encoded.flat
     needs = encoded.counts if known else np.array([slots(length) for length in distinct.tolist()])[which]
-    return Demand(lengths, needs, _most(lengths, needs), batch, multiple, max_len)
+    return LengthStats(lengths, needs, _most(lengths, needs), batch, multiple, max_len)
 
 
 def _most(lengths: np.ndarray, needs: np.ndarray) -> Callable[[int], int]:

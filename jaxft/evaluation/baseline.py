@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxft.host import strict_json
 from jaxft.problems import shown
-from jaxft.reports.facts import tally
+from jaxft.reports.facts import target_stats
 
 log = logging.getLogger("jaxft")
 
@@ -17,9 +17,9 @@ def baseline(name: str, task, encoded, workdir: str | None) -> dict[str, float]:
     How common the classes are in training stands in the work directory. Where it does not, the commonest class of the
     set itself is taken, and the key is baseline_accuracy_own_labels. {} for tasks without one class a text.
     """
-    if getattr(task, "problem_type", None) != "single_label_classification":
+    if task.problem_type != "single_label_classification":
         return {}
-    here, training = tally(task, encoded), training_tally(workdir)
+    here, training = target_stats(task, encoded), training_tally(workdir)
     if not here:  # the classes are of something else than a text's
         return {}
     counts = training or here

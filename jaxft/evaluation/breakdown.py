@@ -8,14 +8,14 @@ import numpy as np
 
 from jaxft.evaluation.slices import LENGTH, length_name, lengths_of, parts, values_of
 from jaxft.metrics.bootstrap import intervals
-from jaxft.metrics.units import KeptRows, Units
+from jaxft.metrics.units import EvalUnits, KeptRows
 from jaxft.problems import UserError, listed, shown, suggest
 
 FEWEST = 100  # resamples; of fewer the ends of an interval are a few chance values
 
 
 @dataclass(frozen=True)
-class Detail:
+class Breakdown:
     """What is asked for. Metrics of the sums alone, such as the loss, have no intervals and no parts."""
 
     resamples: int | None = None  # of the bootstrap
@@ -31,13 +31,12 @@ class Detail:
         kind, found = type(task).__name__, []
         if self.resamples is not None and self.resamples < FEWEST:
             found.append(f"--bootstrap={self.resamples}: expected {FEWEST} resamples or more, such as 1000")
-        if self.classes and not hasattr(task, "by_class"):
+        if self.classes and not task.has_class_metrics:
             found.append(f"--classes is not to be had for {kind}, which does not measure classes one by one")
-        together = getattr(task, "together", None)
-        if self.by == LENGTH and together is not None:
+        if self.by == LENGTH and task.groups_rows:
             found.append(f"--by={LENGTH} is not to be had for {kind}, whose questions have rows of several lengths")
         for name, rows in sources.items() if self.by not in (None, LENGTH) else ():
-            found += _column_problems(f"config.evals.{name}", rows, self.by, together)
+            found += _column_problems(f"config.evals.{name}", rows, self.by, task)
         return found
 
     def check_kept(self, task, step: Callable, batch) -> None:
@@ -46,12 +45,12 @@ class Detail:
             kind = type(task).__name__
             raise UserError(f"--bootstrap and --by are not to be had for {kind}: it keeps sums over the set, not rows")
 
-    def of(self, task, slots: dict, encoded, values: list | None, units: Units | None) -> dict[str, object]:
+    def of(self, task, slots: dict, encoded, values: list | None, units: EvalUnits | None) -> dict[str, object]:
         """`interval`, by metric [low, high]; `lines`, JSON objects of the classes and of the parts.
 
         `slots` are the kept ones, `values` what `read` gave, `units` what the task itself judges, if it does.
         """
-        lines = task.by_class(slots) if self.classes else []
+        lines = task.per_class_metrics(slots) if self.classes else []
         if not self.needs_rows:
             return {"lines": lines} if lines else {}
         units = units or _rows(task, slots, encoded.source)
@@ -75,12 +74,12 @@ class Detail:
         return None if self.by is None else values_of(rows, self.by)
 
 
-def _rows(task, slots: dict, source: np.ndarray) -> Units:
+def _rows(task, slots: dict, source: np.ndarray) -> EvalUnits:
     kept = KeptRows(slots, source[slots["index"]])
-    return Units(kept.rows, lambda drawn: task.summarise({}, kept.take(drawn)))
+    return EvalUnits(kept.rows, lambda drawn: task.compute_metrics({}, kept.take(drawn)))
 
 
-def _column_problems(where: str, rows, name: str, together: Callable | None) -> list[str]:
+def _column_problems(where: str, rows, name: str, task) -> list[str]:
     if name not in rows.columns:
         close = suggest(name, [*rows.columns, LENGTH])
         return [f"--by={name}: {where} has no such column.{close} Columns: {listed(rows.columns)}, and {LENGTH}"]
@@ -89,7 +88,7 @@ def _column_problems(where: str, rows, name: str, together: Callable | None) -> 
     except UserError as error:
         return [f"--by={name}: {where}: {problem}" for problem in error.problems]
     first: dict[str, object] = {}
-    for key, value in zip(together(rows), values, strict=True) if together is not None else ():
+    for key, value in zip(task.group_key(rows), values, strict=True) if task.groups_rows else ():
         if (other := first.setdefault(key, value)) != value:
             return [f"--by={name}: {where}: rows of {shown(key)} have {shown(other)} and {shown(value)}, expected one"]
     return []

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxft.metrics import Mean
-from jaxft.metrics.units import Units
+from jaxft.metrics.units import EvalUnits
 
 
 class Evaluation(NamedTuple):
@@ -15,17 +15,19 @@ class Evaluation(NamedTuple):
 
     numbers: dict[str, float]
     figures: list[dict]  # jaxft/reports/figures.py; none for a task that has no picture
-    units: Units | None  # what the task judges, and the files of its answers; None for one that does not judge
+    units: EvalUnits | None  # what the task judges, and the files of its answers; None for one that does not judge
 
 
-def evaluate(step: Callable, batches: Iterable[dict], put: Callable, task, judge: Callable | None = None) -> Evaluation:
+def evaluate(
+    step: Callable, batches: Iterable[dict], put: Callable, task, evaluate_predictions: Callable | None = None
+) -> Evaluation:
     """Metrics of one evaluation set, and the task's picture of it.
 
     `step(batch)` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
     Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
-    `judge(kept)` gives the units, whose metrics are added.
+    `evaluate_predictions(kept)` gives the units, whose metrics are added.
     """
-    return judged(task, *gather(step, batches, put), judge)
+    return judged(task, *gather(step, batches, put), evaluate_predictions)
 
 
 def gather(step: Callable, batches: Iterable[dict], put: Callable) -> tuple[dict[str, Mean], dict[str, np.ndarray]]:
@@ -42,12 +44,14 @@ def gather(step: Callable, batches: Iterable[dict], put: Callable) -> tuple[dict
     return sums, {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
-def judged(task, sums: dict[str, Mean], kept: dict[str, np.ndarray], judge: Callable | None = None) -> Evaluation:
+def judged(
+    task, sums: dict[str, Mean], kept: dict[str, np.ndarray], evaluate_predictions: Callable | None = None
+) -> Evaluation:
     """What the sums and the kept slots of a whole set say."""
-    numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.summarise(sums, kept)}
-    units = judge(kept) if judge is not None else None
+    numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.compute_metrics(sums, kept)}
+    units = evaluate_predictions(kept) if evaluate_predictions is not None else None
     more = units.measure(np.arange(len(units.rows))) if units else {}
-    figures = task.picture(kept) if hasattr(task, "picture") else []
+    figures = task.figures(kept)
     return Evaluation(numbers | more, [*figures, *(units.figures if units else ())], units)
 
 

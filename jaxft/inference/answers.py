@@ -5,7 +5,7 @@ from scipy.special import expit, logsumexp, softmax
 
 from jaxft.metrics.classes import above
 from jaxft.problems import SHOWN, raise_problems
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.question_answering import windows
 from jaxft.tasks.token_classification import word_slots
 from jaxft.tasks.word_alignment import encode_words, numbers_of_words, words_of_text
@@ -83,7 +83,7 @@ def spans(model, pairs: list, batch: int) -> list[dict]:
     """The answers to pairs of question and context, which is read in windows."""
     asked = model.inference.decoding
     length = model.longest if model.inference.max_length else min(WINDOW, model.longest)
-    setting = Setting(model.tokenizer, length, model.arch.spec.reads)
+    setting = EncodingContext(model.tokenizer, length, model.arch.spec.reads)
     other = [(number, len(pair)) for number, pair in enumerate(pairs, 1) if len(pair) != 2]
     raise_problems(
         f"row {number} holds {count} texts: a question-answering model reads pairs (question, context)"
@@ -109,7 +109,7 @@ def tags(model, texts: list, batch: int) -> list[dict]:
     pairs = [number for number, text in enumerate(texts, 1) if len(text) > 1]
     raise_problems(f"text {number} is a pair, but tags are of single texts" for number in pairs[:SHOWN])
     single = [text for (text,) in texts]
-    setting = Setting(model.tokenizer, model.longest, model.arch.spec.reads)
+    setting = EncodingContext(model.tokenizer, model.longest, model.arch.spec.reads)
     given = iter(encode_words(setting, [words for words in single if isinstance(words, list) and words])[0])
     encodings = [
         model.encoded(text).encodings[0] if isinstance(text, str) else next(given) if text else None for text in single
@@ -250,7 +250,7 @@ def _span(choice: Choice, context: str, threshold: float | None) -> dict:
 
 
 # Heads that answer all texts at once.
-PLACED = {"question-answering": spans, "token-classification": tags, "multiple-choice": choices}
+BATCH_ANSWERERS = {"question-answering": spans, "token-classification": tags, "multiple-choice": choices}
 
 
 def label_names(pretrained, classes: int) -> list[str]:

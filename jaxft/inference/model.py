@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.inference.answers import ANSWERS, PLACED, prompt_of
+from jaxft.inference.answers import ANSWERS, BATCH_ANSWERERS, prompt_of
 from jaxft.inference.inputs import inputs_of, padded, texts_read
 from jaxft.inference.settings import Inference, inference_of
 from jaxft.models.checkpoint.load import LoadReport, find_weights, place
@@ -230,8 +230,8 @@ class LoadedModel:
         raise_problems(self.unanswerable)
         model = self.departing(**how) if how else self
         found = texts_read(inputs_of(texts), model.inference)
-        if self.arch.kind in PLACED:
-            return PLACED[self.arch.kind](model, found, batch)
+        if self.arch.kind in BATCH_ANSWERERS:
+            return BATCH_ANSWERERS[self.arch.kind](model, found, batch)
         prompt = prompt_of(model)
         rows = [model.encoded(prompt + one[0], *one[1:]) for one in found]
         empty = [number for number, row in enumerate(rows, 1) if len(row["input_ids"]) == 0]
@@ -262,7 +262,7 @@ class LoadedModel:
     @property
     def unanswerable(self) -> list[str]:
         """Why `predict` has no answers, whatever the texts."""
-        if self.arch.kind not in ANSWERS and self.arch.kind not in PLACED:
+        if self.arch.kind not in ANSWERS and self.arch.kind not in BATCH_ANSWERERS:
             return [f"predict does not know {self.arch.kind} yet: call the model for its logits"]
         if (argument := self.arch.spec.source.embed.argument) != "input_ids":
             return [f"predict reads texts, but this model takes {argument}: call the model"]

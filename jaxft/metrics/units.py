@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Units(NamedTuple):
+class EvalUnits(NamedTuple):
     """Rows, or what several of them belong to, and how to measure some of them.
 
     `measure(drawn)` gives the metrics of the units with these numbers, int64 (m,), of which some may come twice.
@@ -25,7 +25,7 @@ class KeptRows:
     """
 
     def __init__(self, slots: dict[str, np.ndarray], row: np.ndarray):
-        """`slots` as evaluation keeps them (tasks/base.py, `collect`), `row` int64 (slots,) whose each is."""
+        """`slots` as evaluation keeps them (tasks/base.py, `eval_outputs`), `row` int64 (slots,) whose each is."""
         self.slots, self.order = slots, np.argsort(row, kind="stable")
         self.rows, self.counts = np.unique(row, return_counts=True)
         self.begins = np.cumsum(self.counts) - self.counts

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.models.layers.basic import ACTIVATIONS, LayerNorm, Linear, Table, known_activation, param, subkey
+from jaxft.models.layers.activations import ACTIVATIONS, known_activation
+from jaxft.models.layers.basic import Embedding, LayerNorm, Linear, fold_key, param
 from jaxft.models.layers.dropout import dropout
-from jaxft.models.layers.lm_loss import Vocabulary
+from jaxft.models.layers.lm_loss import LazyLogits
 from jaxft.models.layers.precision import upcast
 from jaxft.models.spec import Part
 
@@ -59,7 +60,7 @@ class PoolerLayer(nnx.Module):
         self.dense = Linear(width, width, ("embed", None), part.bias)
         self.norm = part.norm.build(width) if part.norm else nnx.data(None)
 
-    def __call__(self, hidden, tokens: Table, key, memory=None):
+    def __call__(self, hidden, tokens: Embedding, key, memory=None):
         hidden = self.act(self.dense(dropout(hidden, self.part.dropout, key)))
         return hidden if self.norm is None else self.norm(hidden)
 
@@ -85,29 +86,29 @@ class ClassifierLayer(nnx.Module):
         self.pooler = part.pooler.build(width, vocab) if part.pooler else nnx.data(None)
         self.out = Linear(width, part.classes, ("embed", None), part.bias)
 
-    def __call__(self, hidden, tokens: Table, key, memory=None):
+    def __call__(self, hidden, tokens: Embedding, key, memory=None):
         if self.pooler is not None:
-            hidden = self.pooler(hidden, tokens, subkey(key, 1))
-        return upcast(self.out(dropout(hidden, self.rate, subkey(key, 0))))
+            hidden = self.pooler(hidden, tokens, fold_key(key, 1))
+        return upcast(self.out(dropout(hidden, self.rate, fold_key(key, 0))))
 
 
 @dataclass(frozen=True)
-class Average:
+class MeanPoolClassifier:
     """Scores of a whole sound: of the mean of all its vectors, each mapped to another `width` before."""
 
     classes: int
     width: int
 
     def build(self, width, vocab):
-        return AverageLayer(self, width)
+        return MeanPoolClassifierLayer(self, width)
 
 
-class AverageLayer(nnx.Module):
-    def __init__(self, part: Average, width: int):
+class MeanPoolClassifierLayer(nnx.Module):
+    def __init__(self, part: MeanPoolClassifier, width: int):
         self.project = Linear(width, part.width, ("embed", None))
         self.out = Linear(part.width, part.classes, ("embed", None))
 
-    def __call__(self, hidden, tokens: Table, key, memory=None):
+    def __call__(self, hidden, tokens: Embedding, key, memory=None):
         """From (batch, length, width) to (batch, 1, classes), float32."""
         return upcast(self.out(jnp.mean(self.project(hidden), 1, keepdims=True)))
 
@@ -130,7 +131,7 @@ class LanguageModel:
     bias: bool | str  # or "fixed": one that does not train
     transform: Transform | None = None
     scale: float = 1.0  # of the scores
-    cap: float | None = None  # scores bend towards it
+    softcap: float | None = None  # scores bend towards it
 
     def build(self, width, vocab):
         return LanguageModelLayer(self, width, vocab)
@@ -144,18 +145,18 @@ class LanguageModelLayer(nnx.Module):
             self.act = ACTIVATIONS[known_activation(part.transform.act)]
             self.dense = Linear(width, inner, ("embed", None), part.transform.bias)
             self.norm = part.transform.norm.build(inner)
-        self.table = nnx.data(None) if part.tied else Table(vocab, inner, ("vocab", "embed"))
+        self.table = nnx.data(None) if part.tied else Embedding(vocab, inner, ("vocab", "embed"))
         fixed = part.bias == "fixed"
         self.bias = param((vocab,), ("vocab",), "zeros", fixed) if part.bias else nnx.data(None)
 
-    def __call__(self, hidden, tokens: Table, key, memory=None):
+    def __call__(self, hidden, tokens: Embedding, key, memory=None):
         if self.part.transform:
             hidden = self.norm(self.act(self.dense(hidden)))
         if self.part.scale != 1.0:
             hidden = hidden * jnp.asarray(self.part.scale, hidden.dtype)
         table = tokens if self.table is None else self.table
         bias = None if self.bias is None else self.bias[...]
-        return Vocabulary(hidden, table.embedding[...], bias, self.part.cap)
+        return LazyLogits(hidden, table.embedding[...], bias, self.part.softcap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,7 @@ class ContrastLayer(nnx.Module):
         self.image = Linear(part.source, part.width, ("embed", None), bias=False)
         self.scale = param((), (), partial(np.full, fill_value=part.scale, dtype=np.float32))
 
-    def __call__(self, hidden, tokens: Table, key, memory=None):
+    def __call__(self, hidden, tokens: Embedding, key, memory=None):
         """(batch, slots, images), float32; the images are those of the whole batch."""
         texts = unit(upcast(self.text(hidden)))
         images = unit(upcast(self.image(self.norm(memory[:, 0]))))

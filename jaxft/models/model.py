@@ -9,9 +9,9 @@ from flax import nnx
 
 from jaxft.models.heads import PretrainingLayer
 from jaxft.models.layers.attention import Context
-from jaxft.models.layers.basic import Table, averaged, read, subkey
+from jaxft.models.layers.basic import Embedding, fold_key, masked_mean, read
 from jaxft.models.layers.dropout import dropout
-from jaxft.models.layers.lm_loss import Vocabulary
+from jaxft.models.layers.lm_loss import LazyLogits
 from jaxft.models.spec import Spec
 from jaxft.models.stack import Stack, plan
 
@@ -24,7 +24,7 @@ class Outputs(NamedTuple):
     """
 
     hidden: jax.Array
-    scores: jax.Array | Vocabulary | None
+    scores: jax.Array | LazyLogits | None
     memory: jax.Array | None = None
     balance: jax.Array | None = None  # what to add to the mean loss, so that all experts have work
     pair_logits: jax.Array | None = None  # float32 (batch, pairs, classes), of a head for pretraining
@@ -32,7 +32,7 @@ class Outputs(NamedTuple):
     @property
     def logits(self) -> jax.Array | None:
         """(batch, slots, classes or vocabulary), float32; without a head None."""
-        return self.scores.scores() if isinstance(self.scores, Vocabulary) else self.scores
+        return self.scores.scores() if isinstance(self.scores, LazyLogits) else self.scores
 
 
 class Backbone(nnx.Module):
@@ -49,7 +49,7 @@ class Backbone(nnx.Module):
         self.layers = Stack(spec.layers, spec.width, plan(kinds), remat, unroll)
         self.norm = spec.final_norm.build(spec.width) if spec.final_norm else nnx.data(None)
 
-    def run(self, batch, key, tokens: Table | None = None, memory=(None, None)):
+    def run(self, batch, key, tokens: Embedding | None = None, memory=(None, None)):
         """(the result, what `hidden` asks for, the experts' balance or None).
 
         `memory` is an encoder's result and the segments of its text; `tokens` the table of tokens where that is
@@ -59,17 +59,17 @@ class Backbone(nnx.Module):
         context.types, context.routes = batch.get("types"), [] if self.spec.balance else None
         if self.distances is not None:
             context.distances = self.distances(batch["tokens"].shape[1])
-        x = self.embed(batch, self.dtype, subkey(key, 0), tokens)
+        x = self.embed(batch, self.dtype, fold_key(key, 0), tokens)
         states = [x[None]]
         if self.hidden == "every":
-            x, of_layers = self.layers(x, context, subkey(key, 1), every=True)
+            x, of_layers = self.layers(x, context, fold_key(key, 1), every=True)
             states += of_layers
         else:
-            x = self.layers(x, context, subkey(key, 1), batch.get("at") if self.hidden == "read" else None)
+            x = self.layers(x, context, fold_key(key, 1), batch.get("at") if self.hidden == "read" else None)
         if self.norm is not None:
             x = self.norm(x)
-        x = dropout(x, self.spec.dropout or 0.0, subkey(key, 3))
-        balance = self.spec.balance * unbalance(sum(context.routes)) if self.spec.balance else None
+        x = dropout(x, self.spec.dropout or 0.0, fold_key(key, 3))
+        balance = self.spec.balance * load_balancing_loss(sum(context.routes)) if self.spec.balance else None
         if self.hidden != "every":
             return x, x, balance
         states = jnp.concatenate(states)
@@ -110,8 +110,8 @@ class Model(Backbone):
         """Batch keys as in tasks/base.py. `key=None` means evaluation: no dropout."""
         memory, states, at = (None, None), None, batch.get("at")
         if self.encoder is not None:
-            tokens = self.embed.tokens if self.encoder.spec.embed.borrowed else None
-            result, states, _ = self.encoder.run(batch, subkey(key, 4), tokens)
+            tokens = self.embed.tokens if self.encoder.spec.embed.shared_embedding else None
+            result, states, _ = self.encoder.run(batch, fold_key(key, 4), tokens)
             memory = result, batch["segments"]
             batch = decoder_batch(batch, self.spec.start)
         pair_at = batch.get("pair_at") if isinstance(self.head, PretrainingLayer) else None
@@ -121,19 +121,19 @@ class Model(Backbone):
         if self.head is None:
             return Outputs(hidden, None, states, balance)
         seen, of_pairs = self._seen(x, batch, at, pair_at)
-        pairs = None if of_pairs is None else self.head.pair(of_pairs, self.embed.tokens, subkey(key, 5))
-        return Outputs(hidden, self.head(seen, self.embed.tokens, subkey(key, 2), memory[0]), states, balance, pairs)
+        pairs = None if of_pairs is None else self.head.pair(of_pairs, self.embed.tokens, fold_key(key, 5))
+        return Outputs(hidden, self.head(seen, self.embed.tokens, fold_key(key, 2), memory[0]), states, balance, pairs)
 
     def _seen(self, x, batch, at, pair_at):
         """What the head reads of the result, and what its scores of pairs read, where it has those."""
         if self.mean:
-            return averaged(x, batch["segments"], at, batch["positions"] >= self.skip).astype(x.dtype), None
+            return masked_mean(x, batch["segments"], at, batch["positions"] >= self.skip).astype(x.dtype), None
         if self.hidden != "read":
             return read(x, at), None if pair_at is None else read(x, pair_at)
         return (x, None) if pair_at is None else jnp.split(x, [at.shape[1]], 1)
 
 
-def unbalance(routes_2e: jax.Array) -> jax.Array:
+def load_balancing_loss(routes_2e: jax.Array) -> jax.Array:
     """How unevenly experts are used (Fedus et al. 2022, eq. 4 to 6, without its factor): least where all are alike.
 
     `routes` are for each expert how many tokens went to it and the sum of the router's shares, over all layers. 0

@@ -29,9 +29,9 @@ class Layer:
     norm: Part
     norms: frozenset[str]  # subset of NORM_PLACES
     dropout: float = 0.0  # on each sublayer's output, before the residual sum
-    drops: frozenset[str] = frozenset({"attn_out", "cross_out", "mlp_out"})  # the sublayers whose output has dropout
+    dropout_places: frozenset[str] = frozenset({"attn_out", "cross_out", "mlp_out"})  # sublayers
     parallel: bool = False  # the MLP reads what attention reads (by way of `attn_in` where there is no `mlp_in`)
-    residual: float = 1.0  # factor of each sublayer's output
+    residual_multiplier: float = 1.0  # factor of each sublayer's output
     times: int = 1  # how often it runs, on its own result
     cross: Part | None = None  # attention to the encoder's result; idle where there is none
     beside: Part | None = None  # reads what the layer reads, and is added to what the layer gives

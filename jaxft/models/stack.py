@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.layers.attention import Context
-from jaxft.models.layers.basic import read, subkey
+from jaxft.models.layers.basic import fold_key, read
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.spec import Layer
 from jaxft.parallel.mesh import shard
@@ -78,20 +78,20 @@ class Block(nnx.Module):
     def __call__(self, x, context: Context, key, at=None):
         """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
         entered, normed = x, self.norm("attn_in", x)
-        y = self.added("attn_out", self.attn(normed, context, subkey(key, 0), at), subkey(key, 1))
+        y = self.added("attn_out", self.attn(normed, context, fold_key(key, 0), at), fold_key(key, 1))
         x = read(x, at)
         if self.layer.parallel:
             seen = self.norm("mlp_in", x) if "mlp_in" in self.norms else read(normed, at)
-            x = x + y + self.added("mlp_out", self.mlp(seen, context, subkey(key, 3), at), subkey(key, 2))
+            x = x + y + self.added("mlp_out", self.mlp(seen, context, fold_key(key, 3), at), fold_key(key, 2))
         else:
             x = self.norm("attn_res", x + y)
             if self.cross is not None and context.memory is not None:
-                y = self.cross(self.norm("cross_in", x), context, subkey(key, 4), at)
-                x = self.norm("cross_res", x + self.added("cross_out", y, subkey(key, 5)))
-            y = self.mlp(self.norm("mlp_in", x), context, subkey(key, 3), at)
-            x = self.norm("mlp_res", x + self.added("mlp_out", y, subkey(key, 2)))
+                y = self.cross(self.norm("cross_in", x), context, fold_key(key, 4), at)
+                x = self.norm("cross_res", x + self.added("cross_out", y, fold_key(key, 5)))
+            y = self.mlp(self.norm("mlp_in", x), context, fold_key(key, 3), at)
+            x = self.norm("mlp_res", x + self.added("mlp_out", y, fold_key(key, 2)))
         if self.beside is not None:
-            x = self.norm("beside_res", x + read(self.beside(entered, context, subkey(key, 6)), at))
+            x = self.norm("beside_res", x + read(self.beside(entered, context, fold_key(key, 6)), at))
         return shard(x, "batch", None, None)
 
     def repeated(self, x, context: Context, key, at=None):
@@ -100,15 +100,15 @@ class Block(nnx.Module):
             return self(x, context, key, at)
 
         def run(x, number):
-            return self(x, context, None if key is None else subkey(key, number)), None
+            return self(x, context, None if key is None else fold_key(key, number)), None
 
         x, _ = jax.lax.scan(run, x, jnp.arange(times - 1))
-        return self(x, context, subkey(key, times - 1), at)
+        return self(x, context, fold_key(key, times - 1), at)
 
     def added(self, place: str, y, key):
         """What a sublayer adds to the residual sum."""
-        y = dropout(self.norm(place, y), self.layer.dropout if place in self.layer.drops else 0.0, key)
-        return y if self.layer.residual == 1.0 else y * jnp.asarray(self.layer.residual, y.dtype)
+        y = dropout(self.norm(place, y), self.layer.dropout if place in self.layer.dropout_places else 0.0, key)
+        return y if self.layer.residual_multiplier == 1.0 else y * jnp.asarray(self.layer.residual_multiplier, y.dtype)
 
     def norm(self, place: str, x):
         return self.norms[place](x) if place in self.norms else x
@@ -151,7 +151,7 @@ class Stack(nnx.Module):
             context.routes = [] if counts else None  # of these layers: what a loop's body finds must leave it with x
             for place, block in enumerate(blocks):
                 # The key depends on the layer's number alone: cut elsewhere, the stack draws the same masks.
-                x = block.repeated(x, context, None if key is None else subkey(key, first + place), at)
+                x = block.repeated(x, context, None if key is None else fold_key(key, first + place), at)
                 states.append(x)
             return x, (jnp.stack(states) if every else None, sum(context.routes) if counts else None)
 

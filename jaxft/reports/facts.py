@@ -25,7 +25,7 @@ def gather(run) -> dict:
         "epochs": batches.order.seen(run.total) / examples,
         "epochs_per_step": built.cfg.batch / examples,
         "data": {name: one.encoded.report for name, one in sets.items()},
-        "targets": {name: tally(built.task, one.encoded) for name, one in sets.items()},
+        "targets": {name: target_stats(built.task, one.encoded) for name, one in sets.items()},
         "batches": {"useful": batches.fill(steps), "shapes": sorted(map(list, batches.shapes(steps)))},
         "parameters": {"trained": trained, "frozen": frozen, "bytes": sum(array.nbytes for array in arrays)},
         "dtype": str(built.model.dtype),
@@ -39,9 +39,10 @@ def gather(run) -> dict:
     }
 
 
-def tally(task, encoded) -> dict[str, float]:
-    """What a set's targets look like; {} where the task does not say."""
-    return task.tally(encoded.flat["targets"]) if hasattr(task, "tally") else {}
+def target_stats(task, encoded) -> dict[str, float]:
+    """What a set's targets look like; {} where the task does not say, or makes them anew at each visit."""
+    targets = encoded.flat.get("targets")
+    return {} if targets is None else task.target_stats(targets)
 
 
 def versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ from jaxft.reports.sinks import JsonLines
 
 log = logging.getLogger("jaxft")
 
-PATIENCE = 1000  # while a run goes on, the page takes at most one part in so many of its time
+REFRESH_RATIO = 1000  # while a run goes on, the page takes at most one part in so many of its time
 
 
 class Report:
@@ -56,7 +56,7 @@ class Report:
 
     def refresh(self) -> None:
         """Write the page while the run goes on, if that is due: a run that is killed leaves one too."""
-        if self.writes and time.monotonic() - self.last > PATIENCE * self.cost:
+        if self.writes and time.monotonic() - self.last > REFRESH_RATIO * self.cost:
             self._write()
 
     @contextlib.contextmanager

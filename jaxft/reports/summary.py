@@ -6,7 +6,7 @@ import re
 import jax
 
 from jaxft.host.memory import peak_bytes
-from jaxft.models.checkpoint.encoder_only import Idle
+from jaxft.models.checkpoint.encoder_only import Unused
 from jaxft.models.model import Model
 from jaxft.models.params import shape, variables
 
@@ -69,7 +69,7 @@ def _attention(model: Model, name: str, lowest: float, slots: int, batch: dict) 
             layer = backbone.spec.layers[segment.start + place]
             for kind, part in (("attn", layer.attn), ("cross", layer.cross)):
                 query, key = (f"{name}layers.segments.{number}.{place}.{kind}.{x}.kernel" for x in "qk")
-                if part is None or isinstance(part, Idle):
+                if part is None or isinstance(part, Unused):
                     continue
                 backward = 2 if _depth(model, query) >= lowest else 0
                 queries = slots if _at_slots(model, query) else _tokens(query, batch)

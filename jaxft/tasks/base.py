@@ -15,7 +15,7 @@ An example (host, numpy), made by `encode`:
     pair_at, pair_targets, pair_weights  (1,)  for the head `pretraining`: what its scores of pairs read, and learn
     notes    dict                   numbers, by what they count; summed for the report, then dropped
     fault    (str, str)             what is wrong with the row: the kind, and the row's own; likewise
-What else it has stays on the host, for `judge`.
+What else it has stays on the host, for `evaluate_predictions`.
 
 A batch has rows of one length, each holding one example (padded) or several (packed):
     tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
@@ -35,23 +35,24 @@ A batch has rows of one length, each holding one example (padded) or several (pa
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import jax
 import numpy as np
 
+from jaxft.inference.settings import Inference, reads
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import Metric
+from jaxft.metrics.units import EvalUnits
 from jaxft.models.model import Outputs
 from jaxft.tasks.long_texts import beginnings, pair_beginnings
-from jaxft.tasks.special_tokens import Around, alone, around
+from jaxft.tasks.special_tokens import PairTemplate, alone, around
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, jax.Array]
 
 
 @dataclass
-class Setting:
+class EncodingContext:
     """What a task needs to know of the model to make examples for it."""
 
     tokenizer: object
@@ -68,7 +69,7 @@ class Setting:
         return {"truncation": "longest_first", "max_length": self.max_len}
 
     @cached_property
-    def around(self) -> Around:
+    def around(self) -> PairTemplate:
         """What the tokenizer puts around two texts."""
         return around(self.tokenizer)
 
@@ -88,77 +89,125 @@ class Setting:
         return np.setdiff1d(list(self.vocabulary.values()), self.tokenizer.all_special_ids)
 
 
-class Task(Protocol):
-    """A task is a `@config` object with these methods, and has no base class; what some of them share is in
-    tasks/tokens.py (a token at each slot) and tasks/vectors.py (vectors of texts).
+class Task:
+    """What a model learns: how rows become examples, what is lost, and how good the answers are.
 
-    `head` is the name of the head it trains. A task with classes also has `labels`, their names by number, and
-    `problem_type` as config.json has it; `prepare` fills in what the user left open.
-
-    For the report a task may have two more methods. `picture(kept)`, with the kept slots of a whole set as `summarise`
-    gets them, returns figures (reports/figures.py). `tally(targets)`, with all targets of a set as `encode` made them,
-    returns what they look like, name to number: how many examples each class has. `review(report)`, with what became
-    of a set's rows (data/encoded.py), says what is too wrong with it to go on.
-
-    One that learns two things may have `weigh(batch)`, which settles their weights in a whole training batch, before
-    that is cut into micro-batches. One whose loss reads every position although it has slots says `hidden = "all"`.
-    A task whose `draw` changes the number of an example's tokens has `drawn(length)`: how many are left of so many.
-
-    `model_files(setting, width)`, if there, are further files of the exported model, name to text, for hidden states
-    of `width` numbers. `settled(setting)`, if there, is the task with what the model's directory settles.
-    `inference(results)`, if there, says which columns the model reads and how its scores are decoded
-    (inference/settings.py); `results` are the metrics by evaluation set.
-
-    A task whose metrics need the texts has `judge(kept, encoded, rows)`: from the kept slots, the set's examples
-    (data/encoded.py; `kept["index"]` has their numbers) and its source rows it makes Units (metrics/units.py), whose
-    metrics are those that a set or a part of it gets, with files of the answers in the format that benchmarks take.
-    Where several rows make a unit, `together(rows)` gives for each row a text that they have in common.
-
-    Metrics of a part of a set, and intervals, of other tasks are `summarise` of some rows' kept slots, without sums. A
-    task whose classes have metrics of their own gives them by `by_class(kept)`, a JSON object for each.
+    A subclass is a `@config` object. Only `head`, `columns`, `encode`, `loss` and `metrics` have no default. What some
+    tasks share is in tasks/tokens.py (a token at each slot) and tasks/vectors.py (vectors of texts).
     """
 
-    head: str
+    __slots__ = ()
+
+    head: str  # the name of the head that it trains
+    labels = ()  # names of its classes, by number; None until `prepare` has filled them in
+    problem_type = None  # of classification, as config.json has it
+    hidden = None  # "all": its loss reads every position although it has slots; None: as `slots` says
+    evaluates_texts = False  # whether `evaluate_predictions` makes the metrics, and not `compute_metrics`
+    has_class_metrics = False  # whether there is `per_class_metrics`
+    groups_rows = False  # whether several rows make one unit of evaluation; then there is `group_key`
+
+    # --- on the host ---
 
     def columns(self) -> list[str]:
         """Columns that every source row must have; `prepare` and `encode` are given no others."""
+        raise NotImplementedError
 
-    def prepare(self, rows, setting: Setting) -> "Task":
+    def prepare(self, rows, setting: EncodingContext) -> "Task":
         """The task with everything settled that depends on the training rows: labels, class weights."""
+        return self
 
-    def encode(self, rows: list[dict], setting: Setting) -> list[Example | list[Example] | str]:
+    def resolved(self, setting: EncodingContext) -> "Task":
+        """The task with what the model's directory settles, apart from labels, where there are no training rows."""
+        return self
+
+    def encode(self, rows: list[dict], setting: EncodingContext) -> list[Example | list[Example] | str]:
         """Source rows to an example each, or a list of them; a string instead says why the row is left out."""
+        raise NotImplementedError
 
-    def draw(self, example: Example, rng: np.random.Generator, setting: Setting) -> Example:
+    def check_data(self, report: dict) -> list[str]:
+        """What is too wrong with a set to go on, from what became of its rows (data/encoded.py)."""
+        return []
+
+    def random_transform(self, example: Example, rng: np.random.Generator, setting: EncodingContext) -> Example:
         """What is random at each visit of an example."""
+        return example
+
+    def transformed_length(self, length: int) -> int:
+        """How many tokens `random_transform` leaves of so many."""
+        return length
 
     def slots(self, length: int) -> int | None:
-        """How many slots an example of `length` tokens has at most; None: as many as it has tokens once it is drawn.
+        """How many slots an example of `length` tokens has at most; None: as many as it has tokens once transformed.
 
-        Asked only where `draw` makes `at` or `decoder_tokens`; where `encode` does, they are counted.
+        Asked only where `random_transform` makes `at` or `decoder_tokens`; where `encode` does, they are counted.
         """
+        return None
+
+    def target_stats(self, targets: np.ndarray) -> dict[str, float]:
+        """What all targets of a set look like, name to number: how many examples each class has."""
+        return {}
+
+    def model_files(self, setting: EncodingContext, width: int) -> dict[str, str]:
+        """Further files of the exported model, name to text, for hidden states of `width` numbers."""
+        return {}
+
+    def inference(self, results: dict) -> Inference:
+        """Which columns the model reads and how its scores are decoded; `results` are metrics by evaluation set."""
+        return reads(self)
+
+    # --- in the compiled step ---
+
+    def prepare_batch(self, batch: Batch) -> Batch:
+        """A whole training batch before it is cut into micro-batches: settles the weights of what is learned."""
+        return batch
 
     def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
         """Pairs to be summed over micro-batches and devices, `loss` among them.
 
         `weighted_loss`, if there, is differentiated in its place (metrics/mean.py): `loss` stays comparable.
         """
+        raise NotImplementedError
 
-    def metrics(self) -> dict[str, Metric]:
-        """What an evaluation gives, once the labels are known: which values are better (metrics/declared.py)."""
-
-    def collect(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
+    def eval_outputs(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
         """What evaluation keeps of each slot, (rows, slots, ...); {} if sums suffice.
 
         A slot is kept where its weight is not 0, or where `weights` is not, if the task gives them anew. Slots of an
         example follow each other.
         """
+        return {}
 
-    def summarise(self, sums: dict[str, Mean], kept: dict[str, np.ndarray]) -> dict[str, float]:
-        """Metrics of a whole set, from the summed pairs and the kept slots (slots with weight 0 removed)."""
+    # --- evaluation ---
+
+    def metrics(self) -> dict[str, Metric]:
+        """What an evaluation gives, once the labels are known: which values are better (metrics/declared.py)."""
+        raise NotImplementedError
+
+    def compute_metrics(self, sums: dict[str, Mean], kept: dict[str, np.ndarray]) -> dict[str, float]:
+        """Metrics of a whole set, from the summed pairs and the kept slots (slots with weight 0 removed).
+
+        Metrics of a part of a set, and intervals, are those of some rows' kept slots, without sums.
+        """
+        return {}
+
+    def evaluate_predictions(self, kept: dict[str, np.ndarray], encoded, rows) -> EvalUnits:
+        """Metrics that need the texts: of the kept slots, the set's examples (data/encoded.py; `kept["index"]` has
+        their numbers) and its source rows, with files of the answers in the format that benchmarks take."""
+        raise NotImplementedError
+
+    def group_key(self, rows) -> list[str]:
+        """For each row a text that the rows of one unit have in common."""
+        raise NotImplementedError
+
+    def per_class_metrics(self, kept: dict[str, np.ndarray]) -> list[dict]:
+        """A JSON object for each class."""
+        raise NotImplementedError
+
+    def figures(self, kept: dict[str, np.ndarray]) -> list[dict]:
+        """What the report shows (reports/figures.py) of the kept slots of a whole set."""
+        return []
 
 
-def encode_texts(setting: Setting, texts: list[str], pairs: list[str] | None) -> list[Example]:
+def encode_texts(setting: EncodingContext, texts: list[str], pairs: list[str] | None) -> list[Example]:
     """Tokens, and types where the tokenizer gives them, of single texts or of pairs."""
     if pairs is None:
         texts = beginnings(texts, setting.tokenizer, setting.max_len)
@@ -196,7 +245,7 @@ def as_parts(texts: Sequence[Example], reads: str) -> Example | str:
 
 
 def fault_problems(report: dict, limit: float) -> list[str]:
-    """For `review`: what to say of more than a share `limit` of the kept rows with faults."""
+    """For `check_data`: what to say of more than a share `limit` of the kept rows with faults."""
     faults = report.get("faults", {})
     if sum(faults.values()) <= limit * report["kept"]:
         return []

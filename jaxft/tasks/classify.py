@@ -18,7 +18,7 @@ from jaxft.metrics.probabilities import PROBABILITIES, class_probability_metrics
 from jaxft.metrics.regression import REGRESSION
 from jaxft.problems import listed, raise_problems, shown
 from jaxft.reports.figures import class_figures, label_figures, value_figures
-from jaxft.tasks.base import Setting, encode_texts
+from jaxft.tasks.base import EncodingContext, Task, encode_texts
 from jaxft.tasks.label_sets import EMPTY, column_targets, set_targets, settle_labels
 from jaxft.tasks.labels import class_counts, class_numbers, known_labels, numbering, numbers_of, reading
 from jaxft.tasks.template import column, columns_of
@@ -27,7 +27,7 @@ log = logging.getLogger("jaxft")
 
 
 @config
-class Classify:
+class Classify(Task):
     """One class per text, or per pair of texts."""
 
     text: str = "text"  # column, or a template of columns such as "{word}: {sentence}"
@@ -43,6 +43,7 @@ class Classify:
     focal: NonNegative | None = None  # gamma of the focal loss (Lin et al. 2017, eq. 4)
 
     head = "sequence-classification"
+    has_class_metrics = True
     problem_type = "single_label_classification"
 
     def problems(self):
@@ -73,9 +74,6 @@ class Classify:
             for row, number in zip(rows, numbers, strict=True)
         ]
         return labelled(self, rows, setting, targets, notes)
-
-    def draw(self, example, rng, setting):
-        return example
 
     def slots(self, length):
         return 1
@@ -108,21 +106,21 @@ class Classify:
             errors = errors * jnp.maximum(1.0 - sure, jnp.finfo(jnp.float32).tiny) ** self.focal
         return Mean(Mean.of(errors, weights).total, jnp.sum(weights * balance[targets]))
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         return {"logits": out.logits, "targets": batch["targets"]}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         targets, logits = kept["targets"], kept["logits"]
         metrics = classification_metrics(targets, logits.argmax(-1), len(self.labels))
         return metrics | class_probability_metrics(targets, logits)
 
-    def by_class(self, kept):
+    def per_class_metrics(self, kept):
         return class_lines(kept["targets"], kept["logits"].argmax(-1), self.labels)
 
-    def picture(self, kept):
+    def figures(self, kept):
         return class_figures(kept["targets"], kept["logits"].argmax(-1), self.labels)
 
-    def tally(self, targets):
+    def target_stats(self, targets):
         return dict(zip(self.labels, np.bincount(targets, minlength=len(self.labels)).tolist(), strict=True))
 
     def inference(self, results):
@@ -130,7 +128,7 @@ class Classify:
 
 
 @config
-class MultiLabel:
+class MultiLabel(Task):
     """Any number of labels per text.
 
     A cell holds a list of names, names joined by `separator`, or a multi-hot vector, whose labels are called by their
@@ -148,6 +146,7 @@ class MultiLabel:
     thresholds: Fraction | tuple[Fraction, ...] = 0.5  # a label's least probability: one for all, or for each
 
     head = "sequence-classification"
+    has_class_metrics = True
     problem_type = "multi_label_classification"
 
     def columns(self):
@@ -176,9 +175,6 @@ class MultiLabel:
         notes = [{EMPTY: 1} if target is not None and not target.any() else {} for target in targets]
         return labelled(self, rows, setting, targets, notes)
 
-    def draw(self, example, rng, setting):
-        return example
-
     def slots(self, length):
         return 1
 
@@ -189,17 +185,17 @@ class MultiLabel:
         errors = jnp.mean(optax.sigmoid_binary_cross_entropy(out.logits, batch["targets"]), -1)
         return {"loss": Mean.of(errors, batch["weights"])}
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         return {"logits": out.logits, "targets": batch["targets"]}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         targets, logits = kept["targets"].astype(int), kept["logits"]
         return multilabel_metrics(targets, self._found(logits)) | label_probability_metrics(targets, logits)
 
-    def by_class(self, kept):
+    def per_class_metrics(self, kept):
         return label_lines(kept["targets"].astype(int), self._found(kept["logits"]), self.labels)
 
-    def picture(self, kept):
+    def figures(self, kept):
         return label_figures(kept["targets"].astype(int), self._found(kept["logits"]), self.labels)
 
     def inference(self, results):
@@ -210,12 +206,12 @@ class MultiLabel:
         """0 or 1 for each label (rows, labels)."""
         return above(logits, self.thresholds).astype(int)
 
-    def tally(self, targets):
+    def target_stats(self, targets):
         return dict(zip(self.labels, targets.sum(0, dtype=int).tolist(), strict=True))
 
 
 @config
-class Regress:
+class Regress(Task):
     """One number per text, learned by the mean squared error."""
 
     text: str = "text"
@@ -230,16 +226,10 @@ class Regress:
     def columns(self):
         return columns_of(self.text, self.pair, self.label)
 
-    def prepare(self, rows, setting):
-        return self
-
     def encode(self, rows, setting):
         values = numbers_of(rows, self.label)
         targets = [None if value is None else np.array([value], np.float32) for value in values]
         return labelled(self, rows, setting, targets)
-
-    def draw(self, example, rng, setting):
-        return example
 
     def slots(self, length):
         return 1
@@ -250,23 +240,23 @@ class Regress:
     def loss(self, out, batch):
         return {"loss": Mean.of((out.logits[..., 0] - batch["targets"]) ** 2, batch["weights"])}
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         return {"logits": out.logits, "targets": batch["targets"]}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         return regression_metrics(kept["targets"], kept["logits"][:, 0])
 
-    def picture(self, kept):
+    def figures(self, kept):
         return value_figures(kept["targets"], kept["logits"][:, 0])
 
-    def tally(self, targets):
+    def target_stats(self, targets):
         return {"smallest": float(targets.min()), "mean": float(targets.mean()), "largest": float(targets.max())}
 
     def inference(self, results):
         return reads(self, self.text, self.pair)
 
 
-def labelled(task, rows, setting: Setting, targets, notes=None) -> list[dict | str]:
+def labelled(task, rows, setting: EncodingContext, targets, notes=None) -> list[dict | str]:
     """Examples with the one position that the head reads, and their `notes`; a target None is none."""
     texts = column(rows, task.text)
     examples = []

@@ -5,8 +5,9 @@ import numpy as np
 from jaxft.config.component import config
 from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.superglue import RECORD, record_scores
-from jaxft.metrics.units import KeptRows, Units
+from jaxft.metrics.units import EvalUnits, KeptRows
 from jaxft.problems import raise_problems, shown
+from jaxft.tasks.base import Task
 from jaxft.tasks.classify import Classify, labelled
 from jaxft.tasks.labels import is_missing
 from jaxft.tasks.list_cells import list_of
@@ -16,7 +17,7 @@ WRONG_OR_RIGHT = Classify(labels=("wrong", "right"))
 
 
 @config
-class Cloze:
+class Cloze(Task):
     """Each name of a passage is right or wrong in the question's gap; the likeliest is the answer.
 
     Metrics, from 0 to 1: `exact_match` and `f1` of the answers (metrics/superglue.py), and `accuracy` over all names.
@@ -31,20 +32,15 @@ class Cloze:
     labels: tuple[str, ...] = ("wrong", "right")
 
     head = "sequence-classification"
+    evaluates_texts = True
     problem_type = "single_label_classification"
 
     def columns(self):
         return columns_of(self.text, self.query, self.names, self.answers, self.id)
 
-    def prepare(self, rows, setting):
-        return self
-
     def encode(self, rows, setting):
         texts = zip(column(rows, self.text), column(rows, self.query), strict=True)
         return [self._examples(row, *two, setting) for row, two in zip(rows, texts, strict=True)]
-
-    def draw(self, example, rng, setting):
-        return example
 
     def slots(self, length):
         return 1
@@ -55,13 +51,13 @@ class Cloze:
     def loss(self, out, batch):
         return WRONG_OR_RIGHT.loss(out, batch)
 
-    def collect(self, out, batch):
-        return WRONG_OR_RIGHT.collect(out, batch)
+    def eval_outputs(self, out, batch):
+        return WRONG_OR_RIGHT.eval_outputs(out, batch)
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         return {"accuracy": float(np.mean(kept["logits"].argmax(-1) == kept["targets"]))}
 
-    def judge(self, kept, encoded, rows):
+    def evaluate_predictions(self, kept, encoded, rows):
         sure = kept["logits"][:, 1].astype(np.float64) - kept["logits"][:, 0]
         source, first = encoded.source, np.searchsorted(encoded.source, encoded.source)
         best: dict[int, tuple[float, int]] = {}
@@ -75,9 +71,9 @@ class Cloze:
 
         def measure(drawn):
             means = {name: float(values[drawn].mean()) for name, values in scores.items()}
-            return self.summarise({}, slots.take(drawn)) | means
+            return self.compute_metrics({}, slots.take(drawn)) | means
 
-        return Units(slots.rows, measure, {".json": {ids[row]: text for row, text in given.items()}})
+        return EvalUnits(slots.rows, measure, {".json": {ids[row]: text for row, text in given.items()}})
 
     def _examples(self, row, passage, query, setting) -> list[dict] | str:
         right = row[self.answers]

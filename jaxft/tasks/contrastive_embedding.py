@@ -61,10 +61,10 @@ class ContrastiveEmbedding(Embeds):
         found = [self._nearest(unit(some), valid, marks) for some in self.cut(vectors)]
         return self.losses([errors for errors, _ in found], valid) | {"accuracy": Mean.of(found[0][1], valid)}
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         return {"vectors": pool(out.hidden, batch, self.pooling), "digests": batch["digests"]}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         size = len(self.texts)
         vectors = kept["vectors"].reshape(-1, size, kept["vectors"].shape[-1])
         marks = kept["digests"].reshape(-1, size, 2)
@@ -160,10 +160,10 @@ class Similarity(Embeds):
         labels = batch["targets"][:, : batch["targets"].shape[1] // 2 * 2 : 2].reshape(-1)
         return self.losses([(_cosine(some) - labels) ** 2 for some in self.cut(vectors)], valid)
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         return {"vectors": pool(out.hidden, batch, self.pooling), "targets": batch["targets"]}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         vectors = kept["vectors"].reshape(-1, 2, kept["vectors"].shape[-1])
         return regression_metrics(kept["targets"][::2], np.asarray(_cosine(vectors)))
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from jaxft.problems import raise_problems
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 
 
-def decoder_side(targets: np.ndarray, setting: Setting) -> dict[str, np.ndarray]:
+def decoder_side(targets: np.ndarray, setting: EncodingContext) -> dict[str, np.ndarray]:
     """`decoder_tokens`, `targets` and `weights` of an example whose decoder learns `targets`, int (k,).
 
     It reads what it has to say one place later, behind the token that its model begins with.
@@ -16,7 +16,7 @@ def decoder_side(targets: np.ndarray, setting: Setting) -> dict[str, np.ndarray]
     return {"decoder_tokens": before, "targets": targets.astype(np.int32), "weights": np.ones(len(targets), np.float32)}
 
 
-def check_decoder(setting: Setting) -> None:
+def check_decoder(setting: EncodingContext) -> None:
     """Raises UserError unless the model has a decoder behind an encoder, and says what its texts begin with."""
     if setting.start is None:
         raise_problems(

@@ -50,7 +50,7 @@ class Denoise(PredictsTokens):
             found.append(example if len(tokens) > 1 else "fewer than two tokens")
         return found
 
-    def draw(self, example, rng, setting):
+    def random_transform(self, example, rng, setting):
         front, end = setting.alone
         whole = example["tokens"]
         tokens = whole[len(front) : len(whole) - len(end)]

@@ -5,7 +5,7 @@ import numpy as np
 from jaxft.config.component import config
 from jaxft.metrics.declared import higher
 from jaxft.metrics.superglue import multirc_metrics
-from jaxft.metrics.units import KeptRows, Units
+from jaxft.metrics.units import EvalUnits, KeptRows
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.template import column, columns_of
 
@@ -19,7 +19,9 @@ class GroupedVerification(Classify):
 
     question: str = "question"  # column, or template: what the rows of a question have in common
 
-    def together(self, rows):
+    evaluates_texts = groups_rows = True
+
+    def group_key(self, rows):
         return column(rows[:], self.question)
 
     def columns(self):
@@ -28,14 +30,14 @@ class GroupedVerification(Classify):
     def metrics(self):
         return Classify.metrics(self) | higher("exact_match")
 
-    def judge(self, kept, encoded, rows):
-        questions, first = self.together(rows), {}
+    def evaluate_predictions(self, kept, encoded, rows):
+        questions, first = self.group_key(rows), {}
         own = encoded.source[kept["index"]].tolist()  # any of its rows stands for a question
         asked = KeptRows(kept, np.array([first.setdefault(questions[row], row) for row in own], np.int64))
 
         def measure(drawn):
             taken = asked.take(drawn)
             found = multirc_metrics(taken["place"].tolist(), taken["targets"], taken["logits"].argmax(-1))
-            return self.summarise({}, taken) | {"exact_match": found["exact_match"]}
+            return self.compute_metrics({}, taken) | {"exact_match": found["exact_match"]}
 
-        return Units(asked.rows, measure)
+        return EvalUnits(asked.rows, measure)

@@ -42,7 +42,7 @@ class CausalLM(PredictsTokens):
         out = setting.tokenizer(texts, verbose=False)
         return [self._example(*one, setting) for one in zip(texts, out.encodings, strict=True)]
 
-    def draw(self, example, rng, setting):
+    def random_transform(self, example, rng, setting):
         tokens = example["tokens"]
         weights = np.ones(len(tokens), np.float32)
         weights[-1] = 0.0  # nothing follows the last token

@@ -7,7 +7,7 @@ import numpy as np
 from jaxft.config.component import config
 from jaxft.config.ranges import InnerFraction
 from jaxft.problems import raise_problems, shown
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import PredictsTokens
@@ -42,7 +42,7 @@ class MaskedLM(PredictsTokens):
         out = setting.tokenizer(texts, **setting.truncation())
         return [_example(encoding, setting) for encoding in out.encodings]
 
-    def draw(self, example, rng, setting):
+    def random_transform(self, example, rng, setting):
         words = example["words"]
         at = self._choose(words, rng)
         tokens = example["tokens"].copy()
@@ -71,7 +71,7 @@ class MaskedLM(PredictsTokens):
         return np.sort(np.array(chosen, np.int64))
 
 
-def check_mask(setting: Setting) -> None:
+def check_mask(setting: EncodingContext) -> None:
     """Raises UserError unless the tokenizer has a mask token."""
     if setting.tokenizer.mask_token_id is None:
         raise_problems(["the tokenizer has no mask token: set mask_token in tokenizer_config.json"])

@@ -15,17 +15,17 @@ from jaxft.metrics.classes import CHOICES
 from jaxft.metrics.declared import lower
 from jaxft.problems import listed, raise_problems, shown
 from jaxft.reports.figures import choice_figures
-from jaxft.tasks.base import Setting, as_parts, encode_texts
+from jaxft.tasks.base import EncodingContext, Task, as_parts, encode_texts
 from jaxft.tasks.labels import as_whole, class_name, is_missing, read_all
 from jaxft.tasks.list_cells import list_of
-from jaxft.tasks.segment_log_softmax import log_shares
+from jaxft.tasks.segment_log_softmax import segment_log_softmax
 from jaxft.tasks.template import column, columns_of, text_of
 
 log = logging.getLogger("jaxft")
 
 
 @config
-class MultipleChoice:
+class MultipleChoice(Task):
     """One right choice among two or more, by the largest of their scores.
 
     The choices of a row stand one behind the other and do not see each other; each has up to `config.max_len` tokens,
@@ -64,9 +64,6 @@ class MultipleChoice:
             for choices, number in zip(lists, right, strict=True)
         ]
 
-    def draw(self, example, rng, setting):
-        return example
-
     def slots(self, length):
         return 1  # or more: they are counted
 
@@ -74,20 +71,20 @@ class MultipleChoice:
         return lower("loss") | CHOICES
 
     def loss(self, out, batch):
-        shares = log_shares(out.logits, batch["owners"])[..., 0]
+        shares = segment_log_softmax(out.logits, batch["owners"])[..., 0]
         right = batch["targets"]
         return {"loss": Mean(-jnp.sum(jnp.where(right > 0, shares, 0.0)), jnp.sum(right))}
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         return {"logits": out.logits[..., 0], "targets": batch["targets"]}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         return choice_metrics(kept["targets"], kept["logits"], kept["index"])
 
     def inference(self, results):
         return reads(self, self.text, *self.choices)
 
-    def picture(self, kept):
+    def figures(self, kept):
         return choice_figures(kept["targets"], kept["logits"], kept["index"])
 
     def _names(self, row: dict) -> list[str]:
@@ -154,7 +151,7 @@ def _listed(value, name: str) -> list[str]:
     return ["" if is_missing(item) else text_of(item, name) for item in items]
 
 
-def _joined(encoded: list[dict], number: int | None, setting: Setting) -> dict | str:
+def _joined(encoded: list[dict], number: int | None, setting: EncodingContext) -> dict | str:
     """One example of a row's choices."""
     if number is None:
         return "no label"

@@ -15,7 +15,7 @@ from jaxft.config.ranges import problems_of
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
 from jaxft.problems import raise_problems
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext, Task
 from jaxft.tasks.mlm import MaskedLM, check_mask
 from jaxft.tasks.sentences import SINGLE, encode_sentences
 from jaxft.tasks.template import columns_of
@@ -23,7 +23,7 @@ from jaxft.tasks.tokens import perplexity, token_sums
 
 
 @config
-class NextSentence:
+class NextSentence(Task):
     """Masked words, and whether the second half follows the first (Devlin et al. 2018, section 3.1).
 
     A text is cut between sentences into pieces of up to `config.max_len` tokens. At each visit a piece is cut in two
@@ -63,10 +63,10 @@ class NextSentence:
         rest = iter(made)
         return [next(rest) if len(tokens) > 1 else "fewer than two tokens" for tokens, _, _ in read]
 
-    def draw(self, example, rng, setting):
+    def random_transform(self, example, rng, setting):
         first, second, label = self._halves(example, rng)
         tokens, words = setting.around.join(first[0], second[0]), setting.around.join(first[1], second[1], special=-1)
-        made = self.masked.draw({"tokens": tokens, "words": words}, rng, setting)
+        made = self.masked.random_transform({"tokens": tokens, "words": words}, rng, setting)
         made |= setting.around.types_of(len(first[0]), len(second[0]))
         read = 0 if setting.reads == "first" else len(tokens) - 1
         made |= {"pair_at": np.array([read], np.int32), "pair_targets": np.array([label], np.int32)}
@@ -75,7 +75,7 @@ class NextSentence:
     def slots(self, length):
         return self.masked.slots(length)
 
-    def weigh(self, batch):
+    def prepare_batch(self, batch):
         """A pair counts as much as the masked tokens that there are to a pair in the whole batch."""
         scale = jnp.sum(batch["weights"]) / jnp.maximum(jnp.sum(batch["pair_weights"]), 1.0)
         return batch | {"pair_weights": batch["pair_weights"] * scale}
@@ -98,10 +98,7 @@ class NextSentence:
             "pair_accuracy": right,
         }
 
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         words, pair = sums["word_loss"], sums["pair_loss"]
         return {"loss": words.value() + pair.value()} | perplexity({"loss": words})
 
@@ -130,7 +127,7 @@ class SentenceOrder(NextSentence):
         return (first, second, 0) if rng.random() < 0.5 else (second, first, 1)
 
 
-def room(setting: Setting) -> int:
+def room(setting: EncodingContext) -> int:
     """Tokens of a piece, without the special ones."""
     return setting.max_len - setting.around.count
 

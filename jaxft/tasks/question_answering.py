@@ -10,11 +10,11 @@ from jaxft.config.ranges import Count, Finite, Fraction, NonNegativeInt
 from jaxft.inference.settings import SpanDecoding, reads
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import lower
-from jaxft.metrics.units import Units
+from jaxft.metrics.units import EvalUnits
 from jaxft.problems import raise_problems, shown
 from jaxft.reports.figures import answer_figures
-from jaxft.tasks.base import Setting, fault_problems
-from jaxft.tasks.segment_log_softmax import log_shares
+from jaxft.tasks.base import EncodingContext, Task, fault_problems
+from jaxft.tasks.segment_log_softmax import segment_log_softmax
 from jaxft.tasks.template import column, columns_of, ids_of
 from jaxft.text.graphemes import widened
 from jaxft.text.spans import SQUAD, choose, squad_metrics, squad_scores, trimmed
@@ -24,7 +24,7 @@ LOST = "an answer that no window holds"
 
 
 @config
-class QuestionAnswering:
+class QuestionAnswering(Task):
     """Start and end of the answer among a question's and its context's tokens.
 
     A context that is too long is read in windows that overlap by `stride` tokens; a window without the answer has
@@ -48,6 +48,7 @@ class QuestionAnswering:
     fault_limit: Fraction = 0.01  # largest share of rows with answers that are misplaced, or that no window holds
 
     head = "question-answering"
+    evaluates_texts = True
 
     def columns(self):
         return columns_of(self.question, self.context, self.answers)
@@ -62,14 +63,8 @@ class QuestionAnswering:
         read = windows(setting, questions, contexts, self.stride, self.max_query_length)
         return [_targeted(*one) for one in zip(read, contexts, golds, strict=True)]
 
-    def review(self, report):
+    def check_data(self, report):
         return fault_problems(report, self.fault_limit)
-
-    def draw(self, example, rng, setting):
-        return example
-
-    def slots(self, length):
-        return None
 
     def metrics(self):
         return lower("loss") | SQUAD
@@ -77,14 +72,14 @@ class QuestionAnswering:
     def loss(self, out, batch):
         """The mean of both cross entropies over the tokens of each window; `count` is the number of windows."""
         marks = batch["targets"]
-        errors = -jnp.sum(marks * log_shares(out.logits, batch["segments"])) / 2
+        errors = -jnp.sum(marks * segment_log_softmax(out.logits, batch["segments"])) / 2
         return {"loss": Mean(errors, jnp.sum(marks[..., 0], dtype=jnp.float32))}
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         """Logits of all tokens that an answer may begin or end with: memory grows with the evaluation set's tokens."""
         return {"logits": out.logits}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         return {}
 
     def inference(self, results):
@@ -95,7 +90,7 @@ class QuestionAnswering:
         decoding = SpanDecoding(**sizes, max_answer_length=self.max_answer_length, null_threshold=threshold)
         return reads(self, self.question, self.context, decoding=decoding)
 
-    def judge(self, kept, encoded, rows):
+    def evaluate_predictions(self, kept, encoded, rows):
         choices: dict[int, list] = {}
         cuts = np.flatnonzero(np.diff(kept["index"], prepend=-1, append=-1))
         for start, stop in pairwise(cuts.tolist()):
@@ -105,7 +100,7 @@ class QuestionAnswering:
             choices.setdefault(int(encoded.source[number]), []).append((kept["logits"][start:stop], offsets))
         return self._judged([(number, row, choices.get(number, [])) for number, row in enumerate(rows)])
 
-    def _judged(self, read) -> Units:
+    def _judged(self, read) -> EvalUnits:
         """Questions by number, row and windows, with the answers as SQuAD's script takes them."""
         golds, choices, contexts = [], [], []
         asked = [one for one in read if one[1][self.answers] is not None]
@@ -130,10 +125,12 @@ class QuestionAnswering:
 
         questions = ["" if row[self.question] is None else str(row[self.question]) for _, row, _ in asked]
         figures = answer_figures(questions, golds, given, np.where(no_answer <= threshold, *scores.f1.T))
-        return Units(np.array([number for number, _, _ in asked], np.int64), measure, files, tuple(figures))
+        return EvalUnits(np.array([number for number, _, _ in asked], np.int64), measure, files, tuple(figures))
 
 
-def windows(setting: Setting, questions: list[str], contexts: list[str], stride: int, most: int) -> list[list[dict]]:
+def windows(
+    setting: EncodingContext, questions: list[str], contexts: list[str], stride: int, most: int
+) -> list[list[dict]]:
     """For each question and its context the windows that hold all of the context, none where there is no token.
 
     A window is an example without targets. `weights` is 1 for tokens that an answer may begin or end with and for the
@@ -240,7 +237,7 @@ def answers_of(value, name: str) -> list[tuple[str, int]] | None:
     return [(one["text"], one["answer_start"]) for one in value if one["text"]]
 
 
-def question_room(setting: Setting, stride: int, most: int) -> int:
+def question_room(setting: EncodingContext, stride: int, most: int) -> int:
     """Tokens of a question that leave a window more than `stride` tokens of context. Raises UserError for none."""
     if setting.max_len is None:
         raise_problems(

@@ -10,12 +10,13 @@ from jaxft.config.component import config
 from jaxft.config.ranges import InnerFraction
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
+from jaxft.tasks.base import Task
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
 
 
 @config
-class ReplacedTokens:
+class ReplacedTokens(Task):
     """Say of every token whether it was replaced, as `rate` of the ordinary ones are.
 
     Replacements are tokens of the training texts, as frequent as they are there: the unigram generator of section 3.2.
@@ -29,9 +30,6 @@ class ReplacedTokens:
 
     def columns(self):
         return columns_of(self.text)
-
-    def prepare(self, rows, setting):
-        return self
 
     def encode(self, rows, setting):
         texts = beginnings(column(rows, self.text), setting.tokenizer, setting.max_len)
@@ -50,15 +48,12 @@ class ReplacedTokens:
             for ids, kept, some, encoding in zip(tokens, ordinary, fakes, out.encodings, strict=True)
         ]
 
-    def draw(self, example, rng, setting):
+    def random_transform(self, example, rng, setting):
         tokens, ordinary = example["tokens"].copy(), np.flatnonzero(example["ordinary"])
         at = rng.permutation(ordinary)[: math.floor(self.rate * len(ordinary) + rng.random())]
         tokens[at] = rng.choice(example["fakes"], len(at))
         replaced = (tokens != example["tokens"]).astype(np.float32)
         return {"tokens": tokens, "targets": replaced, "weights": np.ones(len(tokens), np.float32)}
-
-    def slots(self, length):
-        return None
 
     def metrics(self):
         return lower("loss") | higher("accuracy", "precision", "recall")
@@ -75,9 +70,6 @@ class ReplacedTokens:
             "recall": Mean.of(hits, weights * (replaced > 0)),
         }
 
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         found = sums["precision"]
         return {} if found.count else {"precision": 0.0}  # where nothing was said to be replaced, as in scikit-learn

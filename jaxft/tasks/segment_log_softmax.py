@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def log_shares(logits_btc: jax.Array, groups_bt: jax.Array) -> jax.Array:
+def segment_log_softmax(logits_btc: jax.Array, groups_bt: jax.Array) -> jax.Array:
     """log softmax over the entries of each group of a row, for every column of the last axis; (rows, t, columns).
 
     `groups` are numbered from 1, 0 being one of its own, and there are not more of them than entries.

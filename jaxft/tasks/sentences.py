@@ -4,7 +4,7 @@ import numpy as np
 import regex
 
 from jaxft.problems import raise_problems, shown
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, text_of
 
@@ -43,7 +43,7 @@ def _joined(sentences, name: str) -> tuple[str, list[int]]:
 
 
 def encode_sentences(
-    rows: list[dict], name: str, setting: Setting, most: int | None = None
+    rows: list[dict], name: str, setting: EncodingContext, most: int | None = None
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(tokens, words, starts) of each row, without special tokens and not cut: int32 (n,), (n,) and (sentences,).
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxft.config.component import config
 from jaxft.config.ranges import INT, InnerFraction, Range
 from jaxft.problems import raise_problems
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.decoder_targets import check_decoder, decoder_side
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
@@ -53,7 +53,7 @@ class SpanCorruption(PredictsTokens):
             for ids in out["input_ids"]
         ]
 
-    def draw(self, example, rng, setting):
+    def random_transform(self, example, rng, setting):
         tokens = example["tokens"]
         hidden, spans = self._counts(len(tokens))
         sizes = np.stack([parted(len(tokens) - hidden, spans, rng), parted(hidden, spans, rng)], 1).ravel()
@@ -64,7 +64,7 @@ class SpanCorruption(PredictsTokens):
         made = {"tokens": np.concatenate([*kept, end]).astype(np.int32)}
         return made | decoder_side(np.concatenate([*said, end]), setting)
 
-    def drawn(self, length):
+    def transformed_length(self, length):
         hidden, spans = self._counts(length)
         return length - hidden + spans + 1
 
@@ -83,7 +83,7 @@ def parted(total: int, pieces: int, rng: np.random.Generator) -> np.ndarray:
     return np.diff(cuts, prepend=0, append=total)
 
 
-def sentinels_of(setting: Setting, count: int) -> np.ndarray:
+def sentinels_of(setting: EncodingContext, count: int) -> np.ndarray:
     """Token numbers (count,) of the first sentinels. Raises UserError where the tokenizer has not so many."""
     names, known = [SENTINEL.format(number) for number in range(count)], setting.vocabulary
     missing = [name for name in names if name not in known]

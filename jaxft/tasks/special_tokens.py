@@ -8,7 +8,7 @@ from jaxft.problems import UserError
 
 
 @dataclass(frozen=True)
-class Around:
+class PairTemplate:
     """Special tokens in front of, between and behind two texts, int32 each, and the text types of all five pieces."""
 
     pieces: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -40,7 +40,7 @@ def alone(tokenizer) -> tuple[np.ndarray, np.ndarray]:
     return ids[: inside[0]], ids[inside[-1] + 1 :]
 
 
-def around(tokenizer) -> Around:
+def around(tokenizer) -> PairTemplate:
     """As the tokenizer does with a pair of texts. Raises UserError if it does not put the first text first."""
     out = tokenizer("a", "a")
     encoding = out.encodings[0]
@@ -51,8 +51,8 @@ def around(tokenizer) -> Around:
     ids = np.array(encoding.ids, np.int32)
     pieces = ids[: one[0]], ids[one[-1] + 1 : two[0]], ids[two[-1] + 1 :]
     if "token_type_ids" not in out:
-        return Around(pieces, None)
+        return PairTemplate(pieces, None)
     kinds = out["token_type_ids"]
     first, second = kinds[one[0]], kinds[two[0]]
     of = [kinds[0] if len(pieces[0]) else first, first, kinds[one[-1] + 1] if len(pieces[1]) else first]
-    return Around(pieces, (*of, second, kinds[-1]))
+    return PairTemplate(pieces, (*of, second, kinds[-1]))

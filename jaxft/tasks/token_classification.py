@@ -15,6 +15,7 @@ from jaxft.metrics.classes import TAGS
 from jaxft.metrics.declared import lower
 from jaxft.problems import listed, raise_problems, shown, suggest
 from jaxft.reports.figures import class_figures, entity_figure
+from jaxft.tasks.base import Task
 from jaxft.tasks.labels import known_labels, numbering, read_all, unknown_labels
 from jaxft.tasks.word_alignment import encode_words, numbers_of_words, words_and_tags
 from jaxft.text.entities import (
@@ -41,7 +42,7 @@ BEYOND, MISSING, TAKEN, UNTAGGED = (
 
 
 @config
-class TokenClassification:
+class TokenClassification(Task):
     """One tag per word of a text that comes as a list of words.
 
     Metrics are of words, whatever is learned of their pieces. A word that the model does not see, because its text is
@@ -101,7 +102,7 @@ class TokenClassification:
         rest = iter(examples)
         return [next(rest) if words else "no words" for words, _ in lists]
 
-    def review(self, report):
+    def check_data(self, report):
         lost, words = (report["notes"].get(name, 0) for name in (BEYOND, "words"))
         if lost <= self.max_lost * words:
             return []
@@ -109,9 +110,6 @@ class TokenClassification:
             f"{lost:,} of {words:,} words ({lost / words:.1%}) lie beyond config.max_len, in {report['truncated']:,} "
             f"texts; config.task.max_lost allows {self.max_lost:.1%}: set a larger config.max_len, or split the texts"
         ]
-
-    def draw(self, example, rng, setting):
-        return example
 
     def slots(self, length):
         return length
@@ -124,19 +122,19 @@ class TokenClassification:
         errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"][..., 0])
         return {"loss": Mean.of(errors, batch["weights"])}
 
-    def collect(self, out, batch):
+    def eval_outputs(self, out, batch):
         tags, role = batch["targets"][..., 0], batch["targets"][..., 1]
         # A number a word, unless the best sequence needs all scores.
         scores = {"found": jnp.argmax(out.logits, -1)} if self.decode == "argmax" else {"scores": out.logits}
         counts = ((role == BEGINS) | (role == WORD)).astype(jnp.float32)
         return scores | {"tags": tags, "first": role == BEGINS, "seen": batch["weights"] > 0, "weights": counts}
 
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         if self._tagset().scheme is None:
             return tag_metrics(kept["tags"], self._found(kept), len(self.labels))
         return entity_metrics(kept["tags"], self._found(kept), kept["first"], self._tagset())
 
-    def picture(self, kept):
+    def figures(self, kept):
         found, tagset = self._found(kept), self._tagset()
         known = found >= 0
         figures = class_figures(kept["tags"][known], found[known], self.labels)
@@ -145,7 +143,7 @@ class TokenClassification:
         counts = entity_counts(kept["tags"], found, kept["first"], tagset, "lenient")
         return [entity_figure(tagset.types, *counts), *figures]
 
-    def tally(self, targets):
+    def target_stats(self, targets):
         words = targets[targets[:, 1] != PIECE, 0]
         return dict(zip(self.labels, np.bincount(words, minlength=len(self.labels)).tolist(), strict=True))
 

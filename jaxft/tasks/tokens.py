@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import higher, lower
 from jaxft.models.model import Outputs
+from jaxft.tasks.base import Task
 
 TOKENS = lower("loss", "perplexity") | higher("accuracy")
 
 
-class PredictsTokens:
+class PredictsTokens(Task):
     """What tasks share that predict a token at each slot."""
 
     __slots__ = ()
@@ -22,10 +23,7 @@ class PredictsTokens:
     def metrics(self):
         return TOKENS
 
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         return perplexity(sums)
 
 

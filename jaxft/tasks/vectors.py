@@ -15,10 +15,10 @@ from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.retrieval import retrieval_metrics
 from jaxft.models.checkpoint.sentence_transformers import embedding_files
 from jaxft.models.heads import unit
-from jaxft.models.layers.basic import averaged, read
+from jaxft.models.layers.basic import masked_mean, read
 from jaxft.models.model import Outputs
 from jaxft.problems import raise_problems, shown, suggest
-from jaxft.tasks.base import Example, as_parts, encode_texts
+from jaxft.tasks.base import Example, Task, as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
 
 log = logging.getLogger("jaxft")
@@ -29,7 +29,7 @@ SEARCH = higher("recall@1", "recall@10", "ndcg@10", "mrr")
 NEAREST = 1024  # texts that are compared with all others at once
 
 
-class Embeds:
+class Embeds(Task):
     """What tasks share that learn vectors; each has fields `pooling`, `normalize` and `matryoshka`, and `texts`, its
     columns."""
 
@@ -52,9 +52,9 @@ class Embeds:
     def prepare(self, rows, setting):
         if setting.max_len is None:
             raise_problems(["each text gets a vector, running text has none: use Pad or Pack for config.batching"])
-        return self.settled(setting)
+        return self.resolved(setting)
 
-    def settled(self, setting):
+    def resolved(self, setting):
         """With the pooling and the normalisation of the model's directory, where the task does not set them.
 
         Raises UserError for what the directory has and training has not.
@@ -90,9 +90,6 @@ class Embeds:
         reads = "last" if self.pooling == "last" else "first"
         return [as_parts(some, reads) for some in zip(*encoded, strict=True)]
 
-    def draw(self, example, rng, setting):
-        return example
-
     def slots(self, length):
         return len(self.texts)
 
@@ -104,10 +101,7 @@ class Embeds:
         plain = {"loss": Mean.of(errors[0], valid)}
         return plain | {"weighted_loss": Mean.of(sum(errors), valid)} if self.matryoshka else plain
 
-    def collect(self, out, batch):
-        return {}
-
-    def summarise(self, sums, kept):
+    def compute_metrics(self, sums, kept):
         return {}
 
     def inference(self, results):
@@ -138,7 +132,7 @@ def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
     """
     if pooling != "mean":
         return (hidden if hidden.shape[1] == batch["at"].shape[1] else read(hidden, batch["at"])).astype(jnp.float32)
-    return averaged(hidden, batch["segments"], batch["at"])
+    return masked_mean(hidden, batch["segments"], batch["at"])
 
 
 def digests(example: Example) -> np.ndarray:

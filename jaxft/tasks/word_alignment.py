@@ -6,7 +6,7 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxft.problems import raise_problems, shown
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.labels import class_name, is_missing
 from jaxft.tasks.list_cells import list_of
 from jaxft.tasks.template import text_of
@@ -34,7 +34,7 @@ def _items(value, column: str) -> list:
     return items
 
 
-def encode_words(setting: Setting, texts: list[list[str]]) -> tuple[list, list]:
+def encode_words(setting: EncodingContext, texts: list[list[str]]) -> tuple[list, list]:
     """The tokenizer's encodings of the texts, of which each has a word or more, and their text types ([] for none).
 
     A word has the tokens that it has inside a text, behind a space. Their `word_ids` are the words' numbers.

@@ -11,17 +11,17 @@ import optax
 from jaxft.models.params import Params, shape, shardings, variables
 from jaxft.optim.base import lr_multipliers, optimizer
 from jaxft.training.layout import opt_placements
-from jaxft.training.setup import Built
+from jaxft.training.setup import Setup
 from jaxft.training.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
 
 RATES = 1000  # of a run: how many learning rates are looked at
 
 
 @dataclass
-class Training:
+class CompiledSteps:
     """The optimizer of a built run and its two jitted steps."""
 
-    built: Built
+    built: Setup
     schedule: optax.Schedule
     tx: optax.GradientTransformation
     placements: TrainState  # of every array of the state
@@ -62,7 +62,7 @@ class Training:
     def gradient(self):
         cfg = self.built.cfg
         fixed = {"loss": self.built.loss, "micro_batches": cfg.micro_batches, "seed": cfg.seed}
-        function = partial(batch_gradient, **fixed, weigh=getattr(self.built.task, "weigh", lambda batch: batch))
+        function = partial(batch_gradient, **fixed, prepare_batch=self.built.task.prepare_batch)
         return jax.jit(function, out_shardings=self._gradient_placements())
 
     @cached_property
@@ -71,7 +71,7 @@ class Training:
         return jax.jit(function, donate_argnums=0, out_shardings=(self.placements, self.built.replicated))
 
 
-def training(built: Built, total: int) -> Training:
+def training(built: Setup, total: int) -> CompiledSteps:
     """The optimizer for a run of `total` updates."""
     cfg, model = built.cfg, built.model
     schedule = cfg.schedule.make(cfg.lr, total)
@@ -81,10 +81,10 @@ def training(built: Built, total: int) -> Training:
     shapes = {path: jax.ShapeDtypeStruct(shape(variables(model)[path]), jnp.float32) for path in built.trained}
     opt = opt_placements(jax.eval_shape(tx.init, shapes), params, shapes, built.replicated)
     placements = TrainState(built.replicated, built.replicated, params, opt)
-    return Training(built, schedule, tx, placements)
+    return CompiledSteps(built, schedule, tx, placements)
 
 
-def idle_problems(plan: Training, total: int) -> list[str]:
+def idle_problems(plan: CompiledSteps, total: int) -> list[str]:
     """Why no step of a run of `total` steps would change a weight."""
     cfg, model = plan.built.cfg, plan.built.model
     updates = np.unique(np.linspace(0, total - 1, RATES).astype(np.int32))
@@ -101,7 +101,7 @@ def idle_problems(plan: Training, total: int) -> list[str]:
     return found
 
 
-def evaluation_step(built: Built):
+def evaluation_step(built: Setup):
     """(trained, frozen, batch) -> sums and kept slots, replicated so that every process has the whole result."""
     step = partial(eval_step, forward=built.forward, task=built.task)
     return jax.jit(step, out_shardings=built.replicated)

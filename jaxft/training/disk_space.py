@@ -51,7 +51,7 @@ def check_space(workdir: Path, checkpoint: int, keep: int, model: int) -> None:
 
 
 @contextlib.contextmanager
-def told_when_full(workdir: Path):
+def report_disk_errors(workdir: Path):
     """A failure to write that is the disk's becomes RunStopped; every other error passes."""
     try:
         yield

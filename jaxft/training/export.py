@@ -5,19 +5,19 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from jaxft.inference.settings import FILE, Inference, reads
+from jaxft.inference.settings import FILE, Inference
 from jaxft.models.checkpoint.save import largest, listed, save_model
 from jaxft.models.params import Params
 from jaxft.problems import RunStopped
 from jaxft.training.model_card import model_card
 from jaxft.training.rounding import Written, written
-from jaxft.training.setup import Built
+from jaxft.training.setup import Setup
 
 log = logging.getLogger("jaxft")
 
 
 def export_state(
-    built: Built, params: Params, directory: Path, step: int, results: dict, how: Written | None = None
+    built: Setup, params: Params, directory: Path, step: int, results: dict, how: Written | None = None
 ) -> None:
     """`directory` becomes a complete Hugging Face model, of weights that `check_finite` has seen.
 
@@ -27,8 +27,7 @@ def export_state(
     how = how or written(built, params)
     inference = inference_settings(built, results)
     files = {"README.md": model_card(built, step, results, inference, how), FILE: inference.to_json()}
-    if hasattr(task, "model_files"):
-        files |= task.model_files(built.setting, built.arch.spec.result or built.arch.spec.width)
+    files |= task.model_files(built.setting, built.arch.spec.result or built.arch.spec.width)
     save_model(
         directory,
         built.model,
@@ -36,8 +35,8 @@ def export_state(
         built.pretrained,
         built.arch,
         dtype=how.dtype,
-        labels=list(task.labels) if getattr(task, "labels", None) else None,
-        problem_type=getattr(task, "problem_type", None),
+        labels=list(task.labels) if task.labels else None,
+        problem_type=task.problem_type,
         files=files,
         tokenizer=built.setting.tokenizer if built.cfg.add_tokens else None,
     )
@@ -45,7 +44,7 @@ def export_state(
     log.info("model written to %s: %s (%s), trained in float32", directory, how, why)
 
 
-def check_finite(built: Built, params: dict, directory: Path, step: int) -> None:
+def check_finite(built: Setup, params: dict, directory: Path, step: int) -> None:
     """Raises RunStopped that names the weights with a NaN or an infinity: nothing is to be written then."""
     bad = [name for name, size in largest(built.model, params).items() if not math.isfinite(size)]
     if bad:
@@ -56,8 +55,6 @@ def check_finite(built: Built, params: dict, directory: Path, step: int) -> None
         )
 
 
-def inference_settings(built: Built, results: dict) -> Inference:
+def inference_settings(built: Setup, results: dict) -> Inference:
     """How the task's evaluation read its inputs, and made answers of scores."""
-    task = built.task
-    made = task.inference(results) if hasattr(task, "inference") else reads(task)
-    return replace(made, max_length=built.setting.max_len)
+    return replace(built.task.inference(results), max_length=built.setting.max_len)

@@ -14,10 +14,10 @@ from jaxft.models.checkpoint.save import output_problems
 from jaxft.problems import RunInterrupted, RunStopped, raise_problems
 from jaxft.reports.report import write_predictions
 from jaxft.reports.sinks import sink_problems
-from jaxft.training.disk_space import told_when_full
+from jaxft.training.disk_space import report_disk_errors
 from jaxft.training.export import check_finite, export_state
 from jaxft.training.lock import claim
-from jaxft.training.preemption import Asked, stoppable
+from jaxft.training.preemption import Preempted, stoppable
 from jaxft.training.rounding import scored
 from jaxft.training.run import Run, precision, start
 from jaxft.training.setup import build
@@ -36,7 +36,7 @@ def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, 
     with (
         jax.set_mesh(built.mesh),
         precision(built),
-        told_when_full(Path(workdir)),
+        report_disk_errors(Path(workdir)),
         claim(Path(workdir)),
         contextlib.closing(start(built, Path(workdir), extend)) as run,
         run.report.at_the_end(),
@@ -59,8 +59,8 @@ def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, 
                             batch = run.next_batch()  # while the devices are busy with the step
                         after_step(run)
                         if stop.due():
-                            raise Asked
-                except Asked:
+                            raise Preempted
+                except Preempted:
                     interrupt(run)
         finish(run)
     return run.results
@@ -133,8 +133,8 @@ def run_eval(run: Run, name: str) -> None:
         return run.eval_step(run.state.params, run.frozen, batch)
 
     batches = run.stop.between(run.evals[name])
-    judge = run.built.judge(name, run.evals[name].encoded)
-    run.results[name], figures, units = evaluate(step, batches, run.built.put, run.built.task, judge)
+    evaluate_predictions = run.built.evaluate_predictions(name, run.evals[name].encoded)
+    run.results[name], figures, units = evaluate(step, batches, run.built.put, run.built.task, evaluate_predictions)
     run.report.draw(run.done, name, figures)
     if units:
         write_predictions(run.workdir, name, units.files)

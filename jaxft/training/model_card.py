@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxft.inference.settings import FILE, Inference
 from jaxft.training.rounding import Written
-from jaxft.training.setup import Built
+from jaxft.training.setup import Setup
 
 MOST = 200  # characters of a name
 
@@ -22,7 +22,7 @@ def inference_lines(inference: Inference) -> dict[str, str]:
     return found | {name.replace("_", " "): code(str(value)) for name, value in given.items()}
 
 
-def model_card(built: Built, step: int, results: dict, inference: Inference, how: Written) -> str:
+def model_card(built: Setup, step: int, results: dict, inference: Inference, how: Written) -> str:
     """What was trained on what, with which result (metrics by evaluation set), for people."""
     cfg = built.cfg
     name = code(Path(cfg.model).name)

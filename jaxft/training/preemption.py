@@ -10,11 +10,11 @@ from jax.experimental import multihost_utils
 from jaxft.host.signals import signals
 
 
-class Asked(Exception):
+class Preempted(Exception):
     """The run was asked to end."""
 
 
-class Stop:
+class PreemptionHandler:
     """Whether it is time to stop: `asked` says so of one process; several of them agree on a step."""
 
     def __init__(self, asked: threading.Event | None = None):
@@ -30,18 +30,18 @@ class Stop:
         """The same batches; raises Asked before one of them where it is time to stop."""
         for batch in batches:
             if self.due():
-                raise Asked
+                raise Preempted
             yield batch
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable() -> Iterator[PreemptionHandler]:
     """While it is open, SIGTERM is a request and no longer the end.
 
     With several processes JAX listens as well: where one of them gets the signal, all of them agree on a step.
     """
     if jax.process_count() > 1 and signals.pass_on is None:  # not a command: JAX listens alone
-        yield Stop()
+        yield PreemptionHandler()
         return
     with signals.deferred() as asked:
-        yield Stop(asked)
+        yield PreemptionHandler(asked)

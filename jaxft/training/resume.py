@@ -19,13 +19,24 @@ from jaxft.data.order import run_examples
 from jaxft.data.pipeline import Batches
 from jaxft.host import strict_json
 from jaxft.problems import UserError, raise_problems, shown
-from jaxft.training.compiled import Training
-from jaxft.training.setup import Built
+from jaxft.training.compiled import CompiledSteps
+from jaxft.training.setup import Setup
 
 log = logging.getLogger("jaxft")
 
 # What may differ when a run goes on: where and how it computes, and what it reports.
-FREE = ("mesh", "micro_batches", "remat", "scan", "log_every", "save", "evals", "nonfinite", "export_dtype", "wandb")
+MAY_CHANGE_ON_RESUME = (
+    "mesh",
+    "micro_batches",
+    "remat",
+    "scan",
+    "log_every",
+    "save",
+    "evals",
+    "nonfinite",
+    "export_dtype",
+    "wandb",
+)
 LENGTH = ("steps", "epochs")  # what --extend may change
 WEIGHTS = (".safetensors", ".bin", ".msgpack")
 PAGES, PAGE = 64, 4096  # of each file of weights: how many are looked at, bytes
@@ -56,7 +67,7 @@ def former_run(cfg: Config, workdir: Path, extend: bool) -> Former | None:
     return Former(saved.get("steps"), saved.get("epochs"), origin)
 
 
-def check_origin(built: Built, workdir: Path, former: Former, sets: dict) -> None:
+def check_origin(built: Setup, workdir: Path, former: Former, sets: dict) -> None:
     """Raises UserError if the rows, or the weights that stay as they are, are not those that the run began with.
 
     `sets` are the batches by name, "train" among them. An evaluation set may change, and that is said.
@@ -93,7 +104,7 @@ def check_growth(batches: Batches, former: Former) -> None:
         raise UserError("config.steps or config.epochs are fewer than the run has had: it can only grow")
 
 
-def tell_growth(plan: Training, batches: Batches, former: Former, done: int, skipped: int) -> None:
+def tell_growth(plan: CompiledSteps, batches: Batches, former: Former, done: int, skipped: int) -> None:
     """If the run was extended: how long it is now, and what the learning rate is after `done` steps."""
     cfg, order = plan.built.cfg, batches.order
     known = former.ends(len(batches.encoded), batches.batch)
@@ -114,7 +125,7 @@ def tell_growth(plan: Training, batches: Batches, former: Former, done: int, ski
     )
 
 
-def origin_of(built: Built, sets: dict, ends: tuple[int, ...]) -> dict:
+def origin_of(built: Setup, sets: dict, ends: tuple[int, ...]) -> dict:
     """What `origin.json` holds."""
     return {
         "ends": list(ends),
@@ -124,7 +135,7 @@ def origin_of(built: Built, sets: dict, ends: tuple[int, ...]) -> dict:
     }
 
 
-def weights_mark(built: Built) -> str:
+def weights_mark(built: Setup) -> str:
     """A digest of the names and sizes of the files of weights, and of some pages of each: training changes them all."""
     found = hashlib.blake2b(digest_size=8)
     for file in sorted(built.pretrained.directory.iterdir()):
@@ -138,7 +149,7 @@ def weights_mark(built: Built) -> str:
     return found.hexdigest()
 
 
-def tokenizer_mark(built: Built) -> str:
+def tokenizer_mark(built: Setup) -> str:
     """A digest of the tokenizer's words and their numbers."""
     words = json.dumps(built.setting.vocabulary, sort_keys=True)
     return hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=8).hexdigest()
@@ -170,7 +181,7 @@ def _sound(origin: dict) -> bool:
 def _changes(cfg: Config, saved: dict, workdir: Path, extend: bool) -> list[str]:
     now, problems = to_json(cfg), []
     for name in now:
-        if name in FREE or now[name] == saved.get(name) or extend and name in LENGTH:
+        if name in MAY_CHANGE_ON_RESUME or now[name] == saved.get(name) or extend and name in LENGTH:
             continue
         fix = "let this run grow with --extend" if name in LENGTH else "begin a new run from this one's weights with "
         fix += "" if name in LENGTH else f"--config.model={workdir / 'model'} --workdir=ANOTHER"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.evaluation.evaluate import evaluate
 from jaxft.models.checkpoint.save import dtype_in_range, formats
 from jaxft.models.params import Params, names
-from jaxft.training.setup import Built
+from jaxft.training.setup import Setup
 
 log = logging.getLogger("jaxft")
 
@@ -25,14 +25,14 @@ class Written(NamedTuple):
         return " and ".join(self.formats)
 
 
-def written(built: Built, params: Params) -> Written:
+def written(built: Setup, params: Params) -> Written:
     """How `params` are written by config.export_dtype, or in float32 where its range is too small."""
     dtype = dtype_in_range(built.cfg.export_dtype, built.model, params, built.pretrained, built.arch)
     found = {kind.name for kinds in trained_formats(built, dtype).values() for kind in kinds}
     return Written(dtype, sorted(found))
 
 
-def trained_formats(built: Built, dtype: str) -> dict[str, list[np.dtype]]:
+def trained_formats(built: Setup, dtype: str) -> dict[str, list[np.dtype]]:
     """By stored path of what trains, the written format of each of its names."""
     entries = formats(built.model, built.pretrained, built.arch, dtype)
     known = {name: kind for entry, kind in entries for name in entry.ours}
@@ -40,7 +40,7 @@ def trained_formats(built: Built, dtype: str) -> dict[str, list[np.dtype]]:
     return {path: [known.get(name, usual) for name in names(built.model, path)] for path in built.trained}
 
 
-def rounded(built: Built, params: Params, dtype: str) -> Params:
+def rounded(built: Setup, params: Params, dtype: str) -> Params:
     """The trained parameters, float32, with the values that they have in the written file."""
     made = {}
     for path, kinds in trained_formats(built, dtype).items():
@@ -72,8 +72,8 @@ def scored(run, trained: Params, frozen: Params, before: dict[str, dict[str, flo
 
     results = {}
     for name in sorted(before.keys() & run.evals.keys()):  # every process in the same order
-        judge = built.judge(name, run.evals[name].encoded)
-        results[name] = evaluate(step, run.evals[name], built.put, built.task, judge).numbers
+        evaluate_predictions = built.evaluate_predictions(name, run.evals[name].encoded)
+        results[name] = evaluate(step, run.evals[name], built.put, built.task, evaluate_predictions).numbers
         log.info("%s with the weights rounded to %s: %s", name, how, moved(before[name], results[name]))
     return how._replace(results=results)
 

@@ -23,13 +23,13 @@ from jaxft.reports.sinks import Writer
 from jaxft.reports.summary import human
 from jaxft.training.best import ranking
 from jaxft.training.checkpoint import Checkpoints
-from jaxft.training.compiled import Training, evaluation_step, idle_problems, training
+from jaxft.training.compiled import CompiledSteps, evaluation_step, idle_problems, training
 from jaxft.training.disk_space import check_space
-from jaxft.training.preemption import Stop
+from jaxft.training.preemption import PreemptionHandler
 from jaxft.training.resume import Former, check_growth, check_origin, former_run, origin_of, tell_growth
-from jaxft.training.setup import Built
+from jaxft.training.setup import Setup
 from jaxft.training.step import StepMetrics, TrainState
-from jaxft.training.throughput import Pace
+from jaxft.training.throughput import Throughput
 
 log = logging.getLogger("jaxft")
 
@@ -38,8 +38,8 @@ log = logging.getLogger("jaxft")
 class Run:
     """Everything that lives as long as the loop."""
 
-    built: Built
-    training: Training
+    built: Setup
+    training: CompiledSteps
     workdir: Path
     total: int  # steps
     batches: Batches
@@ -58,14 +58,14 @@ class Run:
         self.opened = contextlib.ExitStack()  # closed from the last to the first, whatever some of them meet
         self.opened.callback(self.checkpoints.close)
 
-    def open(self, stop: Stop) -> None:
+    def open(self, stop: PreemptionHandler) -> None:
         """Start what runs beside the loop: data threads, writers, the clock."""
         self.stop = stop
         self.writer = Writer(self.workdir, self.first, self.total, self.built.cfg.wandb, self.due)
         self.opened.callback(self.writer.close)
         self.opened.callback(self.report.close)
         self.report.open(self.first)
-        self.pace = Pace(self.built)
+        self.pace = Throughput(self.built)
         self.iterator = train_iterator(self.batches, self.first)
         self.opened.callback(self.iterator.close)
         self.on_device: list[StepMetrics] = []
@@ -93,7 +93,7 @@ class Run:
         self.on_device.clear()
 
 
-def start(built: Built, workdir: Path, extend: bool = False) -> Run:
+def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
     """Encode the data, load the weights, and take up the newest checkpoint if the work directory has one.
 
     With `extend` the run that is there may be longer than it was.
@@ -160,7 +160,7 @@ def sizes(run: Run) -> tuple[int, int, int]:
     return sum(x.nbytes for x in jax.tree.leaves(run.state)), cfg.save.keep, width * weights
 
 
-def train_batches(built: Built, former: Former | None = None) -> Batches:
+def train_batches(built: Setup, former: Former | None = None) -> Batches:
     """The batches of the run, which may continue, and be longer than, a former one."""
     cfg = built.cfg
     multiple = data_shards(built.mesh) * cfg.micro_batches
@@ -176,7 +176,7 @@ def train_batches(built: Built, former: Former | None = None) -> Batches:
     return batches
 
 
-def eval_batches(built: Built, name: str) -> EvalBatches:
+def eval_batches(built: Setup, name: str) -> EvalBatches:
     cfg = built.cfg
     shards = data_shards(built.mesh)
     batch = -(-cfg.eval_batch(name) // shards) * shards
@@ -226,19 +226,19 @@ def describe(run: Run) -> None:
     log.info("steps: %d, of which %d are done", run.total, run.first)
 
 
-def precision(built: Built):
+def precision(built: Setup):
     """float32 means float32: accelerators would otherwise multiply in fewer bits."""
     if built.model.dtype == jnp.float32 and built.mesh.devices.flat[0].platform != "cpu":
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()
 
 
-def _common(built: Built, multiple: int) -> dict:
+def _common(built: Setup, multiple: int) -> dict:
     return {
         "seed": built.cfg.seed,
-        "draw": built.draw,
+        "random_transform": built.random_transform,
         "slots": built.task.slots,
-        "drawn": getattr(built.task, "drawn", None),
+        "transformed_length": built.task.transformed_length,
         "rows_multiple": multiple,
         "max_len": built.setting.max_len or built.cfg.max_len,
         "pad_id": padding_id(built.setting.tokenizer),

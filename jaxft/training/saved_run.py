@@ -9,7 +9,7 @@ import jax
 
 from jaxft.config import Config, load_config
 from jaxft.evaluation.baseline import baseline
-from jaxft.evaluation.breakdown import Detail
+from jaxft.evaluation.breakdown import Breakdown
 from jaxft.evaluation.evaluate import gather, judged
 from jaxft.inference.settings import inference_of
 from jaxft.models.checkpoint.save import output_problems, place_problems
@@ -20,14 +20,16 @@ from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.compiled import evaluation_step, training
 from jaxft.training.export import check_finite, export_state, inference_settings
 from jaxft.training.run import eval_batches, precision
-from jaxft.training.setup import Built, build
+from jaxft.training.setup import Setup, build
 from jaxft.training.step import TrainState
 
 log = logging.getLogger("jaxft")
-PLAIN = Detail()
+PLAIN = Breakdown()
 
 
-def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
+def evaluate_run(
+    workdir: str, step: int | None, detail: Breakdown = PLAIN, output: str | None = None
+) -> dict[str, dict]:
     """`evaluate_all` of a run, by one of its checkpoints (None: the best, else the newest)."""
     cfg = load_config(Path(workdir) / "config.json")
     built = build(cfg, list(cfg.evals))
@@ -37,7 +39,7 @@ def evaluate_run(workdir: str, step: int | None, detail: Detail = PLAIN, output:
         return evaluate_all(built, state.params, frozen, detail, workdir, output)
 
 
-def evaluate_model(cfg: Config, model: str, detail: Detail = PLAIN, output: str | None = None) -> dict[str, dict]:
+def evaluate_model(cfg: Config, model: str, detail: Breakdown = PLAIN, output: str | None = None) -> dict[str, dict]:
     """`evaluate_all` of the sets of `cfg` by the weights in a model directory. Labels are the model's own."""
     built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
     own = inference_settings(built, {})
@@ -65,7 +67,7 @@ def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
     return step
 
 
-def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainState, dict]:
+def restore(built: Setup, workdir: str, step: int | None) -> tuple[int, TrainState, dict]:
     """(step, state, record) of a checkpoint that must be there and whole."""
     directory = Path(workdir) / "checkpoints"
     if not directory.is_dir():
@@ -86,7 +88,7 @@ def restore(built: Built, workdir: str, step: int | None) -> tuple[int, TrainSta
 
 
 def evaluate_all(
-    built: Built, trained, frozen, detail: Detail, workdir: str | None = None, output: str | None = None
+    built: Setup, trained, frozen, detail: Breakdown, workdir: str | None = None, output: str | None = None
 ) -> dict[str, dict]:
     """By evaluation set its metrics, and what `detail` asks for.
 
@@ -105,7 +107,7 @@ def evaluate_all(
         values = detail.read(rows, batches.encoded)
         detail.check_kept(task, step, built.put(batches[0]))
         sums, kept = gather(step, batches, built.put)
-        numbers, _, units = judged(task, sums, kept, built.judge(name, batches.encoded))
+        numbers, _, units = judged(task, sums, kept, built.evaluate_predictions(name, batches.encoded))
         files = units.files if units else {}
         if folder := output or workdir:
             write_predictions(Path(folder), name, files)

@@ -23,12 +23,12 @@ from jaxft.models.model import Model
 from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
 from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest
-from jaxft.tasks.base import Setting
+from jaxft.tasks.base import EncodingContext
 from jaxft.training.layout import mesh_for
 
 
 @dataclass
-class Built:
+class Setup:
     """A model and its task on a mesh. `trained` are stored paths (models/params.py); all others are frozen."""
 
     cfg: Config
@@ -37,7 +37,7 @@ class Built:
     arch: Architecture
     model: Model
     task: Any
-    setting: Setting
+    setting: EncodingContext
     trained: list[str]
     sources: dict[str, Rows] = field(default_factory=dict)  # opened data by name, "train" among them
 
@@ -47,26 +47,25 @@ class Built:
 
     def encode(self, split: str) -> Encoded:
         """All examples of a split; the source rows are released, unless the task judges its answers by them."""
-        keeps = split != "train" and hasattr(self.task, "judge")
+        keeps = split != "train" and self.task.evaluates_texts
         rows = self.sources[split] if keeps else self.sources.pop(split)
         rows_read = rows.only(self.task.columns())
         encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting))
         raise_problems(f"{split}: {problem}" for problem in range_problems(encoded.flat, self.arch.spec))
         encoded.report |= unknown_counts(encoded.flat["tokens"], self.setting.tokenizer)
-        review = getattr(self.task, "review", lambda report: [])
-        problems = review(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
+        problems = self.task.check_data(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
         raise_problems(f"{split}: {problem}" for problem in problems)
         return encoded
 
-    def judge(self, split: str, encoded: Encoded) -> Callable | None:
+    def evaluate_predictions(self, split: str, encoded: Encoded) -> Callable | None:
         """What the task makes of an evaluation set's kept slots; None where it needs no texts."""
-        if not hasattr(self.task, "judge"):
+        if not self.task.evaluates_texts:
             return None
-        return partial(self.task.judge, encoded=encoded, rows=self.sources[split])
+        return partial(self.task.evaluate_predictions, encoded=encoded, rows=self.sources[split])
 
-    def draw(self, example, rng):
+    def random_transform(self, example, rng):
         """What the task makes of an example at a visit. Raises UserError if that has numbers beyond the tables."""
-        drawn = self.task.draw(example, rng, self.setting)
+        drawn = self.task.random_transform(example, rng, self.setting)
         made = {key: values for key, values in drawn.items() if values is not example.get(key)}
         raise_problems(range_problems(made, self.arch.spec))
         return drawn
@@ -114,7 +113,7 @@ class Built:
         return {name for path in self.trained for name in names(self.model, path)}
 
 
-def build(cfg: Config, splits: list[str] | None = None) -> Built:
+def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     """Everything but arrays: opens model and data, settles the task, lays the model out on the mesh.
 
     `splits` are the data to open: None for all of them. Raises UserError with every problem of a stage before the
@@ -130,14 +129,15 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
     tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab, cfg.add_tokens)
     embedding = read_embedding(pretrained.directory) if cfg.task.head == "none" else None
     length = cfg.batching.cut(cfg.max_len)
-    setting = Setting(lowered(tokenizer, embedding), length, spec.reads, pretrained.labels, embedding, spec.start)
-    task = settled_task(cfg, sources, setting)
+    setting = EncodingContext(
+        lowered(tokenizer, embedding), length, spec.reads, pretrained.labels, embedding, spec.start
+    )
+    task = resolve_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)
-    labels = getattr(task, "labels", None)
     tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
-    arch = architecture(pretrained, task.head, len(labels) if labels else None, cfg.dropout, tokens)
+    arch = architecture(pretrained, task.head, len(task.labels) if task.labels else None, cfg.dropout, tokens)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
-    hidden = getattr(task, "hidden", "all" if task.slots(1) is None else "read")
+    hidden = task.hidden or ("all" if task.slots(1) is None else "read")
     model, trained = lay_out(cfg, arch, devices[0].platform, hidden)
     if arch.fewer is not None and "embed.tokens.embedding" not in trained:
         raise UserError(
@@ -145,20 +145,19 @@ def build(cfg: Config, splits: list[str] | None = None) -> Built:
             "be learned. Let embed.tokens train as well, or leave the tokens out"
         )
     mesh = mesh_for(cfg, model, trained, devices)
-    return Built(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
+    return Setup(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
 
 
-def settled_task(cfg: Config, sources: dict[str, Rows], setting: Setting):
+def resolve_task(cfg: Config, sources: dict[str, Rows], setting: EncodingContext):
     """The task with its labels: those of the training data or, where that is not opened, the checkpoint's."""
     if "train" in sources:
         return cfg.task.prepare(sources["train"].only(cfg.task.columns()), setting)
-    if hasattr(cfg.task, "settled"):
-        return cfg.task.settled(setting)
-    if getattr(cfg.task, "labels", ()) is not None:
-        return cfg.task
+    task = cfg.task.resolved(setting)
+    if task.labels is not None:
+        return task
     if setting.labels is None:
         raise UserError(f"{cfg.model} does not name its classes: set config.task.labels, in the order of its outputs")
-    return replace(cfg.task, labels=tuple(setting.labels))
+    return replace(task, labels=tuple(setting.labels))
 
 
 def lay_out(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
@@ -237,7 +236,7 @@ def label_problems(cfg: Config, task, pretrained: Pretrained, arch: Architecture
     has_head = pretrained.family.architectures.get(task.head) in (pretrained.raw.get("architectures") or [])
     if cfg.init != "pretrained" or not has_head or pretrained.labels is None:
         return []
-    if getattr(task, "labels", None) is None or list(task.labels) == pretrained.labels:
+    if not task.labels or list(task.labels) == pretrained.labels:
         return []
     return [
         f"the checkpoint's head knows the classes {listed(pretrained.labels)}, the data has {listed(task.labels)}"

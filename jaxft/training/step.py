@@ -51,14 +51,22 @@ def train_step(
 
 
 def batch_gradient(
-    params: Params, step: jax.Array, frozen: Params, batch, *, loss, micro_batches, seed, weigh=lambda batch: batch
+    params: Params,
+    step: jax.Array,
+    frozen: Params,
+    batch,
+    *,
+    loss,
+    micro_batches,
+    seed,
+    prepare_batch=lambda batch: batch,
 ) -> Gradient:
     """Loss and gradient, summed over micro-batches.
 
-    `loss(params, batch, key)` gives pairs; the total of their `objective` is differentiated. `weigh` has seen the whole
-    batch.
+    `loss(params, batch, key)` gives pairs; the total of their `objective` is differentiated. `prepare_batch` has seen
+    the whole batch.
     """
-    batch = weigh(batch)
+    batch = prepare_batch(batch)
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     sums, gradients = accumulate(params, frozen, batch, loss, micro_batches, key)
     return Gradient(gradients, sums, jnp.sum(batch["segments"] > 0))
@@ -130,5 +138,5 @@ def eval_step(params: Params, frozen: Params, batch, *, forward, task) -> tuple[
     """Summed pairs of a batch, and what the task keeps of each slot, with `weights` that say of which slots, and the
     number of its example."""
     out = forward({**params, **frozen}, batch, None)
-    kept = task.collect(out, batch)
+    kept = task.eval_outputs(out, batch)
     return task.loss(out, batch), {"weights": batch["weights"], "index": batch["index"], **kept} if kept else {}

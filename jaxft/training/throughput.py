@@ -9,15 +9,15 @@ import jax
 
 from jaxft.host.memory import give_back
 from jaxft.reports.summary import flops, memory_bytes, peak_flops
-from jaxft.training.setup import Built
+from jaxft.training.setup import Setup
 
 log = logging.getLogger("jaxft")
 
 
-class Pace:
+class Throughput:
     """A stopwatch that is paused for everything but training steps."""
 
-    def __init__(self, built: Built):
+    def __init__(self, built: Setup):
         self.built, self.trained = built, set(built.trained)
         self.flops, self.steps = 0.0, 0
         self.mark = time.monotonic()

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import Entry, Family, Row, embedding
-from jaxft.models.layers.basic import Idle
+from jaxft.models.checkpoint.weight_table import Family, TensorMap, WeightRule, embedding
+from jaxft.models.layers.basic import Unused
 from jaxft.models.spec import Spec
 
 ENCODER = "encoder."  # what an encoder's parameters are called where it stands before a decoder
 
 
-def sided(family: Family, c, kind: str) -> tuple[Spec, list[Row], frozenset[str]]:
+def sided(family: Family, c, kind: str) -> tuple[Spec, list[WeightRule], frozenset[str]]:
     """The backbone under the head `kind`, its rows, and names of the other side's tensors, which a file may have."""
     spec, rows = family.spec(c), family.rows(c)
     found = next(((side, tokens) for head, side, tokens in family.sides if head == kind), None)
@@ -20,23 +20,26 @@ def sided(family: Family, c, kind: str) -> tuple[Spec, list[Row], frozenset[str]
     return alone, mine, frozenset(entry.theirs for entry in entries(left, spec))
 
 
-def entries(rows: list[Row], spec: Spec) -> list[Entry]:
+def entries(rows: list[WeightRule], spec: Spec) -> list[TensorMap]:
     """The tensors of all layers."""
     layers = len(spec.layers), len(spec.encoder.layers) if spec.encoder else 0
     return [entry for row in rows for entry in row.entries(*layers)]
 
 
-def _encoder(spec: Spec, rows: list[Row], tokens: str | None) -> tuple[Spec, list[Row]]:
+def _encoder(spec: Spec, rows: list[WeightRule], tokens: str | None) -> tuple[Spec, list[WeightRule]]:
     """Under the names of a model of its own; with the table of tokens, where it has the decoder's."""
     mine = [row._replace(ours=row.ours.removeprefix(ENCODER)) for row in rows if row.ours.startswith(ENCODER)]
-    if not spec.encoder.embed.borrowed:
+    if not spec.encoder.embed.shared_embedding:
         return spec.encoder, mine
-    embed = replace(spec.encoder.embed, borrowed=False)
-    return replace(spec.encoder, embed=embed), [Row(tokens, "embed.tokens", embedding), *mine]
+    embed = replace(spec.encoder.embed, shared_embedding=False)
+    return replace(spec.encoder, embed=embed), [WeightRule(tokens, "embed.tokens", embedding), *mine]
 
 
-def _decoder(spec: Spec, rows: list[Row], tokens: str) -> tuple[Spec, list[Row]]:
+def _decoder(spec: Spec, rows: list[WeightRule], tokens: str) -> tuple[Spec, list[WeightRule]]:
     """Its attention to the encoder's result is kept, so that nothing of a checkpoint is lost."""
-    layers = tuple(replace(layer, cross=Idle(layer.cross)) for layer in spec.layers)
+    layers = tuple(replace(layer, cross=Unused(layer.cross)) for layer in spec.layers)
     mine = [row for row in rows if not row.ours.startswith((ENCODER, "embed.tokens"))]
-    return replace(spec, layers=layers, encoder=None, start=None), [Row(tokens, "embed.tokens", embedding), *mine]
+    return replace(spec, layers=layers, encoder=None, start=None), [
+        WeightRule(tokens, "embed.tokens", embedding),
+        *mine,
+    ]

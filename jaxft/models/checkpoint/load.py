@@ -17,7 +17,7 @@ from jaxft.models.model import Model
 from jaxft.models.params import Params, initial, lead, names, shape, trainable, variables
 from jaxft.problems import raise_problems
 
-Views = dict[str, "np.ndarray | Pile | Grown"]
+Views = dict[str, "np.ndarray | LazyStack | ResizedEmbedding"]
 READERS = 4  # threads: some copy while others wait for fresh pages; with two, 1.1 B take a quarter longer
 
 
@@ -69,7 +69,7 @@ def find_weights(
             needed = wanted[name] if entry.row is None else wanted[name][1:]
             if arch.fewer is not None and name in of_tokens and part.shape == (arch.fewer, *needed[1:]):
                 report.tokens = needed[0] - arch.fewer
-                part = Grown(part, new_rows(part, needed[0] - arch.fewer, seed, name))
+                part = ResizedEmbedding(part, new_rows(part, needed[0] - arch.fewer, seed, name))
             if part.shape != needed:
                 problems.append(_misshapen(theirs, part.shape, needed, _is_head(name)))
             if entry.row is None:
@@ -77,7 +77,7 @@ def find_weights(
             else:
                 piles.setdefault(name, {})[entry.row] = part
         report.loaded.append(theirs)
-    views |= {name: Pile([pile[row] for row in sorted(pile)]) for name, pile in piles.items()}
+    views |= {name: LazyStack([pile[row] for row in sorted(pile)]) for name, pile in piles.items()}
     problems += [
         f"the checkpoint lacks {entry.theirs}"
         for entry in arch.entries
@@ -119,7 +119,7 @@ def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dt
     return params
 
 
-class Pile:
+class LazyStack:
     """Views of one shape as an array of one more axis, of which only what is asked for is read."""
 
     def __init__(self, views: list[np.ndarray]):
@@ -129,7 +129,7 @@ class Pile:
         return np.stack([view[index[1:]] for view in self.views[index[0]]])
 
 
-class Grown:
+class ResizedEmbedding:
     """A view with further rows behind it, of which only what is asked for is read."""
 
     def __init__(self, view: np.ndarray, rows: np.ndarray):

@@ -15,7 +15,7 @@ from jaxft.models.checkpoint.config_reader import ConfigReader, read_config, rea
 from jaxft.models.checkpoint.encoder_only import entries, sided
 from jaxft.models.checkpoint.tensors import has_weights, open_tensors
 from jaxft.models.checkpoint.tokenizer import read_tokenizer, vocabulary_problems
-from jaxft.models.checkpoint.weight_table import Entry, Family
+from jaxft.models.checkpoint.weight_table import Family, TensorMap
 from jaxft.models.heads import FIXED_SCORES, READ_AGAIN
 from jaxft.models.spec import Spec
 from jaxft.problems import clipped, raise_problems, shown, suggest
@@ -48,7 +48,7 @@ class Architecture:
     spec: Spec
     kind: str  # the head's name, one of KINDS
     head: object
-    entries: list[Entry]
+    entries: list[TensorMap]
     repeats: dict[str, str]  # tensors that tie to others: their name -> the name of the one that counts
     prefix: str  # of the backbone's tensors in a checkpoint with this head
     absent: frozenset[str] = frozenset()  # names of tensors of the side that this head does without

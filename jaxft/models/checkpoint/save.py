@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
 from jaxft.models.checkpoint.sentence_transformers import LENGTHS, MODULES, PROMPTS
 from jaxft.models.checkpoint.tensors import has_weights, open_tensors
-from jaxft.models.checkpoint.weight_table import Entry
+from jaxft.models.checkpoint.weight_table import TensorMap
 from jaxft.models.model import Model
 from jaxft.models.params import Params, lead, names, trainable, variables
 from jaxft.problems import raise_problems
@@ -152,7 +152,7 @@ def named_tensors(model, params, pretrained, arch, dtype):
         yield name, np.asarray(joined.astype(kind), order="C")
 
 
-def formats(model: Model, pretrained: Pretrained, arch: Architecture, dtype: str) -> list[tuple[Entry, np.dtype]]:
+def formats(model: Model, pretrained: Pretrained, arch: Architecture, dtype: str) -> list[tuple[TensorMap, np.dtype]]:
     """Each tensor that is written, and its number format.
 
     Tensors that never train are there only if they were before: they follow from config.json.

@@ -63,7 +63,7 @@ class Normalize:
 
 
 @dataclass(frozen=True)
-class Embedding:
+class SentenceEmbedding:
     """What a directory says; without its files the mean of the tokens' vectors."""
 
     directory: Path
@@ -124,7 +124,7 @@ def _pooled(hidden: np.ndarray, mode: str, skip: int) -> np.ndarray:
     return kept.sum(0) / (len(kept) if mode == "mean" else np.sqrt(len(kept), dtype=np.float32))
 
 
-def read_embedding(directory: Path) -> Embedding:
+def read_embedding(directory: Path) -> SentenceEmbedding:
     """What the directory says. Raises UserError that names what is not supported."""
     directory = Path(directory)
     found: dict = {"files": []}
@@ -141,7 +141,7 @@ def read_embedding(directory: Path) -> Embedding:
             _plain(directory / place, config)
             found["layers"] = (*found.get("layers", ()), Normalize())
     found |= _lengths(directory, found) | _prompts(directory, found)
-    return Embedding(directory, **found | {"files": tuple(dict.fromkeys(found["files"]))})
+    return SentenceEmbedding(directory, **found | {"files": tuple(dict.fromkeys(found["files"]))})
 
 
 def _modules(directory: Path, found: dict) -> list[tuple[str, str]]:
@@ -261,7 +261,7 @@ def _read(directory: Path, name: str, found: dict):
         raise UserError(f"{directory / name} cannot be read: {error}") from None
 
 
-def embedding_files(base: Embedding, pooling: str, normalize: bool, width: int, length: int) -> dict[str, str]:
+def embedding_files(base: SentenceEmbedding, pooling: str, normalize: bool, width: int, length: int) -> dict[str, str]:
     """The files that say how vectors of `width` numbers are made, name to text. Prompts are those of `base`, none of
     them the default."""
     kinds = {"": "Transformer", "1_Pooling": "Pooling"} | ({"2_Normalize": "Normalize"} if normalize else {})
@@ -280,7 +280,7 @@ def embedding_files(base: Embedding, pooling: str, normalize: bool, width: int, 
     return {name: json.dumps(value, indent=2) + "\n" for name, value in files.items()}
 
 
-def lowered(tokenizer, embedding: Embedding | None):
+def lowered(tokenizer, embedding: SentenceEmbedding | None):
     """The tokenizer, which makes texts lower case first where the directory asks for it."""
     if embedding is not None and embedding.lower_case:
         from tokenizers.normalizers import Lowercase, Sequence

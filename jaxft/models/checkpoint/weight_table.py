@@ -1,7 +1,7 @@
 """Reversible tables between a checkpoint's tensor names and the model's parameter names.
 
-A `Row` names a module on both sides; its `How` lists the module's tensors and how their arrays correspond. The same
-rows read a checkpoint and write one.
+A `WeightRule` names a module on both sides; its `Layout` lists the module's tensors and how their arrays correspond.
+The same rules read a checkpoint and write one.
 """
 
 from collections.abc import Callable
@@ -50,25 +50,25 @@ def architectures(name: str, heads: str) -> dict[str, str]:
     return {head: KINDS[head].format(name) for head in heads.split()}
 
 
-class Entry(NamedTuple):
+class TensorMap(NamedTuple):
     """One tensor of a checkpoint and the parameter(s) that it becomes."""
 
     theirs: str
     ours: tuple[str, ...]
-    how: "How"
+    how: "Layout"
     aliases: tuple[str, ...] = ()  # older names of the same tensor
     row: int | None = None  # of the parameter, where that holds several tensors
 
 
-class How(Protocol):
+class Layout(Protocol):
     """How a module's arrays correspond. `split` and `join` are inverses and work on views: nothing is copied."""
 
-    def tensors(self, theirs: str, ours: str) -> list[Entry]: ...
+    def tensors(self, theirs: str, ours: str) -> list[TensorMap]: ...
     def split(self, array: np.ndarray, widths: list[int]) -> list[np.ndarray]: ...
     def join(self, arrays: list[np.ndarray]) -> np.ndarray: ...
 
 
-class Row(NamedTuple):
+class WeightRule(NamedTuple):
     """`theirs` is a module's name in the checkpoint, `ours` its name in jaxft; `{i}` stands for the layer's number.
 
     An encoder's names in jaxft begin with `encoder.` where it stands before a decoder.
@@ -76,9 +76,9 @@ class Row(NamedTuple):
 
     theirs: str
     ours: str
-    how: "How"
+    how: "Layout"
 
-    def entries(self, layers: int, encoder_layers: int = 0) -> list[Entry]:
+    def entries(self, layers: int, encoder_layers: int = 0) -> list[TensorMap]:
         if "{i}" not in self.ours:
             return self.how.tensors(self.theirs, self.ours)
         layers = encoder_layers if self.ours.startswith("encoder.") else layers
@@ -108,7 +108,9 @@ class Renamed(_OneToOne):
 
     def tensors(self, theirs, ours):
         older = dict(self.older)
-        return [Entry(theirs + a, (ours + b,), self, (theirs + older[a],) if a in older else ()) for a, b in self.pairs]
+        return [
+            TensorMap(theirs + a, (ours + b,), self, (theirs + older[a],) if a in older else ()) for a, b in self.pairs
+        ]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Transposed(_OneToOne):
     """A weight matrix that PyTorch keeps as (outputs, inputs)."""
 
     def tensors(self, theirs, ours):
-        return [Entry(theirs + ".weight", (ours + ".kernel",), self), *LINEAR_BIAS.tensors(theirs, ours)]
+        return [TensorMap(theirs + ".weight", (ours + ".kernel",), self), *LINEAR_BIAS.tensors(theirs, ours)]
 
     def split(self, array, widths):
         return [array.T]
@@ -139,7 +141,7 @@ class Fused:
     def tensors(self, theirs, ours):
         prefix, _, _ = ours.rpartition(".")
         return [
-            Entry(f"{theirs}.{a}", tuple(f"{prefix}.{part}.{b}" for part in self.parts), self)
+            TensorMap(f"{theirs}.{a}", tuple(f"{prefix}.{part}.{b}" for part in self.parts), self)
             for a, b in (("weight", "kernel"), ("bias", "bias"))
         ]
 
@@ -158,14 +160,14 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Piled(_OneToOne):
+class StackedExperts(_OneToOne):
     """A linear map for each of `count` experts, stored one by one; `{e}` stands for the expert's number."""
 
     count: int
 
     def tensors(self, theirs, ours):
         name = theirs + ".weight"
-        return [Entry(name.replace("{e}", str(e)), (ours + ".kernel",), self, row=e) for e in range(self.count)]
+        return [TensorMap(name.replace("{e}", str(e)), (ours + ".kernel",), self, row=e) for e in range(self.count)]
 
     def split(self, array, widths):
         return [array.T]
@@ -183,7 +185,7 @@ class Interleaved:
 
     def tensors(self, theirs, ours):
         prefix, _, _ = ours.rpartition(".")
-        return [Entry(theirs + a, tuple(f"{prefix}.{part}{b}" for part in self.parts), self) for a, b in self.pairs]
+        return [TensorMap(theirs + a, tuple(f"{prefix}.{part}{b}" for part in self.parts), self) for a, b in self.pairs]
 
     def split(self, array, widths):
         return [array[..., i :: len(self.parts)] for i in range(len(self.parts))]
@@ -193,13 +195,13 @@ class Interleaved:
 
 
 @dataclass(frozen=True)
-class Boxed(_OneToOne):
+class Unsqueezed(_OneToOne):
     """A tensor that is kept with so many leading axes of 1."""
 
     axes: int
 
     def tensors(self, theirs, ours):
-        return [Entry(theirs, (ours,), self)]
+        return [TensorMap(theirs, (ours,), self)]
 
     def split(self, array, widths):
         return [array.reshape(array.shape[self.axes :]) if array.shape[: self.axes] == (1,) * self.axes else array]
@@ -209,7 +211,7 @@ class Boxed(_OneToOne):
 
 
 @dataclass(frozen=True)
-class Patched(Transposed):
+class ConvPatch(Transposed):
     """A linear map of patches of an image, that PyTorch keeps as (outputs, channels, height, width)."""
 
     shape: tuple[int, int, int]
@@ -229,7 +231,7 @@ embedding = Renamed(((".weight", ".embedding"),))
 norm = Renamed(((".weight", ".scale"), (".bias", ".bias")), ((".weight", ".gamma"), (".bias", ".beta")))
 tensor = Renamed((("", ""),))
 distances = Renamed(((".weight", ".scores"),))
-one_row = Boxed(1)
+one_row = Unsqueezed(1)
 
 
 def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "classifier", tied: bool = True):
@@ -247,14 +249,14 @@ def decoder_head(tokens: str, output: str = "lm_head", token_classifier: str = "
         if kind == "none":
             return None, [], {}
         if kind == "sequence-classification":
-            return Classifier(classes, bias=False), [Row("score", "head.out", linear)], {}
+            return Classifier(classes, bias=False), [WeightRule("score", "head.out", linear)], {}
         if kind == "token-classification":
             rate = c.get("classifier_dropout", c.get("hidden_dropout", 0.1))
-            return Classifier(classes, dropout=rate), [Row(token_classifier, "head.out", linear)], {}
+            return Classifier(classes, dropout=rate), [WeightRule(token_classifier, "head.out", linear)], {}
         if kind == "question-answering":
-            return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
+            return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)], {}
         repeats = {output + ".weight": tokens + ".weight"} if ties else {}
-        return LanguageModel(ties, False, **scores), [Row(output, "head.table", embedding)], repeats
+        return LanguageModel(ties, False, **scores), [WeightRule(output, "head.table", embedding)], repeats
 
     return head
 
@@ -264,12 +266,12 @@ def rereading_head(c, kind: str, classes: int):
     if kind == "sequence-classification":
         rate = c.get("classifier_dropout", 0.0)
         rows = [
-            Row("classification_head.dense", "head.pooler.dense", linear),
-            Row("classification_head.out_proj", "head.out", linear),
+            WeightRule("classification_head.dense", "head.pooler.dense", linear),
+            WeightRule("classification_head.out_proj", "head.out", linear),
         ]
         return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows
     if kind == "question-answering":
-        return Classifier(classes), [Row("qa_outputs", "head.out", linear)]
+        return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)]
     return None, []
 
 
@@ -280,10 +282,10 @@ def masked_lm_head(tied: bool, transform: Transform, tokens, dense, behind, outp
     the transform's; `bias` is the tensor that counts, if not `output`'s own, which then repeats it.
     """
     rows = [
-        Row(dense, "head.dense", linear),
-        Row(behind, "head.norm", norm),
-        Row(bias, "head.bias", tensor),
-        Row(output, "head.table", embedding),
+        WeightRule(dense, "head.dense", linear),
+        WeightRule(behind, "head.norm", norm),
+        WeightRule(bias, "head.bias", tensor),
+        WeightRule(output, "head.table", embedding),
     ]
     repeats = {} if bias == output + ".bias" else {output + ".bias": bias}
     if tied:
@@ -294,5 +296,5 @@ def masked_lm_head(tied: bool, transform: Transform, tokens, dense, behind, outp
 def pretraining_head(masked_lm, pair: Classifier, pooler: str, output: str):
     """What a family's `head` returns for a masked language model, `masked_lm`, with the scores of pairs beside it."""
     part, rows, repeats = masked_lm
-    rows = [*rows, Row(pooler, "head.pair.pooler.dense", linear), Row(output, "head.pair.out", linear)]
+    rows = [*rows, WeightRule(pooler, "head.pair.pooler.dense", linear), WeightRule(output, "head.pair.out", linear)]
     return Pretraining(**vars(part), pair=pair), rows, repeats

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
-    Row,
+    WeightRule,
     architectures,
     linear,
     masked_lm_head,
@@ -23,7 +23,7 @@ def spec(c):
     c.expect("is_decoder", False, "attention is never causal, whatever this says")
     groups, times = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
     same = bert.spec(c)
-    layer = replace(same.layers[0], times=times, drops=frozenset(["attn_out"]))
+    layer = replace(same.layers[0], times=times, dropout_places=frozenset(["attn_out"]))
     embed = replace(same.embed, project=Projection(c.embedding_size))
     return replace(same, embed=embed, layers=(layer,) * groups)
 
@@ -32,29 +32,29 @@ def rows(c):
     layer, ours = "encoder.albert_layer_groups.{i}.albert_layers.0.", "layers.{i}."
     return [
         *(row for row in bert.rows(c) if "{i}" not in row.theirs),
-        Row("encoder.embedding_hidden_mapping_in", "embed.project", linear),
-        Row(layer + "attention.query", ours + "attn.q", linear),
-        Row(layer + "attention.key", ours + "attn.k", linear),
-        Row(layer + "attention.value", ours + "attn.v", linear),
-        Row(layer + "attention.dense", ours + "attn.o", linear),
-        Row(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
-        Row(layer + "ffn", ours + "mlp.up", linear),
-        Row(layer + "ffn_output", ours + "mlp.down", linear),
-        Row(layer + "full_layer_layer_norm", ours + "norms.mlp_res", norm),
+        WeightRule("encoder.embedding_hidden_mapping_in", "embed.project", linear),
+        WeightRule(layer + "attention.query", ours + "attn.q", linear),
+        WeightRule(layer + "attention.key", ours + "attn.k", linear),
+        WeightRule(layer + "attention.value", ours + "attn.v", linear),
+        WeightRule(layer + "attention.dense", ours + "attn.o", linear),
+        WeightRule(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
+        WeightRule(layer + "ffn", ours + "mlp.up", linear),
+        WeightRule(layer + "ffn_output", ours + "mlp.down", linear),
+        WeightRule(layer + "full_layer_layer_norm", ours + "norms.mlp_res", norm),
     ]
 
 
 def head(c, kind, classes):
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
-    pooler = Row("albert.pooler", "head.dense", linear)
+    pooler = WeightRule("albert.pooler", "head.dense", linear)
     if kind == "none":
         return Pooler("tanh"), [pooler], {}
     rate = c.get("classifier_dropout_prob", 0.1)
     if kind in TEXT_LEVEL:
-        rows = [pooler._replace(ours="head.pooler.dense"), Row("classifier", "head.out", linear)]
+        rows = [pooler._replace(ours="head.pooler.dense"), WeightRule("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
     if kind == "token-classification":
-        return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
+        return Classifier(classes, dropout=rate), [WeightRule("classifier", "head.out", linear)], {}
     if kind == "question-answering":
         return bert.head(c, kind, classes)
     masked_lm = masked_lm_head(

@@ -2,7 +2,7 @@
 
 from jaxft.models.checkpoint.weight_table import (
     Family,
-    Row,
+    WeightRule,
     architectures,
     embedding,
     linear,
@@ -44,7 +44,7 @@ def spec(c, before=False, start=None, **embed) -> Spec:
         places = norms if decodes else norms - {"cross_in", "cross_res"}
         layer = Layer(attention, mlp, LN, places, c.dropout, cross=cross)
         last = LN if before else None
-        embed = Embed(vocab, **table, borrowed=not decodes and c.get("share_encoder_decoder_embeddings", True))
+        embed = Embed(vocab, **table, shared_embedding=not decodes and c.get("share_encoder_decoder_embeddings", True))
         return Spec(
             c.d_model, embed, (layer,) * layers, last, c.max_position_embeddings, c.init_std, reads="last", **more
         )
@@ -58,21 +58,21 @@ def spec(c, before=False, start=None, **embed) -> Spec:
     )
 
 
-def rows(c, before=False) -> list[Row]:
-    found = [Row("shared", "embed.tokens", embedding)]
+def rows(c, before=False) -> list[WeightRule]:
+    found = [WeightRule("shared", "embed.tokens", embedding)]
     for theirs, ours in (("encoder.", "encoder."), ("decoder.", "")):
         layer, our = theirs + "layers.{i}.", ours + "layers.{i}."
         place = "in" if before else "res"
-        found.append(Row(theirs + "embed_positions", ours + "embed.positions", embedding))
-        found.append(Row(theirs + "layernorm_embedding", ours + "embed.norm", norm))
+        found.append(WeightRule(theirs + "embed_positions", ours + "embed.positions", embedding))
+        found.append(WeightRule(theirs + "layernorm_embedding", ours + "embed.norm", norm))
         for a, b in (("self_attn", "attn"), ("encoder_attn", "cross")):
-            found += [Row(f"{layer}{a}.{x}_proj", f"{our}{b}.{x}", linear) for x in "qkv"]
-            found.append(Row(f"{layer}{a}.out_proj", f"{our}{b}.o", linear))
-            found.append(Row(f"{layer}{a}_layer_norm", f"{our}norms.{b}_{place}", norm))
-        found.append(Row(layer + "fc1", our + "mlp.up", linear))
-        found.append(Row(layer + "fc2", our + "mlp.down", linear))
-        found.append(Row(layer + "final_layer_norm", f"{our}norms.mlp_{place}", norm))
-        found.append(Row(theirs + "layer_norm", ours + "norm", norm))
+            found += [WeightRule(f"{layer}{a}.{x}_proj", f"{our}{b}.{x}", linear) for x in "qkv"]
+            found.append(WeightRule(f"{layer}{a}.out_proj", f"{our}{b}.o", linear))
+            found.append(WeightRule(f"{layer}{a}_layer_norm", f"{our}norms.{b}_{place}", norm))
+        found.append(WeightRule(layer + "fc1", our + "mlp.up", linear))
+        found.append(WeightRule(layer + "fc2", our + "mlp.down", linear))
+        found.append(WeightRule(layer + "final_layer_norm", f"{our}norms.mlp_{place}", norm))
+        found.append(WeightRule(theirs + "layer_norm", ours + "norm", norm))
     return found
 
 
@@ -86,7 +86,11 @@ def head(c, kind: str, classes: int, prefix: str = "model."):
     repeats = dict.fromkeys(copies, shared)
     if kind != "seq2seq-lm":
         return *rereading_head(c, kind, classes), repeats
-    return LanguageModel(True, "fixed"), [Row("final_logits_bias", "head.bias", one_row)], repeats | {output: shared}
+    return (
+        LanguageModel(True, "fixed"),
+        [WeightRule("final_logits_bias", "head.bias", one_row)],
+        repeats | {output: shared},
+    )
 
 
 HEADS = "none seq2seq-lm causal-lm sequence-classification question-answering"

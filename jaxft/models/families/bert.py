@@ -3,7 +3,7 @@
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
-    Row,
+    WeightRule,
     architectures,
     embedding,
     linear,
@@ -41,21 +41,21 @@ def spec(c) -> Spec:
     )
 
 
-def rows(c) -> list[Row]:
+def rows(c) -> list[WeightRule]:
     layer, ours = "encoder.layer.{i}.", "layers.{i}."
     return [
-        Row("embeddings.word_embeddings", "embed.tokens", embedding),
-        Row("embeddings.position_embeddings", "embed.positions", embedding),
-        Row("embeddings.token_type_embeddings", "embed.types", embedding),
-        Row("embeddings.LayerNorm", "embed.norm", norm),
-        Row(layer + "attention.self.query", ours + "attn.q", linear),
-        Row(layer + "attention.self.key", ours + "attn.k", linear),
-        Row(layer + "attention.self.value", ours + "attn.v", linear),
-        Row(layer + "attention.output.dense", ours + "attn.o", linear),
-        Row(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
-        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
-        Row(layer + "output.dense", ours + "mlp.down", linear),
-        Row(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+        WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
+        WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
+        WeightRule("embeddings.token_type_embeddings", "embed.types", embedding),
+        WeightRule("embeddings.LayerNorm", "embed.norm", norm),
+        WeightRule(layer + "attention.self.query", ours + "attn.q", linear),
+        WeightRule(layer + "attention.self.key", ours + "attn.k", linear),
+        WeightRule(layer + "attention.self.value", ours + "attn.v", linear),
+        WeightRule(layer + "attention.output.dense", ours + "attn.o", linear),
+        WeightRule(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
+        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
+        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
+        WeightRule(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
     ]
 
 
@@ -63,16 +63,19 @@ def head(c, kind: str, classes: int):
     """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
-        return Pooler("tanh"), [Row("bert.pooler.dense", "head.dense", linear)], {}
+        return Pooler("tanh"), [WeightRule("bert.pooler.dense", "head.dense", linear)], {}
     if kind in TEXT_LEVEL:
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        rows = [Row("bert.pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        rows = [
+            WeightRule("bert.pooler.dense", "head.pooler.dense", linear),
+            WeightRule("classifier", "head.out", linear),
+        ]
         return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
     if kind == "token-classification":
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        return Classifier(classes, dropout=rate), [Row("classifier", "head.out", linear)], {}
+        return Classifier(classes, dropout=rate), [WeightRule("classifier", "head.out", linear)], {}
     if kind == "question-answering":
-        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
+        return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)], {}
     expect_sight(c, kind)
     masked_lm = masked_lm_head(
         tied,

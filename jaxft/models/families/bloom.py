@@ -5,7 +5,7 @@ import math
 from jaxft.models.checkpoint.weight_table import (
     Family,
     Fused,
-    Row,
+    WeightRule,
     architectures,
     decoder_head,
     embedding,
@@ -27,7 +27,7 @@ def spec(c):
         c.quotient("hidden_size", "n_head"),
         causal=True,
         dropout=c.attention_dropout,
-        slopes=slopes(c.n_head),
+        alibi_slopes=alibi_slopes(c.n_head),
     )
     ln = LayerNorm(c.layer_norm_epsilon)
     layer = Layer(attention, Dense(4 * c.hidden_size, "gelu_pytorch_tanh"), ln, PRE_NORM, c.hidden_dropout)
@@ -36,7 +36,7 @@ def spec(c):
     )
 
 
-def slopes(heads: int) -> tuple[float, ...]:
+def alibi_slopes(heads: int) -> tuple[float, ...]:
     """For 2^n heads 2^(-8/2^n), its square, ...; between two powers of 2 every other slope of the next (Press et al.
     2022, section 3 and its appendix)."""
     power = 2 ** int(math.log2(heads))
@@ -48,15 +48,15 @@ def rows(c):
     layer, ours = "h.{i}.", "layers.{i}."
     fused = Fused(("q", "k", "v"), groups=c.n_head)
     return [
-        Row("word_embeddings", "embed.tokens", embedding),
-        Row("word_embeddings_layernorm", "embed.norm", norm),
-        Row(layer + "input_layernorm", ours + "norms.attn_in", norm),
-        Row(layer + "self_attention.query_key_value", ours + "attn.qkv", fused),
-        Row(layer + "self_attention.dense", ours + "attn.o", linear),
-        Row(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
-        Row(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
-        Row(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
-        Row("ln_f", "norm", norm),
+        WeightRule("word_embeddings", "embed.tokens", embedding),
+        WeightRule("word_embeddings_layernorm", "embed.norm", norm),
+        WeightRule(layer + "input_layernorm", ours + "norms.attn_in", norm),
+        WeightRule(layer + "self_attention.query_key_value", ours + "attn.qkv", fused),
+        WeightRule(layer + "self_attention.dense", ours + "attn.o", linear),
+        WeightRule(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
+        WeightRule(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
+        WeightRule(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        WeightRule("ln_f", "norm", norm),
     ]
 
 

@@ -5,10 +5,19 @@ Or the ViT alone, and a head that reads the mean of an image's patches.
 
 from dataclasses import dataclass
 
-from jaxft.models.checkpoint.weight_table import Family, Patched, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.checkpoint.weight_table import (
+    ConvPatch,
+    Family,
+    WeightRule,
+    architectures,
+    embedding,
+    linear,
+    norm,
+    tensor,
+)
 from jaxft.models.heads import Classifier, ClassifierLayer, Contrast
 from jaxft.models.layers.attention import Attention
-from jaxft.models.layers.basic import Dense, Embed, Idle, LayerNorm
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm, Unused
 from jaxft.models.layers.patches import Patches
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
@@ -45,32 +54,32 @@ def spec(c) -> Spec:
     )
 
 
-def rows(c) -> list[Row]:
+def rows(c) -> list[WeightRule]:
     image = c.part("vision_config")
-    patch = Patched((image.num_channels, *image.pair("patch_size")))
+    patch = ConvPatch((image.num_channels, *image.pair("patch_size")))
     vision = "vision_model."
     return [
-        Row("text_model.embeddings.token_embedding", "embed.tokens", embedding),
-        Row("text_model.embeddings.position_embedding", "embed.positions", embedding),
+        WeightRule("text_model.embeddings.token_embedding", "embed.tokens", embedding),
+        WeightRule("text_model.embeddings.position_embedding", "embed.positions", embedding),
         *tower("text_model.", ""),
-        Row("text_model.final_layer_norm", "norm", norm),
-        Row(vision + "embeddings.class_embedding", "encoder.embed.whole", tensor),
-        Row(vision + "embeddings.position_embedding.weight", "encoder.embed.positions", tensor),
-        Row(vision + "embeddings.patch_embedding", "encoder.embed.patches", patch),
-        Row(vision + "pre_layrnorm", "encoder.embed.norm", norm),
+        WeightRule("text_model.final_layer_norm", "norm", norm),
+        WeightRule(vision + "embeddings.class_embedding", "encoder.embed.whole", tensor),
+        WeightRule(vision + "embeddings.position_embedding.weight", "encoder.embed.positions", tensor),
+        WeightRule(vision + "embeddings.patch_embedding", "encoder.embed.patches", patch),
+        WeightRule(vision + "pre_layrnorm", "encoder.embed.norm", norm),
         *tower(vision, "encoder."),
     ]
 
 
-def tower(theirs: str, ours: str) -> list[Row]:
+def tower(theirs: str, ours: str) -> list[WeightRule]:
     theirs, ours = theirs + "encoder.layers.{i}.", ours + "layers.{i}."
     return [
-        Row(theirs + "layer_norm1", ours + "norms.attn_in", norm),
-        *(Row(f"{theirs}self_attn.{name}_proj", f"{ours}attn.{name}", linear) for name in "qkv"),
-        Row(theirs + "self_attn.out_proj", ours + "attn.o", linear),
-        Row(theirs + "layer_norm2", ours + "norms.mlp_in", norm),
-        Row(theirs + "mlp.fc1", ours + "mlp.up", linear),
-        Row(theirs + "mlp.fc2", ours + "mlp.down", linear),
+        WeightRule(theirs + "layer_norm1", ours + "norms.attn_in", norm),
+        *(WeightRule(f"{theirs}self_attn.{name}_proj", f"{ours}attn.{name}", linear) for name in "qkv"),
+        WeightRule(theirs + "self_attn.out_proj", ours + "attn.o", linear),
+        WeightRule(theirs + "layer_norm2", ours + "norms.mlp_in", norm),
+        WeightRule(theirs + "mlp.fc1", ours + "mlp.up", linear),
+        WeightRule(theirs + "mlp.fc2", ours + "mlp.down", linear),
     ]
 
 
@@ -87,21 +96,25 @@ class OfPatches(Classifier):
 class OfPatchesLayer(ClassifierLayer):
     def __init__(self, part: OfPatches, width: int, vocab: int):
         super().__init__(part, width, vocab)
-        self.norm = Idle(part.idle).build(width)
+        self.norm = Unused(part.idle).build(width)
 
 
 def head(c, kind: str, classes: int):
     image = c.part("vision_config")
-    ln, behind = LayerNorm(image.layer_norm_eps), Row("vision_model.post_layernorm", "head.norm", norm)
+    ln, behind = LayerNorm(image.layer_norm_eps), WeightRule("vision_model.post_layernorm", "head.norm", norm)
     if kind == "image-classification":
         c.ignore("projection_dim", "logit_scale_init_value")
-        return OfPatches(classes, mean=True, skip=1, idle=ln), [Row("classifier", "head.out", linear), behind], {}
+        return (
+            OfPatches(classes, mean=True, skip=1, idle=ln),
+            [WeightRule("classifier", "head.out", linear), behind],
+            {},
+        )
     part = Contrast(c.projection_dim, image.hidden_size, ln, c.logit_scale_init_value)
     rows = [
-        Row("text_projection", "head.text", linear),
-        Row("visual_projection", "head.image", linear),
+        WeightRule("text_projection", "head.text", linear),
+        WeightRule("visual_projection", "head.image", linear),
         behind,
-        Row("logit_scale", "head.scale", tensor),
+        WeightRule("logit_scale", "head.scale", tensor),
     ]
     return part, rows, {}
 

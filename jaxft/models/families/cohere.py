@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.layers.attention import HeadNorm
+from jaxft.models.layers.attention import QKNorm
 from jaxft.models.layers.basic import LayerNorm
 from jaxft.models.layers.rotary import read_rotary
 
@@ -15,7 +15,7 @@ NORMS = {"input_layernorm": "attn_in"}
 def spec(c):
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, pairs="neighbours")
     norm = LayerNorm(c.layer_norm_eps, bias=False)
-    qk_norm = HeadNorm(norm, shared=False) if c.get("use_qk_norm", False) else None  # Command R+ has them
+    qk_norm = QKNorm(norm, shared=False) if c.get("use_qk_norm", False) else None  # Command R+ has them
     layer = replace(llama.layer(c, frozenset(NORMS.values()), norm, rotary=rotary, qk_norm=qk_norm), parallel=True)
     return llama.stack(c, (layer,) * c.num_hidden_layers)
 

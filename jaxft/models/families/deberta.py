@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Fused, Row, architectures, linear, tensor
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Fused, WeightRule, architectures, linear, tensor
 from jaxft.models.families import deberta_v2
 
 
@@ -16,11 +16,11 @@ def rows(c):
     layer, ours = "encoder.layer.{i}.attention.self.", "layers.{i}.attn."
     return [
         *(row for row in deberta_v2.rows(c) if not row.theirs.endswith("_proj")),
-        Row(layer + "in_proj", ours + "qkv", Fused(("q", "k", "v"), groups=c.num_attention_heads)),
-        Row(layer + "q_bias", ours + "q.bias", tensor),
-        Row(layer + "v_bias", ours + "v.bias", tensor),
-        Row(layer + "pos_proj", ours + "position_k", linear),
-        Row(layer + "pos_q_proj", ours + "position_q", linear),
+        WeightRule(layer + "in_proj", ours + "qkv", Fused(("q", "k", "v"), groups=c.num_attention_heads)),
+        WeightRule(layer + "q_bias", ours + "q.bias", tensor),
+        WeightRule(layer + "v_bias", ours + "v.bias", tensor),
+        WeightRule(layer + "pos_proj", ours + "position_k", linear),
+        WeightRule(layer + "pos_q_proj", ours + "position_q", linear),
     ]
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
-    Row,
+    WeightRule,
     architectures,
     embedding,
     linear,
@@ -18,27 +18,18 @@ from jaxft.models.checkpoint.weight_table import (
     norm,
 )
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
-from jaxft.models.layers.attention import Attention, RecomputedLayer
-from jaxft.models.layers.basic import (
-    ACTIVATIONS,
-    Dense,
-    Embed,
-    LayerNorm,
-    Linear,
-    Table,
-    known_activation,
-    param,
-    subkey,
-)
+from jaxft.models.layers.activations import ACTIVATIONS, known_activation
+from jaxft.models.layers.attention import Attention, RematAttentionLayer
+from jaxft.models.layers.basic import Dense, Embed, Embedding, LayerNorm, Linear, fold_key, param
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.precision import accumulator, upcast
-from jaxft.models.layers.relative_bias import turned
+from jaxft.models.layers.relative_bias import rel_shift
 from jaxft.models.spec import POST_NORM, Layer, Part, Spec
 from jaxft.problems import raise_problems
 
 
 @dataclass(frozen=True)
-class Vectors:
+class DistanceEmbeddings:
     """A learned vector for each distance from -span to span - 1, or each bucket of distances, shared by all layers."""
 
     span: int
@@ -48,7 +39,7 @@ class Vectors:
     shared: bool = True
 
     def build(self, width):
-        return VectorsLayer(self, width)
+        return DistanceEmbeddingsLayer(self, width)
 
     def numbers(self, back: np.ndarray) -> np.ndarray:
         """Rows of the table; `back` says how far the key lies before the query."""
@@ -61,9 +52,9 @@ class Vectors:
         return np.clip(back + self.span, 0, 2 * self.span - 1)
 
 
-class VectorsLayer(nnx.Module):
-    def __init__(self, part: Vectors, width: int):
-        self.table = Table(2 * part.span, width, (None, "embed"))
+class DistanceEmbeddingsLayer(nnx.Module):
+    def __init__(self, part: DistanceEmbeddings, width: int):
+        self.table = Embedding(2 * part.span, width, (None, "embed"))
         self.norm = part.norm.build(width) if part.norm else nnx.data(None)
 
     def __call__(self, length):
@@ -88,7 +79,7 @@ class Disentangled(Attention):
         return DisentangledLayer(self, width)
 
 
-class DisentangledLayer(RecomputedLayer):
+class DisentangledLayer(RematAttentionLayer):
     def __init__(self, part: Disentangled, width: int):
         super().__init__(part, width)
         for name, kind, (own, bias) in zip(("position_k", "position_q"), ("c2p", "p2c"), part.maps, strict=True):
@@ -96,19 +87,19 @@ class DisentangledLayer(RecomputedLayer):
             linear = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias) if wanted else nnx.data(None)
             setattr(self, name, linear)
 
-    def lean(self, q_bthd, k_bshd, context, key, at_bk):
+    def attn_bias(self, q_bthd, k_bshd, context, key, at_bk):
         part, length, wide = self.part, k_bshd.shape[1], accumulator(q_bthd)
-        vectors = dropout(context.distances.astype(q_bthd.dtype), part.position_dropout or 0.0, subkey(key, 1))
+        vectors = dropout(context.distances.astype(q_bthd.dtype), part.position_dropout or 0.0, fold_key(key, 1))
         rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # of keys from first to last
         total = 0.0
         if "c2p" in part.kinds:
             heads = self._distances(self.position_k or self.k, vectors)
             products = jnp.einsum("bthd,vhd->bhtv", q_bthd, heads, preferred_element_type=wide)[..., rows]
-            total += turned(products, at_bk)
+            total += rel_shift(products, at_bk)
         if "p2c" in part.kinds:
             heads = self._distances(self.position_q or self.q, vectors)
             products = jnp.einsum("bshd,vhd->bhsv", k_bshd, heads, preferred_element_type=wide)
-            every = turned(products[..., rows[::-1]], None).swapaxes(2, 3)
+            every = rel_shift(products[..., rows[::-1]], None).swapaxes(2, 3)
             total += every if at_bk is None else jnp.take_along_axis(every, at_bk[:, None, :, None], 2)
         return total * part.scores.scale
 
@@ -164,7 +155,7 @@ def spec(c, **attention) -> Spec:
     usual = {
         "dropout": c.attention_probs_dropout_prob,
         "scale": 1.0 / math.sqrt(head_dim * (1 + len(kinds))),
-        "distances": Vectors(buckets if buckets > 0 else longest, buckets > 0, longest, normed),
+        "distances": DistanceEmbeddings(buckets if buckets > 0 else longest, buckets > 0, longest, normed),
         "kinds": kinds,
         "maps": ((own, True), (own, True)),
         "position_dropout": rate,
@@ -191,28 +182,28 @@ def neighbours(c) -> Neighbours | None:
     return Neighbours(count, c.get("conv_act", "tanh"), c.hidden_dropout_prob)
 
 
-def rows(c) -> list[Row]:
+def rows(c) -> list[WeightRule]:
     layer, ours = "encoder.layer.{i}.", "layers.{i}."
     attention, of = layer + "attention.self.", ours + "attn."
     return [
-        Row("embeddings.word_embeddings", "embed.tokens", embedding),
-        Row("embeddings.position_embeddings", "embed.positions", embedding),
-        Row("embeddings.token_type_embeddings", "embed.types", embedding),
-        Row("embeddings.LayerNorm", "embed.norm", norm),
-        Row("encoder.rel_embeddings", "distances.table", embedding),
-        Row("encoder.LayerNorm", "distances.norm", norm),
-        Row("encoder.conv.conv", "layers.0.beside", linear),
-        Row("encoder.conv.LayerNorm", "layers.0.norms.beside_res", norm),
-        Row(attention + "query_proj", of + "q", linear),
-        Row(attention + "key_proj", of + "k", linear),
-        Row(attention + "value_proj", of + "v", linear),
-        Row(attention + "pos_key_proj", of + "position_k", linear),
-        Row(attention + "pos_query_proj", of + "position_q", linear),
-        Row(layer + "attention.output.dense", of + "o", linear),
-        Row(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
-        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
-        Row(layer + "output.dense", ours + "mlp.down", linear),
-        Row(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+        WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
+        WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
+        WeightRule("embeddings.token_type_embeddings", "embed.types", embedding),
+        WeightRule("embeddings.LayerNorm", "embed.norm", norm),
+        WeightRule("encoder.rel_embeddings", "distances.table", embedding),
+        WeightRule("encoder.LayerNorm", "distances.norm", norm),
+        WeightRule("encoder.conv.conv", "layers.0.beside", linear),
+        WeightRule("encoder.conv.LayerNorm", "layers.0.norms.beside_res", norm),
+        WeightRule(attention + "query_proj", of + "q", linear),
+        WeightRule(attention + "key_proj", of + "k", linear),
+        WeightRule(attention + "value_proj", of + "v", linear),
+        WeightRule(attention + "pos_key_proj", of + "position_k", linear),
+        WeightRule(attention + "pos_query_proj", of + "position_q", linear),
+        WeightRule(layer + "attention.output.dense", of + "o", linear),
+        WeightRule(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
+        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
+        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
+        WeightRule(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
     ]
 
 
@@ -222,12 +213,12 @@ def head(c, kind: str, classes: int):
     if kind == "none":
         return None, [], {}
     if kind in TEXT_LEVEL:
-        rows = [Row("pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        rows = [WeightRule("pooler.dense", "head.pooler.dense", linear), WeightRule("classifier", "head.out", linear)]
         return Classifier(classes, pooler, dropout=rate), rows, {}
     if kind == "token-classification":
-        return Classifier(classes, dropout=c.hidden_dropout_prob), [Row("classifier", "head.out", linear)], {}
+        return Classifier(classes, dropout=c.hidden_dropout_prob), [WeightRule("classifier", "head.out", linear)], {}
     if kind == "question-answering":
-        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
+        return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)], {}
     c.expect("legacy", True, "the other head of masked language models is not implemented")
     return masked_lm_head(
         tied,

@@ -3,7 +3,7 @@
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
-    Row,
+    WeightRule,
     architectures,
     embedding,
     linear,
@@ -23,7 +23,7 @@ def spec(c):
     c.ignore("qa_dropout", "seq_classif_dropout")  # of heads
     attention = Attention(c.n_heads, c.n_heads, c.quotient("dim", "n_heads"), causal=False, dropout=c.attention_dropout)
     layer = Layer(
-        attention, Dense(c.hidden_dim, c.activation), NORM, POST_NORM, c.dropout, drops=frozenset(["mlp_out"])
+        attention, Dense(c.hidden_dim, c.activation), NORM, POST_NORM, c.dropout, dropout_places=frozenset(["mlp_out"])
     )
     embed = Embed(c.vocab_size, c.max_position_embeddings, norm=NORM, dropout=c.dropout)
     return Spec(c.dim, embed, (layer,) * c.n_layers, None, c.max_position_embeddings, c.initializer_range)
@@ -32,17 +32,17 @@ def spec(c):
 def rows(c):
     layer, ours = "transformer.layer.{i}.", "layers.{i}."
     return [
-        Row("embeddings.word_embeddings", "embed.tokens", embedding),
-        Row("embeddings.position_embeddings", "embed.positions", embedding),
-        Row("embeddings.LayerNorm", "embed.norm", norm),
-        Row(layer + "attention.q_lin", ours + "attn.q", linear),
-        Row(layer + "attention.k_lin", ours + "attn.k", linear),
-        Row(layer + "attention.v_lin", ours + "attn.v", linear),
-        Row(layer + "attention.out_lin", ours + "attn.o", linear),
-        Row(layer + "sa_layer_norm", ours + "norms.attn_res", norm),
-        Row(layer + "ffn.lin1", ours + "mlp.up", linear),
-        Row(layer + "ffn.lin2", ours + "mlp.down", linear),
-        Row(layer + "output_layer_norm", ours + "norms.mlp_res", norm),
+        WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
+        WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
+        WeightRule("embeddings.LayerNorm", "embed.norm", norm),
+        WeightRule(layer + "attention.q_lin", ours + "attn.q", linear),
+        WeightRule(layer + "attention.k_lin", ours + "attn.k", linear),
+        WeightRule(layer + "attention.v_lin", ours + "attn.v", linear),
+        WeightRule(layer + "attention.out_lin", ours + "attn.o", linear),
+        WeightRule(layer + "sa_layer_norm", ours + "norms.attn_res", norm),
+        WeightRule(layer + "ffn.lin1", ours + "mlp.up", linear),
+        WeightRule(layer + "ffn.lin2", ours + "mlp.down", linear),
+        WeightRule(layer + "output_layer_norm", ours + "norms.mlp_res", norm),
     ]
 
 
@@ -51,12 +51,12 @@ def head(c, kind, classes):
     if kind == "none":
         return None, [], {}
     if kind in TEXT_LEVEL:
-        rows = [Row("pre_classifier", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        rows = [WeightRule("pre_classifier", "head.pooler.dense", linear), WeightRule("classifier", "head.out", linear)]
         return Classifier(classes, Pooler("relu"), dropout=c.seq_classif_dropout), rows, {}
     if kind == "token-classification":
-        return Classifier(classes, dropout=c.dropout), [Row("classifier", "head.out", linear)], {}
+        return Classifier(classes, dropout=c.dropout), [WeightRule("classifier", "head.out", linear)], {}
     if kind == "question-answering":
-        return Classifier(classes, dropout=c.qa_dropout), [Row("qa_outputs", "head.out", linear)], {}
+        return Classifier(classes, dropout=c.qa_dropout), [WeightRule("qa_outputs", "head.out", linear)], {}
     return masked_lm_head(
         tied,
         Transform(c.activation, NORM),

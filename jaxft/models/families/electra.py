@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Row, architectures, linear, masked_lm_head
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, WeightRule, architectures, linear, masked_lm_head
 from jaxft.models.families import bert
 from jaxft.models.heads import Classifier, Pooler, Transform
 from jaxft.models.layers.basic import LayerNorm, Projection
@@ -15,7 +15,7 @@ def spec(c):
 
 
 def rows(c):
-    return [*bert.rows(c), Row("embeddings_project", "embed.project", linear)]
+    return [*bert.rows(c), WeightRule("embeddings_project", "embed.project", linear)]
 
 
 def head(c, kind, classes):
@@ -24,12 +24,15 @@ def head(c, kind, classes):
         return None, [], {}
     if kind == "sequence-classification":
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        rows = [Row("classifier.dense", "head.pooler.dense", linear), Row("classifier.out_proj", "head.out", linear)]
+        rows = [
+            WeightRule("classifier.dense", "head.pooler.dense", linear),
+            WeightRule("classifier.out_proj", "head.out", linear),
+        ]
         return Classifier(classes, Pooler("gelu", rate), dropout=rate), rows, {}
     if kind == "pretraining":  # whether a token was replaced (Clark et al. 2020, section 2)
         rows = [
-            Row("discriminator_predictions.dense", "head.pooler.dense", linear),
-            Row("discriminator_predictions.dense_prediction", "head.out", linear),
+            WeightRule("discriminator_predictions.dense", "head.pooler.dense", linear),
+            WeightRule("discriminator_predictions.dense_prediction", "head.out", linear),
         ]
         return Classifier(1, Pooler(c.hidden_act)), rows, {}
     if kind == "multiple-choice":
@@ -51,7 +54,10 @@ def head(c, kind, classes):
 def choice(c, classes):
     c.expect("summary_type", "first", "a head that reads other tokens than the first is not implemented")
     c.expect("summary_use_proj", True, "a head without its dense layer is not implemented")
-    rows = [Row("sequence_summary.summary", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+    rows = [
+        WeightRule("sequence_summary.summary", "head.pooler.dense", linear),
+        WeightRule("classifier", "head.out", linear),
+    ]
     return Classifier(classes, Pooler(c.summary_activation), dropout=c.summary_last_dropout), rows, {}
 
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jaxft.models.checkpoint.weight_table import (
     Family,
     Fused,
-    Row,
+    WeightRule,
     architectures,
     decoder_head,
     embedding,
     linear,
     norm,
 )
-from jaxft.models.families.bloom import slopes
+from jaxft.models.families.bloom import alibi_slopes
 from jaxft.models.layers.attention import Attention, AttentionLayer
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.layers.rotary import read_rotary
@@ -25,19 +25,19 @@ from jaxft.models.spec import Layer, Spec
 
 
 @dataclass(frozen=True)
-class Falling(Attention):
+class Bf16ALiBi(Attention):
     """Whose slopes, places and their products are rounded to bfloat16 whatever the model's dtype, and then scaled."""
 
     def build(self, width):
-        return FallingLayer(self, width)
+        return Bf16ALiBiLayer(self, width)
 
 
-class FallingLayer(AttentionLayer):
-    def lean(self, q_bthd, k_bshd, context, key, at_bk):
+class Bf16ALiBiLayer(AttentionLayer):
+    def attn_bias(self, q_bthd, k_bshd, context, key, at_bk):
         rounded = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
-        slopes = rounded(jnp.array(self.part.slopes, float)).reshape(1, self.part.kv_heads, -1, 1)
+        alibi_slopes = rounded(jnp.array(self.part.alibi_slopes, float)).reshape(1, self.part.kv_heads, -1, 1)
         places = rounded(context.positions[:, None, None, :].astype(float))
-        return rounded(slopes * places) * self.part.scores.scale
+        return rounded(alibi_slopes * places) * self.part.scores.scale
 
 
 def spec(c):
@@ -45,13 +45,13 @@ def spec(c):
     heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
     if c.alibi:
         c.ignore("rope_parameters")
-    attention = (Falling if c.alibi else Attention)(
+    attention = (Bf16ALiBi if c.alibi else Attention)(
         heads,
         key_heads(c),
         head_dim,
         causal=True,
         rotary=None if c.alibi else read_rotary(c, head_dim),
-        slopes=slopes(heads) if c.alibi else None,
+        alibi_slopes=alibi_slopes(heads) if c.alibi else None,
         bias=frozenset("qkvo" if c.bias else ""),
         dropout=c.attention_dropout,
     )
@@ -94,13 +94,13 @@ def rows(c):
     # All queries, then keys, then values; of the new architecture, and where every head has a key, group by group.
     groups = 1 if c.multi_query and not c.new_decoder_architecture else key_heads(c)
     return [
-        Row("word_embeddings", "embed.tokens", embedding),
-        *(Row(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms(c).items()),
-        Row(layer + "self_attention.query_key_value", ours + "attn.qkv", Fused(("q", "k", "v"), groups=groups)),
-        Row(layer + "self_attention.dense", ours + "attn.o", linear),
-        Row(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
-        Row(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
-        Row("ln_f", "norm", norm),
+        WeightRule("word_embeddings", "embed.tokens", embedding),
+        *(WeightRule(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms(c).items()),
+        WeightRule(layer + "self_attention.query_key_value", ours + "attn.qkv", Fused(("q", "k", "v"), groups=groups)),
+        WeightRule(layer + "self_attention.dense", ours + "attn.o", linear),
+        WeightRule(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
+        WeightRule(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        WeightRule("ln_f", "norm", norm),
     ]
 
 

@@ -9,7 +9,7 @@ from jaxft.models.layers.basic import RMSNorm
 
 def spec(c):
     c.expect("use_bidirectional_attention", None, "only causal attention is implemented")
-    layer = llama.layer(c, norm=RMSNorm(c.rms_norm_eps, around=1.0))
+    layer = llama.layer(c, norm=RMSNorm(c.rms_norm_eps, scale_offset=1.0))
     return llama.stack(c, (layer,) * c.num_hidden_layers, scale=c.hidden_size**0.5)
 
 

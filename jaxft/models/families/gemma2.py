@@ -9,8 +9,8 @@ from jaxft.models.layers.basic import RMSNorm
 
 def spec(c):
     c.expect("use_bidirectional_attention", None, "only causal attention is implemented")
-    fields = {"scale": c.query_pre_attn_scalar**-0.5, "cap": c.get("attn_logit_softcapping")}
-    rms = RMSNorm(c.rms_norm_eps, around=1.0)
+    fields = {"scale": c.query_pre_attn_scalar**-0.5, "softcap": c.get("attn_logit_softcapping")}
+    rms = RMSNorm(c.rms_norm_eps, scale_offset=1.0)
     layers = tuple(
         llama.layer(c, frozenset(llama.SANDWICH.values()), rms, c.hidden_activation, window=window, **fields)
         for window in llama.windows(c)
@@ -23,7 +23,7 @@ def rows(c):
 
 
 def head(c, kind, classes):
-    return llama.FAMILY.head(c, kind, classes, cap=c.get("final_logit_softcapping"))
+    return llama.FAMILY.head(c, kind, classes, softcap=c.get("final_logit_softcapping"))
 
 
 FAMILY = replace(llama.FAMILY, architectures=architectures("Gemma2", llama.HEADS), spec=spec, rows=rows, head=head)

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.layers.attention import HeadNorm
+from jaxft.models.layers.attention import QKNorm
 from jaxft.models.layers.basic import RMSNorm
 from jaxft.models.layers.rotary import read_rotary
 
 
 def spec(c):
     c.expect("use_bidirectional_attention", False, "only causal attention is implemented")
-    rms = RMSNorm(c.rms_norm_eps, around=1.0)
+    rms = RMSNorm(c.rms_norm_eps, scale_offset=1.0)
     layers = tuple(
         llama.layer(
             c,
@@ -21,8 +21,8 @@ def spec(c):
             c.hidden_activation,
             rotary=read_rotary(c, c.head_dim, kind),
             scale=c.query_pre_attn_scalar**-0.5,
-            cap=c.get("attn_logit_softcapping"),
-            qk_norm=HeadNorm(rms),
+            softcap=c.get("attn_logit_softcapping"),
+            qk_norm=QKNorm(rms),
             window=window,
         )
         for kind, window in zip(c.of_layers("layer_types"), llama.windows(c), strict=True)
@@ -35,7 +35,7 @@ def rows(c):
 
 
 def head(c, kind, classes):
-    return llama.FAMILY.head(c, kind, classes, cap=c.get("final_logit_softcapping"))
+    return llama.FAMILY.head(c, kind, classes, softcap=c.get("final_logit_softcapping"))
 
 
 FAMILY = replace(

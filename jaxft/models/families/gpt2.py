@@ -3,7 +3,7 @@
 from jaxft.models.checkpoint.weight_table import (
     Family,
     Fused,
-    Row,
+    WeightRule,
     architectures,
     conv1d,
     decoder_head,
@@ -34,17 +34,17 @@ def spec(c) -> Spec:
     return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, c.n_positions, c.initializer_range, reads="last")
 
 
-def rows(c) -> list[Row]:
+def rows(c) -> list[WeightRule]:
     return [
-        Row("wte", "embed.tokens", embedding),
-        Row("wpe", "embed.positions", embedding),
-        Row("h.{i}.ln_1", "layers.{i}.norms.attn_in", norm),
-        Row("h.{i}.attn.c_attn", "layers.{i}.attn.qkv", Fused(("q", "k", "v"), turned=False)),
-        Row("h.{i}.attn.c_proj", "layers.{i}.attn.o", conv1d),
-        Row("h.{i}.ln_2", "layers.{i}.norms.mlp_in", norm),
-        Row("h.{i}.mlp.c_fc", "layers.{i}.mlp.up", conv1d),
-        Row("h.{i}.mlp.c_proj", "layers.{i}.mlp.down", conv1d),
-        Row("ln_f", "norm", norm),
+        WeightRule("wte", "embed.tokens", embedding),
+        WeightRule("wpe", "embed.positions", embedding),
+        WeightRule("h.{i}.ln_1", "layers.{i}.norms.attn_in", norm),
+        WeightRule("h.{i}.attn.c_attn", "layers.{i}.attn.qkv", Fused(("q", "k", "v"), turned=False)),
+        WeightRule("h.{i}.attn.c_proj", "layers.{i}.attn.o", conv1d),
+        WeightRule("h.{i}.ln_2", "layers.{i}.norms.mlp_in", norm),
+        WeightRule("h.{i}.mlp.c_fc", "layers.{i}.mlp.up", conv1d),
+        WeightRule("h.{i}.mlp.c_proj", "layers.{i}.mlp.down", conv1d),
+        WeightRule("ln_f", "norm", norm),
     ]
 
 

@@ -1,6 +1,14 @@
 """GPT-Neo (Black et al. 2021): GPT-2 with unscaled scores, a window in some layers, its weights kept transposed."""
 
-from jaxft.models.checkpoint.weight_table import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    WeightRule,
+    architectures,
+    decoder_head,
+    embedding,
+    linear,
+    norm,
+)
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
@@ -34,17 +42,17 @@ def spec(c):
 def rows(c):
     layer, ours = "h.{i}.", "layers.{i}."
     return [
-        Row("wte", "embed.tokens", embedding),
-        Row("wpe", "embed.positions", embedding),
-        Row(layer + "ln_1", ours + "norms.attn_in", norm),
-        Row(layer + "attn.attention.q_proj", ours + "attn.q", linear),
-        Row(layer + "attn.attention.k_proj", ours + "attn.k", linear),
-        Row(layer + "attn.attention.v_proj", ours + "attn.v", linear),
-        Row(layer + "attn.attention.out_proj", ours + "attn.o", linear),
-        Row(layer + "ln_2", ours + "norms.mlp_in", norm),
-        Row(layer + "mlp.c_fc", ours + "mlp.up", linear),
-        Row(layer + "mlp.c_proj", ours + "mlp.down", linear),
-        Row("ln_f", "norm", norm),
+        WeightRule("wte", "embed.tokens", embedding),
+        WeightRule("wpe", "embed.positions", embedding),
+        WeightRule(layer + "ln_1", ours + "norms.attn_in", norm),
+        WeightRule(layer + "attn.attention.q_proj", ours + "attn.q", linear),
+        WeightRule(layer + "attn.attention.k_proj", ours + "attn.k", linear),
+        WeightRule(layer + "attn.attention.v_proj", ours + "attn.v", linear),
+        WeightRule(layer + "attn.attention.out_proj", ours + "attn.o", linear),
+        WeightRule(layer + "ln_2", ours + "norms.mlp_in", norm),
+        WeightRule(layer + "mlp.c_fc", ours + "mlp.up", linear),
+        WeightRule(layer + "mlp.c_proj", ours + "mlp.down", linear),
+        WeightRule("ln_f", "norm", norm),
     ]
 
 

@@ -4,7 +4,7 @@ rotary positions of a part of each head, queries, keys and values of a head next
 from jaxft.models.checkpoint.weight_table import (
     Family,
     Fused,
-    Row,
+    WeightRule,
     architectures,
     decoder_head,
     embedding,
@@ -41,14 +41,14 @@ def rows(c):
     layer, ours = "layers.{i}.", "layers.{i}."
     fused = Fused(("q", "k", "v"), groups=c.num_attention_heads)
     return [
-        Row("embed_in", "embed.tokens", embedding),
-        Row(layer + "input_layernorm", ours + "norms.attn_in", norm),
-        Row(layer + "attention.query_key_value", ours + "attn.qkv", fused),
-        Row(layer + "attention.dense", ours + "attn.o", linear),
-        Row(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
-        Row(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
-        Row(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
-        Row("final_layer_norm", "norm", norm),
+        WeightRule("embed_in", "embed.tokens", embedding),
+        WeightRule(layer + "input_layernorm", ours + "norms.attn_in", norm),
+        WeightRule(layer + "attention.query_key_value", ours + "attn.qkv", fused),
+        WeightRule(layer + "attention.dense", ours + "attn.o", linear),
+        WeightRule(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
+        WeightRule(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
+        WeightRule(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        WeightRule("final_layer_norm", "norm", norm),
     ]
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxft.models.checkpoint.weight_table import Interleaved, Renamed, Row, architectures, linear, tensor
+from jaxft.models.checkpoint.weight_table import Interleaved, Renamed, WeightRule, architectures, linear, tensor
 from jaxft.models.families import llama
 from jaxft.models.layers.moe import Experts, read_balance
 
@@ -19,9 +19,9 @@ def swiglu(gate, up, alpha: float, limit: float):
 
 def spec(c):
     c.expect("hidden_act", "silu", "its gates are what swiglu_alpha and swiglu_limit say")
-    join = partial(swiglu, alpha=c.swiglu_alpha, limit=c.swiglu_limit)
+    gate_fn = partial(swiglu, alpha=c.swiglu_alpha, limit=c.swiglu_limit)
     sizes = c.num_local_experts, c.num_experts_per_tok, c.intermediate_size
-    experts = Experts(*sizes, c.hidden_act, bias=True, join=join)
+    experts = Experts(*sizes, c.hidden_act, bias=True, gate_fn=gate_fn)
     layers = [replace(llama.layer(c, sinks=True, window=window), mlp=experts) for window in llama.windows(c)]
     same = llama.stack(c, tuple(layers))
     return replace(same, balance=read_balance(c))
@@ -32,10 +32,10 @@ def rows(c):
     pairs = (("", ".kernel"), ("_bias", ".bias"))
     return [
         *(row for row in llama.rows(c) if ".mlp." not in row.ours),
-        Row(layer + "self_attn.sinks", ours + "attn.sinks", tensor),
-        Row(layer + "mlp.router", ours + "mlp.router", linear),
-        Row(layer + "mlp.experts.gate_up_proj", ours + "mlp.experts.both", Interleaved(("gate", "up"), pairs)),
-        Row(layer + "mlp.experts.down_proj", ours + "mlp.experts.down", Renamed(pairs)),
+        WeightRule(layer + "self_attn.sinks", ours + "attn.sinks", tensor),
+        WeightRule(layer + "mlp.router", ours + "mlp.router", linear),
+        WeightRule(layer + "mlp.experts.gate_up_proj", ours + "mlp.experts.both", Interleaved(("gate", "up"), pairs)),
+        WeightRule(layer + "mlp.experts.down_proj", ours + "mlp.experts.down", Renamed(pairs)),
     ]
 
 

@@ -1,7 +1,7 @@
 """GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one layer norm; of each head a part turns,
 neighbours together."""
 
-from jaxft.models.checkpoint.weight_table import Family, Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.checkpoint.weight_table import Family, WeightRule, architectures, embedding, linear, norm, tensor
 from jaxft.models.heads import Classifier, LanguageModel
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
@@ -33,15 +33,15 @@ def spec(c):
 def rows(c):
     layer, ours = "h.{i}.", "layers.{i}."
     return [
-        Row("wte", "embed.tokens", embedding),
-        Row(layer + "ln_1", ours + "norms.attn_in", norm),
-        Row(layer + "attn.q_proj", ours + "attn.q", linear),
-        Row(layer + "attn.k_proj", ours + "attn.k", linear),
-        Row(layer + "attn.v_proj", ours + "attn.v", linear),
-        Row(layer + "attn.out_proj", ours + "attn.o", linear),
-        Row(layer + "mlp.fc_in", ours + "mlp.up", linear),
-        Row(layer + "mlp.fc_out", ours + "mlp.down", linear),
-        Row("ln_f", "norm", norm),
+        WeightRule("wte", "embed.tokens", embedding),
+        WeightRule(layer + "ln_1", ours + "norms.attn_in", norm),
+        WeightRule(layer + "attn.q_proj", ours + "attn.q", linear),
+        WeightRule(layer + "attn.k_proj", ours + "attn.k", linear),
+        WeightRule(layer + "attn.v_proj", ours + "attn.v", linear),
+        WeightRule(layer + "attn.out_proj", ours + "attn.o", linear),
+        WeightRule(layer + "mlp.fc_in", ours + "mlp.up", linear),
+        WeightRule(layer + "mlp.fc_out", ours + "mlp.down", linear),
+        WeightRule("ln_f", "norm", norm),
     ]
 
 
@@ -50,10 +50,10 @@ def head(c, kind, classes):
     if kind == "none":
         return None, [], {}
     if kind == "sequence-classification":
-        return Classifier(classes, bias=False), [Row("score", "head.out", linear)], {}
+        return Classifier(classes, bias=False), [WeightRule("score", "head.out", linear)], {}
     if kind == "question-answering":
-        return Classifier(classes), [Row("qa_outputs", "head.out", linear)], {}
-    rows = [Row("lm_head", "head.table", embedding), Row("lm_head.bias", "head.bias", tensor)]
+        return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)], {}
+    rows = [WeightRule("lm_head", "head.table", embedding), WeightRule("lm_head.bias", "head.bias", tensor)]
     return LanguageModel(False, True), rows, {}
 
 

@@ -7,7 +7,7 @@ from jaxft.models.families import llama
 
 
 def spec(c):
-    layer = replace(llama.layer(c, scale=c.attention_multiplier), residual=c.residual_multiplier)
+    layer = replace(llama.layer(c, scale=c.attention_multiplier), residual_multiplier=c.residual_multiplier)
     return llama.stack(c, (layer,) * c.num_hidden_layers, scale=c.embedding_multiplier)
 
 

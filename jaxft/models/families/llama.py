@@ -3,7 +3,15 @@
 Most decoders since are this one with some changes: their files say what.
 """
 
-from jaxft.models.checkpoint.weight_table import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    WeightRule,
+    architectures,
+    decoder_head,
+    embedding,
+    linear,
+    norm,
+)
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Embed, Gated, RMSNorm
 from jaxft.models.layers.rotary import read_rotary
@@ -63,21 +71,21 @@ SANDWICH = {
 }
 
 
-def rows(c, norms=NORMS) -> list[Row]:
+def rows(c, norms=NORMS) -> list[WeightRule]:
     layer, ours = "layers.{i}.", "layers.{i}."
     return [
-        Row("embed_tokens", "embed.tokens", embedding),
-        Row(layer + "self_attn.q_proj", ours + "attn.q", linear),
-        Row(layer + "self_attn.k_proj", ours + "attn.k", linear),
-        Row(layer + "self_attn.v_proj", ours + "attn.v", linear),
-        Row(layer + "self_attn.o_proj", ours + "attn.o", linear),
-        Row(layer + "self_attn.q_norm", ours + "attn.q_norm", norm),
-        Row(layer + "self_attn.k_norm", ours + "attn.k_norm", norm),
-        Row(layer + "mlp.gate_proj", ours + "mlp.gate", linear),
-        Row(layer + "mlp.up_proj", ours + "mlp.up", linear),
-        Row(layer + "mlp.down_proj", ours + "mlp.down", linear),
-        *(Row(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms.items()),
-        Row("norm", "norm", norm),
+        WeightRule("embed_tokens", "embed.tokens", embedding),
+        WeightRule(layer + "self_attn.q_proj", ours + "attn.q", linear),
+        WeightRule(layer + "self_attn.k_proj", ours + "attn.k", linear),
+        WeightRule(layer + "self_attn.v_proj", ours + "attn.v", linear),
+        WeightRule(layer + "self_attn.o_proj", ours + "attn.o", linear),
+        WeightRule(layer + "self_attn.q_norm", ours + "attn.q_norm", norm),
+        WeightRule(layer + "self_attn.k_norm", ours + "attn.k_norm", norm),
+        WeightRule(layer + "mlp.gate_proj", ours + "mlp.gate", linear),
+        WeightRule(layer + "mlp.up_proj", ours + "mlp.up", linear),
+        WeightRule(layer + "mlp.down_proj", ours + "mlp.down", linear),
+        *(WeightRule(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms.items()),
+        WeightRule("norm", "norm", norm),
     ]
 
 

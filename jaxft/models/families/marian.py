@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import Row, architectures, embedding
+from jaxft.models.checkpoint.weight_table import WeightRule, architectures, embedding
 from jaxft.models.families import bart
 from jaxft.models.layers.sinusoids import sinusoids
 
@@ -15,8 +15,8 @@ def rows(c):
     """Where the languages have a table of tokens each, it is not called `shared`."""
     if c.share_encoder_decoder_embeddings:
         return bart.rows(c)
-    of_encoder = Row("encoder.embed_tokens", "encoder.embed.tokens", embedding)
-    return [of_encoder, Row("decoder.embed_tokens", "embed.tokens", embedding), *bart.rows(c)[1:]]
+    of_encoder = WeightRule("encoder.embed_tokens", "encoder.embed.tokens", embedding)
+    return [of_encoder, WeightRule("decoder.embed_tokens", "embed.tokens", embedding), *bart.rows(c)[1:]]
 
 
 def head(c, kind: str, classes: int):

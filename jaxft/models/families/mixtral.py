@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import Piled, Row, architectures, linear
+from jaxft.models.checkpoint.weight_table import StackedExperts, WeightRule, architectures, linear
 from jaxft.models.families import llama
 from jaxft.models.layers.moe import Experts, read_balance
 
@@ -16,12 +16,12 @@ def spec(c):
 
 
 def rows(c):
-    layer, piled = "layers.{i}.block_sparse_moe.", Piled(c.num_local_experts)
+    layer, piled = "layers.{i}.block_sparse_moe.", StackedExperts(c.num_local_experts)
     names = {"w1": "gate", "w3": "up", "w2": "down"}
     return [
         *(row for row in llama.rows(c) if ".mlp." not in row.ours),
-        Row(layer + "gate", "layers.{i}.mlp.router", linear),
-        *(Row(f"{layer}experts.{{e}}.{a}", "layers.{i}.mlp.experts." + b, piled) for a, b in names.items()),
+        WeightRule(layer + "gate", "layers.{i}.mlp.router", linear),
+        *(WeightRule(f"{layer}experts.{{e}}.{a}", "layers.{i}.mlp.experts." + b, piled) for a, b in names.items()),
     ]
 
 

@@ -5,7 +5,7 @@ from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
     Fused,
-    Row,
+    WeightRule,
     architectures,
     embedding,
     linear,
@@ -52,15 +52,15 @@ def norm_of(c) -> LayerNorm:
 def rows(c):
     layer, ours = "layers.{i}.", "layers.{i}."
     return [
-        Row("embeddings.tok_embeddings", "embed.tokens", embedding),
-        Row("embeddings.norm", "embed.norm", norm),
-        Row(layer + "attn_norm", ours + "norms.attn_in", norm),
-        Row(layer + "attn.Wqkv", ours + "attn.qkv", Fused(("q", "k", "v"))),
-        Row(layer + "attn.Wo", ours + "attn.o", linear),
-        Row(layer + "mlp_norm", ours + "norms.mlp_in", norm),
-        Row(layer + "mlp.Wi", ours + "mlp.gate_up", Fused(("gate", "up"))),
-        Row(layer + "mlp.Wo", ours + "mlp.down", linear),
-        Row("final_norm", "norm", norm),
+        WeightRule("embeddings.tok_embeddings", "embed.tokens", embedding),
+        WeightRule("embeddings.norm", "embed.norm", norm),
+        WeightRule(layer + "attn_norm", ours + "norms.attn_in", norm),
+        WeightRule(layer + "attn.Wqkv", ours + "attn.qkv", Fused(("q", "k", "v"))),
+        WeightRule(layer + "attn.Wo", ours + "attn.o", linear),
+        WeightRule(layer + "mlp_norm", ours + "norms.mlp_in", norm),
+        WeightRule(layer + "mlp.Wi", ours + "mlp.gate_up", Fused(("gate", "up"))),
+        WeightRule(layer + "mlp.Wo", ours + "mlp.down", linear),
+        WeightRule("final_norm", "norm", norm),
     ]
 
 
@@ -82,9 +82,9 @@ def head(c, kind, classes):
         )
     mean = kind in TEXT_LEVEL and c.classifier_pooling == "mean"
     rows = [
-        Row("head.dense", "head.pooler.dense", linear),
-        Row("head.norm", "head.pooler.norm", norm),
-        Row("classifier", "head.out", linear),
+        WeightRule("head.dense", "head.pooler.dense", linear),
+        WeightRule("head.norm", "head.pooler.norm", norm),
+        WeightRule("classifier", "head.out", linear),
     ]
     return Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout, mean=mean), rows, {}
 

@@ -2,11 +2,19 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Row, architectures, distances, embedding, linear, norm
+from jaxft.models.checkpoint.weight_table import (
+    ENCODER_HEADS,
+    WeightRule,
+    architectures,
+    distances,
+    embedding,
+    linear,
+    norm,
+)
 from jaxft.models.families import roberta
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
-from jaxft.models.layers.relative_bias import Buckets
+from jaxft.models.layers.relative_bias import T5Buckets
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 FIRST = 2  # row of the position table that position 0 has, whatever the padding token's number
@@ -21,7 +29,7 @@ def spec(c):
         c.quotient("hidden_size", "num_attention_heads"),
         causal=False,
         dropout=c.attention_probs_dropout_prob,
-        distances=Buckets(heads, 32, 128, causal=False),
+        distances=T5Buckets(heads, 32, 128, causal=False),
     )
     layer = Layer(attention, Dense(c.intermediate_size, c.hidden_act), ln, POST_NORM, rate)
     embed = Embed(c.vocab_size, c.max_position_embeddings, norm=ln, dropout=rate, offset=FIRST)
@@ -32,15 +40,15 @@ def spec(c):
 def rows(c):
     layer, ours = "encoder.layer.{i}.", "layers.{i}."
     return [
-        Row("embeddings.word_embeddings", "embed.tokens", embedding),
-        Row("embeddings.position_embeddings", "embed.positions", embedding),
-        Row("embeddings.LayerNorm", "embed.norm", norm),
-        Row("encoder.relative_attention_bias", "distances", distances),
-        *(Row(f"{layer}attention.attn.{x}", f"{ours}attn.{x}", linear) for x in "qkvo"),
-        Row(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
-        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
-        Row(layer + "output.dense", ours + "mlp.down", linear),
-        Row(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+        WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
+        WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
+        WeightRule("embeddings.LayerNorm", "embed.norm", norm),
+        WeightRule("encoder.relative_attention_bias", "distances", distances),
+        *(WeightRule(f"{layer}attention.attn.{x}", f"{ours}attn.{x}", linear) for x in "qkvo"),
+        WeightRule(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
+        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
+        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
+        WeightRule(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
     ]
 
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
-from jaxft.models.layers.attention import HeadNorm
+from jaxft.models.layers.attention import QKNorm
 from jaxft.models.layers.basic import RMSNorm
 
 NORMS = {"post_attention_layernorm": "attn_out", "post_feedforward_layernorm": "mlp_out"}
 
 
 def spec(c):
-    layer = llama.layer(c, frozenset(NORMS.values()), qk_norm=HeadNorm(RMSNorm(c.rms_norm_eps), over="all"))
+    layer = llama.layer(c, frozenset(NORMS.values()), qk_norm=QKNorm(RMSNorm(c.rms_norm_eps), over="all"))
     return llama.stack(c, (layer,) * c.num_hidden_layers)
 
 

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 from flax import nnx
 
-from jaxft.models.checkpoint.weight_table import Family, Row, architectures, decoder_head, embedding, linear, norm
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    WeightRule,
+    architectures,
+    decoder_head,
+    embedding,
+    linear,
+    norm,
+)
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm, Linear, Projection
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
@@ -62,19 +70,19 @@ def rows(c):
     layer, ours = "decoder.layers.{i}.", "layers.{i}."
     places = ("attn_in", "mlp_in") if c.do_layer_norm_before else ("attn_res", "mlp_res")
     return [
-        Row("decoder.embed_tokens", "embed.tokens", embedding),
-        Row("decoder.embed_positions", "embed.positions", embedding),
-        Row(layer + "self_attn_layer_norm", ours + "norms." + places[0], norm),
-        Row(layer + "self_attn.q_proj", ours + "attn.q", linear),
-        Row(layer + "self_attn.k_proj", ours + "attn.k", linear),
-        Row(layer + "self_attn.v_proj", ours + "attn.v", linear),
-        Row(layer + "self_attn.out_proj", ours + "attn.o", linear),
-        Row(layer + "final_layer_norm", ours + "norms." + places[1], norm),
-        Row(layer + "fc1", ours + "mlp.up", linear),
-        Row(layer + "fc2", ours + "mlp.down", linear),
-        Row("decoder.final_layer_norm", "norm" if c.word_embed_proj_dim == c.hidden_size else "norm.norm", norm),
-        Row("decoder.project_in", "embed.project", linear),
-        Row("decoder.project_out", "norm.map", linear),
+        WeightRule("decoder.embed_tokens", "embed.tokens", embedding),
+        WeightRule("decoder.embed_positions", "embed.positions", embedding),
+        WeightRule(layer + "self_attn_layer_norm", ours + "norms." + places[0], norm),
+        WeightRule(layer + "self_attn.q_proj", ours + "attn.q", linear),
+        WeightRule(layer + "self_attn.k_proj", ours + "attn.k", linear),
+        WeightRule(layer + "self_attn.v_proj", ours + "attn.v", linear),
+        WeightRule(layer + "self_attn.out_proj", ours + "attn.o", linear),
+        WeightRule(layer + "final_layer_norm", ours + "norms." + places[1], norm),
+        WeightRule(layer + "fc1", ours + "mlp.up", linear),
+        WeightRule(layer + "fc2", ours + "mlp.down", linear),
+        WeightRule("decoder.final_layer_norm", "norm" if c.word_embed_proj_dim == c.hidden_size else "norm.norm", norm),
+        WeightRule("decoder.project_in", "embed.project", linear),
+        WeightRule("decoder.project_out", "norm.map", linear),
     ]
 
 

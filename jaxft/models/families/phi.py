@@ -3,7 +3,7 @@ head, biases everywhere."""
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import Row, architectures, embedding, linear, norm, tensor
+from jaxft.models.checkpoint.weight_table import WeightRule, architectures, embedding, linear, norm, tensor
 from jaxft.models.families import llama
 from jaxft.models.heads import LanguageModel
 from jaxft.models.layers.attention import Attention
@@ -38,15 +38,15 @@ def spec(c):
 def rows(c):
     layer, ours = "layers.{i}.", "layers.{i}."
     return [
-        Row("embed_tokens", "embed.tokens", embedding),
-        Row(layer + "input_layernorm", ours + "norms.attn_in", norm),
-        Row(layer + "self_attn.q_proj", ours + "attn.q", linear),
-        Row(layer + "self_attn.k_proj", ours + "attn.k", linear),
-        Row(layer + "self_attn.v_proj", ours + "attn.v", linear),
-        Row(layer + "self_attn.dense", ours + "attn.o", linear),
-        Row(layer + "mlp.fc1", ours + "mlp.up", linear),
-        Row(layer + "mlp.fc2", ours + "mlp.down", linear),
-        Row("final_layernorm", "norm", norm),
+        WeightRule("embed_tokens", "embed.tokens", embedding),
+        WeightRule(layer + "input_layernorm", ours + "norms.attn_in", norm),
+        WeightRule(layer + "self_attn.q_proj", ours + "attn.q", linear),
+        WeightRule(layer + "self_attn.k_proj", ours + "attn.k", linear),
+        WeightRule(layer + "self_attn.v_proj", ours + "attn.v", linear),
+        WeightRule(layer + "self_attn.dense", ours + "attn.o", linear),
+        WeightRule(layer + "mlp.fc1", ours + "mlp.up", linear),
+        WeightRule(layer + "mlp.fc2", ours + "mlp.down", linear),
+        WeightRule("final_layernorm", "norm", norm),
     ]
 
 
@@ -54,7 +54,7 @@ def head(c, kind, classes):
     if kind != "causal-lm":
         return llama.FAMILY.head(c, kind, classes)
     c.expect("tie_word_embeddings", False, "the output matrix is one of its own")
-    rows = [Row("lm_head", "head.table", embedding), Row("lm_head.bias", "head.bias", tensor)]
+    rows = [WeightRule("lm_head", "head.table", embedding), WeightRule("lm_head.bias", "head.bias", tensor)]
     return LanguageModel(False, True), rows, {}
 
 

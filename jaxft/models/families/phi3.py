@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import Fused, Row, architectures
+from jaxft.models.checkpoint.weight_table import Fused, WeightRule, architectures
 from jaxft.models.families import llama
 from jaxft.models.layers.rotary import read_rotary
 
@@ -19,8 +19,8 @@ def spec(c):
 def rows(c):
     apart = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
     return [row for row in llama.rows(c) if not row.theirs.endswith(apart)] + [
-        Row("layers.{i}.self_attn.qkv_proj", "layers.{i}.attn.qkv", Fused(("q", "k", "v"))),
-        Row("layers.{i}.mlp.gate_up_proj", "layers.{i}.mlp.gate_up", Fused(("gate", "up"))),
+        WeightRule("layers.{i}.self_attn.qkv_proj", "layers.{i}.attn.qkv", Fused(("q", "k", "v"))),
+        WeightRule("layers.{i}.mlp.gate_up_proj", "layers.{i}.mlp.gate_up", Fused(("gate", "up"))),
     ]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from jaxft.models.checkpoint.weight_table import Piled, Row, architectures, linear
+from jaxft.models.checkpoint.weight_table import StackedExperts, WeightRule, architectures, linear
 from jaxft.models.families import llama
 from jaxft.models.layers.basic import Gated, Linear
 from jaxft.models.layers.moe import Experts, ExpertsLayer, read_balance
@@ -60,13 +60,13 @@ def spec(c):
 
 
 def rows(c):
-    layer, ours, piled = "layers.{i}.mlp.", "layers.{i}.mlp.", Piled(count(c))
+    layer, ours, piled = "layers.{i}.mlp.", "layers.{i}.mlp.", StackedExperts(count(c))
     return [
         *llama.rows(c),
-        Row(layer + "gate", ours + "router", linear),
-        *(Row(f"{layer}experts.{{e}}.{x}_proj", f"{ours}experts.{x}", piled) for x in ("gate", "up", "down")),
-        *(Row(f"{layer}shared_expert.{x}_proj", f"{ours}shared.{x}", linear) for x in ("gate", "up", "down")),
-        Row(layer + "shared_expert_gate", ours + "share", linear),
+        WeightRule(layer + "gate", ours + "router", linear),
+        *(WeightRule(f"{layer}experts.{{e}}.{x}_proj", f"{ours}experts.{x}", piled) for x in ("gate", "up", "down")),
+        *(WeightRule(f"{layer}shared_expert.{x}_proj", f"{ours}shared.{x}", linear) for x in ("gate", "up", "down")),
+        WeightRule(layer + "shared_expert_gate", ours + "share", linear),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, Row, architectures, linear, masked_lm_head
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, WeightRule, architectures, linear, masked_lm_head
 from jaxft.models.families import bert
 from jaxft.models.heads import Classifier, Pooler, Transform
 from jaxft.models.layers.basic import LayerNorm
@@ -18,10 +18,16 @@ def head(c, kind, classes):
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "sequence-classification":
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        rows = [Row("classifier.dense", "head.pooler.dense", linear), Row("classifier.out_proj", "head.out", linear)]
+        rows = [
+            WeightRule("classifier.dense", "head.pooler.dense", linear),
+            WeightRule("classifier.out_proj", "head.out", linear),
+        ]
         return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, {}
     if kind == "multiple-choice":
-        rows = [Row("roberta.pooler.dense", "head.pooler.dense", linear), Row("classifier", "head.out", linear)]
+        rows = [
+            WeightRule("roberta.pooler.dense", "head.pooler.dense", linear),
+            WeightRule("classifier", "head.out", linear),
+        ]
         return Classifier(classes, Pooler("tanh"), dropout=c.hidden_dropout_prob), rows, {}
     if kind not in ("masked-lm", "causal-lm"):
         part, rows, repeats = bert.head(c, kind, classes)

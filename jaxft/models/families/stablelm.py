@@ -18,7 +18,9 @@ def spec(c):
         bias=frozenset("qkv" if c.use_qkv_bias else ""),
         rotary=read_rotary(c, c.hidden_size // c.num_attention_heads, partial=True),
     )
-    layer = replace(layer, parallel=c.use_parallel_residual, dropout=c.hidden_dropout, drops=frozenset(["mlp_out"]))
+    layer = replace(
+        layer, parallel=c.use_parallel_residual, dropout=c.hidden_dropout, dropout_places=frozenset(["mlp_out"])
+    )
     return llama.stack(c, (layer,) * c.num_hidden_layers)
 
 

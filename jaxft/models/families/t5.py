@@ -2,7 +2,7 @@
 
 from jaxft.models.checkpoint.weight_table import (
     Family,
-    Row,
+    WeightRule,
     architectures,
     distances,
     embedding,
@@ -13,7 +13,7 @@ from jaxft.models.checkpoint.weight_table import (
 from jaxft.models.heads import Classifier, LanguageModel
 from jaxft.models.layers.attention import Attention, CrossAttention
 from jaxft.models.layers.basic import Dense, Embed, Gated, RMSNorm
-from jaxft.models.layers.relative_bias import Buckets
+from jaxft.models.layers.relative_bias import T5Buckets
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
@@ -27,12 +27,12 @@ def spec(c, shared: bool = True) -> Spec:
     mlp = (Gated if c.is_gated_act else Dense)(c.d_ff, c.dense_act_fn, bias=False, dropout=rate)
 
     def side(layers: int, decodes: bool, **more) -> Spec:
-        learned = Buckets(heads, *buckets, causal=decodes, shared=shared)
+        learned = T5Buckets(heads, *buckets, causal=decodes, shared=shared)
         attention = Attention(heads, heads, c.d_kv, causal=decodes, distances=learned, **plain)
         cross = CrossAttention(heads, heads, c.d_kv, **plain) if decodes else None
         places = PRE_NORM | {"cross_in"} if decodes else PRE_NORM
         layer = Layer(attention, mlp, ln, places, rate, cross=cross)
-        embed = Embed(c.vocab_size, dropout=rate, borrowed=not decodes)
+        embed = Embed(c.vocab_size, dropout=rate, shared_embedding=not decodes)
         std = c.initializer_factor * c.d_model**-0.5  # of most matrices; those behind wide layers begin smaller there
         return Spec(c.d_model, embed, (layer,) * layers, ln, None, std, "last", rate, **more)
 
@@ -40,23 +40,27 @@ def spec(c, shared: bool = True) -> Spec:
     return side(c.num_decoder_layers, True, encoder=side(c.num_layers, False), start=start)
 
 
-def rows(c, shared: bool = True) -> list[Row]:
-    found = [Row("shared", "embed.tokens", embedding)]
+def rows(c, shared: bool = True) -> list[WeightRule]:
+    found = [WeightRule("shared", "embed.tokens", embedding)]
     for theirs, ours in (("encoder.", "encoder."), ("decoder.", "")):
         attention, layer = ours + "layers.{i}.attn.", theirs + "block.{i}."
         first = theirs + "block.0.layer.0.SelfAttention.", ours
         table, of = first if shared else (layer + "layer.0.SelfAttention.", attention)
-        found.append(Row(table + "relative_attention_bias", of + "distances", distances))
-        found += [Row(layer + f"layer.0.SelfAttention.{x}", attention + x, linear) for x in "qkvo"]
-        found.append(Row(layer + "layer.0.layer_norm", ours + "layers.{i}.norms.attn_in", norm))
+        found.append(WeightRule(table + "relative_attention_bias", of + "distances", distances))
+        found += [WeightRule(layer + f"layer.0.SelfAttention.{x}", attention + x, linear) for x in "qkvo"]
+        found.append(WeightRule(layer + "layer.0.layer_norm", ours + "layers.{i}.norms.attn_in", norm))
         if not ours:
-            found += [Row(layer + f"layer.1.EncDecAttention.{x}", "layers.{i}.cross." + x, linear) for x in "qkvo"]
-            found.append(Row(layer + "layer.1.layer_norm", "layers.{i}.norms.cross_in", norm))
+            found += [
+                WeightRule(layer + f"layer.1.EncDecAttention.{x}", "layers.{i}.cross." + x, linear) for x in "qkvo"
+            ]
+            found.append(WeightRule(layer + "layer.1.layer_norm", "layers.{i}.norms.cross_in", norm))
         mlp = layer + ("layer.1." if ours else "layer.2.")
         names = {"wi_0": "gate", "wi_1": "up", "wo": "down"} if c.is_gated_act else {"wi": "up", "wo": "down"}
-        found += [Row(f"{mlp}DenseReluDense.{x}", ours + "layers.{i}.mlp." + y, linear) for x, y in names.items()]
-        found.append(Row(mlp + "layer_norm", ours + "layers.{i}.norms.mlp_in", norm))
-        found.append(Row(theirs + "final_layer_norm", ours + "norm", norm))
+        found += [
+            WeightRule(f"{mlp}DenseReluDense.{x}", ours + "layers.{i}.mlp." + y, linear) for x, y in names.items()
+        ]
+        found.append(WeightRule(mlp + "layer_norm", ours + "layers.{i}.norms.mlp_in", norm))
+        found.append(WeightRule(theirs + "final_layer_norm", ours + "norm", norm))
     return found
 
 
@@ -67,7 +71,11 @@ def head(c, kind: str, classes: int, scaled: bool | None = None):
     prefix = dict(FAMILY.prefixes).get(kind, "")
     repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
     if kind == "token-classification":
-        return Classifier(classes, dropout=c.classifier_dropout), [Row("classifier", "head.out", linear)], repeats
+        return (
+            Classifier(classes, dropout=c.classifier_dropout),
+            [WeightRule("classifier", "head.out", linear)],
+            repeats,
+        )
     if kind != "seq2seq-lm":
         return *rereading_head(c, kind, classes), repeats
     tables = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")  # of which a file may have any
@@ -75,7 +83,7 @@ def head(c, kind: str, classes: int, scaled: bool | None = None):
     if tied:
         repeats["lm_head.weight"] = "shared.weight"
     part = LanguageModel(tied, False, scale=c.d_model**-0.5 if scaled else 1.0)
-    return part, [Row("lm_head", "head.table", embedding)], repeats
+    return part, [WeightRule("lm_head", "head.table", embedding)], repeats
 
 
 HEADS = "none seq2seq-lm sequence-classification token-classification question-answering"

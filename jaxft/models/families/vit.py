@@ -1,6 +1,6 @@
 """ViT (Dosovitskiy et al. 2021): a pre-norm encoder of an image's patches."""
 
-from jaxft.models.checkpoint.weight_table import Boxed, Family, Patched, Row, architectures, linear, norm
+from jaxft.models.checkpoint.weight_table import ConvPatch, Family, Unsqueezed, WeightRule, architectures, linear, norm
 from jaxft.models.heads import Classifier, Pooler
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, LayerNorm
@@ -26,31 +26,31 @@ def spec(c) -> Spec:
     return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, embed.length, c.initializer_range)
 
 
-def rows(c) -> list[Row]:
+def rows(c) -> list[WeightRule]:
     layer, ours = "encoder.layer.{i}.", "layers.{i}."
     attention = layer + "attention.attention."
-    patch = Patched((c.num_channels, *c.pair("patch_size")))
+    patch = ConvPatch((c.num_channels, *c.pair("patch_size")))
     return [
-        Row("embeddings.cls_token", "embed.whole", Boxed(2)),
-        Row("embeddings.position_embeddings", "embed.positions", Boxed(1)),
-        Row("embeddings.patch_embeddings.projection", "embed.patches", patch),
-        Row(layer + "layernorm_before", ours + "norms.attn_in", norm),
-        Row(attention + "query", ours + "attn.q", linear),
-        Row(attention + "key", ours + "attn.k", linear),
-        Row(attention + "value", ours + "attn.v", linear),
-        Row(layer + "attention.output.dense", ours + "attn.o", linear),
-        Row(layer + "layernorm_after", ours + "norms.mlp_in", norm),
-        Row(layer + "intermediate.dense", ours + "mlp.up", linear),
-        Row(layer + "output.dense", ours + "mlp.down", linear),
-        Row("layernorm", "norm", norm),
+        WeightRule("embeddings.cls_token", "embed.whole", Unsqueezed(2)),
+        WeightRule("embeddings.position_embeddings", "embed.positions", Unsqueezed(1)),
+        WeightRule("embeddings.patch_embeddings.projection", "embed.patches", patch),
+        WeightRule(layer + "layernorm_before", ours + "norms.attn_in", norm),
+        WeightRule(attention + "query", ours + "attn.q", linear),
+        WeightRule(attention + "key", ours + "attn.k", linear),
+        WeightRule(attention + "value", ours + "attn.v", linear),
+        WeightRule(layer + "attention.output.dense", ours + "attn.o", linear),
+        WeightRule(layer + "layernorm_after", ours + "norms.mlp_in", norm),
+        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
+        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
+        WeightRule("layernorm", "norm", norm),
     ]
 
 
 def head(c, kind: str, classes: int):
     c.expect("pooler_output_size", c.hidden_size, "a pooler of another width is not implemented")
     if kind == "none":
-        return Pooler(c.pooler_act), [Row("vit.pooler.dense", "head.dense", linear)], {}
-    return Classifier(classes), [Row("classifier", "head.out", linear)], {}
+        return Pooler(c.pooler_act), [WeightRule("vit.pooler.dense", "head.dense", linear)], {}
+    return Classifier(classes), [WeightRule("classifier", "head.out", linear)], {}
 
 
 FAMILY = Family(

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import Row, architectures, embedding, linear
+from jaxft.models.checkpoint.weight_table import WeightRule, architectures, embedding, linear
 from jaxft.models.families import bart
-from jaxft.models.heads import Average, LanguageModel
+from jaxft.models.heads import LanguageModel, MeanPoolClassifier
 from jaxft.models.layers.attention import Attention, CrossAttention
 from jaxft.models.layers.basic import Dense, Embed
-from jaxft.models.layers.patches import Frames
+from jaxft.models.layers.patches import AudioFrames
 from jaxft.models.layers.sinusoids import to_the_last
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
@@ -32,7 +32,7 @@ def spec(c) -> Spec:
         layer = Layer(Attention(*sizes, causal=decodes, **usual), mlp, bart.LN, norms, c.dropout, cross=cross)
         return (layer,) * getattr(c, side + "_layers")
 
-    frames = Frames(c.num_mel_bins, c.max_source_positions, "gelu", to_the_last, c.dropout)
+    frames = AudioFrames(c.num_mel_bins, c.max_source_positions, "gelu", to_the_last, c.dropout)
     encoder = Spec(c.d_model, frames, layers("encoder", False), bart.LN, c.max_source_positions, c.init_std)
     embed = Embed(c.vocab_size, c.max_target_positions, dropout=c.dropout)
     return replace(
@@ -45,11 +45,11 @@ def spec(c) -> Spec:
     )
 
 
-def rows(c) -> list[Row]:
+def rows(c) -> list[WeightRule]:
     return [
-        Row("decoder.embed_tokens", "embed.tokens", embedding),
-        Row("encoder.conv1", "encoder.embed.first", linear),
-        Row("encoder.conv2", "encoder.embed.second", linear),
+        WeightRule("decoder.embed_tokens", "embed.tokens", embedding),
+        WeightRule("encoder.conv1", "encoder.embed.first", linear),
+        WeightRule("encoder.conv2", "encoder.embed.second", linear),
         *bart.rows(c, before=True)[1:],
     ]
 
@@ -60,10 +60,10 @@ def head(c, kind: str, classes: int):
         return None, [], {}
     if kind == "audio-classification":
         c.expect("use_weighted_layer_sum", False, "a sum of all layers' results is not implemented")
-        rows = [Row("projector", "head.project", linear), Row("classifier", "head.out", linear)]
-        return Average(classes, c.classifier_proj_size), rows, {}
+        rows = [WeightRule("projector", "head.project", linear), WeightRule("classifier", "head.out", linear)]
+        return MeanPoolClassifier(classes, c.classifier_proj_size), rows, {}
     repeats = {"proj_out.weight": "model.decoder.embed_tokens.weight"} if tied else {}
-    return LanguageModel(tied, False), [Row("proj_out", "head.table", embedding)], repeats
+    return LanguageModel(tied, False), [WeightRule("proj_out", "head.table", embedding)], repeats
 
 
 FAMILY = replace(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 
 from jaxft.models.checkpoint.weight_table import (
-    Boxed,
-    Entry,
     Family,
-    Row,
+    TensorMap,
+    Unsqueezed,
+    WeightRule,
     architectures,
     embedding,
     linear,
@@ -19,16 +19,16 @@ from jaxft.models.checkpoint.weight_table import (
     tensor,
 )
 from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
-from jaxft.models.layers.attention import Attention, RecomputedLayer
-from jaxft.models.layers.basic import Dense, Embed, EmbedLayer, LayerNorm, Linear, param, read, subkey
+from jaxft.models.layers.attention import Attention, RematAttentionLayer
+from jaxft.models.layers.basic import Dense, Embed, EmbedLayer, LayerNorm, Linear, fold_key, param, read
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.precision import accumulator
-from jaxft.models.layers.relative_bias import turned
+from jaxft.models.layers.relative_bias import rel_shift
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 
 @dataclass(frozen=True)
-class Relative(Attention):
+class TransformerXLAttention(Attention):
     """Scores of a query with a key, with the sinusoid of their distance, and with whether their types differ.
 
     Dai et al. 2019, section 3.3; Yang et al. 2019, section 2.5.
@@ -38,17 +38,17 @@ class Relative(Attention):
     position_dropout: float | None = None  # dropout of the sinusoids
 
     def build(self, width):
-        return RelativeLayer(self, width)
+        return TransformerXLAttentionLayer(self, width)
 
     @property
     def scores(self):
         return replace(super().scores, learned=True)
 
 
-class RelativeLayer(RecomputedLayer):
+class TransformerXLAttentionLayer(RematAttentionLayer):
     """The bias of `q` is that of its products with keys."""
 
-    def __init__(self, part: Relative, width: int):
+    def __init__(self, part: TransformerXLAttention, width: int):
         super().__init__(part, width)
         self.width, each = width, (part.heads, part.head_dim)
         self.r = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias=False)
@@ -56,15 +56,15 @@ class RelativeLayer(RecomputedLayer):
         self.type_bias = param(each, ("heads", None), "zeros")
         self.types = param((2, *each), (None, "heads", None))  # of equal types, of others
 
-    def lean(self, q_bthd, k_bshd, context, key, at_bk):
+    def attn_bias(self, q_bthd, k_bshd, context, key, at_bk):
         part, dtype = self.part, q_bthd.dtype
         plain = q_bthd - self.q.bias[...].reshape(part.heads, part.head_dim).astype(dtype)
         sinusoids = dropout(
-            self._sinusoids(k_bshd.shape[1]).astype(dtype), part.position_dropout or 0.0, subkey(key, 1)
+            self._sinusoids(k_bshd.shape[1]).astype(dtype), part.position_dropout or 0.0, fold_key(key, 1)
         )
         heads = self.r(sinusoids).reshape(-1, part.heads, part.head_dim)
         q = plain + self.distance_bias[...].astype(dtype)
-        total = turned(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=accumulator(q)), at_bk)
+        total = rel_shift(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=accumulator(q)), at_bk)
         if context.types is not None:
             q, types = plain + self.type_bias[...].astype(dtype), self.types[...].astype(dtype)
             of_type = jnp.einsum("bthd,yhd->bhty", q, types, preferred_element_type=accumulator(q))
@@ -102,7 +102,7 @@ def spec(c) -> Spec:
     head_dim, rate, ln = c.quotient("d_model", "n_head"), c.dropout, LayerNorm(c.layer_norm_eps)
     longest = c.clamp_len if c.get("clamp_len", -1) > 0 else None
     causal = c.get("attn_type", "bi") == "uni"
-    attention = Relative(
+    attention = TransformerXLAttention(
         c.n_head, c.n_head, head_dim, causal, bias=frozenset("q"), dropout=rate, longest=longest, position_dropout=rate
     )
     c.expect("d_head", head_dim, "transformers takes the width divided by the heads")
@@ -113,39 +113,39 @@ def spec(c) -> Spec:
 
 @dataclass(frozen=True)
 class PerHead:
-    """A map or vector kept with an axis of heads: (width, heads, head_dim) of the transpose where `turned`."""
+    """A map or vector kept with an axis of heads: (width, heads, head_dim) of the transpose where `rel_shift`."""
 
     heads: int
-    turned: bool = False
+    rel_shift: bool = False
 
     def tensors(self, theirs, ours):
-        return [Entry(theirs, (ours,), self)]
+        return [TensorMap(theirs, (ours,), self)]
 
     def split(self, array, widths):
         flat = array.reshape(*array.shape[:-2], -1)
-        return [flat.T if self.turned else flat]
+        return [flat.T if self.rel_shift else flat]
 
     def join(self, arrays):
-        flat = arrays[0].T if self.turned else arrays[0]
+        flat = arrays[0].T if self.rel_shift else arrays[0]
         return flat.reshape(*flat.shape[:-1], self.heads, -1)
 
 
-def rows(c) -> list[Row]:
+def rows(c) -> list[WeightRule]:
     layer, ours = "layer.{i}.", "layers.{i}."
     theirs, of, each = layer + "rel_attn.", ours + "attn.", PerHead(c.n_head)
     return [
-        Row("word_embedding", "embed.tokens", embedding),
-        Row("mask_emb", "embed.mask", Boxed(2)),
-        *(Row(theirs + x, f"{of}{x}.kernel", each) for x in "qkvr"),
-        Row(theirs + "o", of + "o.kernel", PerHead(c.n_head, turned=True)),
-        Row(theirs + "r_w_bias", of + "q.bias", each),
-        Row(theirs + "r_r_bias", of + "distance_bias", tensor),
-        Row(theirs + "r_s_bias", of + "type_bias", tensor),
-        Row(theirs + "seg_embed", of + "types", tensor),
-        Row(theirs + "layer_norm", ours + "norms.attn_res", norm),
-        Row(layer + "ff.layer_1", ours + "mlp.up", linear),
-        Row(layer + "ff.layer_2", ours + "mlp.down", linear),
-        Row(layer + "ff.layer_norm", ours + "norms.mlp_res", norm),
+        WeightRule("word_embedding", "embed.tokens", embedding),
+        WeightRule("mask_emb", "embed.mask", Unsqueezed(2)),
+        *(WeightRule(theirs + x, f"{of}{x}.kernel", each) for x in "qkvr"),
+        WeightRule(theirs + "o", of + "o.kernel", PerHead(c.n_head, rel_shift=True)),
+        WeightRule(theirs + "r_w_bias", of + "q.bias", each),
+        WeightRule(theirs + "r_r_bias", of + "distance_bias", tensor),
+        WeightRule(theirs + "r_s_bias", of + "type_bias", tensor),
+        WeightRule(theirs + "seg_embed", of + "types", tensor),
+        WeightRule(theirs + "layer_norm", ours + "norms.attn_res", norm),
+        WeightRule(layer + "ff.layer_1", ours + "mlp.up", linear),
+        WeightRule(layer + "ff.layer_2", ours + "mlp.down", linear),
+        WeightRule(layer + "ff.layer_norm", ours + "norms.mlp_res", norm),
     ]
 
 
@@ -157,10 +157,13 @@ def head(c, kind: str, classes: int):
         c.expect("summary_use_proj", True, "scores without a layer before them are not implemented")
         c.expect("summary_proj_to_labels", False, "that layer has the model's width")
         pooler = Pooler(c.get("summary_activation", "tanh"), c.get("summary_first_dropout", 0.0))
-        rows = [Row("sequence_summary.summary", "head.pooler.dense", linear), Row("logits_proj", "head.out", linear)]
+        rows = [
+            WeightRule("sequence_summary.summary", "head.pooler.dense", linear),
+            WeightRule("logits_proj", "head.out", linear),
+        ]
         return Classifier(classes, pooler, dropout=c.summary_last_dropout), rows, {}
     names = {"token-classification": "classifier", "question-answering": "qa_outputs"}
-    return (Classifier(classes), [Row(names[kind], "head.out", linear)], {}) if kind in names else (None, [], {})
+    return (Classifier(classes), [WeightRule(names[kind], "head.out", linear)], {}) if kind in names else (None, [], {})
 
 
 HEADS = "none sequence-classification token-classification multiple-choice"

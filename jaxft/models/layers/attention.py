@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.layers.basic import Linear, param, read, recomputed, subkey
+from jaxft.models.layers.basic import Linear, fold_key, param, read, remat
 from jaxft.models.layers.kernels.tiled import Scores, attend
-from jaxft.models.layers.relative_bias import Distances
+from jaxft.models.layers.relative_bias import RelativeBias
 from jaxft.models.layers.rotary import Rotary, rotate
 from jaxft.models.spec import Part
 from jaxft.parallel.mesh import shard
 
 
 @dataclass(frozen=True)
-class HeadNorm:
+class QKNorm:
     """A norm of queries and of keys before they meet: over each head's width, or over all heads together."""
 
     norm: Part
@@ -40,29 +40,29 @@ class Attention:
     dropout: float = 0.0  # on the attention weights
     scale: float | None = None  # of the scores; None: 1 / sqrt(head_dim)
     window: int | None = None  # a token sees those less than so many places away
-    cap: float | None = None  # scores bend towards it: cap * tanh(scores / cap) (Gemma 2, section 2)
+    softcap: float | None = None  # scores bend towards it: cap * tanh(scores / cap) (Gemma 2, section 2)
     clip: float | None = None  # queries, keys and values are cut off at it
-    qk_norm: HeadNorm | None = None
-    slopes: tuple[float, ...] | None = None  # a head's scores fall by so much for each place (Press et al. 2022)
-    distances: Distances | None = None  # what is learned of them; a head then has keys of its own
+    qk_norm: QKNorm | None = None
+    alibi_slopes: tuple[float, ...] | None = None  # a head's scores fall by so much for each place (Press et al. 2022)
+    distances: RelativeBias | None = None  # what is learned of them; a head then has keys of its own
     sinks: bool = False  # a learned score for each head that takes weight and gives nothing (Xiao et al. 2024)
 
     def build(self, width):
         return AttentionLayer(self, width)
 
     @property
-    def sight(self) -> tuple[bool, int | None] | str:
+    def mask_spec(self) -> tuple[bool, int | None] | str:
         """What decides which tokens a token sees."""
         return self.causal, self.window
 
-    def visible(self, context: "Context") -> jax.Array:
+    def attention_mask(self, context: "Context") -> jax.Array:
         """Bool (batch, 1, t, s): may a query see a key?"""
-        return visible(context.segments, context.segments, self.causal, self.window)
+        return attention_mask(context.segments, context.segments, self.causal, self.window)
 
     @property
     def scores(self) -> Scores:
         scale = self.scale or 1.0 / math.sqrt(self.head_dim)
-        return Scores(scale, self.cap, self.dropout, learned=self.distances is not None)
+        return Scores(scale, self.softcap, self.dropout, learned=self.distances is not None)
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class CrossAttention(Attention):
         return CrossAttentionLayer(self, width)
 
     @property
-    def sight(self):
+    def mask_spec(self):
         return "memory"
 
-    def visible(self, context):
-        return visible(context.segments, context.memory_segments, False)
+    def attention_mask(self, context):
+        return attention_mask(context.segments, context.memory_segments, False)
 
 
 @dataclass
@@ -98,14 +98,14 @@ class Context:
     tables: dict[Rotary, tuple[jax.Array, jax.Array]] = field(default_factory=dict)
 
     def prepare(self, part: Attention):
-        if part.sight not in self.masks:
-            self.masks[part.sight] = part.visible(self)
+        if part.mask_spec not in self.masks:
+            self.masks[part.mask_spec] = part.attention_mask(self)
         if part.rotary is not None and part.rotary not in self.tables:
             self.tables[part.rotary] = part.rotary.table(self.positions)
 
     def mask(self, part: Attention, at_bk: jax.Array | None) -> jax.Array:
         """Bool (batch, 1, t or slots, s): what the queries may see, those at `at` or all."""
-        mask = self.masks[part.sight]
+        mask = self.masks[part.mask_spec]
         return mask if at_bk is None else jnp.take_along_axis(mask, at_bk[:, None, :, None], 2)
 
     def slope(self, part: Attention) -> jax.Array:
@@ -114,8 +114,8 @@ class Context:
         Less for each place between query and key is, but for what all keys of a query have in common, more for each
         place of the key.
         """
-        slopes = jnp.array(part.slopes, float).reshape(1, part.kv_heads, -1, 1)
-        return slopes * self.positions[:, None, None, :].astype(float)
+        alibi_slopes = jnp.array(part.alibi_slopes, float).reshape(1, part.kv_heads, -1, 1)
+        return alibi_slopes * self.positions[:, None, None, :].astype(float)
 
     def table(self, part: Attention, at_bk: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Rotary cosine and sine of the positions, those at `at` or all."""
@@ -123,7 +123,7 @@ class Context:
         return whole if at_bk is None else tuple(jnp.take_along_axis(x, at_bk[..., None, None], 1) for x in whole)
 
 
-def visible(queries_bt: jax.Array, keys_bs: jax.Array, causal: bool, window: int | None = None) -> jax.Array:
+def attention_mask(queries_bt: jax.Array, keys_bs: jax.Array, causal: bool, window: int | None = None) -> jax.Array:
     """Bool (batch, 1, t, s), from the segments of queries and keys: may query t see key s?
 
     Padding is segment 0 and sees padding: in a text's own row every query sees at least itself.
@@ -164,19 +164,19 @@ class AttentionLayer(nnx.Module):
         if part.rotary is not None:
             q, k = rotate(q, context.table(part, at_bk), part.rotary), rotate(k, context.table(part, None), part.rotary)
         q, k, v = (shard(y, "batch", None, "heads", None) for y in (q, k, v))
-        lean = self.lean(q, k, context, key, at_bk)
+        attn_bias = self.attn_bias(q, k, context, key, at_bk)
         sinks = None if self.sinks is None else self.sinks[...]
-        mixed = attend(q, k, v, context.mask(part, at_bk), part.scores, subkey(key, 0), lean, sinks)
+        mixed = attend(q, k, v, context.mask(part, at_bk), part.scores, fold_key(key, 0), attn_bias, sinks)
         return self.o(mixed.reshape(*y_btd.shape[:2], part.heads * part.head_dim))
 
-    def lean(self, q_bthd, k_bshd, context: Context, key, at_bk) -> jax.Array | None:
+    def attn_bias(self, q_bthd, k_bshd, context: Context, key, at_bk) -> jax.Array | None:
         """What is added to the scores: float32 (1 or batch, k, t or slots or g, s), or None for nothing."""
-        if self.part.slopes is not None:
+        if self.part.alibi_slopes is not None:
             return context.slope(self.part)
         if self.part.distances is None:
             return None
-        lean = context.distances if self.distances is None else self.distances(k_bshd.shape[1])
-        return lean if at_bk is None else lean[0][:, at_bk].swapaxes(0, 1)
+        attn_bias = context.distances if self.distances is None else self.distances(k_bshd.shape[1])
+        return attn_bias if at_bk is None else attn_bias[0][:, at_bk].swapaxes(0, 1)
 
     def _norm(self, heads: int):
         """Of queries or keys of so many heads."""
@@ -198,15 +198,15 @@ class AttentionLayer(nnx.Module):
         return norm(y_bthd) if norm is not None and part.qk_norm.over == "head" else y_bthd
 
 
-class RecomputedLayer(AttentionLayer):
-    """Of attention whose `lean` depends on the queries: computed again in the backward pass, since what is added to the
-    scores would be kept, length x length for each row."""
+class RematAttentionLayer(AttentionLayer):
+    """For attention whose `attn_bias` depends on the queries: recomputed in the backward pass, so that no bias of
+    length x length is stored."""
 
     def mixed(self, y_btd, x_bsd, context, key, at_bk):
         def mixed(y_btd, x_bsd):
-            return super(RecomputedLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
+            return super(RematAttentionLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
 
-        return recomputed(mixed)(y_btd, x_bsd)
+        return remat(mixed)(y_btd, x_bsd)
 
 
 class CrossAttentionLayer(AttentionLayer):

@@ -4,49 +4,19 @@ Modules are built abstract: a parameter is a shape, the logical names of its axe
 put in later, from a checkpoint or from `initial` (models/params.py). Letters in names: b batch, t length, d width.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxft.models.layers.activations import ACTIVATIONS, known_activation
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.lookup import lookup
 from jaxft.models.layers.precision import accumulator, upcast
 from jaxft.parallel.mesh import shard
-from jaxft.problems import raise_problems, shown
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution's share below x (Hendrycks and Gimpel 2016, section 2), in float32.
-
-    By erf, as in PyTorch; `jax.nn.gelu` goes by erfc, which is exact far below 0 but costs three times as much on CPU.
-    """
-    wide = upcast(x)
-    return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
-
-
-ACTIVATIONS = {
-    "gelu": gelu,
-    "gelu_new": jax.nn.gelu,
-    "gelu_pytorch_tanh": jax.nn.gelu,
-    "gelu_fast": jax.nn.gelu,
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "tanh": jnp.tanh,
-}
-
-
-def known_activation(name: str) -> str:
-    """The name itself; raises UserError for one that ACTIVATIONS lacks."""
-    if name not in ACTIVATIONS:
-        raise_problems([f"config.json: the activation {shown(name)} is not supported, only {', '.join(ACTIVATIONS)}"])
-    return name
 
 
 def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init="normal", fixed: bool = False) -> nnx.Param:
@@ -58,7 +28,7 @@ def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init="normal", f
     return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, init=init, fixed=fixed)
 
 
-def recomputed(function):
+def remat(function):
     """The function, of which the backward pass keeps the arguments only: cheap steps are done again, not stored.
 
     Their products are not done again, since no gradient needs a product's own result.
@@ -71,7 +41,7 @@ def read(x_btd: jax.Array, at_bk: jax.Array | None) -> jax.Array:
     return x_btd if at_bk is None else jnp.take_along_axis(x_btd, at_bk[..., None], axis=1)
 
 
-def averaged(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_bt: jax.Array | None = None):
+def masked_mean(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_bt: jax.Array | None = None):
     """The mean over the text that each position `at` is in: (batch, slots, width), float32.
 
     `counts` (batch, length) says which positions belong to means; None: all.
@@ -83,7 +53,7 @@ def averaged(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_
     return total / jnp.sum(inside, -1, keepdims=True, dtype=total.dtype)
 
 
-def subkey(key: jax.Array | None, number: int) -> jax.Array | None:
+def fold_key(key: jax.Array | None, number: int) -> jax.Array | None:
     """The `number`-th key under `key`; None stays None."""
     return None if key is None else jax.random.fold_in(key, number)
 
@@ -107,6 +77,7 @@ class LayerNorm:
     eps: float
     bias: bool = True
     scale: bool = True
+    scale_offset: ClassVar[float] = 0.0
 
     def build(self, width, heads=None):
         return NormLayer(self, width, heads)
@@ -123,11 +94,11 @@ class LayerNorm:
 class RMSNorm:
     """Root mean square normalisation (Zhang and Sennrich 2019, eq. 4), computed in float32.
 
-    `around` is what a stored scale of 0 stands for.
+    `scale_offset` is added to the stored scale (1 in Gemma).
     """
 
     eps: float
-    around: float = 0.0
+    scale_offset: float = 0.0
     bias: bool = False
     scale: bool = True
 
@@ -138,7 +109,7 @@ class RMSNorm:
         return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps)
 
     def scaled(self, x, scale):
-        return x * (self.around + scale)
+        return x * (self.scale_offset + scale)
 
 
 class NormLayer(nnx.Module):
@@ -146,7 +117,7 @@ class NormLayer(nnx.Module):
 
     def __init__(self, norm: LayerNorm | RMSNorm, width: int, heads: int | None = None):
         """With `heads`: of what is (..., heads, width), for each head its own."""
-        self.norm, new = norm, "zeros" if getattr(norm, "around", 0.0) else "ones"
+        self.norm, new = norm, "zeros" if norm.scale_offset else "ones"
         shape, axes = ((width,), (None,)) if heads is None else ((heads, width), ("heads", None))
         self.scale = param(shape, axes, new) if norm.scale else nnx.data(None)
         self.bias = param(shape, axes, "zeros") if norm.bias else nnx.data(None)
@@ -160,7 +131,7 @@ class NormLayer(nnx.Module):
                 y = y + upcast(self.bias[...])
             return y.astype(x.dtype)
 
-        return recomputed(normed)(x)
+        return remat(normed)(x)
 
 
 @dataclass(frozen=True)
@@ -186,7 +157,7 @@ class DenseLayer(nnx.Module):
         def rest(up):
             return self.down(dropout(shard(ACTIVATIONS[self.act](up), "batch", None, "mlp"), self.rate, key))
 
-        return recomputed(rest)(self.up(x_btd))
+        return remat(rest)(self.up(x_btd))
 
 
 @dataclass(frozen=True)
@@ -214,10 +185,10 @@ class GatedLayer(nnx.Module):
             y = shard(ACTIVATIONS[self.act](gate) * up, "batch", None, "mlp")
             return self.down(dropout(y, self.rate, key))
 
-        return recomputed(rest)(self.gate(x_btd), self.up(x_btd))
+        return remat(rest)(self.gate(x_btd), self.up(x_btd))
 
 
-class Table(nnx.Module):
+class Embedding(nnx.Module):
     """An embedding table: rows by number."""
 
     def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None], **options):
@@ -251,7 +222,7 @@ class Embed:
     scale: float = 1.0
     project: Projection | None = None  # behind all this, or behind the tokens
     fill: Callable | None = None  # shape -> the table of positions, if it does not train
-    borrowed: bool = False  # the table of tokens is another's
+    shared_embedding: bool = False  # the table of tokens is another's
     argument: str = "input_ids"  # of transformers' models
 
     def build(self, width):
@@ -261,15 +232,17 @@ class Embed:
 class EmbedLayer(nnx.Module):
     def __init__(self, part: Embed, width: int):
         self.part, inner = part, part.project.inputs if part.project else width
-        self.tokens = nnx.data(None) if part.borrowed else Table(part.vocab, inner, ("vocab", "embed"))
+        self.tokens = nnx.data(None) if part.shared_embedding else Embedding(part.vocab, inner, ("vocab", "embed"))
         fixed = {"init": part.fill, "fixed": True} if part.fill else {}
         added = width if part.project and part.project.first else inner
-        self.positions = Table(part.positions, added, (None, "embed"), **fixed) if part.positions else nnx.data(None)
-        self.types = Table(part.types, added, (None, "embed")) if part.types else nnx.data(None)
+        self.positions = (
+            Embedding(part.positions, added, (None, "embed"), **fixed) if part.positions else nnx.data(None)
+        )
+        self.types = Embedding(part.types, added, (None, "embed")) if part.types else nnx.data(None)
         self.norm = part.norm.build(added) if part.norm else nnx.data(None)
         self.project = Linear(inner, width, (None, "embed"), part.project.bias) if part.project else nnx.data(None)
 
-    def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Table | None = None) -> jax.Array:
+    def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Embedding | None = None) -> jax.Array:
         x = (tokens or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
         if self.project is not None and self.part.project.first:
             x = self.project(shard(x, "batch", None, None))
@@ -287,7 +260,7 @@ class EmbedLayer(nnx.Module):
 
 
 @dataclass(frozen=True)
-class Idle:
+class Unused:
     """A part that a checkpoint has and that neither computes nor trains, since what it serves is not there."""
 
     part: Any  # of spec.Part

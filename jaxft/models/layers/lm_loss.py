@@ -20,18 +20,18 @@ CHUNK = {"cpu": 2**25, "other": 2**26}
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Vocabulary:
+class LazyLogits:
     """The product of hidden states with the rows of a table, plus a bias, not yet done."""
 
     hidden_bkd: jax.Array
     table_vd: jax.Array  # float32 if it trains; used in the dtype of `hidden`
     bias_v: jax.Array | None
-    cap: float | None = field(default=None, metadata={"static": True})  # scores bend towards it: cap * tanh(x / cap)
+    softcap: float | None = field(default=None, metadata={"static": True})  # c: c tanh(scores / c)
 
     def scores(self) -> jax.Array:
         """(batch, slots, vocabulary), float32."""
         table, bias = _cast(self)
-        return _scores(self.hidden_bkd, shard(table, "vocab", None), bias, self.cap)
+        return _scores(self.hidden_bkd, shard(table, "vocab", None), bias, self.softcap)
 
     def cross_entropy(self, targets_bk: jax.Array, weights_bk: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The weighted sum of the errors in nats, a number, and where the target scores best, bool (batch, slots)."""
@@ -65,7 +65,7 @@ def _backward(saved, cotangents):
 _cross_entropy.defvjp(_forward, _backward)
 
 
-def _shared(vocabulary: Vocabulary, targets, weights, gradients: bool):
+def _shared(vocabulary: LazyLogits, targets, weights, gradients: bool):
     """`_summed`, where each device has its own rows and, on a mesh that splits it, its own part of the vocabulary.
 
     By itself the compiler would gather the table, and sum up its gradient over the devices, for each piece.
@@ -79,7 +79,7 @@ def _shared(vocabulary: Vocabulary, targets, weights, gradients: bool):
     axes = Axes(split("batch", rows + extra, mesh), split("embed", d, mesh), split("vocab", v, mesh))
     own, table = PartitionSpec(axes.batch or None), PartitionSpec(axes.vocab or None, axes.width or None)
     bias = None if vocabulary.bias_v is None else PartitionSpec(axes.vocab or None)
-    specs = Vocabulary(own, table, bias, vocabulary.cap)
+    specs = LazyLogits(own, table, bias, vocabulary.softcap)
     results = PartitionSpec(), own, specs if gradients else None
     run = jax.shard_map(partial(function, axes=axes), in_specs=(specs, own, own), out_specs=results)
     total, hits, grads = run(replace(vocabulary, hidden_bkd=hidden), *others)
@@ -87,7 +87,7 @@ def _shared(vocabulary: Vocabulary, targets, weights, gradients: bool):
     return total, hits[:rows], grads
 
 
-def _summed(vocabulary: Vocabulary, targets, weights, *, axes: Axes, gradients: bool):
+def _summed(vocabulary: LazyLogits, targets, weights, *, axes: Axes, gradients: bool):
     """(total, hits, the total's gradients as a Vocabulary or None), over the slots a piece at a time."""
     table, bias = _cast(vocabulary)
     if axes.width:
@@ -99,7 +99,7 @@ def _summed(vocabulary: Vocabulary, targets, weights, *, axes: Axes, gradients: 
     carry = _varying(jnp.zeros((), accumulator(table)), axes.batch), _varying(sums, axes.batch + axes.vocab)
 
     def body(carry, piece):
-        return _piece(table, bias, vocabulary.cap, axes, gradients, carry, *piece)
+        return _piece(table, bias, vocabulary.softcap, axes, gradients, carry, *piece)
 
     if width == slots:
         carry, given = body(carry, [x[0] for x in pieces])
@@ -114,7 +114,7 @@ def _summed(vocabulary: Vocabulary, targets, weights, *, axes: Axes, gradients: 
         grad_table = jax.lax.psum_scatter(grad_table, axes.width, scatter_dimension=1, tiled=True)
     grad_table = _sum(grad_table, tuple(axis for axis in axes.batch if axis not in axes.width))
     grad_bias = None if bias is None else _sum(grad_bias, axes.batch)
-    return total, hits, Vocabulary(grad_hidden, grad_table, grad_bias, vocabulary.cap)
+    return total, hits, LazyLogits(grad_hidden, grad_table, grad_bias, vocabulary.softcap)
 
 
 def _cut(x, width):
@@ -128,10 +128,10 @@ def _filled(x, axis, count):
     return jnp.pad(x, [(0, count if i == axis else 0) for i in range(x.ndim)])
 
 
-def _piece(table, bias, cap, axes, gradients, carry, hidden, targets, weights):
+def _piece(table, bias, softcap, axes, gradients, carry, hidden, targets, weights):
     """((total, gradients of table and bias), (hits, gradient of the hidden states)) with those of a piece in it."""
     total, (grad_table, grad_bias) = carry
-    scores = _scores(hidden, table, bias, cap)
+    scores = _scores(hidden, table, bias, softcap)
     start = jax.lax.axis_index(axes.vocab) * len(table) if axes.vocab else 0
     here = start + jnp.arange(len(table))  # which entries of the vocabulary these are
     right = targets[..., None] == here
@@ -144,7 +144,7 @@ def _piece(table, bias, cap, axes, gradients, carry, hidden, targets, weights):
     if not gradients:
         return (total, (None, None)), (first == targets, None)
     grads = jnp.exp(scores - norm) - right
-    grads = grads if cap is None else grads * (1.0 - (scores / cap) ** 2)
+    grads = grads if softcap is None else grads * (1.0 - (scores / softcap) ** 2)
     grads = jnp.where(weights[..., None] > 0, grads * weights[..., None], 0.0)
     grad_bias = None if bias is None else grad_bias + jnp.sum(grads, (0, 1))
     grads = grads.astype(hidden.dtype)
@@ -160,13 +160,13 @@ def _at(scores, numbers):
     return jnp.where(here, found, 0.0)
 
 
-def _scores(hidden, table, bias, cap):
+def _scores(hidden, table, bias, softcap):
     scores = jnp.einsum("bkd,vd->bkv", hidden, table, preferred_element_type=accumulator(hidden))
     scores = scores if bias is None else scores + bias
-    return scores if cap is None else cap * jnp.tanh(scores / cap)
+    return scores if softcap is None else softcap * jnp.tanh(scores / softcap)
 
 
-def _cast(vocabulary: Vocabulary):
+def _cast(vocabulary: LazyLogits):
     bias = vocabulary.bias_v
     dtype = vocabulary.hidden_bkd.dtype
     return vocabulary.table_vd.astype(dtype), None if bias is None else upcast(bias.astype(dtype))

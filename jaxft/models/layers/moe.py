@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from jaxft.models.layers.basic import ACTIVATIONS, Linear, known_activation, param, read
+from jaxft.models.layers.activations import ACTIVATIONS, known_activation
+from jaxft.models.layers.basic import Linear, param, read
 from jaxft.models.layers.precision import upcast
 from jaxft.parallel.mesh import placement
 
@@ -31,7 +32,7 @@ class Experts:
     act: str
     normed: bool = True
     bias: bool = False  # of the router and of each expert's maps
-    join: Callable | None = None  # (gate, up) -> what `down` reads; None: act(gate) * up
+    gate_fn: Callable | None = None  # (gate, up) -> what `down` reads; None: act(gate) * up
 
     def build(self, width):
         return ExpertsLayer(self, width)
@@ -43,7 +44,7 @@ def read_balance(c) -> float:
     return weight if c.get("output_router_logits", False) else 0.0
 
 
-class Maps(nnx.Module):
+class ExpertLinear(nnx.Module):
     """A linear map for each expert."""
 
     def __init__(self, part: Experts, inputs: int, outputs: int, axes: tuple[str, str]):
@@ -55,21 +56,21 @@ class Maps(nnx.Module):
         return self.kernel[...].astype(dtype), None if self.bias is None else self.bias[...]
 
 
-class Mlps(nnx.Module):
+class ExpertMLPs(nnx.Module):
     """The experts' own MLPs."""
 
     def __init__(self, part: Experts, width: int):
-        self.gate = Maps(part, width, part.hidden, ("embed", "mlp"))
-        self.up = Maps(part, width, part.hidden, ("embed", "mlp"))
-        self.down = Maps(part, part.hidden, width, ("mlp", "embed"))
+        self.gate = ExpertLinear(part, width, part.hidden, ("embed", "mlp"))
+        self.up = ExpertLinear(part, width, part.hidden, ("embed", "mlp"))
+        self.down = ExpertLinear(part, part.hidden, width, ("mlp", "embed"))
 
 
 class ExpertsLayer(nnx.Module):
     def __init__(self, part: Experts, width: int):
         self.part, act = part, ACTIVATIONS[known_activation(part.act)]
-        self.join = part.join or (lambda gate, up: act(gate) * up)
+        self.gate_fn = part.gate_fn or (lambda gate, up: act(gate) * up)
         self.router = Linear(width, part.count, ("embed", None), part.bias)
-        self.experts = Mlps(part, width)
+        self.experts = ExpertMLPs(part, width)
 
     def __call__(self, x_btd, context, key, at_bk=None):
         """(batch, t, width). Where the context counts routes, adds this layer's to them."""
@@ -89,18 +90,18 @@ class ExpertsLayer(nnx.Module):
         maps = [maps.arrays(x_btd.dtype) for maps in (mlps.gate, mlps.up, mlps.down)]
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
-            return mixed(x_btd, experts_btk, weights_btk, maps, self.join)
+            return combine(x_btd, experts_btk, weights_btk, maps, self.gate_fn)
         rows = placement(("batch", None, None), x_btd.shape, mesh)
         axis = placement(("mlp",), (self.part.hidden,), mesh)[0]
         bias = PartitionSpec(None, axis) if self.part.bias else None
         wide = PartitionSpec(None, None, axis), bias
         narrow = PartitionSpec(None, axis, None), bias and PartitionSpec(None, None)
-        local = partial(mixed, join=self.join, axis=axis)
+        local = partial(combine, gate_fn=self.gate_fn, axis=axis)
         specs = (rows, rows, rows, [wide, wide, narrow])
         return jax.shard_map(local, in_specs=specs, out_specs=rows)(x_btd, experts_btk, weights_btk, maps)
 
 
-def mixed(x_btd, experts_btk, weights_btk, maps, join: Callable, axis: str | None = None):
+def combine(x_btd, experts_btk, weights_btk, maps, gate_fn: Callable, axis: str | None = None):
     """Sum of the chosen experts' results. `axis` is the mesh axis over which their hidden width is split, if any."""
     b, t, d = x_btd.shape
     chosen, count = experts_btk.shape[-1], len(maps[0][0])
@@ -114,7 +115,7 @@ def mixed(x_btd, experts_btk, weights_btk, maps, join: Callable, axis: str | Non
         return y if bias is None else y + bias[of].astype(y.dtype)
 
     gate, up, (kernel, bias) = maps
-    y_nd = jax.lax.ragged_dot(join(mapped(x_nd, *gate), mapped(x_nd, *up)), kernel, sizes)
+    y_nd = jax.lax.ragged_dot(gate_fn(mapped(x_nd, *gate), mapped(x_nd, *up)), kernel, sizes)
     if axis is not None:
         y_nd = jax.lax.psum(y_nd, axis)
     if bias is not None:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.layers.basic import ACTIVATIONS, Linear, Table, known_activation, param
+from jaxft.models.layers.activations import ACTIVATIONS, known_activation
+from jaxft.models.layers.basic import Embedding, Linear, param
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.spec import Part
 from jaxft.parallel.mesh import shard
@@ -29,7 +30,7 @@ class Patches:
     norm: Part | None = None  # of the sum
     vocab: int = 0  # there are no tokens
     types: None = None
-    borrowed: bool = False
+    shared_embedding: bool = False
     key: str = "pixels"  # of the batch
     argument: str = "pixel_values"  # of transformers' models
 
@@ -76,7 +77,7 @@ class PatchesLayer(nnx.Module):
 
 
 @dataclass(frozen=True)
-class Frames:
+class AudioFrames:
     """A sound: two convolutions over its spectrum, the second of which halves the rate, and fixed positions.
 
     Radford et al. 2023, section 2.2.
@@ -89,7 +90,7 @@ class Frames:
     dropout: float = 0.0
     vocab: int = 0
     types: None = None
-    borrowed: bool = False
+    shared_embedding: bool = False
     key: str = "features"
     argument: str = "input_features"
 
@@ -99,14 +100,14 @@ class Frames:
         return self.bands, 2 * self.length
 
     def build(self, width):
-        return FramesLayer(self, width)
+        return AudioFramesLayer(self, width)
 
 
-class FramesLayer(nnx.Module):
-    def __init__(self, part: Frames, width: int):
+class AudioFramesLayer(nnx.Module):
+    def __init__(self, part: AudioFrames, width: int):
         self.part, self.act, self.tokens = part, ACTIVATIONS[known_activation(part.act)], nnx.data(None)
         self.first, self.second = Convolution(part.bands, width, 1), Convolution(width, width, 2)
-        self.positions = Table(part.length, width, (None, "embed"), init=part.fill, fixed=True)
+        self.positions = Embedding(part.length, width, (None, "embed"), init=part.fill, fixed=True)
 
     def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens=None) -> jax.Array:
         """From `features` (batch, bands, 2 length) to (batch, length, width)."""

@@ -17,7 +17,7 @@ from jaxft.models.layers.basic import param
 from jaxft.models.layers.precision import upcast
 
 
-class Distances(Protocol):
+class RelativeBias(Protocol):
     """What a model learns of distances: frozen and hashable."""
 
     shared: bool  # by all layers; or each has its own
@@ -27,7 +27,7 @@ class Distances(Protocol):
 
 
 @dataclass(frozen=True)
-class Buckets:
+class T5Buckets:
     """For each head `count` scores, one for each bucket of distances.
 
     Half of the buckets hold one distance each, the others more and more of them, the last all from `longest` on. Unless
@@ -41,7 +41,7 @@ class Buckets:
     shared: bool = True
 
     def build(self, width):
-        return DistancesLayer(self)
+        return T5BucketsLayer(self)
 
     def numbers(self, ahead: np.ndarray) -> np.ndarray:
         """The bucket of each distance; `ahead` says by how many places the key lies behind the query in the text."""
@@ -55,8 +55,8 @@ class Buckets:
         return behind + np.where(far < single, far, np.minimum(wide, count - 1))
 
 
-class DistancesLayer(nnx.Module):
-    def __init__(self, part: Buckets):
+class T5BucketsLayer(nnx.Module):
+    def __init__(self, part: T5Buckets):
         self.part = part
         self.scores = param((part.count, part.heads), (None, "heads"))
 
@@ -77,7 +77,7 @@ def toeplitz(of_distance: jax.Array, length: int) -> jax.Array:
     return rows[:, : length * width].reshape(n, length, width)[:, :, length - 1 :]
 
 
-def turned(x_bhtv: jax.Array, at_bk: jax.Array | None) -> jax.Array:
+def rel_shift(x_bhtv: jax.Array, at_bk: jax.Array | None) -> jax.Array:
     """(b, h, t, s) of products with distances (b, h, t, 2s - 1): of each row those from its own place on.
 
     Row t of all s rows begins at s - 1 - t; with `at` the rows are those places only.

@@ -55,7 +55,7 @@ def rotate(x_bthd: jax.Array, table: tuple[jax.Array, jax.Array], rotary: Rotary
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearScaling:
     """Positions divided by a factor (Chen et al. 2023, section 2.3)."""
 
     factor: float
@@ -66,7 +66,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Dynamic:
+class DynamicNTK:
     """A base that grows with the length of the text, once it exceeds that of the training (bloc97 2023, NTK-aware)."""
 
     factor: float
@@ -80,7 +80,7 @@ class Dynamic:
 
 
 @dataclass(frozen=True)
-class ByParts:
+class Llama3Scaling:
     """Low frequencies divided by a factor, high ones kept, smooth between (Dubey et al. 2024: Llama 3.1)."""
 
     factor: float
@@ -206,9 +206,9 @@ def _long_rope(c, rope, dim):
 
 SCALINGS = {
     "default": lambda c, rope, dim: None,
-    "linear": lambda c, rope, dim: Linear(rope.factor),
-    "dynamic": lambda c, rope, dim: Dynamic(rope.factor, c.max_position_embeddings),
-    "llama3": lambda c, rope, dim: ByParts(
+    "linear": lambda c, rope, dim: LinearScaling(rope.factor),
+    "dynamic": lambda c, rope, dim: DynamicNTK(rope.factor, c.max_position_embeddings),
+    "llama3": lambda c, rope, dim: Llama3Scaling(
         rope.factor, rope.low_freq_factor, rope.high_freq_factor, rope.original_max_position_embeddings
     ),
     "yarn": _yarn,
