@@ -108,12 +108,12 @@ def test_learned_scores_and_their_gradients(shared, tile, monkeypatch):
 
 
 @pytest.mark.parametrize("alibi_slopes", [False, True])
-def test_no_scores_are_made_before_the_loop_over_layers(slopes, monkeypatch):
+def test_no_scores_are_made_before_the_loop_over_layers(alibi_slopes, monkeypatch):
     """The mask is the same in all layers: made into what is added to the scores, it would be kept for all tiles."""
     monkeypatch.setitem(TILE, "cpu", 4 * HEADS // KV * T * S)
     q, k, v, _, segments = inputs()
     mask = attention_mask(segments, segments, True)
-    attn_bias = np.ones((B, KV, HEADS // KV, S), np.float32) if slopes else None
+    attn_bias = np.ones((B, KV, HEADS // KV, S), np.float32) if alibi_slopes else None
 
     def loss(q):
         def layer(q, number):
