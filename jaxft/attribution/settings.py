@@ -52,7 +52,7 @@ def _unexplained(model: LoadedModel, method: str) -> list[str]:
         return [f"explain reads texts, but this model takes {argument}"]
     if kind not in EXPLAINED:
         return [f"explain does not know which score of a {kind} model to explain yet, only of {_one_of(EXPLAINED)}"]
-    if method == "attention-rollout" and getattr(model.arch.head, "mean", False):
+    if method == "attention-rollout" and model.model.mean:
         return ["attention-rollout follows one place, but this model's head reads the mean of all: take another method"]
     if spec.encoder is None:
         return []

@@ -6,6 +6,7 @@ an encoder's result.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,13 @@ AVERAGED = ("audio-classification",)  # heads that read all of it at once
 FIXED_SCORES = {"question-answering": 2, "multiple-choice": 1}  # start and end; one for each choice
 
 
+class Head:
+    """What all heads have. A head is a frozen dataclass with `build(width, vocab)`."""
+
+    mean: ClassVar[bool] = False  # it reads the mean over each text, not the position itself
+    skip: ClassVar[int] = 0  # positions at a text's start that the mean leaves out
+
+
 @dataclass(frozen=True)
 class Pooler:
     """A dense layer on the first token (Devlin et al. 2018, section 3.1), or on every token that is read."""
@@ -66,7 +74,7 @@ class PoolerLayer(nnx.Module):
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Classifier(Head):
     """Scores of `classes` at each position that is read, or one regression value where `classes` is 1."""
 
     classes: int
@@ -93,7 +101,7 @@ class ClassifierLayer(nnx.Module):
 
 
 @dataclass(frozen=True)
-class MeanPoolClassifier:
+class MeanPoolClassifier(Head):
     """Scores of a whole sound: of the mean of all its vectors, each mapped to another `width` before."""
 
     classes: int
@@ -124,7 +132,7 @@ class Transform:
 
 
 @dataclass(frozen=True)
-class LanguageModel:
+class LanguageModel(Head):
     """A score for every entry of the vocabulary; tied to the token embeddings, or with a matrix of its own."""
 
     tied: bool
@@ -181,7 +189,7 @@ class PretrainingLayer(LanguageModelLayer):
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Head):
     """How near each text is to each image of the batch (Radford et al. 2021, figure 3).
 
     Both are mapped to `width` numbers; the score is the cosine of the angle between them, times a learned factor.

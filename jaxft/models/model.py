@@ -98,7 +98,7 @@ class Model(Backbone):
         remat="none",
         unroll=1,
     ):
-        self.mean, self.skip = getattr(head, "mean", False), getattr(head, "skip", 0)
+        self.mean, self.skip = (head.mean, head.skip) if head else (False, 0)
         hidden = "all" if self.mean and hidden == "read" else hidden  # a mean needs all of it
         super().__init__(spec, "", trains, hidden, dtype, remat, unroll)
         whole = "every" if hidden == "every" else "all"
