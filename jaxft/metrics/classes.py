@@ -134,11 +134,11 @@ def score_lines(names: list[str], hits: np.ndarray, true: np.ndarray, predicted:
     The counts are (classes,), one class or more.
     """
     scores = precision_recall_f1(hits, true, predicted)
-    per_class_metrics = [{name: values[number] for name, values in scores.items()} for number in range(len(names))]
+    per_class = [{name: values[number] for name, values in scores.items()} for number in range(len(names))]
     heads = [{"class": name, "rows": int(rows)} for name, rows in zip(names, true, strict=True)]
     means = averages(hits, true, predicted)
     heads += [{"average": kind, "rows": int(true.sum())} for kind in means]
-    numbers = [{name: float(value) for name, value in line.items()} for line in (*per_class_metrics, *means.values())]
+    numbers = [{name: float(value) for name, value in line.items()} for line in (*per_class, *means.values())]
     return [head | line for head, line in zip(heads, numbers, strict=True)]
 
 

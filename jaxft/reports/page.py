@@ -226,14 +226,12 @@ def data_rows(reports: dict[str, dict]) -> list[list]:
 
 def tally_rows(targets: dict[str, dict]) -> dict | None:
     """Rows of a target's name and its number in each set; of many, those that are most in training."""
-    names = list(dict.fromkeys(name for target_stats in targets.values() for name in target_stats))
+    names = list(dict.fromkeys(name for stats in targets.values() for name in stats))
     if not names:
         return None
     chosen = sorted(names, key=lambda name: -targets["train"].get(name, 0))[:TALLIED]
     title = f"Targets: the {TALLIED} commonest of {len(names):,}" if len(names) > TALLIED else "Targets"
-    rows = [
-        [name, *(target_stats.get(name) for target_stats in targets.values())] for name in names if name in set(chosen)
-    ]
+    rows = [[name, *(stats.get(name) for stats in targets.values())] for name in names if name in set(chosen)]
     return {"title": title, "rows": rows}
 
 

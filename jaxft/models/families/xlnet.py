@@ -113,20 +113,20 @@ def spec(c) -> Spec:
 
 @dataclass(frozen=True)
 class PerHead:
-    """A map or vector kept with an axis of heads: (width, heads, head_dim) of the transpose where `rel_shift`."""
+    """A map or vector kept with an axis of heads: (width, heads, head_dim) of the transpose where `transposed`."""
 
     heads: int
-    rel_shift: bool = False
+    transposed: bool = False
 
     def tensors(self, theirs, ours):
         return [TensorMap(theirs, (ours,), self)]
 
     def split(self, array, widths):
         flat = array.reshape(*array.shape[:-2], -1)
-        return [flat.T if self.rel_shift else flat]
+        return [flat.T if self.transposed else flat]
 
     def join(self, arrays):
-        flat = arrays[0].T if self.rel_shift else arrays[0]
+        flat = arrays[0].T if self.transposed else arrays[0]
         return flat.reshape(*flat.shape[:-1], self.heads, -1)
 
 
@@ -137,7 +137,7 @@ def rows(c) -> list[WeightRule]:
         WeightRule("word_embedding", "embed.tokens", embedding),
         WeightRule("mask_emb", "embed.mask", Unsqueezed(2)),
         *(WeightRule(theirs + x, f"{of}{x}.kernel", each) for x in "qkvr"),
-        WeightRule(theirs + "o", of + "o.kernel", PerHead(c.n_head, rel_shift=True)),
+        WeightRule(theirs + "o", of + "o.kernel", PerHead(c.n_head, transposed=True)),
         WeightRule(theirs + "r_w_bias", of + "q.bias", each),
         WeightRule(theirs + "r_r_bias", of + "distance_bias", tensor),
         WeightRule(theirs + "r_s_bias", of + "type_bias", tensor),
