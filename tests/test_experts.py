@@ -16,6 +16,7 @@ import jaxft
 from jaxft.models.layers.moe import combine
 from jaxft.models.params import bind
 from jaxft.optim.muon import Muon
+from jaxft.optim.parameters import Parameter
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 
@@ -194,7 +195,7 @@ def test_muon_makes_each_experts_update_orthogonal():
     gradient = np.random.default_rng(0).standard_normal((2, 3, 8, 5)).astype(np.float32)
     path = "layers.segments.0.0.mlp.experts.up.kernel"
     params = {path: jnp.zeros_like(gradient)}
-    tx = Muon(decay=0.0).make(optax.constant_schedule(1.0), {path: True}, {path})
+    tx = Muon(decay=0.0).make(optax.constant_schedule(1.0), {path: Parameter("kernel", stacked=True)})
     updates, _ = tx.update({path: gradient}, tx.init(params), params)
     for matrix in np.asarray(updates[path]).reshape(6, 8, 5):
         values = np.linalg.svd(matrix, compute_uv=False)

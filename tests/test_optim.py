@@ -21,6 +21,7 @@ from jaxft.optim.adamw import AdamW
 from jaxft.optim.base import lr_multipliers, optimizer
 from jaxft.optim.lion import Lion
 from jaxft.optim.muon import Muon
+from jaxft.optim.parameters import Parameter
 from jaxft.optim.schedule import WSD, Constant, Cosine, InverseSqrt, Linear
 from jaxft.optim.sgd import SGD
 from jaxft.problems import UserError
@@ -114,12 +115,17 @@ SHAPES = {
 }
 
 
-def updates_of(optim, lr=0.01, steps=3, decayed=True, seed=0, only=tuple(SHAPES)):
+def known(paths) -> dict[str, Parameter]:
+    """What a model would say of these paths."""
+    roles = {path: path.rpartition(".")[2].replace("scale", "norm") for path in paths}
+    return {path: Parameter(role, path.startswith("layers.")) for path, role in roles.items()}
+
+
+def updates_of(optim, lr=0.01, steps=3, seed=0, only=tuple(SHAPES)):
     """Parameters after each of some steps with random gradients, and those gradients."""
     shapes = {path: SHAPES[path] for path in only}
     params = {path: jnp.array(value) for path, value in random_like(shapes).items()}
-    mask = {path: decayed and path.endswith((".kernel", ".embedding")) for path in shapes}
-    tx = optim.make(optax.constant_schedule(lr), mask, {path for path in shapes if path.startswith("layers.")})
+    tx = optim.make(optax.constant_schedule(lr), known(shapes))
     history, gradients, state = [params], [], tx.init(params)
     update = jax.jit(tx.update)
     for step in range(steps):
@@ -234,7 +240,7 @@ def test_adafactor_factors_no_axis_of_layers():
     """Small limits, and more layers than columns: vectors of layers are not a matrix, experts are one each."""
     shapes = {"layers.0.norm.scale": (3, 8), "layers.0.wide.kernel": (9, 4, 5), "layers.0.experts.kernel": (2, 7, 4, 5)}
     params, grads = random_like(shapes), [random_like(shapes, seed) for seed in range(1, 6)]
-    tx = Adafactor(min_dim_factored=1).make(optax.constant_schedule(0.01), dict.fromkeys(shapes, False), set(shapes))
+    tx = Adafactor(min_dim_factored=1).make(optax.constant_schedule(0.01), known(shapes))
     ours, state = dict(params), tx.init(params)
     for gradient in grads:
         updates, state = tx.update(gradient, state, ours)
@@ -261,8 +267,7 @@ def test_a_stacked_array_is_updated_as_its_layers_are(optim):
     params, gradient = random_like(shapes), random_like(shapes, 1)
 
     def after(params, gradient):
-        mask = {path: path.endswith(".kernel") for path in params}
-        tx = optim.make(optax.constant_schedule(0.01), mask, set(params))
+        tx = optim.make(optax.constant_schedule(0.01), known(params))
         state = tx.init(params)
         for _ in range(3):
             updates, state = tx.update(gradient, state, params)

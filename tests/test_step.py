@@ -17,6 +17,7 @@ from jaxft.config.component import config
 from jaxft.metrics import Mean
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.optim.adamw import AdamW
+from jaxft.optim.parameters import Parameter
 from jaxft.optim.schedule import Constant, Linear
 from jaxft.optim.sgd import SGD
 from jaxft.tasks.classify import Classify
@@ -32,6 +33,8 @@ from jaxft.tune.partial import Partial
 LABELS = ("a", "b", "c")
 
 # --- a toy: the loss of a row is the product of its `slope` with the parameter ---
+
+KERNEL = {"w": Parameter("kernel", stacked=False)}
 
 
 def toy_loss(params, batch, key):
@@ -125,7 +128,7 @@ def test_rates_follow_updates_not_micro_batches():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_changes_nothing(bad, micro_batches):
     schedule = Linear(warmup=2).make(1.0, 10)
-    tx = AdamW().make(schedule, {"w": True}, set())
+    tx = AdamW().make(schedule, KERNEL)
     state, step = toy([1.0, 2.0], tx, schedule, micro_batches)
     state, _ = step(state, {}, toy_batch([[1.0, 2.0], [3.0, 4.0]]))
     after, metrics = step(state, {}, toy_batch([[1.0, bad], [1.0, 1.0]]))
@@ -150,7 +153,7 @@ def test_a_gradient_alone_can_be_not_finite():
 
 
 def test_a_batch_without_anything_to_learn():
-    tx = AdamW(decay=0.5).make(optax.constant_schedule(1.0), {"w": True}, set())
+    tx = AdamW(decay=0.5).make(optax.constant_schedule(1.0), KERNEL)
     state, step = toy([1.0, 2.0], tx)
     after, metrics = step(state, {}, toy_batch([[1.0, 2.0], [3.0, 4.0]], [0, 0]))
     assert same((after.params, after.opt), (state.params, state.opt))

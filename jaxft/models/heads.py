@@ -155,7 +155,7 @@ class LanguageModelLayer(nnx.Module):
             self.norm = part.transform.norm.build(inner)
         self.table = nnx.data(None) if part.tied else Embedding(vocab, inner, ("vocab", "embed"))
         fixed = part.bias == "fixed"
-        self.bias = param((vocab,), ("vocab",), "zeros", fixed) if part.bias else nnx.data(None)
+        self.bias = param((vocab,), ("vocab",), "bias", "zeros", fixed) if part.bias else nnx.data(None)
 
     def __call__(self, hidden, tokens: Embedding, key, memory=None):
         if self.part.transform:
@@ -209,7 +209,7 @@ class ContrastLayer(nnx.Module):
         self.norm = part.norm.build(part.source)
         self.text = Linear(width, part.width, ("embed", None), bias=False)
         self.image = Linear(part.source, part.width, ("embed", None), bias=False)
-        self.scale = param((), (), partial(np.full, fill_value=part.scale, dtype=np.float32))
+        self.scale = param((), (), "other", partial(np.full, fill_value=part.scale, dtype=np.float32))
 
     def __call__(self, hidden, tokens: Embedding, key, memory=None):
         """(batch, slots, images), float32; the images are those of the whole batch."""

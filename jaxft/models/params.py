@@ -46,10 +46,20 @@ def all_names(model: Model) -> list[str]:
     return [name for path in variables(model) for name in names(model, path)]
 
 
+def roles(model: Model) -> dict[str, str]:
+    """Name -> role (models/layers/basic.py) of all parameters but those that are fixed."""
+    found = variables(model)
+    return {
+        name: variable.get_metadata("role")
+        for path, variable in found.items()
+        if not variable.get_metadata("fixed")
+        for name in names(model, path)
+    }
+
+
 def trainable(model: Model) -> list[str]:
     """The names of all parameters but those that are fixed."""
-    paths = [path for path, variable in variables(model).items() if not variable.get_metadata("fixed")]
-    return [name for path in paths for name in names(model, path)]
+    return list(roles(model))
 
 
 def shape(variable: nnx.Param) -> tuple[int, ...]:

@@ -171,7 +171,7 @@ def stacked(module, repeats: int):
     def one(variable):
         value = variable.get_value()
         lead = jax.ShapeDtypeStruct((repeats, *value.shape), value.dtype)
-        metadata = {name: variable.get_metadata(name) for name in ("init", "fixed")}
+        metadata = {name: variable.get_metadata(name) for name in ("role", "init", "fixed")}
         return nnx.Param(lead, axes=("layers", *variable.get_metadata("axes")), **metadata)
 
     return jax.tree.map(one, module, is_leaf=lambda node: isinstance(node, nnx.Variable))

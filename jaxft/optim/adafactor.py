@@ -6,6 +6,7 @@ import optax
 
 from jaxft.config.component import config
 from jaxft.config.ranges import Count, NonNegative, Positive
+from jaxft.optim.parameters import Parameters, decay_mask
 
 BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # axes of a batch; the count of steps is one for all
 
@@ -17,13 +18,14 @@ class Adafactor:
     clip_update: Positive = 1.0  # root mean square of an update, at most
     relative: bool = False  # rates are shares of each parameter's root mean square, 0.001 at least (section 8)
 
-    def make(self, lr, decay_mask, stacked):
+    def make(self, lr, parameters: Parameters):
+        stacked = {path for path, parameter in parameters.items() if parameter.stacked}
         # Not `optax.adafactor`: it does not multiply the decay by the rate.
         return optax.chain(
             _factored(self.min_dim_factored, stacked),
             _clipped(self.clip_update, stacked),
             _relative(stacked) if self.relative else optax.identity(),
-            optax.add_decayed_weights(self.decay, decay_mask),
+            optax.add_decayed_weights(self.decay, decay_mask(parameters)),
             optax.scale_by_learning_rate(lr),
         )
 

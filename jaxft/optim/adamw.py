@@ -4,6 +4,7 @@ import optax
 
 from jaxft.config.component import config
 from jaxft.config.ranges import Epsilon, NonNegative, ProperFraction
+from jaxft.optim.parameters import Parameters, decay_mask
 
 
 @config
@@ -13,5 +14,5 @@ class AdamW:
     eps: Epsilon = 1e-8
     decay: NonNegative = 0.01
 
-    def make(self, lr, decay_mask, stacked):
-        return optax.adamw(lr, self.b1, self.b2, self.eps, weight_decay=self.decay, mask=decay_mask)
+    def make(self, lr, parameters: Parameters):
+        return optax.adamw(lr, self.b1, self.b2, self.eps, weight_decay=self.decay, mask=decay_mask(parameters))

@@ -1,8 +1,8 @@
 """What surrounds every optimizer: learning-rate multipliers after it, no decay on biases and norms.
 
-An optimizer is a `@config` object with `make(lr, decay_mask, stacked) -> optax.GradientTransformation`: `lr` is a
-schedule, `decay_mask` a dict path -> bool, `stacked` the paths whose arrays hold one row a layer. It sees only what
-trains: frozen parameters have no state and cost nothing.
+An optimizer is a `@config` object with `make(lr, parameters) -> optax.GradientTransformation`: `lr` is a schedule,
+`parameters` says what each one is (optim/parameters.py). It sees only what trains: frozen parameters have no state and
+cost nothing.
 """
 
 import re
@@ -13,16 +13,15 @@ import optax
 from jaxft import paths
 from jaxft.models.model import Model
 from jaxft.models.params import all_names, lead, names, shape, variables
+from jaxft.optim.parameters import Parameter
 from jaxft.problems import raise_problems
-
-DECAYED = (".kernel", ".embedding")
 
 
 def optimizer(optim, lr, model: Model, trained: list[str], multipliers: dict[str, np.ndarray]):
     """The whole gradient transformation for the parameters at the stored paths `trained`."""
-    stacked = {path for path in trained if lead(variables(model)[path])}
-    decay_mask = {path: path.endswith(DECAYED) for path in trained}
-    parts = [optim.make(lr, decay_mask, stacked)]
+    found = variables(model)
+    parameters = {path: Parameter(found[path].get_metadata("role"), bool(lead(found[path]))) for path in trained}
+    parts = [optim.make(lr, parameters)]
     if any(np.any(factor != 1.0) for factor in multipliers.values()):
         parts.append(_scaled({path: multipliers[path] for path in trained}))
     return optax.chain(*parts)

@@ -4,6 +4,7 @@ import optax
 
 from jaxft.config.component import config
 from jaxft.config.ranges import NonNegative, ProperFraction
+from jaxft.optim.parameters import Parameters, decay_mask
 
 
 @config
@@ -12,5 +13,5 @@ class Lion:
     b2: ProperFraction = 0.99
     decay: NonNegative = 0.1
 
-    def make(self, lr, decay_mask, stacked):
-        return optax.lion(lr, self.b1, self.b2, weight_decay=self.decay, mask=decay_mask)
+    def make(self, lr, parameters: Parameters):
+        return optax.lion(lr, self.b1, self.b2, weight_decay=self.decay, mask=decay_mask(parameters))

@@ -5,6 +5,7 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 from jaxft.config.component import config
 from jaxft.config.ranges import NonNegative, Positive, ProperFraction
+from jaxft.optim.parameters import Parameters, decay_mask
 
 
 @config
@@ -17,8 +18,9 @@ class Muon:
     b1: ProperFraction = 0.9
     b2: ProperFraction = 0.999
 
-    def make(self, lr, decay_mask, stacked):
-        matrices = {path for path in stacked if path.endswith(".kernel")}
+    def make(self, lr, parameters: Parameters):
+        matrices = {path for path, one in parameters.items() if one.stacked and one.role == "kernel"}
+        decays = decay_mask(parameters)
         # A stacked kernel is (layers, inputs, outputs) or (layers, experts, inputs, outputs): what leads is a batch of
         # matrices.
         axes = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
@@ -35,7 +37,7 @@ class Muon:
             self.b1,
             self.b2,
             weight_decay=self.decay,
-            mask=lambda params: {path: decay_mask[path] for path in params},
+            mask=lambda params: {path: decays[path] for path in params},
         )
         return optax.partition(
             {"matrix": muons, "rest": rest},

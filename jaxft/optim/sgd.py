@@ -4,6 +4,7 @@ import optax
 
 from jaxft.config.component import config
 from jaxft.config.ranges import NonNegative, ProperFraction
+from jaxft.optim.parameters import Parameters, decay_mask
 from jaxft.problems import shown
 
 
@@ -16,7 +17,7 @@ class SGD:
     def problems(self):
         return [] if self.nesterov in ("on", "off") else [f"nesterov is {shown(self.nesterov)}, expected on or off"]
 
-    def make(self, lr, decay_mask, stacked):
+    def make(self, lr, parameters: Parameters):
         parts = [optax.trace(self.momentum, self.nesterov == "on")] if self.momentum else []
-        parts += [optax.add_decayed_weights(self.decay, decay_mask)] if self.decay else []
+        parts += [optax.add_decayed_weights(self.decay, decay_mask(parameters))] if self.decay else []
         return optax.chain(*parts, optax.scale_by_learning_rate(lr))

@@ -20,7 +20,7 @@ from jaxft.models.checkpoint.sentence_transformers import lowered, read_embeddin
 from jaxft.models.checkpoint.tokenizer import unknown_counts
 from jaxft.models.input_ranges import range_problems
 from jaxft.models.model import Model
-from jaxft.models.params import Params, bind, names, shape, shardings, trainable, variables
+from jaxft.models.params import Params, bind, names, roles, shape, shardings, variables
 from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest
 from jaxft.tasks.base import EncodingContext
@@ -163,8 +163,7 @@ def resolve_task(cfg: Config, sources: dict[str, Rows], setting: EncodingContext
 def lay_out(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
     """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
     options = {"dtype": compute_dtype(cfg, platform), "remat": cfg.remat, "unroll": cfg.scan}
-    uncut = trainable(Model(arch.spec, arch.head))
-    chosen = cfg.tune.select(uncut, len(arch.spec.layers))
+    chosen = cfg.tune.select(roles(Model(arch.spec, arch.head)), len(arch.spec.layers))
     if not chosen:
         raise UserError("config.tune selects no parameter: nothing would train")
 

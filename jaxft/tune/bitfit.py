@@ -5,5 +5,5 @@ from jaxft.config.component import config
 
 @config
 class Bitfit:
-    def select(self, names: list[str], layers: int) -> set[str]:
-        return {name for name in names if name.endswith(".bias") or name.startswith("head.")}
+    def select(self, roles: dict[str, str], layers: int) -> set[str]:
+        return {name for name, role in roles.items() if role == "bias" or name.startswith("head.")}

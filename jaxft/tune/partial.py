@@ -21,7 +21,8 @@ class Partial:
     freeze: tuple[str, ...] = ()
     last_layers: Count | None = None
 
-    def select(self, names: list[str], layers: int) -> set[str]:
+    def select(self, roles: dict[str, str], layers: int) -> set[str]:
+        names = list(roles)
         problems = paths.unmatched_problems(self.train, names, "tune.train")
         problems += paths.unmatched_problems(self.freeze, names, "tune.freeze")
         if self.last_layers is not None and self.last_layers > layers:

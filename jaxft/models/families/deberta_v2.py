@@ -122,8 +122,8 @@ class Neighbours:
 class NeighboursLayer(nnx.Module):
     def __init__(self, part: Neighbours, width: int):
         self.part, self.act = part, ACTIVATIONS[known_activation(part.act)]
-        self.kernel = param((part.count, width, width), (None, "embed", None))
-        self.bias = param((width,), (None,), "zeros")
+        self.kernel = param((part.count, width, width), (None, "embed", None), "kernel")
+        self.bias = param((width,), (None,), "bias", "zeros")
 
     def __call__(self, x_btd, context, key):
         side, length, dtype = self.part.count // 2, x_btd.shape[1], x_btd.dtype

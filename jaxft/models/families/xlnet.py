@@ -52,9 +52,9 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
         super().__init__(part, width)
         self.width, each = width, (part.heads, part.head_dim)
         self.r = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias=False)
-        self.distance_bias = param(each, ("heads", None), "zeros")
-        self.type_bias = param(each, ("heads", None), "zeros")
-        self.types = param((2, *each), (None, "heads", None))  # of equal types, of others
+        self.distance_bias = param(each, ("heads", None), "bias", "zeros")
+        self.type_bias = param(each, ("heads", None), "bias", "zeros")
+        self.types = param((2, *each), (None, "heads", None), "other")  # of equal types, of others
 
     def attn_bias(self, q_bthd, k_bshd, context, key, at_bk):
         part, dtype = self.part, q_bthd.dtype
@@ -92,7 +92,7 @@ class Embeddings(Embed):
 class EmbeddingsLayer(EmbedLayer):
     def __init__(self, part: Embeddings, width: int):
         super().__init__(part, width)
-        self.mask = param((width,), ("embed",))
+        self.mask = param((width,), ("embed",), "other")
 
 
 def spec(c) -> Spec:

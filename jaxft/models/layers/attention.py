@@ -149,7 +149,7 @@ class AttentionLayer(nnx.Module):
         self.k_norm = self._norm(part.kv_heads)
         own = part.distances is not None and not part.distances.shared
         self.distances = part.distances.build(width) if own else nnx.data(None)
-        self.sinks = param((part.heads,), ("heads",), "zeros") if part.sinks else nnx.data(None)
+        self.sinks = param((part.heads,), ("heads",), "other", "zeros") if part.sinks else nnx.data(None)
 
     def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None, at_bk=None) -> jax.Array:
         """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""

@@ -6,7 +6,7 @@ put in later, from a checkpoint or from `initial` (models/params.py). Letters in
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,20 @@ from jaxft.models.layers.lookup import lookup
 from jaxft.models.layers.precision import accumulator, upcast
 from jaxft.parallel.mesh import shard
 
+Role = Literal["kernel", "embedding", "bias", "norm", "other"]
 
-def param(shape: tuple[int, ...], axes: tuple[str | None, ...], init="normal", fixed: bool = False) -> nnx.Param:
+
+def param(
+    shape: tuple[int, ...], axes: tuple[str | None, ...], role: Role, init="normal", fixed: bool = False
+) -> nnx.Param:
     """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py).
 
-    `init` is normal, zeros or ones, or a function from the shape to an array. A fixed one never trains: it is what
-    `init` says, unless a checkpoint has it.
+    `role` says what optimizers and tuning do with it: a kernel is the matrix, or several, of a linear map, an embedding
+    a table of rows; both decay. A bias is added, a norm's is its scale, and "other" is none of these. `init` is normal,
+    zeros or ones, or a function from the shape to an array. A fixed one never trains: it is what `init` says, unless a
+    checkpoint has it.
     """
-    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, init=init, fixed=fixed)
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, role=role, init=init, fixed=fixed)
 
 
 def remat(function):
@@ -62,8 +68,8 @@ class Linear(nnx.Module):
     """y = x W + b, with W cast to the dtype of x: parameters may be fp32 masters while activations are bf16."""
 
     def __init__(self, inputs: int, outputs: int, axes: tuple[str | None, str | None], bias: bool = True):
-        self.kernel = param((inputs, outputs), axes)
-        self.bias = param((outputs,), (axes[1],), "zeros") if bias else nnx.data(None)
+        self.kernel = param((inputs, outputs), axes, "kernel")
+        self.bias = param((outputs,), (axes[1],), "bias", "zeros") if bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x @ self.kernel[...].astype(x.dtype)
@@ -119,8 +125,8 @@ class NormLayer(nnx.Module):
         """With `heads`: of what is (..., heads, width), for each head its own."""
         self.norm, new = norm, "zeros" if norm.scale_offset else "ones"
         shape, axes = ((width,), (None,)) if heads is None else ((heads, width), ("heads", None))
-        self.scale = param(shape, axes, new) if norm.scale else nnx.data(None)
-        self.bias = param(shape, axes, "zeros") if norm.bias else nnx.data(None)
+        self.scale = param(shape, axes, "norm", new) if norm.scale else nnx.data(None)
+        self.bias = param(shape, axes, "bias", "zeros") if norm.bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         def normed(x):
@@ -194,7 +200,7 @@ class Embedding(nnx.Module):
     def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None], **options):
         """`options` as of `param`."""
         self.axes = axes
-        self.embedding = param((rows, width), axes, **options)
+        self.embedding = param((rows, width), axes, "embedding", **options)
 
     def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
         return lookup(self.embedding[...], numbers, self.axes, dtype)

@@ -48,8 +48,8 @@ class ExpertLinear(nnx.Module):
     """A linear map for each expert."""
 
     def __init__(self, part: Experts, inputs: int, outputs: int, axes: tuple[str, str]):
-        self.kernel = param((part.count, inputs, outputs), (None, *axes))
-        self.bias = param((part.count, outputs), (None, axes[1]), "zeros") if part.bias else nnx.data(None)
+        self.kernel = param((part.count, inputs, outputs), (None, *axes), "kernel")
+        self.bias = param((part.count, outputs), (None, axes[1]), "bias", "zeros") if part.bias else nnx.data(None)
 
     def arrays(self, dtype) -> tuple[jax.Array, jax.Array | None]:
         """The kernel in `dtype`; the bias as it is stored, since tokens look it up (models/layers/lookup.py)."""

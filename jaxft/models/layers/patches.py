@@ -58,8 +58,8 @@ class PatchesLayer(nnx.Module):
         self.part, self.tokens = part, nnx.data(None)
         pixels = part.channels * part.patch[0] * part.patch[1]
         self.patches = Linear(pixels, width, (None, "embed"), part.bias)
-        self.whole = param((width,), ("embed",))
-        self.positions = param((part.length, width), (None, "embed"))
+        self.whole = param((width,), ("embed",), "other")
+        self.positions = param((part.length, width), (None, "embed"), "other")
         self.norm = part.norm.build(width) if part.norm else nnx.data(None)
 
     def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens=None) -> jax.Array:
@@ -122,8 +122,8 @@ class Convolution(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         self.stride = stride
-        self.kernel = param((3, inputs, outputs), (None, None, "embed"))
-        self.bias = param((outputs,), ("embed",), "zeros")
+        self.kernel = param((3, inputs, outputs), (None, None, "embed"), "kernel")
+        self.bias = param((outputs,), ("embed",), "bias", "zeros")
 
     def __call__(self, x_btd):
         kernel = self.kernel[...].astype(x_btd.dtype)

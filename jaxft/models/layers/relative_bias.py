@@ -58,7 +58,7 @@ class T5Buckets:
 class T5BucketsLayer(nnx.Module):
     def __init__(self, part: T5Buckets):
         self.part = part
-        self.scores = param((part.count, part.heads), (None, "heads"))
+        self.scores = param((part.count, part.heads), (None, "heads"), "other")
 
     def __call__(self, length: int) -> jax.Array:
         """Float32 (1, heads, length, length): what is added to the score of each query and key."""
