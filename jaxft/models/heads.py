@@ -50,7 +50,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Pooler:
+class Pooler(Head):
     """A dense layer on the first token (Devlin et al. 2018, section 3.1), or on every token that is read."""
 
     act: str
