@@ -318,6 +318,22 @@ def rxnmapper():
 
 
 @pytest.fixture(scope="session")
+def smollm2():
+    """Directory of a real Llama, SmolLM2-135M-Instruct; slow tests only, since it is fetched."""
+    from tests import real_models
+
+    return real_models.smollm2()
+
+
+@pytest.fixture(scope="session")
+def whisper_tiny():
+    """Directory of a real Whisper, tiny.en; slow tests only, since it is fetched."""
+    from tests import real_models
+
+    return real_models.whisper()
+
+
+@pytest.fixture(scope="session")
 def brown_corpus():
     """Directory of the Brown corpus; slow tests only, since it is fetched."""
     from tests import packages

@@ -20,7 +20,7 @@ TIMES = 2.0  # as far from float64 as PyTorch's own float32 may jaxft's be
 # What holds where float32 does not: jaxft in float64 differs by at most this share of the tolerance, and in float32 by
 # no more than ROUNDING times as much as PyTorch. Then the formulas are the same and what differs are sums of products:
 # a layer with one large activation (Sun et al. 2024, "Massive activations") hangs on the rounding of one of them.
-FORMULA, ROUNDING = 0.1, 30.0
+FORMULA, ROUNDING = 0.1, 100.0
 
 
 @dataclass
