@@ -300,10 +300,10 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
         "--by=label: config.evals.val: rows of 'a' have '0' and '1', expected one"
     ]
     assert Breakdown(by="length").problems(task, {"val": options}) == [
-        "--by=length is not to be had for Verify, whose questions have rows of several lengths"
+        "--by=length is not to be had for GroupedVerification, whose questions have rows of several lengths"
     ]
     assert Breakdown(by="source", classes=True).problems(QuestionAnswering(), {}) == [
-        "--classes is not to be had for Answer, which does not measure classes one by one",
+        "--classes is not to be had for QuestionAnswering, which does not measure classes one by one",
     ]
 
 

@@ -90,8 +90,8 @@ SCRIPT = """
 import resource
 from transformers import AutoTokenizer
 from jaxft.assets import path
-from jaxft.tasks.base import Setting, encode_texts
-setting = Setting(AutoTokenizer.from_pretrained(path("tiny-encoder")), 128)
+from jaxft.tasks.base import EncodingContext, encode_texts
+setting = EncodingContext(AutoTokenizer.from_pretrained(path("tiny-encoder")), 128)
 text = "the cat sat on the mat. " * 200_000
 encode_texts(setting, ["a"], None)
 before = resource.getrusage(resource.RUSAGE_SELF)

@@ -19,6 +19,7 @@ from jaxft.metrics import (
     regression_metrics,
 )
 from jaxft.metrics.classes import averages, class_lines, label_lines
+from jaxft.tasks.base import Task
 
 ULP = 1e-12
 
@@ -176,7 +177,7 @@ def test_a_mean_is_its_two_sums():
     assert np.isnan(Mean.of(values, np.zeros(4)).value())
 
 
-class Kept:
+class Kept(Task):
     """A task whose examples carry their own loss."""
 
     def compute_metrics(self, sums, kept):

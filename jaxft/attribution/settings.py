@@ -63,7 +63,7 @@ def _unexplained(model: LoadedModel, method: str) -> list[str]:
             "attention-rollout follows one stack of layers, but this model has an encoder and a decoder: "
             "take integrated-gradients"
         ]
-    if method in GRADIENTS and not spec.encoder.embed.borrowed:
+    if method in GRADIENTS and not spec.encoder.embed.shared_embedding:
         return [
             f"{method} is not there yet for an encoder and a decoder with token embeddings of their own: take occlusion"
         ]

@@ -145,7 +145,7 @@ def _depth(model: Model, path: str) -> float:
     """
     if path.startswith("encoder."):
         return min(_place(model, path), BELOW - 1) - BELOW
-    if path == "embed.tokens.embedding" and model.encoder is not None and model.encoder.spec.embed.borrowed:
+    if path == "embed.tokens.embedding" and model.encoder is not None and model.encoder.spec.embed.shared_embedding:
         return -1 - BELOW
     return _place(model, path)
 
