@@ -1,4 +1,4 @@
-"""Every command of the README, as it stands there."""
+"""Every command of the README and of the pages under docs/, as it stands there."""
 
 import csv
 import json
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").strip().splitlines()]
 # Shorter, so that the test takes seconds; everything else is as written.
@@ -20,12 +21,24 @@ SHORT = (
 )
 
 
-def test_the_readme_has_these_commands():
-    assert len(COMMANDS) == 12
-    assert COMMANDS[0].startswith(
+def the(part: str) -> str:
+    """The one command with this part."""
+    (found,) = [command for command in COMMANDS if part in command]
+    return found
+
+
+def test_the_pages_have_these_commands():
+    assert len(COMMANDS) == 12 and the("make test") == "make test"
+    assert the("python -m venv").startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
     )
-    assert COMMANDS[1] == "make test"
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    assert len(PAGES[0].read_text().splitlines()) <= 120
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +63,15 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_quick_start_and_what_follows(checkout):
-    train = COMMANDS[0].rpartition("&& .venv/bin/")[2]
+    train = the("python -m venv").rpartition("&& .venv/bin/")[2]
     scores = json.loads(run(train + SHORT, checkout))
     assert scores["split"] == "test" and 0 <= scores["accuracy"] <= 1
     assert {"config.json", "metrics.jsonl", "report.html", "checkpoints", "model"} <= set(
         os.listdir(checkout / "runs/quickstart")
     )
-    evaluate, predict, export = COMMANDS[5:8]
+    evaluate, predict, export = (
+        the(f"jaxft.{name} ") for name in ("evaluate", "predict --model=runs/quickstart/model", "export")
+    )
     assert json.loads(run(evaluate, checkout)).items() >= scores.items()
     assert json.loads(run(predict, checkout))["rows"] == 372
     answers = [json.loads(line) for line in (checkout / "runs/answers.jsonl").read_text().splitlines()]
@@ -64,7 +79,7 @@ def test_quick_start_and_what_follows(checkout):
     run(export, checkout)
     exported, model = (checkout / "runs" / name / "model.safetensors" for name in ("exported", "quickstart/model"))
     assert exported.read_bytes() == model.read_bytes()
-    run(COMMANDS[8].replace("--limit=20", "--limit=2"), checkout)
+    run(the("jaxft.explain").replace("--limit=20", "--limit=2"), checkout)
     assert "<html" in (checkout / "runs/why.html").read_text()
     python = re.search(r"```python\nimport jaxft\n.*?```", TEXT, re.S)[0].strip("`").removeprefix("python")
     (checkout / "block.py").write_text(python)
@@ -73,7 +88,7 @@ def test_quick_start_and_what_follows(checkout):
 
 @pytest.mark.slow
 def test_own_data(checkout):
-    scores = json.loads(run(COMMANDS[2] + SHORT, checkout))
+    scores = json.loads(run(the("--workdir=runs/mine") + SHORT, checkout))
     assert scores["split"] == "test"
     config = json.loads((checkout / "runs/mine/config.json").read_text())
     assert config["data"]["path"] == "mine.csv" and config["task"]["label"] == "topic"
@@ -92,7 +107,9 @@ def test_questions(checkout):
     for name in ("train-v2.0.json", "dev-v2.0.json"):
         (checkout / name).write_text(json.dumps({"data": [{"title": "cats", "paragraphs": [paragraph]}]}))
     tiny = "model=jaxft/assets/tiny-encoder max_len=48 task.stride=8 batching.length=48 batch=2"
-    scores = json.loads(run(" ".join([COMMANDS[9], *(f"--config.{one}" for one in tiny.split())]), checkout))
+    scores = json.loads(
+        run(" ".join([the("--workdir=runs/squad"), *(f"--config.{one}" for one in tiny.split())]), checkout)
+    )
     assert {"f1", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh"} <= scores.keys()
     assert json.loads((checkout / "runs/squad/predictions/validation.json").read_text()).keys() == {"1", "2"}
 
@@ -101,7 +118,7 @@ def test_questions(checkout):
 def test_pretraining(checkout):
     rows = [{"text": row["text"]} for row in csv_rows(ROOT / "jaxft/assets/brown-genres/test.csv")[:40]]
     (checkout / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run(COMMANDS[11] + " --config.steps=2 --config.batch=8", checkout)
+    run(the("--workdir=runs/bert") + " --config.steps=2 --config.batch=8", checkout)
     last = json.loads((checkout / "runs/bert/metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2 and {"word_loss", "pair_loss", "pair_accuracy"} <= last.keys()
 
@@ -112,9 +129,9 @@ def test_tags_of_words(checkout):
     for name in ("eng.train", "eng.testa", "eng.testb"):
         (checkout / "conll2003" / name).write_text("Bonn NNP I-NP I-LOC\nis VBZ I-VP O\n\nAnn NNP I-NP I-PER\n\n" * 20)
     small = " --config.model=jaxft/assets/tiny-encoder --config.max_len=64 --config.batching.length=64"
-    scores = run(COMMANDS[3] + SHORT + small, checkout).splitlines()
+    scores = run(the("--workdir=runs/conll") + SHORT + small, checkout).splitlines()
     assert [json.loads(line)["split"] for line in scores] == ["val", "test"] and "f1_LOC" in json.loads(scores[0])
-    assert json.loads(run(COMMANDS[4], checkout))["rows"] == len(csv_rows(checkout / "mine.csv"))
+    assert json.loads(run(the("--model=runs/conll/model"), checkout))["rows"] == len(csv_rows(checkout / "mine.csv"))
     for line in (checkout / "runs/entities.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert all(row["sentence"][e["start"] : e["end"]] == e["text"] for e in row["entities"])
