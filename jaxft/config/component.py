@@ -67,7 +67,7 @@ def _from_json(value: Any) -> Any:
         return value
     if "class" not in value:
         return {key: _from_json(item) for key, item in value.items()}
-    cls = _find_class(value["class"])
+    cls = find_class(value["class"])
     return _construct(cls, {key: _from_json(item) for key, item in value.items() if key != "class"})
 
 
@@ -194,7 +194,7 @@ def _fits_tuple(value: tuple, args: tuple) -> bool:
     return len(value) == len(args) and all(map(fits, value, args))
 
 
-def _find_class(name: Any) -> type:
+def find_class(name: Any) -> type:
     """Raises UserError. Only classes' own names are followed, so that no attribute of a module is reached otherwise."""
     if not isinstance(name, str):
         raise UserError(f"the configuration names the class {shown(name)}, expected 'MODULE:CLASS'")
@@ -240,16 +240,16 @@ def _ours(module_name: str) -> bool:
 def _construct(cls: type, values: dict[str, Any]) -> Any:
     raise_problems(field_problems(cls, values))
     hints = annotations(cls)
-    return cls(**{name: _as_hinted(value, hints[name]) for name, value in values.items()})
+    return cls(**{name: as_hinted(value, hints[name]) for name, value in values.items()})
 
 
-def _as_hinted(value: Any, hint: Any) -> Any:
+def as_hinted(value: Any, hint: Any) -> Any:
     """Turns tuples back into the lists that the annotation names."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return next((turned for arg in args if fits(turned := _as_hinted(value, arg), arg)), value)
+        return next((turned for arg in args if fits(turned := as_hinted(value, arg), arg)), value)
     if isinstance(value, tuple) and (origin is list or hint is list):
-        return [_as_hinted(item, args[0] if args else Any) for item in value]
+        return [as_hinted(item, args[0] if args else Any) for item in value]
     if isinstance(value, dict) and origin is dict:
-        return {key: _as_hinted(item, args[1]) for key, item in value.items()}
+        return {key: as_hinted(item, args[1]) for key, item in value.items()}
     return value

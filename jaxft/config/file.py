@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from jaxft.config import Config
+from jaxft.config import Config, from_config_dict
+from jaxft.config.config_dict import is_config_dict
 from jaxft.host.startup import importable
 from jaxft.problems import UserError, near, raise_problems, shown
 
@@ -30,6 +31,8 @@ def load(spec: str) -> Config:
             raise UserError(f"{path} has no function get_config, which should return the Config")
         _check_arguments(path, get_config, argument)
         cfg = _run(path, lambda: get_config(*argument))
+    if is_config_dict(cfg):
+        return from_config_dict(cfg)
     if not isinstance(cfg, Config):
         kind = type(cfg).__name__
         raise UserError(f"{path}: get_config returned {shown(cfg)} ({kind}), expected a jaxft.config.run.Config")

@@ -1,0 +1,155 @@
+"""`ml_collections.ConfigDict` at the door: a configuration file may return one, and any `Config` can become one.
+
+The keys are the fields' names. A component has its class beside its fields, `{"name": "Classify", "text": "review"}`:
+one of COMPONENTS, or "module:Class" of one's own. Where the class itself has a field `name` (Data, TFDS), the key is
+`class`, which is understood everywhere. Unset placeholders are None, references are resolved, and locks do not matter.
+"""
+
+import dataclasses
+import importlib
+import typing
+from typing import Any
+
+from jaxft.config.component import annotations, as_hinted, find_class, fits, is_config, type_name
+from jaxft.config.run import Config
+from jaxft.problems import UserError, raise_problems, shown, suggest
+
+if typing.TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+COMPONENTS = {
+    "jaxft.data.augment": "Augmented",
+    "jaxft.data.batching": "Chunk Pack Pad",
+    "jaxft.data.blank": "Blanked",
+    "jaxft.data.duplicates": "Deduplicated",
+    "jaxft.data.source": "Data",
+    "jaxft.data.tfds": "TFDS",
+    "jaxft.optim.adafactor": "Adafactor",
+    "jaxft.optim.adamw": "AdamW",
+    "jaxft.optim.lion": "Lion",
+    "jaxft.optim.muon": "Muon",
+    "jaxft.optim.schedule": "Constant Cosine InverseSqrt Linear WSD",
+    "jaxft.optim.sgd": "SGD",
+    "jaxft.tasks.classify": "Classify MultiLabel Regress",
+    "jaxft.tasks.cloze": "Cloze",
+    "jaxft.tasks.contrastive_embedding": "ContrastiveEmbedding Similarity Triplet",
+    "jaxft.tasks.denoise": "Denoise",
+    "jaxft.tasks.grouped_verification": "GroupedVerification",
+    "jaxft.tasks.lm": "CausalLM",
+    "jaxft.tasks.mlm": "MaskedLM",
+    "jaxft.tasks.multiple_choice": "MultipleChoice",
+    "jaxft.tasks.pretrain": "NextSentence SentenceOrder",
+    "jaxft.tasks.question_answering": "QuestionAnswering",
+    "jaxft.tasks.replaced_tokens": "ReplacedTokens",
+    "jaxft.tasks.span_corruption": "SpanCorruption",
+    "jaxft.tasks.token_classification": "TokenClassification",
+    "jaxft.tune.bitfit": "Bitfit",
+    "jaxft.tune.full": "Full",
+    "jaxft.tune.partial": "Partial",
+}
+MODULES = {name: module for module, names in COMPONENTS.items() for name in names.split()}
+ABSENT = object()
+
+
+def from_config_dict(values: "ConfigDict") -> Config:
+    """The Config that a ConfigDict describes.
+
+    Raises UserError that lists every unknown key, wrong type, missing field and unset required placeholder.
+    """
+    problems: list[str] = []
+    made = _object(Config, values, "config", problems)
+    raise_problems(problems)
+    return made
+
+
+def to_config_dict(cfg: Config) -> "ConfigDict":
+    """A ConfigDict that `from_config_dict` turns into an equal Config. Tuples stay tuples."""
+    from ml_collections import ConfigDict
+
+    return ConfigDict(_plain(cfg, named=False))
+
+
+def is_config_dict(value: Any) -> bool:
+    """Whether it is a ConfigDict, also a frozen one. Imports nothing: who made one has the library."""
+    names = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(value).__mro__]
+    return ("ml_collections", "ConfigDict") in names
+
+
+def _plain(value: Any, named: bool = True) -> Any:
+    if is_config(value):
+        cls = type(value)
+        name = cls.__name__ if MODULES.get(cls.__name__) == cls.__module__ else f"{cls.__module__}:{cls.__qualname__}"
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        typed = {key for key, hint in annotations(cls).items() if dataclasses.is_dataclass(hint)}
+        made = {key: _plain(item, named=key not in typed) for key, item in fields.items()}
+        return ({"class" if "name" in made else "name": name} if named else {}) | made
+    if isinstance(value, dict):  # evaluation sets by name, whose class the field says
+        return {key: _plain(item, named=False) for key, item in value.items()}
+    return value
+
+
+def _object(cls: type, values: "ConfigDict", where: str, problems: list[str], skip: str | None = None) -> Any:
+    """An object of the class, or ABSENT where something is wrong, which then is among the problems."""
+    hints, given, before = annotations(cls), {}, len(problems)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in values:
+        if key == skip:
+            continue
+        if key not in fields:
+            problems.append(f"{where}.{key} is no field of {cls.__name__}.{suggest(key, list(fields))}")
+            continue
+        given[key] = _value(hints[key], values, key, f"{where}.{key}", problems)
+    for key, field in fields.items():
+        needed = field.default is field.default_factory is dataclasses.MISSING
+        if needed and key not in given:
+            problems.append(f"{where}.{key} is missing: {cls.__name__} needs a value for it")
+    return ABSENT if len(problems) > before else cls(**given)
+
+
+def _value(hint: Any, values: "ConfigDict", key: str, where: str, problems: list[str]) -> Any:
+    from ml_collections.config_dict import RequiredValueError
+
+    try:
+        value = values[key]
+    except RequiredValueError:
+        problems.append(f"{where} is a required placeholder that was not set")
+        return ABSENT
+    if is_config_dict(value):
+        return _nested(hint, value, where, problems)
+    value = as_hinted(_tuples(value), hint)
+    if not fits(value, hint):
+        problems.append(f"{where} is {shown(value)} ({type(value).__name__}), expected {type_name(hint)}")
+    return value
+
+
+def _nested(hint: Any, value: "ConfigDict", where: str, problems: list[str]) -> Any:
+    """A component, an object whose class the field says (a mesh), or several of them by name (evaluation sets)."""
+    if typing.get_origin(hint) is dict:
+        kind = typing.get_args(hint)[1]
+        return {key: _nested(kind, value[key], f"{where}.{key}", problems) for key in value}
+    if dataclasses.is_dataclass(hint):
+        if is_config_dict(value):
+            return _object(hint, value, where, problems)
+        problems.append(f"{where} is {shown(value)}, expected the fields of {hint.__name__}")
+        return ABSENT
+    key = "class" if "class" in value else "name"
+    try:
+        cls = _component(value.get(key), f"{where}.{key}")
+    except UserError as error:
+        problems += error.problems
+        return ABSENT
+    return _object(cls, value, where, problems, skip=key)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _component(name: Any, where: str) -> type:
+    if not isinstance(name, str):
+        raise UserError(f"{where} is missing: expected the class of a component, such as 'Classify'")
+    if ":" in name:
+        return find_class(name)
+    if name not in MODULES:
+        raise UserError(f"{where} is {shown(name)}, which is no component.{suggest(name, list(MODULES))}")
+    return getattr(importlib.import_module(MODULES[name]), name)
