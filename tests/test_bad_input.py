@@ -525,9 +525,12 @@ def test_commands_end_with_2_and_one_message(tiny_bert, tmp_path):
     (tmp_path / "model.py").write_text(config.format(str(broken), "good.jsonl"))
     (tmp_path / "data.py").write_text(config.format(str(tiny_bert), "bad.jsonl"))
     cases = {
-        "train --config=model.py --workdir=run": ("model.safetensors is truncated", "copy it anew"),
+        "train --config=model.py --workdir=run": ("model.safetensors is truncated", "copy it again"),
         "train --config=data.py --workdir=run": ("config.data: bad.jsonl, row 2", "'text' is not of the kind"),
-        f"predict --model={broken} --input=good.jsonl --output=out": ("model.safetensors is truncated", "copy it anew"),
+        f"predict --model={broken} --input=good.jsonl --output=out": (
+            "model.safetensors is truncated",
+            "copy it again",
+        ),
         f"predict --model={tiny_bert} --input=bad.jsonl --output=out": (
             "bad.jsonl, row 2",
             "write all of them in one way",

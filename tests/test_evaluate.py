@@ -286,9 +286,9 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
     cfg = config(tiny_bert, write(tmp_path / "texts.jsonl", texts), MaskedLM())
     for detail in (Breakdown(by="source"), Breakdown(resamples=100)):
         assert said(lambda detail=detail: evaluate_model(cfg, str(tiny_bert), detail)) == (
-            "--bootstrap and --by are not to be had for MaskedLM: it keeps sums over the set, not rows"
+            "--bootstrap and --by are not available for MaskedLM: it keeps sums over the set, not rows"
         )
-    assert "--classes is not to be had for MaskedLM" in said(
+    assert "--classes is not available for MaskedLM" in said(
         lambda: evaluate_model(cfg, str(tiny_bert), Breakdown(classes=True))
     )
     options = rows_of(
@@ -300,10 +300,10 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
         "--by=label: config.evals.val: rows of 'a' have '0' and '1', expected one"
     ]
     assert Breakdown(by="length").problems(task, {"val": options}) == [
-        "--by=length is not to be had for GroupedVerification, whose questions have rows of several lengths"
+        "--by=length is not available for GroupedVerification, whose questions have rows of several lengths"
     ]
     assert Breakdown(by="source", classes=True).problems(QuestionAnswering(), {}) == [
-        "--classes is not to be had for QuestionAnswering, which does not measure classes one by one",
+        "--classes is not available for QuestionAnswering, which does not measure classes one by one",
     ]
 
 

@@ -28,7 +28,7 @@ def test_where_no_file_can_be(tmp_path):
     with pytest.raises(UserError) as error:
         check_output(None, f"{tmp_path}/none/out.txt", str(tmp_path), f"{tmp_path}/fine.txt", "here.txt")
     first, second = error.value.problems
-    assert first == f"there is no directory {tmp_path}/none for out.txt: make it, or choose another one"
+    assert first == f"there is no directory {tmp_path}/none for out.txt: make it, or use another one"
     assert second == f"{tmp_path} is a directory: name a file in it"
 
 
@@ -51,7 +51,7 @@ def test_commands_say_it_first(name, tmp_path):
 
 def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda place, how: not how & os.W_OK)  # root may write everywhere
-    with pytest.raises(UserError, match=f"{tmp_path} cannot be written: choose another place for out.txt"):
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written: use another place for out.txt"):
         check_output(str(tmp_path / "out.txt"))
 
 

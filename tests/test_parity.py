@@ -221,11 +221,11 @@ def test_what_is_no_reference(tiny_classifier, reference, tmp_path, monkeypatch)
     np.save(tmp_path / "array.npy", np.ones(3))
     (tmp_path / "half.npz").write_bytes(reference[0].read_bytes()[:5000])
     for file, message in (
-        ("x.npz", "is no reference"),
+        ("x.npz", "is not a reference"),
         ("y.npz", "lacks 0.tokens"),
-        ("z.npz", "is no reference"),
-        ("array.npy", "is no reference"),
-        ("half.npz", "is no reference"),
+        ("z.npz", "is not a reference"),
+        ("array.npy", "is not a reference"),
+        ("half.npz", "is not a reference"),
     ):
         with pytest.raises(UserError, match=message):
             read_reference(tmp_path / file)

@@ -243,7 +243,7 @@ def test_two_runs_in_one_directory(make, tmp_path, monkeypatch):
 def test_directories_that_cannot_be_used(make, tmp_path):
     """Said before the first step, not after the last."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be a work directory .*: choose another --workdir"):
+    with pytest.raises(UserError, match="cannot be a work directory .*: use another --workdir"):
         fit(make(), str(tmp_path / "file"))
     (tmp_path / "run" / "model" / "notes").mkdir(parents=True)
     with pytest.raises(UserError, match="holds notes, which would be lost"):

@@ -160,7 +160,7 @@ def test_a_damaged_summary(tmp_path, content, caplog):
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"3", b"[" * 100_000, b"1" * 5000, b"\xff", b'{"lr": NaN}'])
 def test_a_damaged_configuration(job, tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match="config.json is damaged .*: choose another --workdir"):
+    with pytest.raises(UserError, match="config.json is damaged .*: use another --workdir"):
         former_run(job[0], tmp_path, False)
     with pytest.raises(UserError, match="config.json"):
         load_config(tmp_path / "config.json")
@@ -259,7 +259,7 @@ def test_files_of_another_user():
         done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
     mine, theirs, refused, allowed = json.loads(done.stdout)
     assert len(mine) == 2 and allowed == []
-    assert "metrics.jsonl cannot be read (Permission denied), or choose another --workdir" in mine[0]
+    assert "metrics.jsonl cannot be read (Permission denied), or use another --workdir" in mine[0]
     assert "checkpoints cannot be written (Permission denied)" in mine[1]
-    assert "cannot be a work directory (Permission denied): choose another --workdir" in theirs[0]
-    assert "theirs cannot be written: choose another directory" in refused[0]
+    assert "cannot be a work directory (Permission denied): use another --workdir" in theirs[0]
+    assert "theirs cannot be written: use another directory" in refused[0]

@@ -84,7 +84,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
             sys.exit(error.exit_code)
         if isinstance(error, OSError) and error.errno in (*REFUSED, *FULL):
             where = f"{error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror}: choose another place, or make it writable", file=sys.stderr)
+            print(f"error: {where}{error.strerror}: use another place, or make it writable", file=sys.stderr)
             sys.exit(2 if error.errno in REFUSED else 1)
         raise
     sys.exit(0)

@@ -99,7 +99,7 @@ def _parse_like(text, value, hint, place):
     if is_config(value):
         fields = ", ".join(field.name for field in dataclasses.fields(value))
         name = type(value).__name__
-        raise ValueError(f"{place} is {name}(...): choose another one in the config file, or set its fields: {fields}")
+        raise ValueError(f"{place} is {name}(...): use another one in the config file, or set its fields: {fields}")
     return parse(text, hint)
 
 

@@ -47,7 +47,7 @@ def read_file(
     except UnicodeDecodeError as error:
         raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
     except (EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not whole ({error}): copy it anew") from None
+        raise UserError(f"{path} is not whole ({error}): copy it again") from None
     except (pa.ArrowException, OSError) as error:  # OSError: also what gzip and Parquet say of damaged files
         raise UserError(f"{path} cannot be read: {str(error).strip()}") from None
     if len(table) == 0:

@@ -136,7 +136,7 @@ def _column(values: list, name: str, path: str, types, first: int) -> pa.Array:
     )
     wrong = _wrong(values[: row + 1], kind) or wrong
     if isinstance(wrong, UnicodeEncodeError):
-        fix = "half of a character (a surrogate) that has no other half: write the character anew"
+        fix = "half of a character (a surrogate) that has no other half: retype the character"
         raise UserError(f"{path}, row {first + row}: column {name!r} holds {fix}")
     simple = all(isinstance(value, str | int | float | None) for value in values[: row + 1])
     fix = "write all of them as text, or all as numbers" if simple else "write all of them in one way"

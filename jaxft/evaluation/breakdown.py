@@ -32,9 +32,9 @@ class Breakdown:
         if self.resamples is not None and self.resamples < FEWEST:
             found.append(f"--bootstrap={self.resamples}: expected {FEWEST} resamples or more, such as 1000")
         if self.classes and not task.has_class_metrics:
-            found.append(f"--classes is not to be had for {kind}, which does not measure classes one by one")
+            found.append(f"--classes is not available for {kind}, which does not measure classes one by one")
         if self.by == LENGTH and task.groups_rows:
-            found.append(f"--by={LENGTH} is not to be had for {kind}, whose questions have rows of several lengths")
+            found.append(f"--by={LENGTH} is not available for {kind}, whose questions have rows of several lengths")
         for name, rows in sources.items() if self.by not in (None, LENGTH) else ():
             found += _column_problems(f"config.evals.{name}", rows, self.by, task)
         return found
@@ -43,7 +43,7 @@ class Breakdown:
         """Raises UserError where evaluation keeps sums only; nothing is computed."""
         if self.needs_rows and not jax.eval_shape(step, batch)[1]:
             kind = type(task).__name__
-            raise UserError(f"--bootstrap and --by are not to be had for {kind}: it keeps sums over the set, not rows")
+            raise UserError(f"--bootstrap and --by are not available for {kind}: it keeps sums over the set, not rows")
 
     def of(self, task, slots: dict, encoded, values: list | None, units: EvalUnits | None) -> dict[str, object]:
         """`interval`, by metric [low, high]; `lines`, JSON objects of the classes and of the parts.

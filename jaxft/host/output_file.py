@@ -15,9 +15,9 @@ def check_output(*paths: str | None) -> None:
         if Path(path).is_dir():
             problems.append(f"{path} is a directory: name a file in it")
         elif not (folder := Path(path).absolute().parent).is_dir():
-            problems.append(f"there is no directory {folder} for {Path(path).name}: make it, or choose another one")
+            problems.append(f"there is no directory {folder} for {Path(path).name}: make it, or use another one")
         elif not os.access(folder, os.W_OK | os.X_OK):
-            problems.append(f"{folder} cannot be written: choose another place for {Path(path).name}")
+            problems.append(f"{folder} cannot be written: use another place for {Path(path).name}")
     raise_problems(problems)
 
 

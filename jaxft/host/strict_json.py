@@ -44,7 +44,7 @@ def _object(pairs: list[tuple]) -> dict:
 
 
 def _refuse(name: str):
-    raise ValueError(f"{name} is no JSON value: write null, or a number")
+    raise ValueError(f"{name} is not valid JSON: use null or a number")
 
 
 def _finite(text: str) -> float:

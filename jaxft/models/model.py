@@ -19,7 +19,8 @@ from jaxft.models.stack import Stack, plan
 class Outputs(NamedTuple):
     """`hidden` (batch, length, width) after the last layer, and what the head says.
 
-    Of a model that computes what its head reads, `hidden` is (batch, slots, width), with the pairs' places behind.
+    With `hidden="read"`, `hidden` holds only the positions that the head reads, (batch, slots, width), and then those
+    of the pairs.
     `memory` (batch, source length, width) is the encoder's result, if there is one; `hidden` is then the decoder's.
     """
 

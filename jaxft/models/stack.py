@@ -64,7 +64,7 @@ class Block(nnx.Module):
     """One layer, with norms where the spec puts them: x -> x + attn(x), of a decoder x -> x + cross(x), then
     x -> x + mlp(x).
 
-    Of a parallel one: x -> x + attn(x) + mlp(x). What stands beside a layer reads its first x and is added to its last.
+    A parallel one: x -> x + attn(x) + mlp(x). A side branch takes the layer's input and is added to its output.
     """
 
     def __init__(self, layer: Layer, width: int):

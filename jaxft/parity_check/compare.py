@@ -55,13 +55,13 @@ def read_reference(file) -> dict[str, np.ndarray]:
         with open(file, "rb") as stream, np.load(stream) as arrays:
             found = dict(arrays)
     except Exception as error:  # Whatever numpy and zipfile make of another file.
-        raise UserError(f"{file} is no reference ({type(error).__name__}: {error})") from None
+        raise UserError(f"{file} is not a reference ({type(error).__name__}: {error})") from None
     numbers = {name.partition(".")[0] for name in found if name.endswith(READ)} or {"0"}
     needed = {"head", "loss"} | {f"{number}.{key}" for number in numbers for key in ("hidden", "targets")}
     needed |= set() if any(name.endswith(READ) for name in found) else {"0.tokens"}
-    problems = [f"{file} is no reference: it lacks {name}" for name in sorted(needed - found.keys())]
+    problems = [f"{file} is not a reference: it lacks {name}" for name in sorted(needed - found.keys())]
     if not any(name.startswith("gradient.") for name in found):
-        problems.append(f"{file} is no reference: it has no gradient")
+        problems.append(f"{file} is not a reference: it has no gradient")
     raise_problems(problems)
     return found
 

@@ -52,7 +52,7 @@ def text_of(value, name: str) -> str:
         raise_problems([f"column {name!r} holds {shown(value)}, expected a text"])
     text = str(value)
     if not text.isascii() and SURROGATE.search(text):  # no tokenizer takes it
-        raise_problems([f"column {name!r} holds {shown(value)}, with half of a character: write the character anew"])
+        raise_problems([f"column {name!r} holds {shown(value)}, with half of a character: retype the character"])
     return text
 
 

@@ -34,12 +34,12 @@ def claim(workdir: Path) -> Iterator[None]:
         file = os.open(workdir / ".running", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         reason = ".running is a symbolic link: remove it" if error.errno == errno.ELOOP else error.strerror
-        raise UserError(f"{workdir} cannot be a work directory ({reason}): choose another --workdir") from None
+        raise UserError(f"{workdir} cannot be a work directory ({reason}): use another --workdir") from None
     with open(file, "rb"):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{workdir} is in use by another run: wait for it, or choose another --workdir") from None
+            raise UserError(f"{workdir} is in use by another run: wait for it, or use another --workdir") from None
         except OSError as error:  # some network file systems have no locks
             log.warning("%s cannot be locked (%s): see to it that only one run uses it", workdir, error)
         raise_problems(entry_problems(workdir))
@@ -62,4 +62,4 @@ def entry_problems(workdir: Path) -> list[str]:
             problems.append(f"{path} is not a {'directory' if folder else 'file'}: remove it")
         elif not os.access(path, os.R_OK | (os.W_OK | os.X_OK if folder else 0)):
             problems.append(f"{path} cannot be {'written' if folder else 'read'} (Permission denied)")
-    return [f"{problem}, or choose another --workdir" for problem in problems]
+    return [f"{problem}, or use another --workdir" for problem in problems]

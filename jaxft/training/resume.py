@@ -77,7 +77,7 @@ def check_origin(built: Setup, workdir: Path, former: Former, sets: dict) -> Non
         log.info("an earlier version began this run: whether its rows are still the same cannot be told")
     changed = {name: difference(before[name], batches.encoded) for name, batches in sets.items() if name in before}
     aside = (
-        f"Put it back, or begin a new run from this one's weights: --config.model={workdir / 'model'} --workdir=ANOTHER"
+        f"Restore it, or begin a new run from this one's weights: --config.model={workdir / 'model'} --workdir=ANOTHER"
     )
     problems = []
     if train := changed.pop("train", None):
@@ -162,7 +162,7 @@ def _read(file: Path, sound: Callable[[dict], bool] = lambda found: True) -> dic
         found = error
     if not isinstance(found, dict) or found and not sound(found):
         reason = found if isinstance(found, ValueError) else f"{shown(found)} is not what a run writes there"
-        raise UserError(f"{file} is damaged ({reason}): choose another --workdir, or remove this one")
+        raise UserError(f"{file} is damaged ({reason}): use another --workdir, or remove this one")
     return found
 
 
@@ -186,7 +186,7 @@ def _changes(cfg: Config, saved: dict, workdir: Path, extend: bool) -> list[str]
         fix = "let this run grow with --extend" if name in LENGTH else "begin a new run from this one's weights with "
         fix += "" if name in LENGTH else f"--config.model={workdir / 'model'} --workdir=ANOTHER"
         problems.append(
-            f"config.{name} is {shown(now[name])}, but {workdir} holds a run with {shown(saved.get(name))}: put it "
-            f"back, {fix}, or choose another --workdir"
+            f"config.{name} is {shown(now[name])}, but {workdir} holds a run with {shown(saved.get(name))}: "
+            f"restore the old value, {fix}, or use another --workdir"
         )
     return problems

@@ -151,7 +151,7 @@ def read_raw(directory) -> dict:
         with reading(file):
             raw = strict_json.parse(file.read_bytes())
     except ValueError as error:
-        raise_problems([f"{file} is no JSON: {error}"])
+        raise_problems([f"{file} is not valid JSON: {error}"])
     if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
         raise_problems([f"{file} has no model_type: not a Hugging Face model directory?"])
     raise_problems(

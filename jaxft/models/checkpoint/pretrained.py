@@ -178,7 +178,10 @@ def _directory(model: str) -> Path:
         return directory
     except (OSError, HFValidationError) as error:
         raise_problems(
-            [f"model {shown(model)} is no directory here, and the hub did not give it: {_first_line(error)}"]
+            [
+                f"model {shown(model)} is not a local directory and could not be downloaded from the Hub: "
+                f"{_first_line(error)}"
+            ]
         )
 
 

@@ -115,14 +115,14 @@ def output_problems(directory: Path) -> list[str]:
     if not others:
         return []
     few = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{directory} holds {few}, which would be lost: choose another directory for the model, or empty this one"]
+    return [f"{directory} holds {few}, which would be lost: use another directory for the model, or empty this one"]
 
 
 def place_problems(directory: Path) -> list[str]:
     """Why nothing can be written there."""
     above = next(path for path in directory.parents if path.exists())
     writable = os.access(above, os.W_OK | os.X_OK)
-    return [] if writable else [f"{above} cannot be written: choose another directory for the model"]
+    return [] if writable else [f"{above} cannot be written: use another directory for the model"]
 
 
 def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, problem_type) -> dict:

@@ -108,7 +108,7 @@ def _weight_map(index: Path, ending: str) -> dict[str, str]:
     content = _json(index.read_bytes(), index)
     table = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()) or not table:
-        raise_problems([f"{index} has no weight_map of tensor names to file names; copy it anew"])
+        raise_problems([f"{index} has no weight_map of tensor names to file names; copy it again"])
     names = sorted(set(table.values()))
     outside = [name for name in names if PurePosixPath(name).name != name or not name.endswith(ending)]
     problems = [f"{index} lists {shown(name)}, which is no {ending[1:]} file of its own directory" for name in outside]
@@ -130,7 +130,7 @@ def _views(file: Path) -> dict[str, np.ndarray]:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else math.inf
         if length > size - 8:
-            raise_problems([f"{file} is not a whole safetensors file: its header is cut off; copy it anew"])
+            raise_problems([f"{file} is not a whole safetensors file: its header is cut off; copy it again"])
         _check(file, size)
         header = _json(stream.read(length), file)
     header.pop("__metadata__", None)
@@ -148,14 +148,14 @@ def _check(file: Path, size: int) -> None:
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         what = "is truncated, or has bytes that no tensor owns" if "not fully covered" in reason else "is damaged"
-        raise_problems([f"{file} {what} ({size} bytes; {reason}): copy it anew"])
+        raise_problems([f"{file} {what} ({size} bytes; {reason}): copy it again"])
 
 
 def _json(text: bytes, file: Path):
     try:
         return strict_json.parse(text)
     except ValueError as error:
-        raise_problems([f"{file} is damaged: there is no JSON where there should be ({error}); copy it anew"])
+        raise_problems([f"{file} is damaged: there is no JSON where there should be ({error}); copy it again"])
 
 
 def _view(data, entry) -> np.ndarray:
@@ -176,7 +176,7 @@ def _flax(file: Path) -> dict[str, np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # Whatever wrong bytes lead to, in two packages.
-        raise_problems([f"{file} is damaged ({type(error).__name__}: {clipped(str(error), 200)}): copy it anew"])
+        raise_problems([f"{file} is damaged ({type(error).__name__}: {clipped(str(error), 200)}): copy it again"])
     if strange := [name for name, array in tree.items() if not isinstance(array, np.ndarray)]:
         raise_problems([f"{file} holds {clipped(strange[0])}, which is no array: no model of transformers"])
     return {_name_of_flax(name): array.T if name.endswith(".kernel") else array for name, array in tree.items()}

@@ -111,9 +111,9 @@ def _class_problems(directory) -> list[str]:
     except OSError:
         return []
     except ValueError as error:
-        return [f"{file}: {error}: copy it anew"]
+        return [f"{file}: {error}: copy it again"]
     if not isinstance(settings, dict):
-        return [f"{file} does not hold a JSON object: copy it anew"]
+        return [f"{file} does not hold a JSON object: copy it again"]
     name = settings.get("tokenizer_class")
     if name is None or isinstance(name, str) and tokenizer_class_from_name(name) is not None:
         return []

@@ -69,7 +69,7 @@ def read_pickled(file: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # Whatever wrong bytes lead to.
         reason = f"{type(error).__name__}: {clipped(str(error), 200)}"
-        raise_problems([f"{file} is damaged ({reason}): copy it anew"])
+        raise_problems([f"{file} is damaged ({reason}): copy it again"])
 
 
 def _from_archive(file: Path, whole: np.ndarray) -> dict[str, np.ndarray]:

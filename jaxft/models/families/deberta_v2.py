@@ -171,7 +171,7 @@ def spec(c, **attention) -> Spec:
 
 
 def neighbours(c) -> Neighbours | None:
-    """What stands beside the first layer of DeBERTa v2; v3 and many others have none."""
+    """The side branch of DeBERTa v2's first layer; v3 and many others have none."""
     count = c.get("conv_kernel_size", 0)
     if count == 0:
         c.ignore("conv_act", "conv_groups")
