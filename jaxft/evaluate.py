@@ -15,7 +15,7 @@ from jaxft.problems import UserError
 
 def main(flags):
     from jaxft.evaluation.breakdown import Breakdown
-    from jaxft.parallel.distributed import joined, print_json
+    from jaxft.parallel.distributed import distributed_session, print_json
     from jaxft.training.saved_run import evaluate_model, evaluate_run
 
     if (flags.workdir is None) == (flags.model is None):
@@ -25,7 +25,7 @@ def main(flags):
     if flags.output is not None and Path(flags.output).is_file():
         raise UserError(f"--output={flags.output} is a file: name a folder")
     detail = Breakdown(flags.bootstrap, flags.by, flags.classes)
-    with joined():
+    with distributed_session():
         if flags.model is not None:
             results = evaluate_model(flags.config, flags.model, detail, flags.output)
         else:

@@ -9,10 +9,10 @@ from jaxft.config.ranges import Count
 
 
 def main(flags):
-    from jaxft.parallel.distributed import joined, print_json
+    from jaxft.parallel.distributed import distributed_session, print_json
     from jaxft.training.saved_run import export_run
 
-    with joined():
+    with distributed_session():
         step = export_run(flags.workdir, flags.output, flags.step, flags.format)
     print_json({"step": step, "output": flags.output})
 

@@ -15,15 +15,15 @@ def main(flags):
     from jaxft.host.output_file import check_output
     from jaxft.inference.model import load
     from jaxft.parity_check.compare import compare, read_reference
-    from jaxft.parity_check.inputs import ask
-    from jaxft.parity_check.report import conclude, texts_in
+    from jaxft.parity_check.inputs import make_inputs
+    from jaxft.parity_check.report import report, texts_in
 
     check_output(flags.write)
     model = load(flags.model, flags.head)
-    reference = read_reference(flags.reference) if flags.reference else ask(model, texts_in(flags.input))
+    reference = read_reference(flags.reference) if flags.reference else make_inputs(model, texts_in(flags.input))
     if flags.write:
         np.savez(flags.write, **reference)
-    conclude(compare(model, reference), flags.json)
+    report(compare(model, reference), flags.json)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,9 @@ def reading(file):
         raise_problems([f"{file} cannot be read: {error.strerror or type(error).__name__}"])
 
 
-def located(error: UserError, rows: Iterable[dict], first: int, name: str, read: Callable[[list], object]) -> UserError:
+def with_row_numbers(
+    error: UserError, rows: Iterable[dict], first: int, name: str, read: Callable[[list], object]
+) -> UserError:
     """`error`, which `read` raised for some of `rows`, by rows: equal problems once, with the number of their rows.
 
     `first` is the number of the first row, from 1. All rows are looked at where the error has a `check`, else the

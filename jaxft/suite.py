@@ -15,10 +15,10 @@ from jaxft.cli.command import Flag
 def main(flags):
     from jaxft.config import file as config_file
     from jaxft.evaluation import leaderboard
-    from jaxft.parallel.distributed import joined, print_json
+    from jaxft.parallel.distributed import distributed_session, print_json
 
     path, entries, configured = config_file.load_suite(flags.suite)
-    with joined():
+    with distributed_session():
         only = flags.only.split(",") if flags.only else None
         config = partial(command.configuration, settings=flags.settings)
         results = leaderboard.run(entries, lambda task: config(configured(task)), Path(flags.workdir), only)

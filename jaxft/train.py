@@ -12,10 +12,10 @@ EXTEND = command.Flag("extend", "go on with the run in --workdir for more steps 
 
 
 def main(flags):
-    from jaxft.parallel.distributed import joined, print_json
+    from jaxft.parallel.distributed import distributed_session, print_json
     from jaxft.training.fit import fit
 
-    with joined(flags.workdir):
+    with distributed_session(flags.workdir):
         results = fit(flags.config, flags.workdir, flags.extend)
     for name, numbers in results.items():
         print_json({"split": name, **numbers})

@@ -19,7 +19,7 @@ from jaxft.config import Config
 from jaxft.data import Data, Pad
 from jaxft.inference.answer_files import write_answers
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
-from jaxft.parity_check.inputs import ask
+from jaxft.parity_check.inputs import make_inputs
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
@@ -136,7 +136,7 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
     with pytest.raises(UserError, match="predict reads texts, but this model takes pixel_values"):
         jaxft.load(str(tmp_path / "vit"), head="none").predict(["a text"])
     with pytest.raises(UserError, match="--input has texts, and this model reads pixel_values"):
-        ask(ours, ["a text"])
+        make_inputs(ours, ["a text"])
     (tmp_path / "d.csv").write_text("text,label\na,b\n")
     data = Data(path=str(tmp_path / "d.csv"))
     with pytest.raises(UserError, match="takes pixel_values: there are tasks for models that read texts only"):

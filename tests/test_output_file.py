@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from jaxft.host.output_file import check_output, replace_bytes, whole
+from jaxft.host.output_file import atomic_write, check_output, replace_bytes
 from jaxft.problems import UserError
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
     file = tmp_path / "out.txt"
     file.write_text("before")
-    with pytest.raises(ZeroDivisionError), whole(str(file)) as partial:
+    with pytest.raises(ZeroDivisionError), atomic_write(str(file)) as partial:
         Path(partial).write_text("half")
         raise ZeroDivisionError
     assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
-    with whole(str(file)) as partial:
+    with atomic_write(str(file)) as partial:
         Path(partial).write_text("after")
         assert file.read_text() == "before"
     assert file.read_text() == "after" and list(tmp_path.iterdir()) == [file]

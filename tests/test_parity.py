@@ -16,7 +16,7 @@ import jaxft
 from jaxft.parity_check import compare as comparing
 from jaxft.parity_check import inputs
 from jaxft.parity_check.compare import Check, compare, read_reference
-from jaxft.parity_check.inputs import ask
+from jaxft.parity_check.inputs import make_inputs
 from jaxft.parity_check.reference import InFloat64
 from jaxft.problems import UserError
 
@@ -61,7 +61,7 @@ def test_equal(family, head, tmp_path, one_device):
     model = jaxft.load(str(tmp_path))
     # The small tokenizer puts no end to a text, which transformers looks for where a decoder reads it again.
     texts = [] if family == "t5" or family in SIGNALS else ["the cat sat", "a good film"]
-    checks = compare(model, ask(model, texts))
+    checks = compare(model, make_inputs(model, texts))
     assert all(check.holds for check in checks), [check for check in checks if not check.holds]
     names = [check.what for check in checks]
     sides = {"the encoder's ": model.arch.spec.encoder, "": model.arch.spec}
@@ -81,7 +81,7 @@ def test_a_single_score_has_a_gradient(tmp_path, one_device):
     """Regression: the cross entropy of one class would be 0 whatever the model says, and so would its gradient."""
     make("bert", "sequence-classification", tmp_path, num_labels=1)
     model = jaxft.load(str(tmp_path))
-    reference = ask(model, [])
+    reference = make_inputs(model, [])
     assert reference["loss"] > 0 and np.abs(reference["gradient.classifier.weight"]).max() > 0
     assert all(check.holds for check in compare(model, reference))
 
@@ -90,7 +90,7 @@ def test_a_result_of_another_width(tmp_path, one_device):
     """It does not stand among the layers' results; logits and gradients compare it."""
     make("opt", "causal-lm", tmp_path, word_embed_proj_dim=20, do_layer_norm_before=False)
     model = jaxft.load(str(tmp_path))
-    checks = compare(model, ask(model, ["the cat sat"]))
+    checks = compare(model, make_inputs(model, ["the cat sat"]))
     assert all(check.holds for check in checks)
     names = {check.what for check in checks}
     assert {"logits", "gradient of model.decoder.project_out.weight"} <= names
@@ -102,7 +102,7 @@ def test_texts_that_end_with_the_largest_number(tmp_path, one_device):
     text = MORE["clip"]["text_config"] | {"eos_token_id": 2}
     make("clip", "none", tmp_path, text_config=text)
     model = jaxft.load(str(tmp_path))
-    reference = ask(model, [])
+    reference = make_inputs(model, [])
     checks = compare(model, reference)
     assert all(check.holds for check in checks), [check for check in checks if not check.holds]
 
@@ -186,7 +186,7 @@ def test_a_reference_of_images(tiny_classifier, reference, tmp_path, one_device)
     """From a file; and neither is one of texts taken for it, nor it for one of texts."""
     make("vit", "image-classification", tmp_path)
     images, texts = jaxft.load(str(tmp_path)), jaxft.load(str(tiny_classifier))
-    np.savez(tmp_path / "kept.npz", **ask(images, []))
+    np.savez(tmp_path / "kept.npz", **make_inputs(images, []))
     kept = read_reference(tmp_path / "kept.npz")
     assert all(check.holds for check in compare(images, kept))
     with pytest.raises(UserError, match="not that of a model which reads pixel_values of shape"):
@@ -211,7 +211,7 @@ def test_norms_called_gamma_and_beta(tiny_bert, tmp_path, one_device):
         return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
     model = jaxft.load(str(variant(tiny_bert, tmp_path / "former", former)))
-    assert all(check.holds for check in compare(model, ask(model, [])))
+    assert all(check.holds for check in compare(model, make_inputs(model, [])))
 
 
 def test_what_is_no_reference(tiny_classifier, reference, tmp_path, monkeypatch):
@@ -237,10 +237,10 @@ def test_what_is_no_reference(tiny_classifier, reference, tmp_path, monkeypatch)
     with pytest.raises(UserError, match="2 problems:\n- the reference has token .*\n- the reference has hidden states"):
         compare(jaxft.load(str(tmp_path / "narrow")), read_reference(reference[0]))
     with pytest.raises(UserError, match="the checkpoint has no head.dense.kernel: there is nothing to compare"):
-        ask(jaxft.load(str(tmp_path / "narrow"), head="masked-lm"), [])
+        make_inputs(jaxft.load(str(tmp_path / "narrow"), head="masked-lm"), [])
     monkeypatch.setattr(inputs, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="PyTorch is not installed: pip install torch, or give --reference=FILE"):
-        ask(model, [])
+        make_inputs(model, [])
 
 
 def test_float64_is_float64_where_a_model_asks_for_float32():

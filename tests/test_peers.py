@@ -11,7 +11,7 @@ from test_same_numbers import write_rows
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad
 from jaxft.tasks.classify import Classify
-from jaxft.training.lock import claim
+from jaxft.training.lock import workdir_lock
 
 WITHIN = 20  # seconds; what is promised is 60
 
@@ -69,7 +69,7 @@ def test_a_killed_process_ends_the_others(endless, tmp_path, victim):
 def test_a_failure_of_one_process_is_that_of_all(endless, tmp_path):
     """Only process 0 sees that the work directory is in use."""
     workdir = tmp_path / "run"
-    with claim(workdir):
+    with workdir_lock(workdir):
         started = start_processes(2, "jaxft.train", f"--config={endless}", f"--workdir={workdir}")
         outputs = [process.communicate(timeout=60) for process in started]
     assert [process.returncode for process in started] == [2, 2], outputs

@@ -10,7 +10,7 @@ from jaxft.data import Data
 from jaxft.data.encoded import encode_all
 from jaxft.models.checkpoint.sentence_transformers import read_embedding
 from jaxft.optim.sgd import SGD
-from jaxft.problems import LONGEST, MOST, WHOLE, UserError, listed, located, near, raise_problems, shown
+from jaxft.problems import LONGEST, MOST, WHOLE, UserError, listed, near, raise_problems, shown, with_row_numbers
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.cloze import Cloze
@@ -57,11 +57,13 @@ def test_equal_problems_and_others():
 
     with pytest.raises(UserError) as caught:
         read(rows)
-    found = located(caught.value, rows, 5, "file", read).problems
+    found = with_row_numbers(caught.value, rows, 5, "file", read).problems
     assert found[:2] == ["file, 2 rows, first 5: 1 is odd", "file, row 8: 10 is odd"]
     assert len(found) == 11 and found[-1] == "file: 21 more problems like these"
     many = [{"x": 1}] * 5000
-    assert located(caught.value, many, 1, "file", read).problems == ["file, at least 1,000 rows, first 1: 1 is odd"]
+    assert with_row_numbers(caught.value, many, 1, "file", read).problems == [
+        "file, at least 1,000 rows, first 1: 1 is odd"
+    ]
 
 
 def row(**cells):

@@ -20,7 +20,7 @@ from jaxft.inference.model import counted
 from jaxft.models.params import bind, names, trainable
 from jaxft.optim.schedule import Constant
 from jaxft.parity_check.compare import compare
-from jaxft.parity_check.inputs import ask
+from jaxft.parity_check.inputs import make_inputs
 from jaxft.tasks.lm import CausalLM
 from jaxft.training.fit import fit
 
@@ -91,7 +91,7 @@ def test_whisper_hears_silence_and_knows_a_phrase(hearer, sounds):
 @pytest.mark.slow
 def test_parity_holds(loaded):
     """By these texts PyTorch's float32 comes nearer to float64 with SmolLM2 than by most, so that float64 decides."""
-    checks = compare(loaded, ask(loaded, []))
+    checks = compare(loaded, make_inputs(loaded, []))
     assert all(check.holds for check in checks), [check for check in checks if not check.holds]
     assert len(checks) > 150 and {"logits", "loss"} <= {check.what for check in checks}
 

@@ -30,7 +30,7 @@ from jaxft.training import fit as module
 from jaxft.training.best import Best
 from jaxft.training.checkpoint import Checkpoints, KeepBestAndLast
 from jaxft.training.fit import fit
-from jaxft.training.lock import claim
+from jaxft.training.lock import workdir_lock
 from jaxft.tune.partial import Partial
 
 CLOCKED = ("tokens_per_second", "steps_per_second", "memory_bytes")  # what no run can repeat
@@ -229,14 +229,14 @@ def test_two_runs_in_one_directory(make, tmp_path, monkeypatch):
 
     def after_step(run):
         if run.done == 3:
-            with pytest.raises(UserError, match="is in use by another run"), claim(workdir):
+            with pytest.raises(UserError, match="is in use by another run"), workdir_lock(workdir):
                 pass
         plain(run)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "after_step", after_step)
         fit(make(), str(workdir))
-    with claim(workdir):
+    with workdir_lock(workdir):
         pass
 
 
@@ -256,7 +256,7 @@ def test_a_directory_without_locks(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with claim(tmp_path):
+    with workdir_lock(tmp_path):
         assert "cannot be locked" in caplog.text
 
 

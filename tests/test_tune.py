@@ -13,7 +13,7 @@ from jaxft.config.ranges import problems_of
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.params import all_names, names, shape, variables
 from jaxft.problems import UserError
-from jaxft.training.setup import lay_out
+from jaxft.training.setup import build_model
 from jaxft.tune.bitfit import Bitfit
 from jaxft.tune.full import Full
 from jaxft.tune.partial import Partial
@@ -29,7 +29,7 @@ def laid_out(directory, kind, tune):
     """The model that would be built, and the names of what trains."""
     arch = architecture(open_pretrained(str(directory)), kind, 3)
     cfg = Config(model=str(directory), task=None, data=None, tune=tune, lr=1.0, batch=1, steps=1)
-    model, trained = lay_out(cfg, arch, "cpu")
+    model, trained = build_model(cfg, arch, "cpu")
     return model, {name for path in trained for name in names(model, path)}, trained
 
 

@@ -23,7 +23,7 @@ from jaxft.reports.records import mend
 from jaxft.reports.report import write_predictions
 from jaxft.tasks.classify import Classify
 from jaxft.training.fit import fit
-from jaxft.training.lock import claim
+from jaxft.training.lock import workdir_lock
 from jaxft.training.resume import former_run
 
 ROOT = Path(__file__).parent.parent
@@ -191,7 +191,10 @@ def test_links_that_are_refused(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / ".running").symlink_to(tmp_path / "mine")
-    with pytest.raises(UserError, match="cannot be a work directory .*symbolic link: remove it.*: choose"), claim(run):
+    with (
+        pytest.raises(UserError, match="cannot be a work directory .*symbolic link: remove it.*: choose"),
+        workdir_lock(run),
+    ):
         pass
     (run / "predictions").symlink_to(tmp_path / "folder")
     with pytest.raises(UserError, match="predictions is a symbolic link"):
@@ -204,7 +207,7 @@ def test_links_that_are_refused(tmp_path):
 
 def test_a_claim_leaves_the_file_as_it_is(tmp_path):
     (tmp_path / ".running").write_text("kept")
-    with claim(tmp_path):
+    with workdir_lock(tmp_path):
         pass
     assert (tmp_path / ".running").read_text() == "kept"
 
@@ -214,7 +217,7 @@ def test_entries_of_another_kind(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     os.mkfifo(tmp_path / "config.json")
     (tmp_path / "summary.json").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError) as error, claim(tmp_path):
+    with pytest.raises(UserError) as error, workdir_lock(tmp_path):
         pass
     found = " ".join(error.value.problems)
     assert len(error.value.problems) == 4 and "metrics.jsonl is not a file" in found

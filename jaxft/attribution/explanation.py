@@ -12,7 +12,7 @@ from jaxft.attribution.rollout import attention_rollout
 from jaxft.attribution.settings import Settings, check
 from jaxft.attribution.target import scores_of, target_of
 from jaxft.attribution.text import Text, read_texts
-from jaxft.host.output_file import check_output, whole
+from jaxft.host.output_file import atomic_write, check_output
 from jaxft.host.strict_json import dumps
 from jaxft.inference.inputs import inputs_of
 from jaxft.inference.model import LoadedModel
@@ -139,7 +139,7 @@ def _explained(model: LoadedModel, text: Text, target, settings: Settings) -> Ex
 
 def write_numbers(file: str, explanations: list[Explanation]) -> None:
     """One JSON line for each; `file` is there when all of it is."""
-    with whole(file) as partial, open(partial, "w", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, open(partial, "w", encoding="utf-8") as stream:
         for one in explanations:
             stream.write(dumps(one.numbers(), ensure_ascii=False) + "\n")
 

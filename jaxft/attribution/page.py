@@ -7,7 +7,7 @@ import jinja2
 
 from jaxft import assets
 from jaxft.attribution.explanation import Explanation
-from jaxft.host.output_file import whole
+from jaxft.host.output_file import atomic_write
 from jaxft.reports.page import number
 
 ABOUT = {
@@ -37,7 +37,7 @@ UNKNOWN = " (unknown to the tokenizer)"
 
 def write(file: str, explanations: list[Explanation], model: str) -> None:
     """`file` is there when all of it is."""
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         Path(partial).write_text(page(explanations, model), encoding="utf-8")
 
 

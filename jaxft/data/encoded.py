@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxft.problems import UserError, located
+from jaxft.problems import UserError, with_row_numbers
 
 Example = dict[str, np.ndarray]
 FAULTS = 3  # rows of each kind that are shown
@@ -53,7 +53,7 @@ def encode_all(rows, encode: Callable[[list[dict]], list[Example | list[Example]
             examples = encode(piece)
         except UserError as error:
             rest = (row for begin in range(start, len(rows), chunk) for row in rows[begin : begin + chunk])
-            raise located(error, rest, start + 1, getattr(rows, "name", "the data"), encode) from None
+            raise with_row_numbers(error, rest, start + 1, getattr(rows, "name", "the data"), encode) from None
         builder.add(examples, start)
     return builder.finish(len(rows), getattr(rows, "name", "the data"))
 

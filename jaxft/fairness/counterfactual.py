@@ -8,10 +8,10 @@ import numpy as np
 from scipy.special import softmax
 
 from jaxft.fairness.swaps import Swaps
-from jaxft.host.output_file import whole
+from jaxft.host.output_file import atomic_write
 from jaxft.host.strict_json import dumps
 from jaxft.inference.answers import label_names
-from jaxft.problems import UserError, located
+from jaxft.problems import UserError, with_row_numbers
 from jaxft.tasks.labels import class_numbers, read_all
 from jaxft.tasks.template import column
 
@@ -76,7 +76,7 @@ class Compared:
     def write(self, path: str) -> None:
         """One JSON line for each row that held a term; the file is there when all of it is."""
         answers, swapped = self.scores.argmax(-1), self.swapped_scores.argmax(-1)
-        with whole(path) as partial, open(partial, "w") as file:
+        with atomic_write(path) as partial, open(partial, "w") as file:
             for i, number in enumerate(self.numbers):
                 line = {
                     "row": number + 1,
@@ -144,7 +144,7 @@ def compare_rows(model, rows, columns: list[str], label: str | None, swaps: Swap
     try:
         texts = read(held)
     except UserError as error:
-        raise located(error, held, 1, rows.name, read) from None
+        raise with_row_numbers(error, held, 1, rows.name, read) from None
     targets = None if numbers is None else np.array([numbers[place] for place in kept], np.int64)
     texts = [texts[place] for place in kept]
     found = compare(texts, targets, labels, swaps, lambda some: class_scores(model, some, batch))

@@ -22,7 +22,7 @@ def check_output(*paths: str | None) -> None:
 
 
 @contextlib.contextmanager
-def whole(path: str) -> Iterator[str]:
+def atomic_write(path: str) -> Iterator[str]:
     """What to write to. It becomes `path` when the block ends; where the block fails, `path` stays as it was."""
     check_output(path)
     partial = Path(path + ".partial")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxft.host.output_file import whole
+from jaxft.host.output_file import atomic_write
 from jaxft.host.strict_json import dumps
 from jaxft.inference.inputs import texts_of
-from jaxft.problems import UserError, listed, located, raise_problems, shown, suggest
+from jaxft.problems import UserError, listed, raise_problems, shown, suggest, with_row_numbers
 
 log = logging.getLogger("jaxft")
 
@@ -154,13 +154,13 @@ def write_answers(model, rows, columns: list[str], batch: int, output: str) -> N
     def predict(some):
         return model.predict(texts_of(model.arch.kind, some, columns), batch)
 
-    with whole(output) as partial, contextlib.closing(KINDS[ending](partial, rows)) as file:
+    with atomic_write(output) as partial, contextlib.closing(KINDS[ending](partial, rows)) as file:
         for start in range(0, len(rows), CHUNK):
             some = rows[start : start + CHUNK]
             try:
                 answers = predict(some)
             except UserError as error:
-                raise located(error, some, start + 1, rows.name, predict) from None
+                raise with_row_numbers(error, some, start + 1, rows.name, predict) from None
             if start == 0:
                 _say_names(answers[0], some[0])
             file.add(some, answers)

@@ -21,7 +21,7 @@ log = logging.getLogger("jaxft")
 
 
 @contextlib.contextmanager
-def joined(workdir: str | None = None):
+def distributed_session(workdir: str | None = None):
     """Be one of the run's processes while inside: none of them outlives the others. See `start` and `Peers`.
 
     What a process says when another one has died names the step at which `workdir` is taken up again.

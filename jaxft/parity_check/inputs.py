@@ -18,7 +18,7 @@ from jaxft.problems import RunStopped, raise_problems
 LENGTHS = (13, 9, 2, 8)  # tokens of the random texts
 
 
-def ask(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.ndarray]:
+def make_inputs(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.ndarray]:
     """A reference (parity_check/reference.py) for random texts and the given ones, which PyTorch computes in a process
     of its own."""
     if find_spec("torch") is None:

@@ -20,7 +20,7 @@ def texts_in(file: str | None) -> list[str]:
     return texts
 
 
-def conclude(checks: list[Check], as_json: bool) -> None:
+def report(checks: list[Check], as_json: bool) -> None:
     """Print the comparisons; raises RunStopped (exit code 1) that names the first one that does not hold."""
     first = next((check for check in checks if not check.holds), None)
     if as_json:

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from jaxft.problems import Check, UserError, listed, located, raise_problems, shown, suggest
+from jaxft.problems import Check, UserError, listed, raise_problems, shown, suggest, with_row_numbers
 from jaxft.tasks.template import text_of
 
 log = logging.getLogger("jaxft")
@@ -166,7 +166,7 @@ def read_all(rows, read: Callable[[list[dict]], list]) -> list:
             found += read(rows[start : start + CHUNK])
         except UserError as error:
             rest = (row for begin in range(start, len(rows), CHUNK) for row in rows[begin : begin + CHUNK])
-            raise located(error, rest, start + 1, rows.name, read) from None
+            raise with_row_numbers(error, rest, start + 1, rows.name, read) from None
     return found
 
 

@@ -16,7 +16,7 @@ from jaxft.reports.report import write_predictions
 from jaxft.reports.sinks import sink_problems
 from jaxft.training.disk_space import report_disk_errors
 from jaxft.training.export import check_finite, export_state
-from jaxft.training.lock import claim
+from jaxft.training.lock import workdir_lock
 from jaxft.training.preemption import Preempted, stoppable
 from jaxft.training.rounding import scored
 from jaxft.training.run import Run, precision, start
@@ -37,7 +37,7 @@ def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, 
         jax.set_mesh(built.mesh),
         precision(built),
         report_disk_errors(Path(workdir)),
-        claim(Path(workdir)),
+        workdir_lock(Path(workdir)),
         contextlib.closing(start(built, Path(workdir), extend)) as run,
         run.report.at_the_end(),
     ):

@@ -20,7 +20,7 @@ FOLDERS = ("checkpoints", "tensorboard", "predictions", "model")
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
+def workdir_lock(workdir: Path) -> Iterator[None]:
     """Hold the work directory while inside; the claim ends with the process, however it ends.
 
     Raises UserError if another run holds it, or if something in it cannot be read or written.

@@ -138,7 +138,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     arch = architecture(pretrained, task.head, len(task.labels) if task.labels else None, cfg.dropout, tokens)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
     hidden = task.hidden or ("all" if task.slots(1) is None else "read")
-    model, trained = lay_out(cfg, arch, devices[0].platform, hidden)
+    model, trained = build_model(cfg, arch, devices[0].platform, hidden)
     if arch.fewer is not None and "embed.tokens.embedding" not in trained:
         raise UserError(
             "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
@@ -160,7 +160,7 @@ def resolve_task(cfg: Config, sources: dict[str, Rows], setting: EncodingContext
     return replace(task, labels=tuple(setting.labels))
 
 
-def lay_out(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
+def build_model(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
     """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
     options = {"dtype": compute_dtype(cfg, platform), "remat": cfg.remat, "unroll": cfg.scan}
     chosen = cfg.tune.select(roles(Model(arch.spec, arch.head)), len(arch.spec.layers))
