@@ -295,7 +295,7 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     words = refused(jaxft.load, str(tmp_path / "qa"))
     assert "BertForNextSentencePrediction, which jaxft has no head for; choose one: none, seq" in words
     (tmp_path / "qa" / "config.json").write_text("{'model_type': 'bert'}")
-    assert "config.json is no JSON" in refused(jaxft.load, str(tmp_path / "qa"))
+    assert "config.json is not valid JSON" in refused(jaxft.load, str(tmp_path / "qa"))
 
 
 @pytest.mark.parametrize("family", AUTO)

@@ -128,7 +128,7 @@ def test_what_is_no_readable_file(shards, tiny_bert, tmp_path):
         (directory / name).write_bytes(content)
     for model in ("~nobody-here/model", "x" * 100_000, "a\0b", "x/" * 5000):
         said = message(jaxft.load, model)
-        assert "is no directory here" in said and len(said) < 1000
+        assert "is not a local directory" in said and len(said) < 1000
 
 
 def test_files_of_another_user(tiny_bert):
@@ -259,7 +259,7 @@ def test_a_model_of_ten_thousand_layers(tiny_bert, tmp_path):
 def test_a_configuration_that_is_no_json(tiny_bert, tmp_path):
     directory = shutil.copytree(tiny_bert, tmp_path / "a")
     for text, words in {
-        "": "no JSON",
+        "": "not valid JSON",
         "[]": "no model_type",
         "null": "no model_type",
         "[" * 100_000: "nested too deeply",
@@ -308,8 +308,8 @@ def rows_of_file(path, text) -> list[dict]:
 
 BAD_FILES = {
     "bad.jsonl": {
-        '{"text": "a"}\n{"text": NaN}\n': "bad.jsonl, line 2: not JSON (NaN is no JSON value",
-        '{"text": "a"}\n{"text": 1e400}\n': "bad.jsonl, line 2: not JSON (1e400 is no JSON value",
+        '{"text": "a"}\n{"text": NaN}\n': "bad.jsonl, line 2: not JSON (NaN is not valid JSON",
+        '{"text": "a"}\n{"text": 1e400}\n': "bad.jsonl, line 2: not JSON (1e400 is not valid JSON",
         '{"text": "a", "text": "b"}\n': "bad.jsonl, line 1: not JSON (the key 'text' stands twice in one object)",
         '{"text": "a"}\n{"text": \n': "bad.jsonl, line 2: not JSON",
         '{"a\\u0000": 1}\n': "bad.jsonl: the column name 'a\\x00' holds characters that are no text",

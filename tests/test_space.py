@@ -85,7 +85,7 @@ def test_room_for_some(tmp_path, monkeypatch, caplog):
 
 def test_a_disk_that_cannot_be_written(make, mounted):  # noqa: F811
     disk = mounted("10m", "ro")
-    with pytest.raises(UserError, match="cannot be a work directory .Read-only file system.: choose another"):
+    with pytest.raises(UserError, match="cannot be a work directory .Read-only file system.: use another"):
         fit(make(save=Save(every=2)), str(disk / "run"))
 
 

@@ -192,7 +192,7 @@ def test_links_that_are_refused(tmp_path):
     run.mkdir()
     (run / ".running").symlink_to(tmp_path / "mine")
     with (
-        pytest.raises(UserError, match="cannot be a work directory .*symbolic link: remove it.*: choose"),
+        pytest.raises(UserError, match="cannot be a work directory .*symbolic link: remove it.*: use"),
         workdir_lock(run),
     ):
         pass
