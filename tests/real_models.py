@@ -59,7 +59,11 @@ def _made(name: str, write: Callable[[Path], None]) -> Path:
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=CACHE) as folder:
             (partial := Path(folder) / name).mkdir()
             write(partial)
-            os.replace(partial, target)
+            try:
+                os.replace(partial, target)
+            except OSError:
+                if not target.is_dir():  # another process was faster
+                    raise
     return target
 
 
