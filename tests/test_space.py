@@ -5,7 +5,7 @@ import logging
 import subprocess
 
 import pytest
-from test_resume import atomic_write, make, numbers  # noqa: F401  fixtures
+from test_resume import make, numbers, whole  # noqa: F401  fixtures
 
 from jaxft.config import Save
 from jaxft.problems import RunStopped, UserError
@@ -29,7 +29,7 @@ def mounted(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_disk_that_fills_up(make, atomic_write, mounted, monkeypatch):  # noqa: F811
+def test_a_disk_that_fills_up(make, whole, mounted, monkeypatch):  # noqa: F811
     """The run ends, what was saved stays, and with room again it is the unbroken run."""
     disk, plain = mounted("40m"), module.after_step
 
@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up(make, atomic_write, mounted, monkeypatch):  # noqa
         fit(make(), str(disk / "run"))
     (disk / "filler").unlink()
     fit(make(), str(disk / "run"))
-    assert numbers(disk / "run") == numbers(atomic_write)
+    assert numbers(disk / "run") == numbers(whole)
 
 
 def fill(file):

@@ -227,7 +227,7 @@ def test_entries_of_another_kind(tmp_path):
 NOBODY = """
 import json, os, sys
 from pathlib import Path
-from jaxft.training.lock import claim
+from jaxft.training.lock import workdir_lock
 from jaxft.models.checkpoint.save import place_problems
 from jaxft.problems import UserError
 
@@ -238,7 +238,7 @@ mine, theirs = Path(sys.argv[1]) / "mine", Path(sys.argv[1]) / "theirs"
 found = []
 for folder in (mine, theirs):
     try:
-        with claim(folder):
+        with workdir_lock(folder):
             found.append([])
     except UserError as error:
         found.append(error.problems)
