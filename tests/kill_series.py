@@ -9,6 +9,7 @@ this process, which has imported everything already: a second instead of five.
 
 import argparse
 import atexit
+import importlib
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from pathlib import Path
 CLOCKED = ("tokens_per_second", "steps_per_second", "memory_bytes")  # what no run can repeat
 CODES = {signal.SIGKILL: {75, -signal.SIGKILL}, signal.SIGTERM: {75}, signal.SIGINT: {130}}
 PHASES = ("start", "steps", "save")
+IMPORTED = ("jaxft.cli.command", "jaxft.training.fit", "jaxft.parallel.distributed", "jaxft.tasks.classify")  # once
 WARM = 2.0  # seconds that a start takes at least
 LATE = 30.0  # seconds after which a process that was asked to end is too slow, on a busy machine
 
@@ -61,9 +63,13 @@ def spawn(words: list[str], environment: dict[str, str], log) -> subprocess.Pope
 
 
 def fork(words: list[str], environment: dict[str, str], log) -> Forked:
+    from jaxft.host import startup
+
     pid = os.fork()
     if pid:
         return Forked(pid)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, startup.end)  # as where a command of its own begins, until it listens itself
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)
     os.environ.update(environment)
@@ -239,8 +245,8 @@ def main():
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    if given.fork:
-        pass
+    for module in IMPORTED if given.fork else ():
+        importlib.import_module(module)
     assets = root / "jaxft" / "assets"
     config = write_config(
         folder, assets / "tiny-encoder", assets / "brown-genres" / "train.csv", given.steps, given.every

@@ -20,9 +20,9 @@ def begin() -> None:
         return
     if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
         _left_out.append(sys.path.pop(0))
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, end)
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def _is_command(words: list[str]) -> bool:
     return any(word.split(".")[0] == "jaxft" for word in after)
 
 
-def _end(number, frame):
+def end(number, frame):
     """Nothing is open yet, so nothing is to be closed; from command.run on, signals.py does more."""
     interrupted = number == signal.SIGINT
     os.write(2, b"interrupted\n" if interrupted else b"stopped: asked to end (SIGTERM)\n")
