@@ -114,9 +114,17 @@ def lines(workdir: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in CLOCKED} for line in read]
 
 
+def made_since(folder: Path, begun: float) -> bool:
+    """Whether it is there, and not what a killed run has left."""
+    try:
+        return folder.stat().st_mtime > begun
+    except FileNotFoundError:
+        return False
+
+
 def await_moment(workdir: Path, started, chance: random.Random, phase: str, warm: float) -> None:
     """Until the run is in this phase, at a random moment of it; `warm` are the seconds that a start takes."""
-    before = newest(workdir)
+    before, begun = newest(workdir), time.time()
 
     def until(condition, seconds=120.0):
         give_up = time.monotonic() + seconds
@@ -126,7 +134,7 @@ def await_moment(workdir: Path, started, chance: random.Random, phase: str, warm
     if phase == "start":
         return time.sleep(chance.uniform(0.05, 1.2) * warm)
     if phase == "export":
-        until(lambda: (workdir / "model.partial").exists())
+        until(lambda: made_since(workdir / "model.partial", begun))
         return time.sleep(chance.uniform(0, 0.02))
     until(lambda: newest(workdir) > before)
     time.sleep(chance.uniform(0, 0.5))
