@@ -80,7 +80,11 @@ def test_placeholders_and_references():
     assert from_config_dict(values).batch == 10
     values.max_len = required_placeholder(int)
     values.task.pair = required_placeholder(str)
+    values.evals = ConfigDict()
+    values.evals.val, values.data["class"] = required_placeholder(ConfigDict), required_placeholder(str)
     assert sorted(problems(values)) == [
+        "config.data.class is a required placeholder that was not set",
+        "config.evals.val is a required placeholder that was not set",
         "config.max_len is a required placeholder that was not set",
         "config.task.pair is a required placeholder that was not set",
     ]
@@ -102,7 +106,7 @@ def test_every_mistake_at_once():
         "config.batch is 'many' (str), expected int",
         "config.data.pth is no field of Data. Did you mean 'path'?",
         "config.data.path is missing: Data needs a value for it",
-        "config.evals.test is 3, expected the fields of Eval",
+        "config.evals.test is 3 (int), expected Eval",
         "config.evals.val.data is missing: Eval needs a value for it",
         "config.mesh.dta is no field of Mesh. Did you mean 'data'?",
         "config.optim.name is missing: expected the class of a component, such as 'Classify'",

@@ -48,7 +48,6 @@ COMPONENTS = {
     "jaxft.tune.partial": "Partial",
 }
 MODULES = {name: module for module, names in COMPONENTS.items() for name in names.split()}
-ABSENT = object()
 
 
 def from_config_dict(values: "ConfigDict") -> Config:
@@ -89,7 +88,7 @@ def _plain(value: Any, named: bool = True) -> Any:
 
 
 def _object(cls: type, values: "ConfigDict", where: str, problems: list[str], skip: str | None = None) -> Any:
-    """An object of the class, or ABSENT where something is wrong, which then is among the problems."""
+    """An object of the class, or None where something is wrong, which then is among the problems."""
     hints, given, before = annotations(cls), {}, len(problems)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
@@ -103,7 +102,7 @@ def _object(cls: type, values: "ConfigDict", where: str, problems: list[str], sk
         needed = field.default is field.default_factory is dataclasses.MISSING
         if needed and key not in given:
             problems.append(f"{where}.{key} is missing: {cls.__name__} needs a value for it")
-    return ABSENT if len(problems) > before else cls(**given)
+    return None if len(problems) > before else cls(**given)
 
 
 def _value(hint: Any, values: "ConfigDict", key: str, where: str, problems: list[str]) -> Any:
@@ -113,7 +112,7 @@ def _value(hint: Any, values: "ConfigDict", key: str, where: str, problems: list
         value = values[key]
     except RequiredValueError:
         problems.append(f"{where} is a required placeholder that was not set")
-        return ABSENT
+        return None
     if is_config_dict(value):
         return _nested(hint, value, where, problems)
     value = as_hinted(_tuples(value), hint)
@@ -126,18 +125,20 @@ def _nested(hint: Any, value: "ConfigDict", where: str, problems: list[str]) -> 
     """A component, an object whose class the field says (a mesh), or several of them by name (evaluation sets)."""
     if typing.get_origin(hint) is dict:
         kind = typing.get_args(hint)[1]
-        return {key: _nested(kind, value[key], f"{where}.{key}", problems) for key in value}
+        return {key: _value(kind, value, key, f"{where}.{key}", problems) for key in value}
     if dataclasses.is_dataclass(hint):
-        if is_config_dict(value):
-            return _object(hint, value, where, problems)
-        problems.append(f"{where} is {shown(value)}, expected the fields of {hint.__name__}")
-        return ABSENT
+        return _object(hint, value, where, problems)
     key = "class" if "class" in value else "name"
+    name = _value(str, value, key, f"{where}.{key}", problems) if key in value else None
+    if not isinstance(name, str):
+        if key not in value:
+            problems.append(f"{where}.{key} is missing: expected the class of a component, such as 'Classify'")
+        return None
     try:
-        cls = _component(value.get(key), f"{where}.{key}")
+        cls = _component(name, f"{where}.{key}")
     except UserError as error:
         problems += error.problems
-        return ABSENT
+        return None
     return _object(cls, value, where, problems, skip=key)
 
 
@@ -145,9 +146,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def _component(name: Any, where: str) -> type:
-    if not isinstance(name, str):
-        raise UserError(f"{where} is missing: expected the class of a component, such as 'Classify'")
+def _component(name: str, where: str) -> type:
     if ":" in name:
         return find_class(name)
     if name not in MODULES:
