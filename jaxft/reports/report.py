@@ -27,7 +27,7 @@ from jaxft.reports.sinks import JsonLines
 
 log = logging.getLogger("jaxft")
 
-REFRESH_RATIO = 1000  # while a run goes on, the page takes at most one part in so many of its time
+REFRESH_RATIO = 1000  # writing the page takes at most 1/1000 of a running run's time
 
 
 class Report:

@@ -133,7 +133,7 @@ class Task:
         return example
 
     def transformed_length(self, length: int) -> int:
-        """How many tokens `random_transform` leaves of so many."""
+        """Number of tokens of an example of `length` tokens after `random_transform`."""
         return length
 
     def slots(self, length: int) -> int | None:
