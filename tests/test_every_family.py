@@ -24,7 +24,7 @@ from jaxft.models.checkpoint.save import save_model
 from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
 from jaxft.models.layers.patches import AudioFrames, Patches
 from jaxft.models.model import Model
-from jaxft.models.params import bind, shardings, variables
+from jaxft.models.params import bind, roles, shardings, variables
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 from jaxft.reports.summary import flops
@@ -751,6 +751,21 @@ def test_every_head_of_transformers_is_here():
 KNOWN_GAPS = {
     ("xlnet", "causal-lm"): "which needs a second stream: in the first each place sees the token that it should guess",
 }
+
+
+# What the parameters are, by the last part of their names; any other is "other".
+ROLES = {"kernel": "kernel", "embedding": "embedding", "scale": "norm", "bias": "bias"}
+ROLES |= dict.fromkeys(("distance_bias", "type_bias"), "bias")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_roles_of_every_family(family, tmp_path):
+    """By them weight decay, Muon and BitFit choose."""
+    head = next(head for head in heads_of(family) if head != "none")
+    make(family, head, tmp_path)
+    arch = architecture(open_pretrained(str(tmp_path)), head, CLASSES)
+    found = roles(Model(arch.spec, arch.head))
+    assert found == {name: ROLES.get(name.rpartition(".")[2], "other") for name in found} and len(found) > 9
 
 
 def test_the_readme_says_how_many():
