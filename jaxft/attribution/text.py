@@ -35,7 +35,7 @@ class Text:
 
     @property
     def batch(self) -> dict[str, np.ndarray]:
-        """A model's batch, see tasks/base.py, with this text alone and padded; all (length,)."""
+        """A model's batch (models/batch.py) with this text alone and padded; all (length,)."""
         names = {"tokens": "input_ids", "segments": "attention_mask", "types": "token_type_ids"}
         batch = {ours: padded(self.row[theirs]) for ours, theirs in names.items() if theirs in self.row}
         return batch | {"positions": padded(range(len(self.tokens)))}

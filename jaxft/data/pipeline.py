@@ -60,7 +60,7 @@ class Batches:
         return self.order.steps
 
     def __getitem__(self, step: int) -> Example:
-        """This host's rows of a step. Keys and shapes as in tasks/base.py; `index` is always there."""
+        """This host's rows of a step. Keys and shapes as in models/batch.py; `index` is always there."""
         plan, numbers, first = self._step(step)
         return self._filler.fill(plan, numbers, lambda place: _random(DRAWS, self.seed, first + int(place)))
 

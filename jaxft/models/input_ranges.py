@@ -12,7 +12,7 @@ FIXES = {
 
 
 def table_sizes(spec: Spec) -> dict[str, int | None]:
-    """Key of a batch (tasks/base.py) -> rows of the table that its numbers look up; None: there is no table."""
+    """Key of a batch (models/batch.py) -> rows of the table that its numbers look up; None: there is no table."""
     return {
         "tokens": spec.source.embed.vocab,
         "positions": spec.source.max_positions,

@@ -17,19 +17,7 @@ An example (host, numpy), made by `encode`:
     fault    (str, str)             what is wrong with the row: the kind, and the row's own; likewise
 What else it has stays on the host, for `evaluate_predictions`.
 
-A batch has rows of one length, each holding one example (padded) or several (packed):
-    tokens, positions, segments, types   int32 (rows, length); segments number a row's examples from 1, padding is 0;
-                                         positions begin at 0 in every example, and in each of its parts, which are
-                                         segments then
-    at, targets, weights, bytes, digests (rows, slots[, ...]); unused slots have weight 0
-    owners   int32 (rows, slots)         where examples have parts: which example of its row a slot belongs to, from 1;
-                                         unused slots 0
-    decoder_tokens, decoder_segments, decoder_positions   int32 (rows, slots): what a decoder behind an encoder reads,
-                                         in the row and segment of its text; absent: the same text, one place later.
-                                         `at` and the rest are then those of the decoder
-    pair_at, pair_targets, pair_weights  (rows, pairs): where the scores of pairs read (`out.pair_logits`), while `at`
-                                         stays the masked tokens'; unused pairs have weight 0
-    index    int32 (rows, slots)         in evaluation only: number of the example that a slot belongs to, or -1
+jaxft/models/batch.py says what a batch holds.
 """
 
 from collections.abc import Sequence
@@ -43,12 +31,12 @@ from jaxft.inference.settings import Inference, reads
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import Metric
 from jaxft.metrics.units import EvalUnits
+from jaxft.models.batch import Batch
 from jaxft.models.model import Outputs
 from jaxft.tasks.long_texts import beginnings, pair_beginnings
 from jaxft.tasks.special_tokens import PairTemplate, alone, around
 
 Example = dict[str, np.ndarray]
-Batch = dict[str, jax.Array]
 
 
 @dataclass
