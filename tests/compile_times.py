@@ -32,7 +32,7 @@ def seconds(family: str) -> tuple[str, float]:
         make(family, head, Path(folder))
         arch = architecture(open_pretrained(folder), dropout=0.1)
     model, decodes = Model(arch.spec, arch.head), arch.spec.encoder is not None
-    batch = signals_of(arch.spec.source.embed, decodes)[0] if family in SIGNALS else batch_of(None)[1]
+    batch = signals_of(arch.spec.input_side.embed, decodes)[0] if family in SIGNALS else batch_of(None)[1]
     batch |= targets_of()[1] if decodes and family not in SIGNALS else {}
 
     def loss(params, key):

@@ -168,7 +168,7 @@ def test_examples(bert_tokenizer):
     assert example["parts"].tolist() == np.repeat([0, 1, 2], sizes).tolist() and example["cut"]
     assert example["at"].tolist() == [0, sizes[0], sizes[0] + sizes[1]]
     assert example["targets"].tolist() == [0, 1, 0] and example["weights"].tolist() == [1, 1, 1]
-    last = made_of([ROWS[0]], replace(setting, reads="last"))[0]
+    last = made_of([ROWS[0]], replace(setting, pool_token="last"))[0]
     assert last["at"].tolist() == [sizes[0] - 1, sizes[0] + sizes[1] - 1, sum(sizes) - 1]
 
 

@@ -206,7 +206,7 @@ def check(theirs, head, tmp_path):
     """Hidden states, logits, the gradient of every parameter, and the way back."""
     ours = jaxft.load(str(tmp_path / "a"))
     assert ours.arch.kind == head
-    reads = ours.arch.spec.reads if head in TEXT_LEVEL else None
+    reads = ours.arch.spec.pool_token if head in TEXT_LEVEL else None
     embed = (ours.arch.spec.encoder or ours.arch.spec).embed
     if isinstance(embed, Patches | AudioFrames):
         batch, decoded, places = signals_of(embed, ours.arch.spec.encoder is not None)

@@ -136,7 +136,7 @@ def our_batch(model, kind, batch, targets, weights):
     made["weights"] = weights.astype(np.float32)
     if kind == "sequence-classification":
         last = mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
-        made["at"] = (mask.argmax(1) if model.spec.reads == "first" else last)[:, None]
+        made["at"] = (mask.argmax(1) if model.spec.pool_token == "first" else last)[:, None]
         made |= {"targets": targets[:, None], "weights": made["weights"][:, None]}
     return {name: np.asarray(array, np.float32 if name == "weights" else np.int32) for name, array in made.items()}
 

@@ -224,7 +224,7 @@ def sentinel_tokenizer():
 @pytest.fixture(scope="module")
 def t5_setting():
     made = sentinel_tokenizer()
-    return EncodingContext(made, 40, start=made.pad_token_id)
+    return EncodingContext(made, 40, decoder_start=made.pad_token_id)
 
 
 @settings(max_examples=200, deadline=None)
@@ -273,7 +273,7 @@ def test_parted():
 
 @pytest.fixture(scope="module")
 def bart_setting(bert_tokenizer):
-    return EncodingContext(bert_tokenizer, 40, start=bert_tokenizer.sep_token_id)
+    return EncodingContext(bert_tokenizer, 40, decoder_start=bert_tokenizer.sep_token_id)
 
 
 @settings(max_examples=200, deadline=None)
@@ -343,9 +343,9 @@ def test_what_a_decoders_task_needs(bert_tokenizer):
         with pytest.raises(UserError, match=r"whose config.json says how texts begin \(decoder_start_token_id\)"):
             task.prepare([], EncodingContext(bert_tokenizer, 24))
     with pytest.raises(UserError, match="has no end-of-text token"):
-        SpanCorruption().prepare([], EncodingContext(bert_tokenizer, 24, start=0))
+        SpanCorruption().prepare([], EncodingContext(bert_tokenizer, 24, decoder_start=0))
     with pytest.raises(UserError, match="the tokenizer has no token <extra_id_0>"):
-        SpanCorruption().prepare([], EncodingContext(byte_bpe(eos="</s>"), 24, start=0))
+        SpanCorruption().prepare([], EncodingContext(byte_bpe(eos="</s>"), 24, decoder_start=0))
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ def test_whisper_learns_what_was_said(hearer, whisper_tiny, sounds, folder):
     """No task reads sounds: these are steps of Optax on the model itself. It is written in float16, like the base."""
     ids = np.array(hearer.tokenizer(SAID)["input_ids"])
     read, said = ids[:, :-1], ids[:, 1:]
-    whole, shown = np.ones((2, hearer.arch.spec.source.embed.length), np.int32), np.ones_like(read)
+    whole, shown = np.ones((2, hearer.arch.spec.input_side.embed.length), np.int32), np.ones_like(read)
     batch = {"features": sounds, "segments": whole, "positions": counted(whole)}
     batch |= {"decoder_tokens": read, "decoder_segments": shown, "decoder_positions": counted(shown)}
     tx = optax.adam(1e-4)

@@ -92,7 +92,10 @@ def counted(directory, task, tune, scan) -> tuple[float, float]:
     program = jax.make_jaxpr(jax.value_and_grad(loss))(trained, params, batch).jaxpr
     program, _ = dce_jaxpr(program, [True] * len(program.outvars))  # the table's gradient where it is frozen
     spec = built.model.spec
-    runs, each = sum(layer.times for layer in spec.layers), 2 if spec.encoder else 1  # to itself and to the encoder's
+    runs, each = (
+        sum(layer.num_repeats for layer in spec.layers),
+        2 if spec.encoder else 1,
+    )  # to itself and to the encoder's
     layers = Counter({16: len(spec.encoder.layers)} if spec.encoder else {})
     layers.update({16: each * (runs - 1), batch["at"].shape[1]: each} if "at" in batch else {16: each * runs})
     expected = without_repeats(products(program), layers, 16, built.model.spec.layers[0].attn)

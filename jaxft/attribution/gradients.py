@@ -77,11 +77,11 @@ def _logits(what, params: Params, line_ntd, batch, at_k):
     """Float32 (n, k, classes or vocabulary) where the places have these embeddings."""
     spec, head, dtype = what
     n, t, d = line_ntd.shape
-    begins = isinstance(spec.start, int)  # a decoder's text, with a token that has the first row of the table
-    first = params[TABLE][spec.start if begins else 0]
+    begins = isinstance(spec.decoder_start, int)  # a decoder's text, with a token that has the first row of the table
+    first = params[TABLE][spec.decoder_start if begins else 0]
     rows = jnp.concatenate([first[None], line_ntd.reshape(n * t, d)])
     whole = bind(Model(spec, head, dtype=dtype), params)
-    backbone = bind(Model(replace(spec, start=0) if begins else spec, dtype=dtype), params | {TABLE: rows})
+    backbone = bind(Model(replace(spec, decoder_start=0) if begins else spec, dtype=dtype), params | {TABLE: rows})
     rows_nt = 1 + jnp.arange(n * t).reshape(n, t)
     out = backbone({name: jnp.broadcast_to(values, (n, t)) for name, values in batch.items()} | {"tokens": rows_nt})
     at_nk = jnp.broadcast_to(at_k, (n, len(at_k)))

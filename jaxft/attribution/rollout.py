@@ -47,7 +47,7 @@ def rollout(spec, dtype, params: Params, batch) -> jax.Array:
     def body(carry, blocks):
         x, rolled = carry
         for block in blocks:
-            for _ in range(block.layer.times):
+            for _ in range(block.layer.num_repeats):
                 seen = weights(block.attn, block.norm("attn_in", x), context) + jnp.eye(length)
                 rolled = seen / jnp.sum(seen, -1, keepdims=True) @ rolled
                 x = block(x, context, None)

@@ -48,7 +48,7 @@ def check(model: LoadedModel, method, target, word, baseline, steps, batch) -> S
 def _unexplained(model: LoadedModel, method: str) -> list[str]:
     """Why scores of this model cannot be explained, or not by this method."""
     kind, spec = model.arch.kind, model.arch.spec
-    if (argument := spec.source.embed.argument) != "input_ids":
+    if (argument := spec.input_side.embed.argument) != "input_ids":
         return [f"explain reads texts, but this model takes {argument}"]
     if kind not in EXPLAINED:
         return [f"explain does not know which score of a {kind} model to explain yet, only of {_one_of(EXPLAINED)}"]

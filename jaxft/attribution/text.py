@@ -122,7 +122,7 @@ def _place(model: LoadedModel, texts, encoding, word: str | None) -> int | None 
     if kind == "question-answering":
         return None
     if kind in ("sequence-classification", "multiple-choice"):
-        return int(read_positions(np.ones((1, len(encoding)), int), model.arch.spec.reads)[0, 0])
+        return int(read_positions(np.ones((1, len(encoding)), int), model.arch.spec.pool_token)[0, 0])
     if kind == "causal-lm":
         return len(encoding) - 1
     if kind == "masked-lm":

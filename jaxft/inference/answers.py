@@ -83,7 +83,7 @@ def spans(model, pairs: list, batch: int) -> list[dict]:
     """The answers to pairs of question and context, which is read in windows."""
     asked = model.inference.decoding
     length = model.longest if model.inference.max_length else min(WINDOW, model.longest)
-    setting = EncodingContext(model.tokenizer, length, model.arch.spec.reads)
+    setting = EncodingContext(model.tokenizer, length, model.arch.spec.pool_token)
     other = [(number, len(pair)) for number, pair in enumerate(pairs, 1) if len(pair) != 2]
     raise_problems(
         f"row {number} holds {count} texts: a question-answering model reads pairs (question, context)"
@@ -109,7 +109,7 @@ def tags(model, texts: list, batch: int) -> list[dict]:
     pairs = [number for number, text in enumerate(texts, 1) if len(text) > 1]
     raise_problems(f"text {number} is a pair, but tags are of single texts" for number in pairs[:SHOWN])
     single = [text for (text,) in texts]
-    setting = EncodingContext(model.tokenizer, model.longest, model.arch.spec.reads)
+    setting = EncodingContext(model.tokenizer, model.longest, model.arch.spec.pool_token)
     given = iter(encode_words(setting, [words for words in single if isinstance(words, list) and words])[0])
     encodings = [
         model.encoded(text).encodings[0] if isinstance(text, str) else next(given) if text else None for text in single

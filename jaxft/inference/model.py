@@ -59,7 +59,7 @@ class LoadedModel:
         self.inference: Inference = inference  # how it reads its inputs and decodes its scores
         self.embedding = read_embedding(pretrained.directory) if arch.kind == "none" else None  # what vectors become
         if self.embedding is not None:
-            raise_problems(self.embedding.width_problems(arch.spec.result or arch.spec.width))
+            raise_problems(self.embedding.width_problems(arch.spec.output_width or arch.spec.width))
         self._forward = jax.jit(lambda params, batch: _arrays(bind(model, params)(batch)))
 
     @property
@@ -71,7 +71,7 @@ class LoadedModel:
     @property
     def texts(self) -> Embed:
         """The embeddings of what a tokenizer makes: of the encoder's texts, or else of the decoder's."""
-        source = self.arch.spec.source.embed
+        source = self.arch.spec.input_side.embed
         return source if source.vocab else self.arch.spec.embed
 
     def __call__(
@@ -101,7 +101,7 @@ class LoadedModel:
         One that compares texts, which end where their mask does, with images takes `input_ids` and `pixel_values`:
         `logits` (texts, images) say how near they are, `hidden` is of the texts, `memory` of the images.
         """
-        embed, apart = self.arch.spec.source.embed, self.arch.spec.apart
+        embed, apart = self.arch.spec.input_side.embed, self.arch.spec.is_dual_encoder
         given = {"input_ids": input_ids, "pixel_values": pixel_values, "input_features": input_features}
         takes = ["input_ids", embed.argument] if apart else [embed.argument]
         if [name for name, array in given.items() if array is not None] != takes:
@@ -143,8 +143,8 @@ class LoadedModel:
         batch = {embed.key: signals, "segments": ones, "positions": counted(ones)}
         batch |= self._decoder_arrays(signals, decoder)
         raise_problems(range_problems(batch, self.arch.spec))
-        if self.arch.spec.apart:
-            return self._computed(batch, read_positions(batch["decoder_segments"], self.arch.spec.reads))
+        if self.arch.spec.is_dual_encoder:
+            return self._computed(batch, read_positions(batch["decoder_segments"], self.arch.spec.pool_token))
         return self._computed(batch, np.zeros((len(signals), 1), np.int32))
 
     def _decoder_arrays(self, source, given: dict) -> dict[str, np.ndarray]:
@@ -165,9 +165,9 @@ class LoadedModel:
             )
         ids = np.asarray(ids, np.int32)
         mask = np.ones_like(ids) if mask is None else np.asarray(mask, np.int32)
-        fixed = not self.arch.spec.apart  # how many there are
+        fixed = not self.arch.spec.is_dual_encoder  # how many there are
         if ids.ndim != 2 or (fixed and ids.shape[0] != source.shape[0]) or mask.shape != ids.shape:
-            rows = f", with the batch of {self.arch.spec.source.embed.argument}, {source.shape[0]}" if fixed else ""
+            rows = f", with the batch of {self.arch.spec.input_side.embed.argument}, {source.shape[0]}" if fixed else ""
             raise_problems(
                 [f"{name} have shape {ids.shape}, their mask {mask.shape}: both must be (batch, length){rows}"]
             )
@@ -180,7 +180,7 @@ class LoadedModel:
         if token_type_ids is not None:
             batch["types"] = np.asarray(token_type_ids, np.int32)
         raise_problems(range_problems(batch, self.arch.spec))
-        return self._computed(batch, read_positions(attention_mask, self.arch.spec.reads))
+        return self._computed(batch, read_positions(attention_mask, self.arch.spec.pool_token))
 
     def _computed(self, batch, at: np.ndarray) -> Outputs:
         """`at` (batch, 1) is what a head reads that reads one position of each row."""
@@ -264,7 +264,7 @@ class LoadedModel:
         """Why `predict` has no answers, whatever the texts."""
         if self.arch.kind not in ANSWERS and self.arch.kind not in BATCH_ANSWERERS:
             return [f"predict does not know {self.arch.kind} yet: call the model for its logits"]
-        if (argument := self.arch.spec.source.embed.argument) != "input_ids":
+        if (argument := self.arch.spec.input_side.embed.argument) != "input_ids":
             return [f"predict reads texts, but this model takes {argument}: call the model"]
         if self.arch.spec.encoder is not None and self.arch.kind not in READ_AGAIN:
             return ["predict has no text for this model's decoder: call the model with decoder_input_ids"]

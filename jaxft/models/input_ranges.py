@@ -14,8 +14,8 @@ FIXES = {
 def table_sizes(spec: Spec) -> dict[str, int | None]:
     """Key of a batch (models/batch.py) -> rows of the table that its numbers look up; None: there is no table."""
     return {
-        "tokens": spec.source.embed.vocab,
-        "positions": spec.source.max_positions,
+        "tokens": spec.input_side.embed.vocab,
+        "positions": spec.input_side.max_positions,
         "types": spec.embed.types,
         "decoder_tokens": spec.embed.vocab,
         "decoder_positions": spec.max_positions,

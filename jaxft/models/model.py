@@ -57,7 +57,7 @@ class Backbone(nnx.Module):
         another's.
         """
         context = Context(batch["segments"], batch["positions"], *memory)
-        context.types, context.routes = batch.get("types"), [] if self.spec.balance else None
+        context.types, context.routes = batch.get("types"), [] if self.spec.router_aux_coef else None
         if self.distances is not None:
             context.distances = self.distances(batch["tokens"].shape[1])
         x = self.embed(batch, self.dtype, fold_key(key, 0), tokens)
@@ -70,7 +70,9 @@ class Backbone(nnx.Module):
         if self.norm is not None:
             x = self.norm(x)
         x = dropout(x, self.spec.dropout or 0.0, fold_key(key, 3))
-        balance = self.spec.balance * load_balancing_loss(sum(context.routes)) if self.spec.balance else None
+        balance = (
+            self.spec.router_aux_coef * load_balancing_loss(sum(context.routes)) if self.spec.router_aux_coef else None
+        )
         if self.hidden != "every":
             return x, x, balance
         states = jnp.concatenate(states)
@@ -105,7 +107,7 @@ class Model(Backbone):
         whole = "every" if hidden == "every" else "all"
         encoder = spec.encoder
         self.encoder = Backbone(encoder, "encoder.", trains, whole, dtype, remat, unroll) if encoder else nnx.data(None)
-        self.head = head.build(spec.result or spec.width, spec.embed.vocab) if head else nnx.data(None)
+        self.head = head.build(spec.output_width or spec.width, spec.embed.vocab) if head else nnx.data(None)
 
     def __call__(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> Outputs:
         """Batch keys as in tasks/base.py. `key=None` means evaluation: no dropout."""
@@ -114,7 +116,7 @@ class Model(Backbone):
             tokens = self.embed.tokens if self.encoder.spec.embed.shared_embedding else None
             result, states, _ = self.encoder.run(batch, fold_key(key, 4), tokens)
             memory = result, batch["segments"]
-            batch = decoder_batch(batch, self.spec.start)
+            batch = decoder_batch(batch, self.spec.decoder_start)
         pair_at = batch.get("pair_at") if isinstance(self.head, PretrainingLayer) else None
         if pair_at is not None and self.hidden == "read":
             batch = batch | {"at": jnp.concatenate([at, pair_at], 1)}

@@ -32,7 +32,7 @@ class Layer:
     dropout_places: frozenset[str] = frozenset({"attn_out", "cross_out", "mlp_out"})  # sublayers
     parallel: bool = False  # the MLP reads what attention reads (by way of `attn_in` where there is no `mlp_in`)
     residual_multiplier: float = 1.0  # factor of each sublayer's output
-    times: int = 1  # how often it runs, on its own result
+    num_repeats: int = 1  # how often the layer runs in a row, with the same weights
     cross: Part | None = None  # attention to the encoder's result; idle where there is none
     beside: Part | None = None  # reads what the layer reads, and is added to what the layer gives
 
@@ -47,20 +47,22 @@ class Spec:
     final_norm: Part | None  # behind the layers
     max_positions: int | None  # rows of a learned position table; None: no limit but memory
     init_std: float  # standard deviation of newly initialised kernels and embeddings
-    reads: str = "first"  # the token that classification heads read: "first" or "last" of each text
+    pool_token: str = "first"  # the token that classification heads read: "first" or "last" of each text
     dropout: float | None = None  # on the result; None: there is none, whatever a run's rate
     encoder: "Spec | None" = None  # whose result this one's layers read; or, if none has `cross`, its head alone
-    result: int | None = None  # width of what the head reads; None: the layers'
-    balance: float = 0.0  # factor of the experts' balance in the loss
-    start: int | str | None = None  # the token that stands before a decoder's text; "last": the text's own last one
+    output_width: int | None = None  # width of the hidden states that the head reads; None: `width`
+    router_aux_coef: float = 0.0  # factor of the load balancing loss (model.py)
+    decoder_start: int | str | None = (
+        None  # the token that stands before a decoder's text; "last": the text's own last one
+    )
     end: int | None = None  # the token by which transformers finds a text's end; None: config.json's eos_token_id
 
     @property
-    def source(self) -> "Spec":
+    def input_side(self) -> "Spec":
         """The side that reads what the model is given: the encoder where there is one."""
         return self.encoder or self
 
     @property
-    def apart(self) -> bool:
+    def is_dual_encoder(self) -> bool:
         """Whether there are two backbones that only the head brings together: one of texts, and `encoder`."""
         return self.encoder is not None and not any(layer.cross for layer in self.layers)

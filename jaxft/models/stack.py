@@ -96,14 +96,14 @@ class Block(nnx.Module):
 
     def repeated(self, x, context: Context, key, at=None):
         """The layer as often as it runs; where the result is wanted at some positions only, that is its last run."""
-        if (times := self.layer.times) == 1:
+        if (num_repeats := self.layer.num_repeats) == 1:
             return self(x, context, key, at)
 
         def run(x, number):
             return self(x, context, None if key is None else fold_key(key, number)), None
 
-        x, _ = jax.lax.scan(run, x, jnp.arange(times - 1))
-        return self(x, context, fold_key(key, times - 1), at)
+        x, _ = jax.lax.scan(run, x, jnp.arange(num_repeats - 1))
+        return self(x, context, fold_key(key, num_repeats - 1), at)
 
     def added(self, place: str, y, key):
         """What a sublayer adds to the residual sum."""

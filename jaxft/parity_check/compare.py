@@ -127,7 +127,7 @@ def _own(texts: list[dict], key: str, layer=...) -> float:
 
 def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
     """Why a reference cannot be that of this model."""
-    spec, problems, embed = model.arch.spec, [], model.arch.spec.source.embed
+    spec, problems, embed = model.arch.spec, [], model.arch.spec.input_side.embed
     signals = embed.argument != "input_ids"
     if any(np.shape(text["signal"]) != (embed.shape if signals else ()) for text in texts):
         wanted = f"{embed.argument} of shape {embed.shape}" if signals else "texts"
@@ -140,7 +140,7 @@ def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
         length = embed.length if signals else len(text["tokens"])
         read = length if text["decoder_tokens"] is None else len(text["decoder_tokens"])
         for name, side in sides.items():
-            states = sum(x.times for x in side.layers) + (side.result in (None, side.width))
+            states = sum(x.num_repeats for x in side.layers) + (side.output_width in (None, side.width))
             found, wanted = np.shape(text[name]), (states, read if name == "hidden" else length, side.width)
             if found != wanted:
                 return [*problems, f"the reference has {name} states of shape {found}, the model {wanted} for a text"]
@@ -153,13 +153,13 @@ def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray
     if texts[0]["signal"] is None:
         batch, sources = _rows([text["tokens"] for text in texts])
     else:
-        batch, sources = _signals([text["signal"] for text in texts], model.arch.spec.source.embed)
+        batch, sources = _signals([text["signal"] for text in texts], model.arch.spec.input_side.embed)
     places = sources
     if texts[0]["decoder_tokens"] is not None:
         decoder, places = _rows([text["decoder_tokens"] for text in texts])
         batch |= {"decoder_" + name: rows for name, rows in decoder.items()}
-    if model.arch.kind in TEXT_LEVEL or model.arch.spec.apart:
-        ends = [place.start if model.arch.spec.reads == "first" else place.stop - 1 for place in places]
+    if model.arch.kind in TEXT_LEVEL or model.arch.spec.is_dual_encoder:
+        ends = [place.start if model.arch.spec.pool_token == "first" else place.stop - 1 for place in places]
         batch["at"] = np.array(ends, np.int32)[:, None]
     if model.arch.kind == "pretraining":
         batch["pair_at"] = np.array([place.start for place in places], np.int32)[:, None]
@@ -185,7 +185,7 @@ def _signals(signals: list[np.ndarray], embed) -> tuple[dict[str, np.ndarray], l
 
 def _of_text(out, row: int, place: slice, model: LoadedModel):
     """What the loss reads of a text: its logits, or without a head its hidden states."""
-    if model.arch.spec.apart:
+    if model.arch.spec.is_dual_encoder:
         return out.logits[row, :, row, None]  # how near it is to its own image
     if model.arch.kind == "none":
         return out.hidden[-1, row, place]
@@ -200,7 +200,7 @@ def _loss(value, targets):
 
 def _hidden_checks(hidden, places, texts: list[dict], spec: Spec, key: str, whose: str = "") -> list[Check]:
     """Of a layer that runs several times transformers gives every run's result, jaxft the last."""
-    ends = np.cumsum([0] + [layer.times for layer in spec.layers])
+    ends = np.cumsum([0] + [layer.num_repeats for layer in spec.layers])
     names = ["embeddings"] + [f"layer {number}" for number in range(len(ends) - 1)]
     checks = []
     for number, (name, end) in enumerate(zip(names[: len(hidden)], ends[: len(hidden)], strict=True)):

@@ -23,7 +23,7 @@ def make_inputs(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str
     of its own."""
     if find_spec("torch") is None:
         raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
-    if texts and (argument := model.arch.spec.source.embed.argument) != "input_ids":
+    if texts and (argument := model.arch.spec.input_side.embed.argument) != "input_ids":
         raise_problems([f"--input has texts, and this model reads {argument}: random ones are compared without it"])
     if model.arch.kind != "none":
         raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
@@ -41,7 +41,7 @@ def make_inputs(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str
 def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
     """What PyTorch's side needs to know: random texts and the given ones among it; images and sounds it draws."""
     rng, spec, config = np.random.default_rng(seed), model.arch.spec, model.pretrained.reader
-    embed, limit = spec.source.embed, spec.max_positions or max(LENGTHS)
+    embed, limit = spec.input_side.embed, spec.max_positions or max(LENGTHS)
     end = config.get("eos_token_id") if spec.end is None else spec.end
 
     def drawn(side: Spec, lengths) -> list[list[int]]:
@@ -58,17 +58,17 @@ def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
         "seed": seed,
     }
     if embed.argument == "input_ids":
-        job["texts"] = drawn(spec.source, LENGTHS)
+        job["texts"] = drawn(spec.input_side, LENGTHS)
         if spec.encoder is not None:
             _put_ends(job["texts"], end)
         given = [model.tokenizer(text, truncation=True, max_length=model.longest) for text in texts]
         job["texts"] += [text["input_ids"] for text in given]
     else:
-        job["signal"] = embed.argument, embed.shape, "input_ids" if spec.apart else "decoder_input_ids"
+        job["signal"] = embed.argument, embed.shape, "input_ids" if spec.is_dual_encoder else "decoder_input_ids"
     if spec.encoder is not None and model.arch.kind not in READ_AGAIN:
         lengths = [1 + len(text) // 2 for text in job["texts"]] or LENGTHS
         job["decoder_texts"] = drawn(spec, lengths)
-        if spec.apart:
+        if spec.is_dual_encoder:
             _put_ends(job["decoder_texts"], end)
     return job
 

@@ -117,7 +117,7 @@ def _times(model: Model, path: str) -> int:
         return 1
     number, place = map(int, found.groups())
     backbone = _backbone(model, path)
-    return backbone.spec.layers[backbone.layers.plan[number].layer(0, place)].times
+    return backbone.spec.layers[backbone.layers.plan[number].layer(0, place)].num_repeats
 
 
 # Parts of a layer from its input up, by the number of their row: what trains in one needs gradients from those above.

@@ -45,10 +45,12 @@ class EncodingContext:
 
     tokenizer: object
     max_len: int | None  # tokens of an example, the rest is cut off; None: nothing is cut
-    reads: str = "first"  # the token that a classifier reads
+    pool_token: str = "first"  # the token that a classifier reads
     labels: list[str] | None = None  # class names that the checkpoint brings, by number
     embedding: object = None  # models/checkpoint/sentence_transformers.py: what the directory makes of tokens' vectors
-    start: int | str | None = None  # the token that a decoder's text begins with; "last": the text's own last one
+    decoder_start: int | str | None = (
+        None  # the token that a decoder's text begins with; "last": the text's own last one
+    )
 
     def truncation(self) -> dict:
         """Arguments for the tokenizer. Of a pair the longer text loses tokens first."""

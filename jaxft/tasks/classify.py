@@ -268,7 +268,7 @@ def labelled(task, rows, setting: EncodingContext, targets, notes=None) -> list[
             examples.append("no text")  # without any token, not even a special one, there is nothing to read
         else:
             last = len(example["tokens"]) - 1
-            at = np.array([0 if setting.reads == "first" else last], np.int32)
+            at = np.array([0 if setting.pool_token == "first" else last], np.int32)
             made = {"at": at, "weights": np.ones(1, np.float32), "targets": target}
             examples.append(example | made | ({"notes": noted} if noted else {}))
     return examples

@@ -11,14 +11,14 @@ def decoder_side(targets: np.ndarray, setting: EncodingContext) -> dict[str, np.
 
     It reads what it has to say one place later, behind the token that its model begins with.
     """
-    start = targets[-1] if setting.start == "last" else setting.start
+    start = targets[-1] if setting.decoder_start == "last" else setting.decoder_start
     before = np.append(start, targets[:-1]).astype(np.int32)
     return {"decoder_tokens": before, "targets": targets.astype(np.int32), "weights": np.ones(len(targets), np.float32)}
 
 
 def check_decoder(setting: EncodingContext) -> None:
     """Raises UserError unless the model has a decoder behind an encoder, and says what its texts begin with."""
-    if setting.start is None:
+    if setting.decoder_start is None:
         raise_problems(
             [
                 "this task is for an encoder with a decoder behind it, whose config.json says how texts begin "

@@ -157,5 +157,5 @@ def _joined(encoded: list[dict], number: int | None, setting: EncodingContext) -
         return "no label"
     if len(encoded) < 2:
         return "fewer than two choices"
-    example, right = as_parts(encoded, setting.reads), np.eye(len(encoded), dtype=np.float32)[number]
+    example, right = as_parts(encoded, setting.pool_token), np.eye(len(encoded), dtype=np.float32)[number]
     return example if isinstance(example, str) else example | {"targets": right}

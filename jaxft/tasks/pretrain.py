@@ -68,7 +68,7 @@ class NextSentence(Task):
         tokens, words = setting.around.join(first[0], second[0]), setting.around.join(first[1], second[1], special=-1)
         made = self.masked.random_transform({"tokens": tokens, "words": words}, rng, setting)
         made |= setting.around.types_of(len(first[0]), len(second[0]))
-        read = 0 if setting.reads == "first" else len(tokens) - 1
+        read = 0 if setting.pool_token == "first" else len(tokens) - 1
         made |= {"pair_at": np.array([read], np.int32), "pair_targets": np.array([label], np.int32)}
         return made | {"pair_weights": np.ones(1, np.float32)}
 

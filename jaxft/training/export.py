@@ -27,7 +27,7 @@ def export_state(
     how = how or written(built, params)
     inference = inference_settings(built, results)
     files = {"README.md": model_card(built, step, results, inference, how), FILE: inference.to_json()}
-    files |= task.model_files(built.setting, built.arch.spec.result or built.arch.spec.width)
+    files |= task.model_files(built.setting, built.arch.spec.output_width or built.arch.spec.width)
     save_model(
         directory,
         built.model,

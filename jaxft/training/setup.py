@@ -124,13 +124,13 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     pretrained = open_pretrained(cfg.model)
     sources = open_sources(cfg, splits)
     spec, _, _ = sided(pretrained.family, pretrained.reader, cfg.task.head)
-    if (argument := spec.source.embed.argument) != "input_ids":
+    if (argument := spec.input_side.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
-    tokenizer = tokenizer_of(pretrained.directory, spec.source.embed.vocab, cfg.add_tokens)
+    tokenizer = tokenizer_of(pretrained.directory, spec.input_side.embed.vocab, cfg.add_tokens)
     embedding = read_embedding(pretrained.directory) if cfg.task.head == "none" else None
     length = cfg.batching.cut(cfg.max_len)
     setting = EncodingContext(
-        lowered(tokenizer, embedding), length, spec.reads, pretrained.labels, embedding, spec.start
+        lowered(tokenizer, embedding), length, spec.pool_token, pretrained.labels, embedding, spec.decoder_start
     )
     task = resolve_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)

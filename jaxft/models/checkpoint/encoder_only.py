@@ -39,7 +39,7 @@ def _decoder(spec: Spec, rows: list[WeightRule], tokens: str) -> tuple[Spec, lis
     """Its attention to the encoder's result is kept, so that nothing of a checkpoint is lost."""
     layers = tuple(replace(layer, cross=Unused(layer.cross)) for layer in spec.layers)
     mine = [row for row in rows if not row.ours.startswith((ENCODER, "embed.tokens"))]
-    return replace(spec, layers=layers, encoder=None, start=None), [
+    return replace(spec, layers=layers, encoder=None, decoder_start=None), [
         WeightRule(tokens, "embed.tokens", embedding),
         *mine,
     ]

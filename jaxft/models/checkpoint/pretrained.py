@@ -91,11 +91,11 @@ def architecture(
         raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
     spec, backbone, absent = sided(family, reader, kind)
     classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
-    if kind in READ_AGAIN and spec.encoder is not None and spec.start is None:
+    if kind in READ_AGAIN and spec.encoder is not None and spec.decoder_start is None:
         raise_problems(["config.json has no decoder_start_token_id: what does the decoder's text begin with?"])
     if kind != "causal-lm":
-        spec = replace(spec, balance=0.0)  # as in transformers, where only that loss has it
-    known = spec.source.embed.vocab
+        spec = replace(spec, router_aux_coef=0.0)  # as in transformers, where only that loss has it
+    known = spec.input_side.embed.vocab
     if known < vocabulary:
         spec = with_vocabulary(spec, vocabulary)
     head, head_rows, repeats = family.head(reader, kind, classes)

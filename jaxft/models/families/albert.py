@@ -21,9 +21,9 @@ def spec(c):
     c.ignore("classifier_dropout_prob")  # of heads
     c.expect("inner_group_num", 1, "several layers in a group are not implemented")
     c.expect("is_decoder", False, "attention is never causal, whatever this says")
-    groups, times = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
+    groups, num_repeats = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
     same = bert.spec(c)
-    layer = replace(same.layers[0], times=times, dropout_places=frozenset(["attn_out"]))
+    layer = replace(same.layers[0], num_repeats=num_repeats, dropout_places=frozenset(["attn_out"]))
     embed = replace(same.embed, project=Projection(c.embedding_size))
     return replace(same, embed=embed, layers=(layer,) * groups)
 

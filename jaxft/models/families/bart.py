@@ -19,10 +19,10 @@ OFFSET = 2  # rows of the position table that stand before position 0's
 LN = LayerNorm(1e-5)
 
 
-def spec(c, before=False, start=None, **embed) -> Spec:
+def spec(c, before=False, decoder_start=None, **embed) -> Spec:
     """`before`: norms stand before the sublayers, and one behind all layers; `embed` are changes of the embeddings.
 
-    `start` is what a decoder's text begins with, whatever config.json says.
+    `decoder_start` is what a decoder's text begins with, whatever config.json says.
     """
     c.expect("tie_word_embeddings", True, "tables of tokens that are not one are not implemented")
     c.ignore("encoder_layerdrop", "decoder_layerdrop")  # of training in PyTorch
@@ -46,15 +46,21 @@ def spec(c, before=False, start=None, **embed) -> Spec:
         last = LN if before else None
         embed = Embed(vocab, **table, shared_embedding=not decodes and c.get("share_encoder_decoder_embeddings", True))
         return Spec(
-            c.d_model, embed, (layer,) * layers, last, c.max_position_embeddings, c.init_std, reads="last", **more
+            c.d_model, embed, (layer,) * layers, last, c.max_position_embeddings, c.init_std, pool_token="last", **more
         )
 
     vocab = c.get("decoder_vocab_size", c.vocab_size)
     encoder = side(c.encoder_layers, "encoder_attention_heads", c.encoder_ffn_dim, c.vocab_size, False)
     said = c.get("decoder_start_token_id")
-    start = start or said
+    decoder_start = decoder_start or said
     return side(
-        c.decoder_layers, "decoder_attention_heads", c.decoder_ffn_dim, vocab, True, encoder=encoder, start=start
+        c.decoder_layers,
+        "decoder_attention_heads",
+        c.decoder_ffn_dim,
+        vocab,
+        True,
+        encoder=encoder,
+        decoder_start=decoder_start,
     )
 
 

@@ -32,7 +32,13 @@ def spec(c):
     ln = LayerNorm(c.layer_norm_epsilon)
     layer = Layer(attention, Dense(4 * c.hidden_size, "gelu_pytorch_tanh"), ln, PRE_NORM, c.hidden_dropout)
     return Spec(
-        c.hidden_size, Embed(c.vocab_size, norm=ln), (layer,) * c.n_layer, ln, None, c.initializer_range, reads="last"
+        c.hidden_size,
+        Embed(c.vocab_size, norm=ln),
+        (layer,) * c.n_layer,
+        ln,
+        None,
+        c.initializer_range,
+        pool_token="last",
     )
 
 

@@ -47,7 +47,7 @@ def spec(c) -> Spec:
         LayerNorm(text.layer_norm_eps),
         longest,
         text.initializer_range,
-        reads="last",
+        pool_token="last",
         encoder=vision,
         # 2 stands in the first checkpoints, where transformers reads the largest number of each text instead.
         end=text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id,

@@ -65,7 +65,7 @@ def spec(c):
         parallel=parallel(c),
     )
     embed = Embed(c.vocab_size)
-    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, reads="last")
+    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, pool_token="last")
 
 
 def key_heads(c) -> int:

@@ -31,7 +31,7 @@ def spec(c) -> Spec:
         c.resid_pdrop,
     )
     embed = Embed(c.vocab_size, c.n_positions, dropout=c.embd_pdrop)
-    return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, c.n_positions, c.initializer_range, reads="last")
+    return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, c.n_positions, c.initializer_range, pool_token="last")
 
 
 def rows(c) -> list[WeightRule]:

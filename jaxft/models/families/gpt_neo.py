@@ -36,7 +36,7 @@ def spec(c):
     kinds = c.of_layers("attention_layers", "num_layers")
     embed = Embed(c.vocab_size, c.max_position_embeddings, dropout=c.embed_dropout)
     layers = tuple(layer(windows[kind]) for kind in kinds)
-    return Spec(c.hidden_size, embed, layers, ln, c.max_position_embeddings, c.initializer_range, reads="last")
+    return Spec(c.hidden_size, embed, layers, ln, c.max_position_embeddings, c.initializer_range, pool_token="last")
 
 
 def rows(c):

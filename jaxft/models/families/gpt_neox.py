@@ -34,7 +34,7 @@ def spec(c):
     mlp = Dense(c.intermediate_size, c.hidden_act)
     layer = Layer(attention, mlp, ln, PRE_NORM, c.hidden_dropout, parallel=c.use_parallel_residual)
     embed = Embed(c.vocab_size, dropout=c.hidden_dropout)
-    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, reads="last")
+    return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, pool_token="last")
 
 
 def rows(c):

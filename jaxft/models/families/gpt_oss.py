@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxft.models.checkpoint.weight_table import Interleaved, Renamed, WeightRule, architectures, linear, tensor
 from jaxft.models.families import llama
-from jaxft.models.layers.moe import Experts, read_balance
+from jaxft.models.layers.moe import Experts, read_router_aux_coef
 
 
 def swiglu(gate, up, alpha: float, limit: float):
@@ -24,7 +24,7 @@ def spec(c):
     experts = Experts(*sizes, c.hidden_act, bias=True, gate_fn=gate_fn)
     layers = [replace(llama.layer(c, sinks=True, window=window), mlp=experts) for window in llama.windows(c)]
     same = llama.stack(c, tuple(layers))
-    return replace(same, balance=read_balance(c))
+    return replace(same, router_aux_coef=read_router_aux_coef(c))
 
 
 def rows(c):

@@ -27,7 +27,7 @@ def spec(c):
     mlp = Dense(c.get("n_inner", 4 * c.n_embd), c.activation_function)
     layer = Layer(attention, mlp, ln, frozenset(["attn_in"]), c.resid_pdrop, parallel=True)
     embed = Embed(c.vocab_size, dropout=c.embd_pdrop)
-    return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, None, c.initializer_range, reads="last")
+    return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, None, c.initializer_range, pool_token="last")
 
 
 def rows(c):

@@ -27,7 +27,13 @@ def stack(c, layers: tuple[Layer, ...], **embed) -> Spec:
     """The backbone of these layers; `embed` are further fields of the embeddings."""
     c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
     return Spec(
-        c.hidden_size, Embed(c.vocab_size, **embed), layers, layers[0].norm, None, c.initializer_range, reads="last"
+        c.hidden_size,
+        Embed(c.vocab_size, **embed),
+        layers,
+        layers[0].norm,
+        None,
+        c.initializer_range,
+        pool_token="last",
     )
 
 

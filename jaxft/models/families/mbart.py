@@ -9,6 +9,6 @@ from jaxft.models.families import bart
 FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("MBart", bart.HEADS),
-    spec=partial(bart.spec, before=True, start="last"),
+    spec=partial(bart.spec, before=True, decoder_start="last"),
     rows=partial(bart.rows, before=True),
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from jaxft.models.checkpoint.weight_table import StackedExperts, WeightRule, architectures, linear
 from jaxft.models.families import llama
-from jaxft.models.layers.moe import Experts, read_balance
+from jaxft.models.layers.moe import Experts, read_router_aux_coef
 
 
 def spec(c):
@@ -12,7 +12,7 @@ def spec(c):
     layer = llama.layer(c, window=c.get("sliding_window"))
     experts = Experts(c.num_local_experts, c.num_experts_per_tok, c.intermediate_size, c.hidden_act)
     same = llama.stack(c, (replace(layer, mlp=experts),) * c.num_hidden_layers)
-    return replace(same, balance=read_balance(c))
+    return replace(same, router_aux_coef=read_router_aux_coef(c))
 
 
 def rows(c):

@@ -63,7 +63,9 @@ def spec(c):
         last, project = Narrowed(last, inner), Projection(inner, bias=False, first=True)
     embed = Embed(c.vocab_size, c.max_position_embeddings + OFFSET, offset=OFFSET, project=project)
     layers = (layer,) * c.num_hidden_layers
-    return Spec(c.hidden_size, embed, layers, last, c.max_position_embeddings, c.init_std, reads="last", result=inner)
+    return Spec(
+        c.hidden_size, embed, layers, last, c.max_position_embeddings, c.init_std, pool_token="last", output_width=inner
+    )
 
 
 def rows(c):

@@ -7,7 +7,7 @@ import jax
 from jaxft.models.checkpoint.weight_table import StackedExperts, WeightRule, architectures, linear
 from jaxft.models.families import llama
 from jaxft.models.layers.basic import Gated, Linear
-from jaxft.models.layers.moe import Experts, ExpertsLayer, read_balance
+from jaxft.models.layers.moe import Experts, ExpertsLayer, read_router_aux_coef
 from jaxft.models.spec import Layer, Spec
 
 
@@ -49,7 +49,7 @@ def with_experts(c, layers: list[Layer], mixture) -> Spec:
         if count(c) and (number + 1) % step == 0 and number not in dense:
             layers[number] = replace(layer, mlp=mixture)
     same = llama.stack(c, tuple(layers))
-    return replace(same, balance=read_balance(c))
+    return replace(same, router_aux_coef=read_router_aux_coef(c))
 
 
 def spec(c):

@@ -36,8 +36,8 @@ def spec(c, shared: bool = True) -> Spec:
         std = c.initializer_factor * c.d_model**-0.5  # of most matrices; those behind wide layers begin smaller there
         return Spec(c.d_model, embed, (layer,) * layers, ln, None, std, "last", rate, **more)
 
-    start = c.get("decoder_start_token_id", c.pad_token_id)
-    return side(c.num_decoder_layers, True, encoder=side(c.num_layers, False), start=start)
+    decoder_start = c.get("decoder_start_token_id", c.pad_token_id)
+    return side(c.num_decoder_layers, True, encoder=side(c.num_layers, False), decoder_start=decoder_start)
 
 
 def rows(c, shared: bool = True) -> list[WeightRule]:

@@ -41,7 +41,7 @@ def spec(c) -> Spec:
         layers=layers("decoder", True),
         max_positions=c.max_target_positions,
         encoder=encoder,
-        start=c.decoder_start_token_id,
+        decoder_start=c.decoder_start_token_id,
     )
 
 

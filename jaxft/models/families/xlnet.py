@@ -108,7 +108,9 @@ def spec(c) -> Spec:
     c.expect("d_head", head_dim, "transformers takes the width divided by the heads")
     layer = Layer(attention, Dense(c.d_inner, c.ff_activation, dropout=rate), ln, POST_NORM, rate)
     embed = Embeddings(c.vocab_size, dropout=rate)
-    return Spec(c.d_model, embed, (layer,) * c.n_layer, None, None, c.initializer_range, reads="last", dropout=rate)
+    return Spec(
+        c.d_model, embed, (layer,) * c.n_layer, None, None, c.initializer_range, pool_token="last", dropout=rate
+    )
 
 
 @dataclass(frozen=True)

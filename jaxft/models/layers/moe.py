@@ -38,7 +38,7 @@ class Experts:
         return ExpertsLayer(self, width)
 
 
-def read_balance(c) -> float:
+def read_router_aux_coef(c) -> float:
     """Spec.balance, from config.json: transformers adds the balance only where it gives the router's scores out."""
     weight = c.get("router_aux_loss_coef", 0.0)
     return weight if c.get("output_router_logits", False) else 0.0
