@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from jaxft.problems import near, shown
+from jaxft.problems import near, truncated_repr
 
 
 def match(pattern: str, path: str) -> bool:
@@ -37,7 +37,9 @@ def unmatched_problems(patterns: Iterable[str], paths: Iterable[str], field: str
         if wrong := invalid_problem(pattern, field):
             problems.append(wrong)
         elif not any(match(pattern, path) for path in paths):
-            problems.append(f"{field}: the pattern {shown(pattern)} matches no parameter.{_near_paths(pattern, paths)}")
+            problems.append(
+                f"{field}: the pattern {truncated_repr(pattern)} matches no parameter.{_near_paths(pattern, paths)}"
+            )
     return problems
 
 
@@ -46,7 +48,7 @@ def invalid_problem(pattern: str, field: str) -> str | None:
     try:
         re.compile(pattern)
     except re.error as error:
-        return f"{field}: {shown(pattern)} is not a regular expression: {error}"
+        return f"{field}: {truncated_repr(pattern)} is not a regular expression: {error}"
     return None
 
 

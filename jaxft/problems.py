@@ -148,7 +148,7 @@ def _said(check: Check, fault: Hashable) -> str:
     return fault[1] if isinstance(fault, tuple) and fault[0] is UserError else check.say(fault)
 
 
-def shown(value) -> str:
+def truncated_repr(value) -> str:
     """A value for a message, as Python writes it, at most LONGEST characters; of a huge one no more is written."""
     return clipped(SHORT.repr(value))
 
@@ -156,7 +156,7 @@ def shown(value) -> str:
 def listed(names: Iterable, most: int = SHOWN) -> str:
     """Names for a message, with commas between them: a few, each not too long, and how many more there are."""
     names = list(names)
-    said = ", ".join(clipped(name) if isinstance(name, str) else shown(name) for name in names[:most])
+    said = ", ".join(clipped(name) if isinstance(name, str) else truncated_repr(name) for name in names[:most])
     return said + (f", ... ({len(names):,} in all)" if len(names) > most else "")
 
 

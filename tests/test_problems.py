@@ -10,7 +10,17 @@ from jaxft.data import Data
 from jaxft.data.encoded import encode_all
 from jaxft.models.checkpoint.sentence_transformers import read_embedding
 from jaxft.optim.sgd import SGD
-from jaxft.problems import LONGEST, MOST, WHOLE, UserError, listed, near, raise_problems, shown, with_row_numbers
+from jaxft.problems import (
+    LONGEST,
+    MOST,
+    WHOLE,
+    UserError,
+    listed,
+    near,
+    raise_problems,
+    truncated_repr,
+    with_row_numbers,
+)
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.cloze import Cloze
@@ -26,17 +36,17 @@ GIANTS = [TEXT, MANY, [TEXT] * 3, NESTED, [[NESTED]], 10**5000, {TEXT: TEXT}, (T
 
 @pytest.mark.parametrize("value", GIANTS, ids=lambda value: type(value).__name__)
 def test_shown(value):
-    assert len(shown(value)) <= LONGEST and len(listed([value] * 3)) <= 4 * LONGEST
+    assert len(truncated_repr(value)) <= LONGEST and len(listed([value] * 3)) <= 4 * LONGEST
 
 
 def test_what_is_short_is_shown_as_python_writes_it():
     for value in ("a", "it's", ["b", 1], {"z": 1, "a": None}, (1,), None, True, 1.5, [], {}, b"x", [[1, 2], [3]]):
-        assert eval(shown(value)) == value
+        assert eval(truncated_repr(value)) == value
     assert listed(["a", "b"]) == "a, b" and listed(map(str, range(12))).endswith("8, 9, ... (12 in all)")
     deep = []
     for _ in range(2000):
         deep = [deep]
-    assert shown(deep) == "[[[[[...]]]]]"
+    assert truncated_repr(deep) == "[[[[[...]]]]]"
 
 
 def test_problems_are_bounded():

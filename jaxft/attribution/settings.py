@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxft.inference.answers import label_names
 from jaxft.inference.model import LoadedModel
 from jaxft.models.heads import READ_AGAIN
-from jaxft.problems import listed, raise_problems, shown, suggest
+from jaxft.problems import listed, raise_problems, suggest, truncated_repr
 from jaxft.tasks.labels import class_name, numbering
 
 CLASSES = ("sequence-classification", "token-classification")
@@ -36,7 +36,7 @@ def check(model: LoadedModel, method, target, word, baseline, steps, batch) -> S
         f"{name} is {value}, expected 1 or more" for name, value in (("steps", steps), ("batch", batch)) if value < 1
     ]
     if method not in METHODS:
-        problems.append(f"method is {shown(method)}, expected {_one_of(METHODS)}.{suggest(method, METHODS)}")
+        problems.append(f"method is {truncated_repr(method)}, expected {_one_of(METHODS)}.{suggest(method, METHODS)}")
     if (model.arch.kind == "token-classification") != (word is not None):
         problems.append("word says which word's tag to explain: it is needed for token classification, and only there")
     number, unknown = (None, []) if target is None else _number(model, target)
@@ -75,7 +75,7 @@ def _number(model: LoadedModel, target: str) -> tuple[int | None, list[str]]:
     if model.arch.kind == "question-answering":
         return None, ["a question-answering model's best answer is explained: it takes no target"]
     if model.arch.kind == "multiple-choice":
-        problem = f"target is {shown(target)}, expected the number of a choice, from 0"
+        problem = f"target is {truncated_repr(target)}, expected the number of a choice, from 0"
         return (int(target), []) if str(target).isdecimal() else (None, [problem])
     if model.arch.kind in CLASSES:
         names = label_names(model.pretrained, model.arch.head.classes)
@@ -83,7 +83,9 @@ def _number(model: LoadedModel, target: str) -> tuple[int | None, list[str]]:
             return None, ["the model gives one value, which is explained: it takes no target"]
         known = numbering(names)
         name = class_name(target, "target", known)
-        problem = f"target is {shown(target)}, but the classes are {listed(names)}.{suggest(str(target), names)}"
+        problem = (
+            f"target is {truncated_repr(target)}, but the classes are {listed(names)}.{suggest(str(target), names)}"
+        )
         return (known[name], []) if name in known else (None, [problem])
     vocabulary = model.tokenizer.get_vocab()
     if target in vocabulary:
@@ -91,7 +93,9 @@ def _number(model: LoadedModel, target: str) -> tuple[int | None, list[str]]:
     pieces = model.tokenizer.tokenize(target)
     if len(pieces) == 1:
         return vocabulary[pieces[0]], []
-    return None, [f"target is {shown(target)}, which is no single token to this model, but {listed(pieces) or 'none'}"]
+    return None, [
+        f"target is {truncated_repr(target)}, which is no single token to this model, but {listed(pieces) or 'none'}"
+    ]
 
 
 def _blank(model: LoadedModel, baseline: str | None) -> tuple[int, list[str]]:
@@ -102,7 +106,7 @@ def _blank(model: LoadedModel, baseline: str | None) -> tuple[int, list[str]]:
         problem = "the tokenizer has no token for masks, padding, unknown words or ends: name one with baseline"
         return (0, [problem]) if found is None else (found, [])
     vocabulary = tokenizer.get_vocab()
-    problem = f"baseline is {shown(baseline)}, which is no token of this model.{suggest(baseline, vocabulary)}"
+    problem = f"baseline is {truncated_repr(baseline)}, which is no token of this model.{suggest(baseline, vocabulary)}"
     return (vocabulary[baseline], []) if baseline in vocabulary else (0, [problem])
 
 

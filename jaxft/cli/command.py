@@ -17,7 +17,7 @@ from jaxft.config.ranges import Count
 from jaxft.host.memory import tune_allocator
 from jaxft.host.signals import signals
 from jaxft.host.torch_free import without_torch
-from jaxft.problems import RunStopped, UserError, clipped, near, raise_problems, shown, suggest
+from jaxft.problems import RunStopped, UserError, clipped, near, raise_problems, suggest, truncated_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _scan(argv, flags) -> tuple[dict[str, str], list[tuple[str, str]], list[str]
         name, equals, text = word.lstrip("-").partition("=")
         setting = name.startswith("config.") and not by_name.keys().isdisjoint(("config", "suite"))
         if not word.startswith("-"):
-            problems.append(f"{shown(word)} is not a flag: write --NAME=VALUE")
+            problems.append(f"{truncated_repr(word)} is not a flag: write --NAME=VALUE")
             continue
         if not setting and name not in by_name:
             problems.append(f"there is no flag --{clipped(name)}.{_suggestion(name, by_name)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxft.config.component import fits, is_config, type_problems
 from jaxft.config.ranges import problems_of, range_problems
 from jaxft.paths import invalid_problem
-from jaxft.problems import clipped, listed, near, shown, suggest
+from jaxft.problems import clipped, listed, near, suggest, truncated_repr
 
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16"),
@@ -47,7 +47,9 @@ def choice_problems(obj, choices) -> list[str]:
         value = getattr(obj, name)
         if typed(obj, name) and value not in allowed:
             names = [str(choice) for choice in allowed]
-            problems.append(f"{name} is {shown(value)}, expected {', '.join(names)}.{suggest(str(value), names)}")
+            problems.append(
+                f"{name} is {truncated_repr(value)}, expected {', '.join(names)}.{suggest(str(value), names)}"
+            )
     return problems
 
 
@@ -93,7 +95,7 @@ def eval_problems(cfg) -> list[str]:
     if not typed(cfg, "evals", "save"):
         return []
     problems = [
-        f"config.evals has the name {shown(name)}, expected letters, digits, - and _, and not 'train'"
+        f"config.evals has the name {truncated_repr(name)}, expected letters, digits, - and _, and not 'train'"
         for name in cfg.evals
         if name == "train" or not re.fullmatch(r"[\w-]+", name)
     ]
@@ -103,7 +105,7 @@ def eval_problems(cfg) -> list[str]:
     if name not in cfg.evals:
         names = f"The evals are: {listed(cfg.evals)}." if cfg.evals else "There are no evals."
         problems.append(
-            f"config.save.best is {shown(cfg.save.best)}, but no eval is named {shown(name)}."
+            f"config.save.best is {truncated_repr(cfg.save.best)}, but no eval is named {truncated_repr(name)}."
             f"{suggest(name, cfg.evals)} {names}"
         )
         return problems
@@ -131,7 +133,7 @@ def component_problems(cfg, devices: int | None) -> list[str]:
     problems = []
     for name, value, method, expected in slots:
         if not is_config(value) or (method and not hasattr(value, method)):
-            problems.append(f"{name} is {shown(value)}, expected {expected}")
+            problems.append(f"{name} is {truncated_repr(value)}, expected {expected}")
         else:
             problems += _own_problems(name, value)
     for key, e in evals.items():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft.config.former_names import renamed
-from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 _CLASSES: set[type] = set()  # what `config` has made
 
@@ -46,7 +46,9 @@ def to_json(obj: Any) -> Any:
         return [to_json(value) for value in obj]
     if obj is None or isinstance(obj, str | int | float):
         return obj
-    raise UserError(f"a configuration holds {shown(obj)} ({type(obj).__name__}), which cannot be written as JSON")
+    raise UserError(
+        f"a configuration holds {truncated_repr(obj)} ({type(obj).__name__}), which cannot be written as JSON"
+    )
 
 
 def from_json(value: Any) -> Any:
@@ -107,7 +109,7 @@ def type_problems(obj: Any, prefix: str = "config.") -> list[str]:
         name, value = prefix + field.name, getattr(obj, field.name)
         if not fits(value, hints[field.name]):
             kind, wanted = type(value).__name__, type_name(hints[field.name])
-            problems.append(f"{name} is {shown(value)} ({kind}), expected {wanted}")
+            problems.append(f"{name} is {truncated_repr(value)} ({kind}), expected {wanted}")
             continue
         for label, item in _children(name, value):
             problems += type_problems(item, label + ".")
@@ -163,7 +165,8 @@ def type_name(hint: Any) -> str:
 def unknown_field(cls: type, name: str) -> str:
     """The message for a field that `cls` does not have."""
     known = [field.name for field in dataclasses.fields(cls)]
-    return f"{cls.__name__} has no field {shown(name)}.{suggest(name, known)} Fields: {', '.join(known) or 'none'}."
+    near_name = suggest(name, known)
+    return f"{cls.__name__} has no field {truncated_repr(name)}.{near_name} Fields: {', '.join(known) or 'none'}."
 
 
 def field_problems(cls: type, values: dict[str, Any], positional: int = 0) -> list[str]:
@@ -197,7 +200,7 @@ def _fits_tuple(value: tuple, args: tuple) -> bool:
 def find_class(name: Any) -> type:
     """Raises UserError. Only classes' own names are followed, so that no attribute of a module is reached otherwise."""
     if not isinstance(name, str):
-        raise UserError(f"the configuration names the class {shown(name)}, expected 'MODULE:CLASS'")
+        raise UserError(f"the configuration names the class {truncated_repr(name)}, expected 'MODULE:CLASS'")
     module_name, _, class_name = name.partition(":")
     found: Any = _find_module(name, module_name)
     for part in class_name.split("."):
@@ -205,11 +208,13 @@ def find_class(name: Any) -> type:
         found = names.get(part)
         if found is None:
             near_name = suggest(class_name, [key for key, item in names.items() if isinstance(item, type)])
-            raise UserError(f"the configuration names the class {shown(name)}, which does not exist.{near_name}")
+            raise UserError(
+                f"the configuration names the class {truncated_repr(name)}, which does not exist.{near_name}"
+            )
         if not isinstance(found, type) or found.__module__ != module_name:
             break
     if not isinstance(found, type) or found.__module__ != module_name or _CLASSES.isdisjoint(found.__mro__):
-        raise UserError(f"the configuration names {shown(name)}, which is not a config class")
+        raise UserError(f"the configuration names {truncated_repr(name)}, which is not a config class")
     return found
 
 
@@ -218,18 +223,18 @@ def _find_module(name: str, module_name: str) -> types.ModuleType:
     if sys.modules.get(module_name) is not None:
         return sys.modules[module_name]
     if not all(map(str.isidentifier, module_name.split("."))):
-        raise UserError(f"the configuration names the class {shown(name)}, expected 'MODULE:CLASS'")
+        raise UserError(f"the configuration names the class {truncated_repr(name)}, expected 'MODULE:CLASS'")
     if not _ours(module_name):
         raise UserError(
-            f"the configuration names the class {shown(name)}, but importing {shown(module_name)} runs its code. "
-            f"If you trust that module: --allow-import={module_name}. In Python, import it first."
+            f"the configuration names the class {truncated_repr(name)}, but importing {truncated_repr(module_name)} "
+            f"runs its code. If you trust that module: --allow-import={module_name}. In Python, import it first."
         )
     try:
         return importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"the configuration names the class {shown(name)}, but the module {shown(module_name)} cannot be imported "
-            f"({error})"
+            f"the configuration names the class {truncated_repr(name)}, but the module {truncated_repr(module_name)} "
+            f"cannot be imported ({error})"
         ) from None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxft.config.component import annotations, as_hinted, find_class, fits, is_config, type_name
 from jaxft.config.run import Config
-from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 if typing.TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -117,7 +117,7 @@ def _value(hint: Any, values: "ConfigDict", key: str, where: str, problems: list
         return _nested(hint, value, where, problems)
     value = as_hinted(_tuples(value), hint)
     if not fits(value, hint):
-        problems.append(f"{where} is {shown(value)} ({type(value).__name__}), expected {type_name(hint)}")
+        problems.append(f"{where} is {truncated_repr(value)} ({type(value).__name__}), expected {type_name(hint)}")
     return value
 
 
@@ -150,5 +150,5 @@ def _component(name: str, where: str) -> type:
     if ":" in name:
         return find_class(name)
     if name not in MODULES:
-        raise UserError(f"{where} is {shown(name)}, which is no component.{suggest(name, list(MODULES))}")
+        raise UserError(f"{where} is {truncated_repr(name)}, which is no component.{suggest(name, list(MODULES))}")
     return getattr(importlib.import_module(MODULES[name]), name)

@@ -13,7 +13,7 @@ from types import ModuleType
 from jaxft.config import Config, from_config_dict
 from jaxft.config.config_dict import is_config_dict
 from jaxft.host.startup import importable
-from jaxft.problems import UserError, near, raise_problems, shown
+from jaxft.problems import UserError, near, raise_problems, truncated_repr
 
 
 def load(spec: str) -> Config:
@@ -35,7 +35,9 @@ def load(spec: str) -> Config:
         return from_config_dict(cfg)
     if not isinstance(cfg, Config):
         kind = type(cfg).__name__
-        raise UserError(f"{path}: get_config returned {shown(cfg)} ({kind}), expected a jaxft.config.run.Config")
+        raise UserError(
+            f"{path}: get_config returned {truncated_repr(cfg)} ({kind}), expected a jaxft.config.run.Config"
+        )
     return cfg
 
 
@@ -135,7 +137,11 @@ def _check_arguments(path: Path, get_config, argument: list[str]) -> None:
     try:
         inspect.signature(get_config).bind(*argument)
     except TypeError:
-        given = f"{shown(argument[0])} was given after the file's name" if argument else "none was given: FILE.py:ARG"
+        given = (
+            f"{truncated_repr(argument[0])} was given after the file's name"
+            if argument
+            else "none was given: FILE.py:ARG"
+        )
         wants = f"get_config{inspect.signature(get_config)}"
         raise UserError(f"{path}: {wants} does not fit the argument; {given}") from None
 

@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 from jaxft.config.component import annotations, fits, is_config, type_name, walk
-from jaxft.problems import clipped, listed, near, shown
+from jaxft.problems import clipped, listed, near, truncated_repr
 
 NONE = types.NoneType
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -73,10 +73,10 @@ def _check_part(root, holder, part, place, name):
     elif isinstance(holder, dict):
         known, what = list(holder), f"{place} has no entry"
     else:
-        raise ValueError(f"{place} is {shown(holder)}, which has no fields")
+        raise ValueError(f"{place} is {truncated_repr(holder)}, which has no fields")
     if part not in known:
         hint = _suggestion(root, part, place, known, name)
-        raise ValueError(f"{what} {shown(part)}.{hint} It has: {listed(known) or 'nothing'}.")
+        raise ValueError(f"{what} {truncated_repr(part)}.{hint} It has: {listed(known) or 'nothing'}.")
 
 
 def _suggestion(root, part, place, known, name) -> str:

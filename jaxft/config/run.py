@@ -13,7 +13,7 @@ from jaxft.config.component import config, from_json, to_json, type_problems
 from jaxft.config.ranges import INT, Count, Fraction, NonNegative, NonNegativeInt, Positive, ProperFraction, Range, Seed
 from jaxft.host import strict_json
 from jaxft.host.output_file import replace_bytes
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 
 
 def _made(module: str, name: str):
@@ -76,7 +76,11 @@ class Save:
     def problems(self) -> list[str]:
         return [
             *checks.choice_problems(self, {"mode": ("max", "min", None)}),
-            *([f"best is {shown(self.best)}, expected 'EVAL/METRIC'"] if self.best and "/" not in self.best else []),
+            *(
+                [f"best is {truncated_repr(self.best)}, expected 'EVAL/METRIC'"]
+                if self.best and "/" not in self.best
+                else []
+            ),
         ]
 
 

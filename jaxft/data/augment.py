@@ -11,7 +11,7 @@ from jaxft.config.ranges import Count, Fraction, Seed, problems_of
 from jaxft.data.source import Rows
 from jaxft.data.within import column_problems, open_within, source_problems
 from jaxft.data.word_list import cased, read_synonyms
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 
 Synonyms = dict[str, tuple[str, list[str]]]  # as read_synonyms returns
 
@@ -62,7 +62,7 @@ class Augmented:
         for column in self.columns:
             value = row[column]
             if not isinstance(value, str | int | float | None):
-                found = f"{name}, row {number + 1}: column {column!r} holds {shown(value)}"
+                found = f"{name}, row {number + 1}: column {column!r} holds {truncated_repr(value)}"
                 raise UserError(f"{found}, expected a text to augment")
             if isinstance(value, str):
                 changed[column] = augment(value, rng, self.drop, self.swap, self.replace, synonyms)

@@ -4,7 +4,7 @@ from jaxft.config.component import config
 from jaxft.config.ranges import problems_of
 from jaxft.data.source import Rows
 from jaxft.data.within import column_problems, open_within, source_problems
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 
 
 @config
@@ -39,5 +39,7 @@ class Blanked:
     def _blanked(self, row: dict, place: str) -> dict:
         for column in self.columns:
             if not isinstance(row[column], str | None):
-                raise UserError(f"{place}: column {column!r} holds {shown(row[column])}, expected a text to leave out")
+                raise UserError(
+                    f"{place}: column {column!r} holds {truncated_repr(row[column])}, expected a text to leave out"
+                )
         return row | dict.fromkeys(self.columns, "")

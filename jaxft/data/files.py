@@ -19,7 +19,7 @@ from jaxft.data import conll, squad
 from jaxft.data.gzipped import open_bytes
 from jaxft.data.tables import noted_class_names, table_of
 from jaxft.host import strict_json
-from jaxft.problems import UserError, listed, shown
+from jaxft.problems import UserError, listed, truncated_repr
 
 log = logging.getLogger("jaxft")
 
@@ -103,8 +103,8 @@ def _separated(path: str, delimiter: str, quote: str, named: bool) -> pa.Table:
             other = next((one for one in DELIMITERS if one in names[0]), None) if len(names) == 1 else None
             if other is not None and not named:
                 raise UserError(
-                    f"{path}: the header is one column, {shown(names[0])}: the file looks separated by {other!r}. Set "
-                    f"delimiter={other!r} (config.data.delimiter), or write the file with {delimiter!r}"
+                    f"{path}: the header is one column, {truncated_repr(names[0])}: the file looks separated by "
+                    f"{other!r}. Set delimiter={other!r} (config.data.delimiter), or write the file with {delimiter!r}"
                 )
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from jaxft.data import mixed
 from jaxft.data.tables import class_names, noted_class_names, python_rows
-from jaxft.problems import UserError, listed, shown
+from jaxft.problems import UserError, listed, truncated_repr
 
 
 class Rows(Sequence):
@@ -151,7 +151,8 @@ def _own_rows(opened, name: str, columns: list[str], start: int, stop: int) -> l
             raise
         if not isinstance(row, Mapping) or not row.keys() >= set(columns):
             raise UserError(
-                f"{name}, row {number + 1}: expected a dict with the keys {listed(columns)}, found {shown(row)}"
+                f"{name}, row {number + 1}: expected a dict with the keys {listed(columns)}, found "
+                f"{truncated_repr(row)}"
             )
         rows.append(dict(row))
     return rows

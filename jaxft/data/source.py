@@ -10,7 +10,7 @@ from jaxft.config.ranges import Count, problems_of
 from jaxft.data.files import READERS, is_text, read_file, suffix
 from jaxft.data.row_sequence import Rows, as_rows, is_dataset
 from jaxft.data.tables import join
-from jaxft.problems import UserError, listed, raise_problems, shown, suggest
+from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
 
 LONGEST_PATH = 4096  # characters; PATH_MAX of Linux
 
@@ -37,11 +37,13 @@ class Data:
         found = []
         if not self.path or "\0" in self.path or len(self.path) > LONGEST_PATH:
             what = "is empty" if not self.path else "holds a NUL character" if "\0" in self.path else "is too long"
-            found.append(f"path {what}: {shown(self.path)}, expected the path of a file, or a name")
+            found.append(f"path {what}: {truncated_repr(self.path)}, expected the path of a file, or a name")
         if self.delimiter is not None and len(self.delimiter) != 1:
-            found.append(f"delimiter is {shown(self.delimiter)}, expected one character, or None for the usual one")
+            found.append(
+                f"delimiter is {truncated_repr(self.delimiter)}, expected one character, or None for the usual one"
+            )
         if len(self.quote) > 1:
-            found.append(f"quote is {shown(self.quote)}, expected one character, or '' for none")
+            found.append(f"quote is {truncated_repr(self.quote)}, expected one character, or '' for none")
         if len(set(self.columns)) < len(self.columns):
             found.append(f"columns are {listed(self.columns)}: each must have a name of its own")
         return found
@@ -108,7 +110,9 @@ class Data:
         split = self.split if self.split is not None or len(found) > 1 else next(iter(found))
         if split in found:
             return found[split]
-        asked = "which split?" if split is None else f"there is no split {shown(split)}.{suggest(split, found)}"
+        asked = (
+            "which split?" if split is None else f"there is no split {truncated_repr(split)}.{suggest(split, found)}"
+        )
         raise UserError(f"{self.path}: {asked} Set split to one of: {listed(found)}")
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 
-from jaxft.problems import UserError, shown
+from jaxft.problems import UserError, truncated_repr
 
 log = logging.getLogger("jaxft")
 
@@ -43,7 +43,7 @@ def _id(asked, default: str, where: str) -> str:
     """A question's id as a text; `default` where it has none."""
     given = asked.get("id") if isinstance(asked, dict) else None
     if isinstance(given, list | dict | bool):
-        raise UserError(f"{where}: expected a text or a number for its id, found {shown(given)}")
+        raise UserError(f"{where}: expected a text or a number for its id, found {truncated_repr(given)}")
     return default if given is None or not str(given).strip() else str(given)
 
 
@@ -55,18 +55,18 @@ def _answers(asked: dict, where: str) -> dict | None:
     answers = _list(asked, "answers", where)
     for answer in answers:
         if not isinstance(answer, dict) or type(answer.get("answer_start")) is not int:
-            raise UserError(f"{where}: expected answers with text and answer_start, found {shown(answer)}")
+            raise UserError(f"{where}: expected answers with text and answer_start, found {truncated_repr(answer)}")
     texts = [_text(answer, "text", where) for answer in answers]
     return {"text": texts, "answer_start": [answer["answer_start"] for answer in answers]}
 
 
 def _list(value, name: str, where: str) -> list:
     if not isinstance(value, dict) or not isinstance(value.get(name), list):
-        raise UserError(f"{where}: expected an object with a list {name!r}, found {shown(value)}")
+        raise UserError(f"{where}: expected an object with a list {name!r}, found {truncated_repr(value)}")
     return value[name]
 
 
 def _text(value, name: str, where: str) -> str:
     if not isinstance(value, dict) or not isinstance(value.get(name), str):
-        raise UserError(f"{where}: expected an object with a text {name!r}, found {shown(value)}")
+        raise UserError(f"{where}: expected an object with a text {name!r}, found {truncated_repr(value)}")
     return value[name]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from jaxft.data import mixed
-from jaxft.problems import UserError, clipped, listed, shown
+from jaxft.problems import UserError, clipped, listed, truncated_repr
 
 PIECE = 10_000  # rows that are python objects at a time
 LARGEST = 2**31 - 1  # bytes of the texts in one array of Arrow's, whose offsets are int32
@@ -25,7 +25,9 @@ def table_of(rows: Iterator[dict], path: str, types: dict[str, pa.DataType] | No
     while piece := list(itertools.islice(rows, PIECE)):
         names = list(types or dict.fromkeys(key for row in piece for key in row))
         if bad := [name for name in names if not re.fullmatch("[^\\0\ud800-\udfff]*", name)]:
-            raise UserError(f"{path}: the column name {shown(bad[0])} holds characters that are no text: rename it")
+            raise UserError(
+                f"{path}: the column name {truncated_repr(bad[0])} holds characters that are no text: rename it"
+            )
         columns, problems = {}, {}
         for name in names:
             values = [row.get(name) for row in piece]
@@ -141,8 +143,8 @@ def _column(values: list, name: str, path: str, types, first: int) -> pa.Array:
     simple = all(isinstance(value, str | int | float | None) for value in values[: row + 1])
     fix = "write all of them as text, or all as numbers" if simple else "write all of them in one way"
     raise UserError(
-        f"{path}, row {first + row}: {shown(values[row])} in column {name!r} is not of the kind of the values before "
-        f"it ({clipped(str(wrong).rstrip('.'), 200)}): {fix}"
+        f"{path}, row {first + row}: {truncated_repr(values[row])} in column {name!r} is not of the kind of the "
+        f"values before it ({clipped(str(wrong).rstrip('.'), 200)}): {fix}"
     )
 
 

@@ -3,13 +3,13 @@
 from jaxft.config.component import is_config
 from jaxft.config.ranges import problems_of
 from jaxft.data.source import Rows, as_rows
-from jaxft.problems import UserError, listed, raise_problems, shown, suggest
+from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
 
 
 def source_problems(source, field: str) -> list[str]:
     """What is wrong with the source in a field of another, which may be that it is none."""
     if not is_config(source) or not hasattr(source, "open"):
-        return [f"{field} is {shown(source)}, expected a source such as Data(...)"]
+        return [f"{field} is {truncated_repr(source)}, expected a source such as Data(...)"]
     return [f"{field}: {problem}" for problem in problems_of(source)]
 
 
@@ -37,5 +37,5 @@ def cell_text(row: dict, column: str) -> str:
     value = row[column]
     words = value if isinstance(value, list) else [value]
     if any(not isinstance(word, str | int | float | None) for word in words):
-        raise UserError(f"column {column!r} holds {shown(value)}, expected a text")
+        raise UserError(f"column {column!r} holds {truncated_repr(value)}, expected a text")
     return " ".join("" if word is None else str(word) for word in words)

@@ -1,7 +1,7 @@
 """Lists of words that a user gives as a file, and the letter case of what stands in a word's place."""
 
 from jaxft.data.source import Data
-from jaxft.problems import SHOWN, UserError, listed, raise_problems, shown
+from jaxft.problems import SHOWN, UserError, listed, raise_problems, truncated_repr
 
 SEPARATOR = "|"
 
@@ -20,9 +20,11 @@ def read_synonyms(path: str) -> dict[str, tuple[str, list[str]]]:
             [other.strip() if isinstance(other, str) else "" for other in others] if isinstance(others, list) else []
         )
         if not _is_term(word) or len(word.split()) > 1:
-            problems.append(f"{path}, row {number}: {shown(word)} in column 'word', expected one word")
+            problems.append(f"{path}, row {number}: {truncated_repr(word)} in column 'word', expected one word")
         elif not others or not all(others):
-            problems.append(f"{path}, row {number}: {shown(cell)} in column 'synonyms', expected a text, or a list")
+            problems.append(
+                f"{path}, row {number}: {truncated_repr(cell)} in column 'synonyms', expected a text, or a list"
+            )
         else:
             table.setdefault(word.strip().casefold(), (word.strip(), []))[1].extend(others)
     raise_problems(problems[:SHOWN])
@@ -34,7 +36,7 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     pairs = _cells(path, ("term", "other"))
     raise_problems(
         [
-            f"{path}, row {number}: {shown(cell)} in column {name!r}, expected a word"
+            f"{path}, row {number}: {truncated_repr(cell)} in column {name!r}, expected a word"
             for number, pair in enumerate(pairs, 1)
             for name, cell in zip(("term", "other"), pair, strict=True)
             if not _is_term(cell)

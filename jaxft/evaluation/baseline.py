@@ -5,7 +5,7 @@ import operator
 from pathlib import Path
 
 from jaxft.host import strict_json
-from jaxft.problems import shown
+from jaxft.problems import truncated_repr
 from jaxft.reports.facts import target_stats
 
 log = logging.getLogger("jaxft")
@@ -26,7 +26,9 @@ def baseline(name: str, task, encoded, workdir: str | None) -> dict[str, float]:
     commonest = max(counts, key=counts.get)  # of equals the first
     accuracy = here.get(commonest, 0) / sum(here.values())
     where = "the training data" if training else f"{name} itself, as the training data are not known"
-    log.info("%s: always %s, the commonest class of %s, has accuracy %.4f", name, shown(commonest), where, accuracy)
+    log.info(
+        "%s: always %s, the commonest class of %s, has accuracy %.4f", name, truncated_repr(commonest), where, accuracy
+    )
     return {"baseline_accuracy" if training else "baseline_accuracy_own_labels": accuracy}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.evaluation.slices import LENGTH, length_name, lengths_of, parts, values_of
 from jaxft.metrics.bootstrap import intervals
 from jaxft.metrics.units import EvalUnits, KeptRows
-from jaxft.problems import UserError, listed, shown, suggest
+from jaxft.problems import UserError, listed, suggest, truncated_repr
 
 FEWEST = 100  # resamples; of fewer the ends of an interval are a few chance values
 
@@ -90,5 +90,8 @@ def _column_problems(where: str, rows, name: str, task) -> list[str]:
     first: dict[str, object] = {}
     for key, value in zip(task.group_key(rows), values, strict=True) if task.groups_rows else ():
         if (other := first.setdefault(key, value)) != value:
-            return [f"--by={name}: {where}: rows of {shown(key)} have {shown(other)} and {shown(value)}, expected one"]
+            return [
+                f"--by={name}: {where}: rows of {truncated_repr(key)} have {truncated_repr(other)} and "
+                f"{truncated_repr(value)}, expected one"
+            ]
     return []

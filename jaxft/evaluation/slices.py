@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 
 LENGTH = "length"  # the name of what is no column: how many tokens a row has
 SHORT = 16  # tokens; up to these all lengths are one part, above them each power of 2 ends one
@@ -16,7 +16,7 @@ def values_of(rows, column: str) -> list:
     """
     values = [_value(row[column]) for row in rows]
     bad = [value for value in values if not isinstance(value, str | int | float | None)]
-    raise_problems(f"column {column!r} holds {shown(value)}, expected a text or a number" for value in bad[:1])
+    raise_problems(f"column {column!r} holds {truncated_repr(value)}, expected a text or a number" for value in bad[:1])
     distinct = len(set(values))
     if distinct > MOST:
         raise UserError(

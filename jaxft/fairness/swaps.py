@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import regex
 
 from jaxft.data.word_list import cased, read_pairs
-from jaxft.problems import SHOWN, raise_problems, shown
+from jaxft.problems import SHOWN, raise_problems, truncated_repr
 
 
 def read_swaps(path: str) -> "Swaps":
@@ -13,7 +13,7 @@ def read_swaps(path: str) -> "Swaps":
     pairs = read_pairs(path)
     raise_problems(
         [
-            f"{path}, row {number}: {shown(one)} would be swapped for itself"
+            f"{path}, row {number}: {truncated_repr(one)} would be swapped for itself"
             for number, (one, other) in enumerate(pairs, 1)
             if one.casefold() == other.casefold()
         ][:SHOWN]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.host.output_file import atomic_write
 from jaxft.host.strict_json import dumps
 from jaxft.inference.inputs import texts_of
-from jaxft.problems import UserError, listed, raise_problems, shown, suggest, with_row_numbers
+from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr, with_row_numbers
 
 log = logging.getLogger("jaxft")
 
@@ -94,7 +94,9 @@ def rows_schema(rows):
             schema = pa.Table.from_pylist(rows[start : start + CHUNK]).schema
             found = schema if found is None else pa.unify_schemas([found, schema], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise UserError(f"{rows.name}: its rows make no table, write .jsonl instead: {shown(str(error))}") from None
+            raise UserError(
+                f"{rows.name}: its rows make no table, write .jsonl instead: {truncated_repr(str(error))}"
+            ) from None
     return found
 
 

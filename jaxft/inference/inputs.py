@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from jaxft.inference.settings import Inference
-from jaxft.problems import SHOWN, UserError, listed, raise_problems, shown, suggest
+from jaxft.problems import SHOWN, UserError, listed, raise_problems, suggest, truncated_repr
 from jaxft.tasks.multiple_choice import choices_of
 from jaxft.tasks.template import column, columns_of
 
@@ -27,7 +27,7 @@ def inputs_of(asked) -> list:
     if isinstance(asked, str | tuple | Mapping):
         return [asked]
     if isinstance(asked, bytes) or not isinstance(asked, Iterable):
-        raise UserError(f"expected a text, or a list of texts, not {shown(asked)}")
+        raise UserError(f"expected a text, or a list of texts, not {truncated_repr(asked)}")
     return list(asked)
 
 
@@ -67,7 +67,9 @@ def _texts(one, inference: Inference) -> tuple:
             return (parts,)
     texts = isinstance(parts, list | tuple) and all(isinstance(part, str) for part in parts)
     if not texts or not parts and inference.head != TAGS:
-        raise_problems([f"found {shown(one)}, expected a text, a tuple of texts, or a dict with the model's columns"])
+        raise_problems(
+            [f"found {truncated_repr(one)}, expected a text, a tuple of texts, or a dict with the model's columns"]
+        )
     if inference.head == TAGS and not isinstance(parts, tuple):
         return (list(parts),)
     return tuple(parts)

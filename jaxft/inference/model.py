@@ -22,7 +22,7 @@ from jaxft.models.layers.basic import Embed
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, fitting_mesh, shardings, variables
 from jaxft.parallel.mesh import data_shards
-from jaxft.problems import SHOWN, raise_problems, shown, suggest
+from jaxft.problems import SHOWN, raise_problems, suggest, truncated_repr
 from jaxft.tasks.long_texts import encode_cut
 
 DTYPES = ("float32", "bfloat16")
@@ -36,7 +36,7 @@ def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedM
     Raises UserError for anything in the checkpoint that has no place in the model, or the other way round.
     """
     if dtype not in DTYPES:
-        raise_problems([f"dtype is {shown(dtype)}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
+        raise_problems([f"dtype is {truncated_repr(dtype)}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
     pretrained = open_pretrained(path)
     arch = architecture(pretrained, head)
     model = Model(arch.spec, arch.head, dtype=dtype)

@@ -22,7 +22,7 @@ from pathlib import Path
 from jaxft.config.component import config, field_problems, type_problems
 from jaxft.config.ranges import Count, Finite, Fraction, NonNegativeInt, problems_of
 from jaxft.host.strict_json import parse
-from jaxft.problems import UserError, raise_problems, shown, suggest
+from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 log = logging.getLogger("jaxft")
 
@@ -52,7 +52,7 @@ class TagDecoding:
     def problems(self) -> list[str]:
         known = {"decode": ("argmax", "viterbi"), "pieces": ("first", "last", "all")}
         return [
-            f"{name} is {shown(value)}, expected {' or '.join(choices)}.{suggest(value, choices)}"
+            f"{name} is {truncated_repr(value)}, expected {' or '.join(choices)}.{suggest(value, choices)}"
             for name, choices in known.items()
             if (value := getattr(self, name)) not in choices
         ]
@@ -116,7 +116,7 @@ class Inference:
         if self.task is not None:
             before = {name: getattr(self.decoding if name in inner else self, name) for name in changes}
             said = [
-                f"{name} {shown(changes[name])} instead of {shown(before[name])}"
+                f"{name} {truncated_repr(changes[name])} instead of {truncated_repr(before[name])}"
                 for name in before
                 if before[name] != changes[name]
             ]
@@ -169,7 +169,7 @@ def read_inference(file: Path) -> Inference:
         made.decoding, more = _made(DECODINGS[made.head], value["decoding"])
         problems += [f"decoding: {problem}" for problem in more]
     elif made is not None and "decoding" in value:
-        problems.append(f"the head {shown(made.head)} has no decoding")
+        problems.append(f"the head {truncated_repr(made.head)} has no decoding")
     problems += [] if made is None or problems else problems_of(made)
     raise_problems(f"{file}: {problem}" for problem in problems)
     return made
@@ -178,7 +178,7 @@ def read_inference(file: Path) -> Inference:
 def _made(cls: type, value) -> tuple[object | None, list[str]]:
     """An object of the class with these fields, whose lists become tuples, and what is wrong with them."""
     if not isinstance(value, dict):
-        return None, [f"expected an object, found {shown(value)}"]
+        return None, [f"expected an object, found {truncated_repr(value)}"]
     if problems := field_problems(cls, value):
         return None, problems
     made = cls(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})

@@ -5,7 +5,7 @@ import optax
 from jaxft.config.component import config
 from jaxft.config.ranges import NonNegative, ProperFraction
 from jaxft.optim.parameters import Parameters, decay_mask
-from jaxft.problems import shown
+from jaxft.problems import truncated_repr
 
 
 @config
@@ -15,7 +15,11 @@ class SGD:
     decay: NonNegative = 0.0
 
     def problems(self):
-        return [] if self.nesterov in ("on", "off") else [f"nesterov is {shown(self.nesterov)}, expected on or off"]
+        return (
+            []
+            if self.nesterov in ("on", "off")
+            else [f"nesterov is {truncated_repr(self.nesterov)}, expected on or off"]
+        )
 
     def make(self, lr, parameters: Parameters):
         parts = [optax.trace(self.momentum, self.nesterov == "on")] if self.momentum else []

@@ -27,7 +27,7 @@ def report(checks: list[Check], as_json: bool) -> None:
         rows = [row(check) for check in checks]
         print(dumps({"equal": first is None, "first": first and first.what, "checks": rows}))
     else:
-        print("\n".join(line(check) for check in shown(checks)))
+        print("\n".join(line(check) for check in truncated_repr(checks)))
     if first is not None:
         raise RunStopped(
             f"not equal: {first.what}: {first.difference:.1e} from float64 is more than {first.limit:.1e}, where "
@@ -45,7 +45,7 @@ def row(check: Check) -> dict:
     return dataclasses.asdict(check) | numbers | {"holds": check.holds}
 
 
-def shown(checks: list[Check]) -> list[Check]:
+def truncated_repr(checks: list[Check]) -> list[Check]:
     """All but gradients that hold, of which only the worst counts."""
     good = [check for check in checks if check.what.startswith("gradient") and check.holds]
     worst = max(good, key=lambda check: check.difference, default=None)

@@ -16,7 +16,7 @@ from jaxft.metrics.classes import LABELS, above, class_lines, classification_dec
 from jaxft.metrics.declared import lower
 from jaxft.metrics.probabilities import PROBABILITIES, class_probability_metrics, label_probability_metrics
 from jaxft.metrics.regression import REGRESSION
-from jaxft.problems import listed, raise_problems, shown
+from jaxft.problems import listed, raise_problems, truncated_repr
 from jaxft.reports.figures import class_figures, label_figures, value_figures
 from jaxft.tasks.base import EncodingContext, Task, encode_texts
 from jaxft.tasks.label_sets import EMPTY, column_targets, set_targets, settle_labels
@@ -49,7 +49,7 @@ class Classify(Task):
     def problems(self):
         found = []
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
-            found.append(f"class_weights is {shown(self.class_weights)}, expected numbers or 'balanced'")
+            found.append(f"class_weights is {truncated_repr(self.class_weights)}, expected numbers or 'balanced'")
         return found
 
     def columns(self):

@@ -6,7 +6,7 @@ from jaxft.config.component import config
 from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.superglue import RECORD, record_scores
 from jaxft.metrics.units import EvalUnits, KeptRows
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 from jaxft.tasks.base import Task
 from jaxft.tasks.classify import Classify, labelled
 from jaxft.tasks.labels import is_missing
@@ -81,7 +81,9 @@ class Cloze(Task):
             return "no answers"
         names, right = filled(row[self.names], self.names), set(filled(right, self.answers))
         if self.gap not in query:
-            raise_problems([f"column {self.query!r} holds {shown(query)}, without the gap {shown(self.gap)}"])
+            raise_problems(
+                [f"column {self.query!r} holds {truncated_repr(query)}, without the gap {truncated_repr(self.gap)}"]
+            )
         if not names:
             return "no names"
         queries = [{"text": passage, "pair": query.replace(self.gap, name)} for name in names]
@@ -96,5 +98,5 @@ def filled(value, name: str = "") -> list[str]:
     """The distinct texts of a cell that lists them."""
     items = list_of(value)
     if items is None:
-        raise_problems([f"column {name!r} holds {shown(value)}, expected a list of texts"])
+        raise_problems([f"column {name!r} holds {truncated_repr(value)}, expected a list of texts"])
     return list(dict.fromkeys(text_of(one, name).strip() for one in items if not is_missing(one)))

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 from jaxft.tasks.labels import (
     UNLABELLED,
     as_whole,
@@ -34,7 +34,7 @@ def items_of(value, column: str, separator: str) -> list | None:
     if items is None and isinstance(value, str):
         items = [item for item in value.split(separator) if item.strip()] or None
     elif items is None and not is_missing(value) and class_name(value, column) is not None:
-        raise_problems([f"column {column!r} holds {shown(value)}, expected a list of names, or a text"])
+        raise_problems([f"column {column!r} holds {truncated_repr(value)}, expected a list of names, or a text"])
     for item in items or ():
         if not is_missing(item):
             text_of(item, column)
@@ -72,7 +72,9 @@ def _hot_cell(value, column: str) -> float | None:
     if not text or text in UNLABELLED:
         return None
     if text not in HOT:
-        raise_problems([f"column {column!r} holds {shown(value)}, expected 0 or 1: it is one of several in task.label"])
+        raise_problems(
+            [f"column {column!r} holds {truncated_repr(value)}, expected 0 or 1: it is one of several in task.label"]
+        )
     return HOT[text]
 
 
@@ -107,8 +109,8 @@ def _hot_target(items: list, column: str, labels) -> np.ndarray:
     if len(items) != len(labels) or any(isinstance(item, str) or item not in (0, 1) for item in items):
         raise_problems(
             [
-                f"column {column!r} holds {shown(items)}, expected a multi-hot vector of {len(labels)} numbers, 0 or "
-                "1 for each label"
+                f"column {column!r} holds {truncated_repr(items)}, expected a multi-hot vector of {len(labels)} "
+                "numbers, 0 or 1 for each label"
             ]
         )
     return np.array(items, np.float32)
@@ -141,8 +143,9 @@ def _are_hot(sets: list[list], column: str) -> bool:
     if hot is not None and others:
         raise_problems(
             [
-                f"column {column!r} holds {shown(hot)}, a multi-hot vector (0 or 1 for each label), and "
-                f"{shown(others[0])}, which is none of this length: write all in one way, or set config.task.multi_hot"
+                f"column {column!r} holds {truncated_repr(hot)}, a multi-hot vector (0 or 1 for each label), and "
+                f"{truncated_repr(others[0])}, which is none of this length: write all in one way, or set "
+                "config.task.multi_hot"
             ]
         )
     found = hot is not None or (bool(sets) and not others and len(widths) == 1)

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from jaxft.problems import Check, UserError, listed, raise_problems, shown, suggest, with_row_numbers
+from jaxft.problems import Check, UserError, listed, raise_problems, suggest, truncated_repr, with_row_numbers
 from jaxft.tasks.template import text_of
 
 log = logging.getLogger("jaxft")
@@ -73,7 +73,7 @@ def unknown_labels(
 
     def say(name: str) -> str:
         kind, plural = what.split()[-1], what + ("es" if what.endswith("s") else "s")
-        return f"{kind} {shown(name)} is not among the {plural}: {listed(known)}.{suggest(name, known)}"
+        return f"{kind} {truncated_repr(name)} is not among the {plural}: {listed(known)}.{suggest(name, known)}"
 
     return Check(lambda row: [name for name in of(row) if name is not None and name not in known], say)
 
@@ -109,8 +109,8 @@ def class_counts(rows, column: str, known: Collection[str] = ()) -> Counter[str]
     if unlabelled and len(counts) == 1 and not counts.keys() <= set(known):
         raise_problems(
             [
-                f"column {column!r} holds one class, {shown(*counts)}, and {listed(unlabelled)}, which stands for no "
-                f"label: if it is a class, name all of them, config.task.labels={(*unlabelled, *counts)}"
+                f"column {column!r} holds one class, {truncated_repr(*counts)}, and {listed(unlabelled)}, which "
+                f"stands for no label: if it is a class, name all of them, config.task.labels={(*unlabelled, *counts)}"
             ]
         )
     return counts
@@ -146,13 +146,13 @@ def _no_classes(column: str, found: list[str], counts: Counter[str]) -> list[str
         return [f"column {column!r} holds no label at all"]
     if decimals := [value for value in found if _is_decimal(value)]:
         return [
-            f"column {column!r} holds decimals such as {shown(decimals[0])[1:-1]}: for regression use the task "
-            "Regress; for classes, name them in task.labels"
+            f"column {column!r} holds decimals such as {truncated_repr(decimals[0])[1:-1]}: for regression use the "
+            "task Regress; for classes, name them in task.labels"
         ]
     if MANY < len(counts) and len(counts) * 2 > counts.total():
         return [
             f"column {column!r} holds {len(counts):,} classes in {counts.total():,} rows, such as "
-            f"{shown(found[0])}: name the column of the labels in config.task.label, or the classes in "
+            f"{truncated_repr(found[0])}: name the column of the labels in config.task.label, or the classes in "
             "config.task.labels"
         ]
     return []
@@ -176,7 +176,7 @@ def number_of(value, column: str, most: float = math.inf, fix: str = "a number")
         return None
     number = finite_number(value)
     if number is None or abs(number) > most:
-        raise_problems([f"column {column!r} holds {shown(value)}, expected {fix}"])
+        raise_problems([f"column {column!r} holds {truncated_repr(value)}, expected {fix}"])
     return number
 
 

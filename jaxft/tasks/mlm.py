@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.config.component import config
 from jaxft.config.ranges import InnerFraction
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
@@ -28,7 +28,9 @@ class MaskedLM(PredictsTokens):
     head = "masked-lm"
 
     def problems(self):
-        return [] if self.unit in ("token", "word") else [f"unit is {shown(self.unit)}, expected token or word"]
+        return (
+            [] if self.unit in ("token", "word") else [f"unit is {truncated_repr(self.unit)}, expected token or word"]
+        )
 
     def columns(self):
         return columns_of(self.text)

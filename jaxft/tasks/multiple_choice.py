@@ -13,7 +13,7 @@ from jaxft.inference.settings import reads
 from jaxft.metrics import Mean, choice_metrics
 from jaxft.metrics.classes import CHOICES
 from jaxft.metrics.declared import lower
-from jaxft.problems import listed, raise_problems, shown
+from jaxft.problems import listed, raise_problems, truncated_repr
 from jaxft.reports.figures import choice_figures
 from jaxft.tasks.base import EncodingContext, Task, as_parts, encode_texts
 from jaxft.tasks.labels import as_whole, class_name, is_missing, read_all
@@ -117,7 +117,10 @@ class MultipleChoice(Task):
                 else ", or one of ".join([numbers, *([listed(names)] if names else [])])
             )
             raise_problems(
-                [f"column {self.label!r} holds {shown(row[self.label])}, but there are {count} choices: expected {fix}"]
+                [
+                    f"column {self.label!r} holds {truncated_repr(row[self.label])}, but there are {count} choices: "
+                    f"expected {fix}"
+                ]
             )
         return known.get(key)
 
@@ -147,7 +150,9 @@ def _listed(value, name: str) -> list[str]:
         value = value["text"]
     items = [] if value is None else list_of(value)
     if items is None:
-        raise_problems([f"column {name!r} holds {shown(value)}, expected a list of texts; or name several columns"])
+        raise_problems(
+            [f"column {name!r} holds {truncated_repr(value)}, expected a list of texts; or name several columns"]
+        )
     return ["" if is_missing(item) else text_of(item, name) for item in items]
 
 

@@ -11,7 +11,7 @@ from jaxft.inference.settings import SpanDecoding, reads
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import lower
 from jaxft.metrics.units import EvalUnits
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 from jaxft.reports.figures import answer_figures
 from jaxft.tasks.base import EncodingContext, Task, fault_problems
 from jaxft.tasks.segment_log_softmax import segment_log_softmax
@@ -195,9 +195,9 @@ def _targeted(read: list[dict], context: str, golds: list[tuple[str, int]] | Non
             window["targets"][(null, null) if places is None else places, (0, 1)] = 1
     if misplaced:
         there = context[start : start + len(text)] if start >= 0 else ""
-        read[0]["fault"] = (MISPLACED, f"at {start} stands {shown(there)}, not {shown(text)}")
+        read[0]["fault"] = (MISPLACED, f"at {start} stands {truncated_repr(there)}, not {truncated_repr(text)}")
     elif text and not held:
-        read[0]["fault"] = (LOST, shown(text))
+        read[0]["fault"] = (LOST, truncated_repr(text))
     return read
 
 
@@ -232,7 +232,10 @@ def answers_of(value, name: str) -> list[tuple[str, int]] | None:
     )
     if not good:
         raise_problems(
-            [f"column {name!r} holds {shown(value)}, expected {{'text': [texts], 'answer_start': [whole numbers]}}"]
+            [
+                f"column {name!r} holds {truncated_repr(value)}, expected "
+                f"{{'text': [texts], 'answer_start': [whole numbers]}}"
+            ]
         )
     return [(one["text"], one["answer_start"]) for one in value if one["text"]]
 

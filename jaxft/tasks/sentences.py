@@ -3,7 +3,7 @@
 import numpy as np
 import regex
 
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, text_of
@@ -37,7 +37,9 @@ def _begins(text: str) -> list[int]:
 
 def _joined(sentences, name: str) -> tuple[str, list[int]]:
     if not isinstance(sentences, list):
-        raise_problems([f"column {name!r} holds {shown(sentences)}, expected a list of sentences as in other rows"])
+        raise_problems(
+            [f"column {name!r} holds {truncated_repr(sentences)}, expected a list of sentences as in other rows"]
+        )
     kept = [text for text in (text_of(one, name) for one in sentences if one is not None) if text.strip()]
     return " ".join(kept), np.cumsum([0, *(len(text) + 1 for text in kept[:-1])]).tolist()
 

@@ -4,7 +4,7 @@ import logging
 import re
 import string
 
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 
 log = logging.getLogger("jaxft")
 
@@ -28,7 +28,7 @@ def column(rows: list[dict], template: str) -> list[str]:
     try:
         return [FORMAT.vformat(template, (), row) for row in rows]
     except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{shown(template)} asks for a part that a row does not have: {error}") from None
+        raise UserError(f"{truncated_repr(template)} asks for a part that a row does not have: {error}") from None
 
 
 def ids_of(rows: list[dict], template: str | None) -> list[str]:
@@ -49,10 +49,12 @@ def ids_of(rows: list[dict], template: str | None) -> list[str]:
 def text_of(value, name: str) -> str:
     """A cell of column `name` as text: a text as it is, numbers and truth values as they print."""
     if not isinstance(value, str | int | float) or value != value:  # the last: not a number
-        raise_problems([f"column {name!r} holds {shown(value)}, expected a text"])
+        raise_problems([f"column {name!r} holds {truncated_repr(value)}, expected a text"])
     text = str(value)
     if not text.isascii() and SURROGATE.search(text):  # no tokenizer takes it
-        raise_problems([f"column {name!r} holds {shown(value)}, with half of a character: retype the character"])
+        raise_problems(
+            [f"column {name!r} holds {truncated_repr(value)}, with half of a character: retype the character"]
+        )
     return text
 
 
@@ -72,12 +74,13 @@ def _columns(template: str) -> list[str]:
         fields = [piece[1:] for piece in FORMAT.parse(template) if piece[1] is not None]
     except ValueError as error:
         raise UserError(
-            f"the template {shown(template)} cannot be read: {error}. It names columns in braces, as in '{{text}}'"
+            f"the template {truncated_repr(template)} cannot be read: {error}. It names columns "
+            "in braces, as in '{text}'"
         ) from None
     names = [field.partition("[")[0] for field, _, _ in fields]
     if not all(names) or not names:
-        raise UserError(f"the template {shown(template)} has braces without a column's name")
+        raise UserError(f"the template {truncated_repr(template)} has braces without a column's name")
     if any(form or how or "." in re.sub(r"\[[^\]]*\]", "", field) for field, form, how in fields):
         form = "only {column} and {column[key]}"
-        raise UserError(f"the template {shown(template)} has a format or an attribute: {form}")
+        raise UserError(f"the template {truncated_repr(template)} has a format or an attribute: {form}")
     return names

@@ -13,7 +13,7 @@ from jaxft.inference.settings import TagDecoding, reads
 from jaxft.metrics import Mean, tag_metrics
 from jaxft.metrics.classes import TAGS
 from jaxft.metrics.declared import lower
-from jaxft.problems import listed, raise_problems, shown, suggest
+from jaxft.problems import listed, raise_problems, suggest, truncated_repr
 from jaxft.reports.figures import class_figures, entity_figure
 from jaxft.tasks.base import Task
 from jaxft.tasks.labels import known_labels, numbering, read_all, unknown_labels
@@ -67,7 +67,8 @@ class TokenClassification(Task):
     def problems(self):
         choices = {"scheme": (None, *SCHEMES), "pieces": ("first", "last", "all"), "decode": ("argmax", "viterbi")}
         return [
-            f"{name} is {shown(value)}, expected {' or '.join(map(str, known))}.{suggest(str(value), map(str, known))}"
+            f"{name} is {truncated_repr(value)}, expected "
+            f"{' or '.join(map(str, known))}.{suggest(str(value), map(str, known))}"
             for name, known in choices.items()
             if (value := getattr(self, name)) not in known
         ]
@@ -181,7 +182,7 @@ class TokenClassification(Task):
         prefixes = tuple(f"{letter}-" for letter in PREFIXES.get(self.scheme, ""))
         strange = sorted(tag for tag in tags if tag != OUTSIDE and not tag.startswith(prefixes) and prefixes)
         raise_problems(
-            f"config.task.scheme is {self.scheme}, but there is the tag {shown(tag)}: expected O, or "
+            f"config.task.scheme is {self.scheme}, but there is the tag {truncated_repr(tag)}: expected O, or "
             f"{' or '.join(prefixes)} and a type"
             for tag in strange[:1]
         )

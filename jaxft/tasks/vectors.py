@@ -17,7 +17,7 @@ from jaxft.models.checkpoint.sentence_transformers import embedding_files
 from jaxft.models.heads import unit
 from jaxft.models.layers.basic import masked_mean, read
 from jaxft.models.model import Outputs
-from jaxft.problems import raise_problems, shown, suggest
+from jaxft.problems import raise_problems, suggest, truncated_repr
 from jaxft.tasks.base import Example, Task, as_parts, encode_texts
 from jaxft.tasks.template import column, columns_of
 
@@ -44,7 +44,7 @@ class Embeds(Task):
         if self.pooling in (None, *POOLINGS):
             return []
         known = " or ".join(POOLINGS)
-        return [f"pooling is {shown(self.pooling)}, expected {known}.{suggest(self.pooling, POOLINGS)}"]
+        return [f"pooling is {truncated_repr(self.pooling)}, expected {known}.{suggest(self.pooling, POOLINGS)}"]
 
     def columns(self):
         return columns_of(*self.texts)

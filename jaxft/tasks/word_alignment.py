@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.labels import class_name, is_missing
 from jaxft.tasks.list_cells import list_of
@@ -30,7 +30,7 @@ def words_and_tags(row: dict, words: str, tags: str, known: Collection[str]) -> 
 def _items(value, column: str) -> list:
     items = list_of(value)
     if items is None:
-        raise_problems([f"column {column!r} holds {shown(value)}, expected a list with an item for each word"])
+        raise_problems([f"column {column!r} holds {truncated_repr(value)}, expected a list with an item for each word"])
     return items
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jaxft.config import Config
 from jaxft.metrics.declared import Metric
-from jaxft.problems import UserError, shown, suggest
+from jaxft.problems import UserError, suggest, truncated_repr
 
 log = logging.getLogger("jaxft")
 
@@ -41,14 +41,14 @@ def ranking(cfg: Config, task) -> Best:
         begin = [f"{split}/{metric}" for metric in known if metric.startswith(name)]
         near = suggest(best, begin[:1] or [f"{split}/{metric}" for metric in known])
         raise UserError(
-            f"config.save.best is {shown(best)}, but {type(task).__name__} gives no {name!r} with these labels.{near} "
-            f"Metrics of {split}: {', '.join(known)}"
+            f"config.save.best is {truncated_repr(best)}, but {type(task).__name__} gives no {name!r} with these "
+            f"labels.{near} Metrics of {split}: {', '.join(known)}"
         )
     declared = known[name]
     if mode is None and declared.better is None:
         raise UserError(
-            f"config.save.best is {shown(best)}, a number that is neither better large nor small: set config.save.mode "
-            "to max or min, or choose another metric"
+            f"config.save.best is {truncated_repr(best)}, a number that is neither better large nor small: set "
+            "config.save.mode to max or min, or choose another metric"
         )
     if declared.needs:
         log.warning("config.save.best: %s is there only if %s has %s", best, split, declared.needs)

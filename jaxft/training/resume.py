@@ -18,7 +18,7 @@ from jaxft.data.fingerprint import difference, fingerprint
 from jaxft.data.order import run_examples
 from jaxft.data.pipeline import Batches
 from jaxft.host import strict_json
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 from jaxft.training.compiled import CompiledSteps
 from jaxft.training.setup import Setup
 
@@ -161,7 +161,7 @@ def _read(file: Path, sound: Callable[[dict], bool] = lambda found: True) -> dic
     except ValueError as error:
         found = error
     if not isinstance(found, dict) or found and not sound(found):
-        reason = found if isinstance(found, ValueError) else f"{shown(found)} is not what a run writes there"
+        reason = found if isinstance(found, ValueError) else f"{truncated_repr(found)} is not what a run writes there"
         raise UserError(f"{file} is damaged ({reason}): use another --workdir, or remove this one")
     return found
 
@@ -186,7 +186,7 @@ def _changes(cfg: Config, saved: dict, workdir: Path, extend: bool) -> list[str]
         fix = "let this run grow with --extend" if name in LENGTH else "begin a new run from this one's weights with "
         fix += "" if name in LENGTH else f"--config.model={workdir / 'model'} --workdir=ANOTHER"
         problems.append(
-            f"config.{name} is {shown(now[name])}, but {workdir} holds a run with {shown(saved.get(name))}: "
-            f"restore the old value, {fix}, or use another --workdir"
+            f"config.{name} is {truncated_repr(now[name])}, but {workdir} holds a run with "
+            f"{truncated_repr(saved.get(name))}: restore the old value, {fix}, or use another --workdir"
         )
     return problems

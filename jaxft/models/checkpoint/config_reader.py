@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxft.host import strict_json
-from jaxft.problems import clipped, raise_problems, reading, shown
+from jaxft.problems import clipped, raise_problems, reading, truncated_repr
 
 log = logging.getLogger("jaxft")
 
@@ -65,7 +65,7 @@ class ConfigReader:
         """A setting that is an object of settings; `defaults` are of the kind that they must have."""
         value = getattr(self, name)
         if not isinstance(value, dict):
-            raise_problems([f"config.json: {name}={shown(value)}, expected an object"])
+            raise_problems([f"config.json: {name}={truncated_repr(value)}, expected an object"])
         return ConfigReader(value, defaults)
 
     def part(self, name: str) -> "ConfigReader":
@@ -86,7 +86,7 @@ class ConfigReader:
         value = self._values.get(name)
         both = [value, value] if type(value) is int else value
         if not isinstance(both, list | tuple) or len(both) != 2 or any(type(n) is not int or n < 1 for n in both):
-            raise_problems([f"config.json: {name}={shown(value)}, expected a whole number, or a list of two"])
+            raise_problems([f"config.json: {name}={truncated_repr(value)}, expected a whole number, or a list of two"])
         self._read.add(name)
         return tuple(both)
 
@@ -95,20 +95,23 @@ class ConfigReader:
         count, values = getattr(self, layers), self.get(name, default)
         if not isinstance(values, list) or len(values) != count:
             raise_problems(
-                [f"config.json: {name}={shown(values)}, expected a list of {count} entries, one for each layer"]
+                [
+                    f"config.json: {name}={truncated_repr(values)}, expected a list of {count} entries, one for each "
+                    "layer"
+                ]
             )
         return values
 
     def _checked(self, name: str, value, like):
         if wrong := _wrong(name, value, like):
-            raise_problems([f"config.json: {name}={shown(value)}, expected {wrong}"])
+            raise_problems([f"config.json: {name}={truncated_repr(value)}, expected {wrong}"])
         return value
 
     def expect(self, name: str, value, why: str) -> None:
         """Refuse any other value of a setting which the family does not implement."""
         found = self.get(name, value)
         if found != value:
-            raise_problems([f"config.json: {name}={shown(found)} is not supported, only {value!r}: {why}"])
+            raise_problems([f"config.json: {name}={truncated_repr(found)} is not supported, only {value!r}: {why}"])
 
     def ignore(self, *names: str) -> None:
         """Settings without effect in this family, whatever they say."""
@@ -134,9 +137,9 @@ class ConfigReader:
             unread.append("is_causal")
         raise_problems(
             [
-                f"config.json: {name}={shown(self._values[name])} is not read by jaxft's "
+                f"config.json: {name}={truncated_repr(self._values[name])} is not read by jaxft's "
                 f"{self._values.get('model_type')} (its default is "
-                f"{shown(self._defaults.get(name))}); the model would not be the one that was trained"
+                f"{truncated_repr(self._defaults.get(name))}); the model would not be the one that was trained"
                 for name in sorted(unread)
             ]
         )
@@ -155,7 +158,7 @@ def read_raw(directory) -> dict:
     if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
         raise_problems([f"{file} has no model_type: not a Hugging Face model directory?"])
     raise_problems(
-        f"{file}: {name}={shown(raw[name])}, expected {what}"
+        f"{file}: {name}={truncated_repr(raw[name])}, expected {what}"
         for name, (good, what) in BOOKKEEPING.items()
         if raw.get(name) is not None and not good(raw[name])
     )

@@ -18,7 +18,7 @@ from jaxft.models.checkpoint.tokenizer import read_tokenizer, vocabulary_problem
 from jaxft.models.checkpoint.weight_table import Family, TensorMap
 from jaxft.models.heads import FIXED_SCORES, READ_AGAIN
 from jaxft.models.spec import Spec
-from jaxft.problems import clipped, raise_problems, shown, suggest
+from jaxft.problems import clipped, raise_problems, suggest, truncated_repr
 
 FAMILIES = Path(families.__file__).parent
 
@@ -64,7 +64,7 @@ def open_pretrained(model: str) -> Pretrained:
     name = raw["model_type"].replace("-", "_")
     known = sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
     if name not in known:
-        raise_problems([f"{directory}: model_type {shown(name)} is not supported, only {', '.join(known)}"])
+        raise_problems([f"{directory}: model_type {truncated_repr(name)} is not supported, only {', '.join(known)}"])
     opened = cache(lambda: open_tensors(directory) if has_weights(directory) else {})
     reader = read_config(directory, raw, partial(differ, opened))
     return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}").FAMILY)
@@ -179,7 +179,7 @@ def _directory(model: str) -> Path:
     except (OSError, HFValidationError) as error:
         raise_problems(
             [
-                f"model {shown(model)} is not a local directory and could not be downloaded from the Hub: "
+                f"model {truncated_repr(model)} is not a local directory and could not be downloaded from the Hub: "
                 f"{_first_line(error)}"
             ]
         )

@@ -17,7 +17,7 @@ from scipy.special import erf, expit
 
 from jaxft.host.strict_json import parse
 from jaxft.models.checkpoint.tensors import open_tensors
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 
 # Pooling modes, in the order in which several are put together, by their names in older files.
 MODES = {
@@ -90,7 +90,7 @@ class SentenceEmbedding:
             return ""
         if name not in self.prompts:
             known = ", ".join(self.prompts) or "none"
-            raise UserError(f"there is no prompt {shown(name)}: {self.directory} has {known}")
+            raise UserError(f"there is no prompt {truncated_repr(name)}: {self.directory} has {known}")
         return self.prompts[name]
 
     def width_problems(self, width: int) -> list[str]:
@@ -160,7 +160,7 @@ def _modules(directory: Path, found: dict) -> list[tuple[str, str]]:
     ]
     known = ("Transformer", "Pooling", *BEHIND)
     raise_problems(
-        f"{directory / MODULES}: the module {shown(kind)} is not supported, only {', '.join(known)}"
+        f"{directory / MODULES}: the module {truncated_repr(kind)} is not supported, only {', '.join(known)}"
         for kind in kinds
         if kind not in known
     )
@@ -171,7 +171,7 @@ def _modules(directory: Path, found: dict) -> list[tuple[str, str]]:
         )
     places = [one["path"] for one in listed[1:]]
     raise_problems(
-        f"{directory / MODULES}: the path {shown(place)} is not a folder of the directory"
+        f"{directory / MODULES}: the path {truncated_repr(place)} is not a folder of the directory"
         for place in places
         if not place or Path(place).name != place or place in (".", "..")
     )
@@ -186,7 +186,8 @@ def _pooling(place: Path, config: dict) -> dict:
     asked = [name for name, on in config.items() if name.startswith("pooling_mode_") and on and name not in MODES]
     asked += [mode for mode in modes if mode not in MODES.values()] if isinstance(modes, list) else [modes]
     raise_problems(
-        f"{place}: the pooling {shown(one)} is not supported, only {', '.join(MODES.values())}" for one in asked
+        f"{place}: the pooling {truncated_repr(one)} is not supported, only {', '.join(MODES.values())}"
+        for one in asked
     )
     return {"pooling": tuple(modes), "include_prompt": config.get("include_prompt", True) is not False}
 
@@ -196,7 +197,9 @@ def _dense(place: Path, config: dict) -> Dense:
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     name = str(activation).rpartition(".")[2]
     if not str(activation).startswith("torch.nn.") or name not in ACTIVATIONS:
-        raise UserError(f"{place}: the activation {shown(activation)} is not supported, only {', '.join(ACTIVATIONS)}")
+        raise UserError(
+            f"{place}: the activation {truncated_repr(activation)} is not supported, only {', '.join(ACTIVATIONS)}"
+        )
     tensors = open_tensors(place)
     weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
     wanted = (config.get("out_features"), config.get("in_features"))
@@ -221,9 +224,10 @@ def _lengths(directory: Path, found: dict) -> dict:
     config = _object(directory, LENGTHS, found)
     length, task = config.get("max_seq_length"), config.get("transformer_task", "feature-extraction")
     bad = length is not None and (type(length) is not int or length < 1)
-    raise_problems([f"{directory / LENGTHS}: max_seq_length is {shown(length)}, expected 1 or more"] * bad)
+    raise_problems([f"{directory / LENGTHS}: max_seq_length is {truncated_repr(length)}, expected 1 or more"] * bad)
     raise_problems(
-        [f"{directory / LENGTHS}: transformer_task {shown(task)} is not supported"] * (task != "feature-extraction")
+        [f"{directory / LENGTHS}: transformer_task {truncated_repr(task)} is not supported"]
+        * (task != "feature-extraction")
     )
     raise_problems(
         [f"{directory / LENGTHS}: processing_kwargs are not supported"] * bool(config.get("processing_kwargs"))
@@ -234,12 +238,16 @@ def _lengths(directory: Path, found: dict) -> dict:
 def _prompts(directory: Path, found: dict) -> dict:
     config = _object(directory, PROMPTS, found)
     kind = config.get("model_type", "SentenceTransformer")
-    raise_problems([f"{directory / PROMPTS}: a {shown(kind)} is not supported"] * (kind != "SentenceTransformer"))
+    raise_problems(
+        [f"{directory / PROMPTS}: a {truncated_repr(kind)} is not supported"] * (kind != "SentenceTransformer")
+    )
     prompts, name = config.get("prompts") or {}, config.get("default_prompt_name")
     good = isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
-    raise_problems([f"{directory / PROMPTS}: prompts are {shown(prompts)}, expected texts by name"] * (not good))
+    raise_problems(
+        [f"{directory / PROMPTS}: prompts are {truncated_repr(prompts)}, expected texts by name"] * (not good)
+    )
     known = name is None or name in prompts
-    raise_problems([f"{directory / PROMPTS}: there is no prompt {shown(name)}"] * (not known))
+    raise_problems([f"{directory / PROMPTS}: there is no prompt {truncated_repr(name)}"] * (not known))
     return {"prompts": prompts, "default_prompt": name}
 
 
@@ -249,7 +257,7 @@ def _object(directory: Path, name: str, found: dict, needed: bool = False) -> di
         return {}
     value = _read(directory, name, found)
     if not isinstance(value, dict):
-        raise UserError(f"{directory / name}: expected an object, found {shown(value)}")
+        raise UserError(f"{directory / name}: expected an object, found {truncated_repr(value)}")
     return value
 
 

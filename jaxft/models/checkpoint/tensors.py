@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxft.host import strict_json
 from jaxft.models.checkpoint.torch_pickle import read_pickled
-from jaxft.problems import UserError, clipped, raise_problems, reading, shown
+from jaxft.problems import UserError, clipped, raise_problems, reading, truncated_repr
 
 # safetensors' names of number formats (its README, "Format").
 DTYPES = {
@@ -111,7 +111,9 @@ def _weight_map(index: Path, ending: str) -> dict[str, str]:
         raise_problems([f"{index} has no weight_map of tensor names to file names; copy it again"])
     names = sorted(set(table.values()))
     outside = [name for name in names if PurePosixPath(name).name != name or not name.endswith(ending)]
-    problems = [f"{index} lists {shown(name)}, which is no {ending[1:]} file of its own directory" for name in outside]
+    problems = [
+        f"{index} lists {truncated_repr(name)}, which is no {ending[1:]} file of its own directory" for name in outside
+    ]
     raise_problems(
         problems
         or [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.host.strict_json import parse
-from jaxft.problems import UserError, raise_problems, shown
+from jaxft.problems import UserError, raise_problems, truncated_repr
 
 log = logging.getLogger("jaxft")
 
@@ -48,7 +48,7 @@ def vocabulary_problems(tokenizer, directory) -> list[str]:
     problems = []
     for number, count in Counter(vocabulary.values()).items():
         if count > 1:
-            same = ", ".join(sorted(shown(token) for token, own in vocabulary.items() if own == number)[:3])
+            same = ", ".join(sorted(truncated_repr(token) for token, own in vocabulary.items() if own == number)[:3])
             problems.append(
                 f"the tokenizer in {directory} gives {count} tokens the number {number} ({same}): correct the "
                 "vocabulary in tokenizer.json, where each token has a number of its own"
@@ -118,7 +118,8 @@ def _class_problems(directory) -> list[str]:
     if name is None or isinstance(name, str) and tokenizer_class_from_name(name) is not None:
         return []
     return [
-        f"{file}: transformers has no tokenizer_class {shown(name)}: write {PLAIN!r} to use tokenizer.json as it stands"
+        f"{file}: transformers has no tokenizer_class {truncated_repr(name)}: write {PLAIN!r} to use tokenizer.json "
+        "as it stands"
     ]
 
 

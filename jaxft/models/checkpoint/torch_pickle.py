@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxft.models.checkpoint.pickle_opcodes import Refused, checked_key, evaluate
 from jaxft.models.checkpoint.zip_archive import Archive
-from jaxft.problems import clipped, raise_problems, shown
+from jaxft.problems import clipped, raise_problems, truncated_repr
 
 STORAGES = {
     "DoubleStorage": np.float64,
@@ -118,7 +118,7 @@ def _views(places, read) -> dict[str, np.ndarray]:
     storages, views = {}, {}
     for name, place in places.items():
         if not isinstance(name, str) or not isinstance(place, Place):
-            raise Refused(f"its entry {shown(name)} is no tensor")
+            raise Refused(f"its entry {truncated_repr(name)} is no tensor")
         storage = place.storage
         if storage.key not in storages:
             storages[storage.key] = read(storage.key)

@@ -16,7 +16,7 @@ from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Embed, Gated, RMSNorm
 from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 
 
 def spec(c) -> Spec:
@@ -62,7 +62,8 @@ def windows(c) -> list[int | None]:
     kinds = {"full_attention": None, "sliding_attention": c.get("sliding_window")}
     types = c.of_layers("layer_types")
     raise_problems(
-        f"config.json: layer_types has {shown(kind)}, not {' or '.join(kinds)}" for kind in set(types) - set(kinds)
+        f"config.json: layer_types has {truncated_repr(kind)}, not {' or '.join(kinds)}"
+        for kind in set(types) - set(kinds)
     )
     return [kinds[kind] for kind in types]
 

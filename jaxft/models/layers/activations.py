@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.models.layers.precision import upcast
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -34,5 +34,7 @@ ACTIVATIONS = {
 def known_activation(name: str) -> str:
     """The name itself; raises UserError for one that ACTIVATIONS lacks."""
     if name not in ACTIVATIONS:
-        raise_problems([f"config.json: the activation {shown(name)} is not supported, only {', '.join(ACTIVATIONS)}"])
+        raise_problems(
+            [f"config.json: the activation {truncated_repr(name)} is not supported, only {', '.join(ACTIVATIONS)}"]
+        )
     return name

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.layers.precision import upcast
-from jaxft.problems import raise_problems, shown
+from jaxft.problems import raise_problems, truncated_repr
 
 
 class Scaling(Protocol):
@@ -167,10 +167,12 @@ def read_rotary(
     if layers is not None and layers in rope:
         rope = rope.section(layers, KINDS)
     strange = sorted(name for name in rope if name not in KINDS)
-    raise_problems([f"config.json: rope_parameters has {shown(name)}, which jaxft does not read" for name in strange])
+    raise_problems(
+        [f"config.json: rope_parameters has {truncated_repr(name)}, which jaxft does not read" for name in strange]
+    )
     kind = rope.get("rope_type", "default")
     if kind not in SCALINGS:
-        raise_problems([f"config.json: rope_type={shown(kind)} is not supported, only {', '.join(SCALINGS)}"])
+        raise_problems([f"config.json: rope_type={truncated_repr(kind)} is not supported, only {', '.join(SCALINGS)}"])
     if not partial:
         rope.expect("partial_rotary_factor", 1.0, "in this family whole heads turn")
     dim = int(head_dim * rope.get("partial_rotary_factor", 1.0))
