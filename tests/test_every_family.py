@@ -27,7 +27,6 @@ from jaxft.models.model import Model
 from jaxft.models.params import bind, roles, shardings, variables
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
-from jaxft.reports.summary import flops
 from jaxft.tasks.clip_loss import contrast
 
 LENGTH = 13
@@ -605,29 +604,6 @@ def test_pairs_where_only_what_is_read_is_computed(tmp_path):
     assert found.logits.shape == (4, 3, 125) and found.pair_logits.shape == (4, 2, 2)
     np.testing.assert_allclose(found.logits, wanted.logits, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found.pair_logits, wanted.pair_logits, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", [family for family, head in PAIRS if head == "sequence-classification"])
-def test_flops_of_every_family(family, tmp_path):
-    """Counted whatever its layers are made of, also where the last layer is computed at one position only."""
-    make(family, "sequence-classification", tmp_path)
-    arch = architecture(open_pretrained(str(tmp_path)))
-    batch, counted = batch_of("first")[1], []
-    for hidden in ("all", "read"):
-        model = Model(arch.spec, arch.head, hidden=hidden)
-        counted.append(flops(model, set(variables(model)), batch))
-    assert 0 < counted[1] < counted[0]
-
-
-def test_flops_of_a_decoder_alone(tmp_path):
-    """What it does not use is not counted: each weight of a matrix that a token meets is six of them."""
-    make("bart", "causal-lm", tmp_path)
-    arch = architecture(open_pretrained(str(tmp_path)))
-    model, batch = Model(arch.spec, arch.head), batch_of(None)[1]
-    tokens, width, layers = batch["tokens"].size, 24, 2
-    weights = 125 * width + layers * (4 * width**2 + 2 * width * 32)
-    scores = layers * 2 * tokens * LENGTH * width
-    assert flops(model, set(variables(model)), batch) == 6 * (tokens * weights + scores)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

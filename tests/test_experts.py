@@ -127,7 +127,7 @@ def test_balance_is_that_of_transformers(family, tmp_path, one_device):
 
 
 def test_balance_is_part_of_the_loss(tmp_path, one_device):
-    from test_summary import built_of, random_batch
+    from test_step import built_of, random_batch
 
     from jaxft.tasks.lm import CausalLM
 
@@ -146,16 +146,16 @@ def test_balance_is_part_of_the_loss(tmp_path, one_device):
 
 def test_flops_count_the_experts_that_are_chosen(tmp_path, one_device):
     """Twice as many chosen ones cost as much more as twice as many tokens would in the experts' maps."""
-    from test_summary import built_of, random_batch
+    from test_step import built_of, random_batch
 
-    from jaxft.reports import summary
     from jaxft.tasks.lm import CausalLM
+    from jaxft.training.flops import step_flops
 
     counted = []
     for chosen in (1, 2):
         make("mixtral", "causal-lm", tmp_path / str(chosen), num_experts_per_tok=chosen)
         built = built_of(tmp_path / str(chosen), CausalLM())
-        counted.append(summary.flops(built.model, set(built.trained), random_batch(4, 16, 100, True)))
+        counted.append(step_flops(built.model, set(built.trained), random_batch(4, 16, 100, True)))
     assert counted[1] - counted[0] == 3 * 2 * (4 * 16) * 3 * (3 * 24 * 40)  # passes, layers, maps of 24 by 40
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxft import assets
 from jaxft.reports.curves import HEIGHT, STRETCHES, WIDTH, cloud, curves
+from jaxft.reports.format import human
 from jaxft.reports.sinks import duration
-from jaxft.reports.summary import human
 
 # Metric -> title, unit, where its axis begins. Others follow under their own name.
 TITLES = {

@@ -17,10 +17,10 @@ from jaxft.models.checkpoint.tokenizer import padding_id
 from jaxft.parallel.mesh import data_shards, own_shards
 from jaxft.problems import raise_problems
 from jaxft.reports.facts import gather
+from jaxft.reports.format import human
 from jaxft.reports.records import mend
 from jaxft.reports.report import Report, replace_text
 from jaxft.reports.sinks import Writer
-from jaxft.reports.summary import human
 from jaxft.training.best import ranking
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.compiled import CompiledSteps, evaluation_step, idle_problems, training
