@@ -114,16 +114,16 @@ def test_balance_is_that_of_transformers(family, tmp_path, one_device):
     chosen = theirs.config.num_experts_per_tok
     loss = 0.3 * load_balancing_loss_func(routes, count, chosen, torch.tensor(mask))
     loss.backward()
-    found, grads = jax.jit(jax.value_and_grad(lambda p: bind(ours.model, p)(batch).balance))(ours.params)
+    found, grads = jax.jit(jax.value_and_grad(lambda p: bind(ours.model, p)(batch).aux_loss))(ours.params)
     assert float(found) == pytest.approx(loss.item(), rel=1e-5)
     wanted = theirs.model.embed_tokens.weight.grad.numpy()
     np.testing.assert_allclose(grads["embed.tokens.embedding"], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
     tagger = jaxft.load(str(tmp_path), head="sequence-classification")
     at = {"at": batch["tokens"][:, :1]}
-    assert jax.eval_shape(bind(tagger.model, tagger.params), batch | at).balance is None
+    assert jax.eval_shape(bind(tagger.model, tagger.params), batch | at).aux_loss is None
     plain = make(family, "causal-lm", tmp_path / "plain", router_aux_loss_coef=0.3)
     assert not plain.config.output_router_logits
-    assert jax.eval_shape(bind(jaxft.load(str(tmp_path / "plain")).model, ours.params), batch).balance is None
+    assert jax.eval_shape(bind(jaxft.load(str(tmp_path / "plain")).model, ours.params), batch).aux_loss is None
 
 
 def test_balance_is_part_of_the_loss(tmp_path, one_device):
@@ -139,9 +139,9 @@ def test_balance_is_part_of_the_loss(tmp_path, one_device):
     plain = built.task.loss(out, batch)
     assert sums["loss"].value() == plain["loss"].value()  # as in evaluation
     mean = sums["weighted_loss"].total / sums["weighted_loss"].count
-    assert float(mean) == pytest.approx(float(plain["loss"].total / plain["loss"].count + out.balance), rel=1e-6)
-    assert float(sums["balance"].total / sums["balance"].count) == pytest.approx(float(out.balance), rel=1e-6)
-    assert float(out.balance) > 0.3  # 0.3 * chosen where all experts are used alike
+    assert float(mean) == pytest.approx(float(plain["loss"].total / plain["loss"].count + out.aux_loss), rel=1e-6)
+    assert float(sums["balance"].total / sums["balance"].count) == pytest.approx(float(out.aux_loss), rel=1e-6)
+    assert float(out.aux_loss) > 0.3  # 0.3 * chosen where all experts are used alike
 
 
 def test_flops_count_the_experts_that_are_chosen(tmp_path, one_device):

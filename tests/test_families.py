@@ -149,7 +149,7 @@ def with_empty_rows(batch, rows=5):
 def our_loss(model):
     def loss(params, batch, key):
         out = bind(model, params)(batch, key)
-        if isinstance(out.scores, LazyLogits):
+        if isinstance(out.head_output, LazyLogits):
             return token_sums(out, batch)
         errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
         return {"loss": Mean.of(errors, batch["weights"])}

@@ -17,8 +17,8 @@ FAMILIES = [file.stem for file in sorted((PACKAGE / "models" / "families").glob(
 LEAVES = {"problems", "config.component", "paths", "config.ranges"}
 LAYERS = {
     f"models.layers.{name}"
-    for name in "activations basic attention relative_bias dropout moe precision rotary patches sinusoids".split()
-}
+    for name in "activations attention basic context dropout moe patches precision rotary sinusoids".split()
+} | {"models.layers.relative_bias"}
 ALLOWED = {
     "problems": set(),
     "paths": {"problems"},
@@ -51,7 +51,8 @@ ALLOWED = {
     },
     "tasks.vectors": {
         *"inference.settings tasks.base tasks.template metrics problems".split(),
-        *"models.checkpoint.sentence_transformers models.heads models.batch models.model models.layers.basic".split(),
+        *"models.checkpoint.sentence_transformers models.heads models.model".split(),
+        *"models.batch models.layers.basic models.layers.tokens".split(),
     },
     "tasks.contrastive_embedding": {
         *"tasks.labels tasks.template tasks.vectors models.batch models.model models.heads metrics".split(),

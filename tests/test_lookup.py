@@ -61,7 +61,7 @@ def test_gradients_in_bfloat16(family, head, tmp_path, one_device):
 
     def gradient(dtype):
         model = Model(loaded.arch.spec, loaded.arch.head, dtype=dtype)
-        return jax.jit(jax.grad(lambda p: bind(model, p)(batch).scores.cross_entropy(targets, weights)[0]))(
+        return jax.jit(jax.grad(lambda p: bind(model, p)(batch).head_output.cross_entropy(targets, weights)[0]))(
             loaded.params
         )
 

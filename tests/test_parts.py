@@ -19,11 +19,12 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from jaxft.models.families.deberta_v2 import DistanceEmbeddings
 from jaxft.models.layers import lm_loss
 from jaxft.models.layers.activations import gelu
-from jaxft.models.layers.attention import attention_mask
 from jaxft.models.layers.dropout import keep_mask
-from jaxft.models.layers.kernels.tiled import MASKED, Scores, attend, dot_product_attention
+from jaxft.models.layers.kernels.kernel import MaskSpec, SoftmaxSpec
+from jaxft.models.layers.kernels.tiled import MASKED, Tiled, attention_weights, dot_product_attention
 from jaxft.models.layers.kernels.tiles import TILE, tiles
 from jaxft.models.layers.relative_bias import T5Buckets, toeplitz
+from jaxft.models.layers.tokens import Tokens
 from jaxft.parallel.mesh import make_mesh, sharding
 
 B, T, S, HEADS, KV, H = 4, 9, 9, 6, 3, 5
@@ -38,7 +39,12 @@ def inputs(dtype=np.float32):
     return q, k, v, g, segments
 
 
-PLAIN = Scores(1 / math.sqrt(H))
+def mask_of(segments, causal, window=None):
+    tokens = Tokens.rows(segments, segments)
+    return MaskSpec(causal, window).dense(tokens, tokens)
+
+
+PLAIN = SoftmaxSpec(1 / math.sqrt(H))
 
 
 def plain(q, k, v, mask, how, keep=None, attn_bias=None):
@@ -60,9 +66,9 @@ def plain(q, k, v, mask, how, keep=None, attn_bias=None):
 
 HOW = {
     "plain": PLAIN,
-    "dropout": Scores(1 / math.sqrt(H), dropout=RATE),
-    "bent": Scores(0.7, softcap=1.5),
-    "all": Scores(0.7, softcap=1.5, dropout=RATE),
+    "dropout": SoftmaxSpec(1 / math.sqrt(H), dropout=RATE),
+    "bent": SoftmaxSpec(0.7, softcap=1.5),
+    "all": SoftmaxSpec(0.7, softcap=1.5, dropout=RATE),
 }
 
 
@@ -72,13 +78,13 @@ HOW = {
 def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
     monkeypatch.setitem(TILE, "cpu", tile)
     q, k, v, g, segments = inputs()
-    mask = attention_mask(segments, segments, causal, window)
+    mask = mask_of(segments, causal, window)
     key = jax.random.key(3) if how.dropout else None
     keep = keep_mask(key, RATE, (B, KV, HEADS // KV * T, S)) if how.dropout else None
     attn_bias = (
         np.random.default_rng(1).standard_normal((B, KV, HEADS // KV, S)).astype(np.float32) if how.softcap else None
     )
-    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, how, key, attn_bias), q, k, v)
+    found, back = jax.vjp(lambda q, k, v: Tiled()(q, k, v, mask, how, key, attn_bias), q, k, v)
     with jax.enable_x64(True):
         wide = [x.astype(np.float64) for x in (q, k, v, g)]
         expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, how, keep, attn_bias), *wide[:3])
@@ -88,16 +94,32 @@ def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_attention_weights(biased, sinks):
+    """What a query takes of values that are 1 at one key and 0 at all others."""
+    q, k, _, _, segments = inputs()
+    mask, softmax = mask_of(segments, True, 4), SoftmaxSpec(0.7, softcap=1.5)
+    rng = np.random.default_rng(1)
+    bias = rng.standard_normal((1, KV, HEADS // KV * T, S)).astype(np.float32) if biased else None
+    sinks = rng.standard_normal(HEADS).astype(np.float32) if sinks else None
+    one_hot = np.broadcast_to(np.eye(S, dtype=np.float32)[None, :, None], (B, S, KV, S))
+    expected = Tiled()(q, k, one_hot, mask, softmax, None, bias, sinks).mean(2)
+    found = attention_weights(q, k, mask, softmax, bias, sinks)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert (np.asarray(found.sum(-1)) < 0.99).all() if sinks is not None else found.sum(-1) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["one for all rows", "one for each"])
 @pytest.mark.parametrize("tile", [TILE["cpu"], 2 * KV * 4 * 2 * T * S, 4 * 2 * T * S])  # all, two rows, one head
 def test_learned_scores_and_their_gradients(shared, tile, monkeypatch):
     monkeypatch.setitem(TILE, "cpu", tile)
     q, k, v, g, segments = inputs()
-    mask, how = attention_mask(segments, segments, False), Scores(0.7, softcap=1.5, learned=True)
+    mask, how = mask_of(segments, False), SoftmaxSpec(0.7, softcap=1.5, learned_bias=True)
     attn_bias = (
         np.random.default_rng(1).standard_normal((1 if shared else B, KV, HEADS // KV * T, S)).astype(np.float32)
     )
-    found, back = jax.vjp(lambda *given: attend(*given[:3], mask, how, None, given[3]), q, k, v, attn_bias)
+    found, back = jax.vjp(lambda *given: Tiled()(*given[:3], mask, how, None, given[3]), q, k, v, attn_bias)
     with jax.enable_x64(True):
         wide = [x.astype(np.float64) for x in (q, k, v, attn_bias)]
         expected, back_plain = jax.vjp(lambda *given: plain(*given[:3], mask, how, attn_bias=given[3]), *wide)
@@ -112,12 +134,12 @@ def test_no_scores_are_made_before_the_loop_over_layers(alibi_slopes, monkeypatc
     """The mask is the same in all layers: made into what is added to the scores, it would be kept for all tiles."""
     monkeypatch.setitem(TILE, "cpu", 4 * HEADS // KV * T * S)
     q, k, v, _, segments = inputs()
-    mask = attention_mask(segments, segments, True)
+    mask = mask_of(segments, True)
     attn_bias = np.ones((B, KV, HEADS // KV, S), np.float32) if alibi_slopes else None
 
     def loss(q):
         def layer(q, number):
-            return attend(q, k, v, mask, PLAIN, None, attn_bias), number
+            return Tiled()(q, k, v, mask, PLAIN, None, attn_bias), number
 
         return jnp.sum(jax.lax.scan(jax.checkpoint(layer), q, jnp.arange(3))[0])
 
@@ -169,7 +191,7 @@ def test_what_a_token_sees():
     """Its own text; before itself where attention is causal; less than a window away."""
     segments = np.array([[1, 1, 1, 1, 2, 2, 0]])
     for causal, window in ((False, None), (True, None), (True, 2), (False, 2)):
-        found = np.asarray(attention_mask(segments, segments, causal, window))[0, 0]
+        found = np.asarray(mask_of(segments, causal, window))[0, 0]
         for t, s in np.ndindex(7, 7):
             near = window is None or abs(t - s) < window
             assert found[t, s] == (segments[0, t] == segments[0, s] and near and (s <= t or not causal))
@@ -192,8 +214,8 @@ def test_attention_in_half_precision():
     """Of inputs that bfloat16 holds exactly: the error is that of rounding weights and results, of 8 bits."""
     q, k, v, g, segments = inputs()
     q, k, v, g = (np.asarray(jnp.asarray(x, jnp.bfloat16)) for x in (q, k, v, g))
-    mask = attention_mask(segments, segments, True)
-    found, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, PLAIN, None), q, k, v)
+    mask = mask_of(segments, True)
+    found, back = jax.vjp(lambda q, k, v: Tiled()(q, k, v, mask, PLAIN, None), q, k, v)
     wide = [x.astype(np.float32) for x in (q, k, v)]
     expected, back_plain = jax.vjp(lambda q, k, v: plain(q, k, v, mask, PLAIN), *wide)
     assert found.dtype == jnp.bfloat16
@@ -204,7 +226,7 @@ def test_attention_in_half_precision():
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (3, 7), (2, 9, 5), (2, 3, 17, 5)])
-def test_each_quarter_of_a_block_decides_on_an_element(shape):
+def test_each_quarter_of_a_block_decides_on_an_element(shape, monkeypatch):
     """Sixteen bits of the block (Random123's, as JAX has it) whose number is the place's, for rows 4 i to 4 i + 3."""
     key, rows = jax.random.fold_in(jax.random.key(7), len(shape)), -(-shape[-2] // 4)
     count = math.prod(shape[:-2]) * rows * shape[-1]
@@ -213,15 +235,17 @@ def test_each_quarter_of_a_block_decides_on_an_element(shape):
     quarters = np.stack([words[0] & 0xFFFF, words[0] >> 16, words[1] & 0xFFFF, words[1] >> 16], -2)
     expected = quarters.reshape(*shape[:-2], 4 * rows, shape[-1])[..., : shape[-2], :] >= 0.3 * 2**16
     assert np.array_equal(keep_mask(key, 0.3, shape), expected)
+    monkeypatch.setattr("jaxft.models.layers.dropout.platform", lambda: "tpu")  # in one piece there
+    assert np.array_equal(keep_mask(key, 0.3, shape), expected)
 
 
 def test_dropout_draws_its_bits_once():
     """Not once more for each place that reads them: of a drawing's 20 rounds each has one shift to the left."""
     q, k, v, _, segments = inputs()
-    mask, how = attention_mask(segments, segments, False), Scores(1.0, dropout=RATE)
+    mask, how = mask_of(segments, False), SoftmaxSpec(1.0, dropout=RATE)
 
     def mixed(q, key):
-        return jnp.sum(attend(q, k, v, mask, how, key) ** 2)
+        return jnp.sum(Tiled()(q, k, v, mask, how, key) ** 2)
 
     compiled = jax.jit(jax.grad(mixed)).lower(q, jax.random.key(1)).compile().as_text()
     assert compiled.count(" shift-left(") == 20
@@ -231,10 +255,10 @@ def test_dropout_draws_its_bits_once():
 def test_nothing_of_length_times_length_is_kept(rate):
     q, k, v, _, segments = inputs()
     key = jax.random.key(3) if rate else None
-    mask = attention_mask(segments, segments, False)
+    mask = mask_of(segments, False)
     q, k, v = (x.reshape(B, -1, KV, H).swapaxes(1, 2) for x in (q, k, v))
     _, back = jax.vjp(
-        lambda q, k, v: dot_product_attention(q, k, v, mask, None, None, key, Scores(1.0, dropout=rate)), q, k, v
+        lambda q, k, v: dot_product_attention(q, k, v, mask, None, None, key, SoftmaxSpec(1.0, dropout=rate)), q, k, v
     )
     stored = [x.shape for x in jax.tree.leaves(back) if hasattr(x, "shape")]
     assert stored and not [shape for shape in stored if len(shape) == 4 and shape[1] == KV and shape[3] == S]

@@ -16,7 +16,8 @@ from jaxft.attribution.settings import Settings
 from jaxft.attribution.target import Target
 from jaxft.attribution.text import Text, padded
 from jaxft.inference.model import LoadedModel
-from jaxft.models.layers.basic import masked_mean, read
+from jaxft.models.layers.basic import masked_mean
+from jaxft.models.layers.tokens import gather_at
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import Params, bind
 from jaxft.parallel.mesh import data_shards
@@ -86,6 +87,6 @@ def _logits(what, params: Params, line_ntd, batch, at_k):
     out = backbone({name: jnp.broadcast_to(values, (n, t)) for name, values in batch.items()} | {"tokens": rows_nt})
     at_nk = jnp.broadcast_to(at_k, (n, len(at_k)))
     ones = jnp.broadcast_to(batch["segments"], (n, t))
-    seen = masked_mean(out.hidden, ones, at_nk).astype(dtype) if whole.mean else read(out.hidden, at_nk)
+    seen = masked_mean(out.hidden, ones, at_nk).astype(dtype) if whole.mean else gather_at(out.hidden, at_nk)
     # The head by itself: where it shares the table, it is the one that it was trained with.
     return Outputs(seen, whole.head(seen, whole.embed.tokens, None, out.memory)).logits

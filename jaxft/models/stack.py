@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.layers.attention import Context
-from jaxft.models.layers.basic import fold_key, read
+from jaxft.models.layers.attention import Attention, plan_attention
+from jaxft.models.layers.basic import fold_key
+from jaxft.models.layers.context import Carry, Context, flatten_scan, merge
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.spec import Layer
 from jaxft.parallel.mesh import shard
@@ -75,35 +76,40 @@ class Block(nnx.Module):
         self.beside = layer.beside.build(width) if layer.beside else nnx.data(None)
         self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
 
-    def __call__(self, x, context: Context, key, at=None):
-        """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
+    def __call__(self, x, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+        """From (batch, s, width) to (batch, t, width), the results of the context's t queries."""
         entered, normed = x, self.norm("attn_in", x)
-        y = self.added("attn_out", self.attn(normed, context, fold_key(key, 0), at), fold_key(key, 1))
-        x = read(x, at)
+        y, carry = self.attn(normed, context, fold_key(key, 0))
+        y, x = self.added("attn_out", y, fold_key(key, 1)), context.gather(x)
         if self.layer.parallel:
-            seen = self.norm("mlp_in", x) if "mlp_in" in self.norms else read(normed, at)
-            x = x + y + self.added("mlp_out", self.mlp(seen, context, fold_key(key, 3), at), fold_key(key, 2))
+            read = self.norm("mlp_in", x) if "mlp_in" in self.norms else context.gather(normed)
+            z, of_mlp = self.mlp(read, context, fold_key(key, 3))
+            x = x + y + self.added("mlp_out", z, fold_key(key, 2))
         else:
             x = self.norm("attn_res", x + y)
             if self.cross is not None and context.memory is not None:
-                y = self.cross(self.norm("cross_in", x), context, fold_key(key, 4), at)
+                y, _ = self.cross(self.norm("cross_in", x), context, fold_key(key, 4))
                 x = self.norm("cross_res", x + self.added("cross_out", y, fold_key(key, 5)))
-            y = self.mlp(self.norm("mlp_in", x), context, fold_key(key, 3), at)
-            x = self.norm("mlp_res", x + self.added("mlp_out", y, fold_key(key, 2)))
+            z, of_mlp = self.mlp(self.norm("mlp_in", x), context, fold_key(key, 3))
+            x = self.norm("mlp_res", x + self.added("mlp_out", z, fold_key(key, 2)))
         if self.beside is not None:
-            x = self.norm("beside_res", x + read(self.beside(entered, context, fold_key(key, 6)), at))
-        return shard(x, "batch", None, None)
+            y, _ = self.beside(entered, context, fold_key(key, 6))
+            x = self.norm("beside_res", x + context.gather(y))
+        return shard(x, "batch", "length", None), merge([carry, of_mlp])
 
-    def repeated(self, x, context: Context, key, at=None):
-        """The layer as often as it runs; where the result is wanted at some positions only, that is its last run."""
-        if (num_repeats := self.layer.num_repeats) == 1:
-            return self(x, context, key, at)
+    def repeat(self, x, context: Context, last: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+        """The layer `num_repeats` times, the last time with the context `last`."""
+        count, carries = self.layer.num_repeats, []
+        if count > 1:
 
-        def run(x, number):
-            return self(x, context, None if key is None else fold_key(key, number)), None
+            def run(x, number):
+                return self(x, context, fold_key(key, number))
 
-        x, _ = jax.lax.scan(run, x, jnp.arange(num_repeats - 1))
-        return self(x, context, fold_key(key, num_repeats - 1), at)
+            x, of_runs = jax.lax.scan(run, x, jnp.arange(count - 1))
+            carries, key = [flatten_scan(of_runs)], fold_key(key, count - 1)
+        x, carry = self(x, last, key)
+        carry = merge([*carries, carry])
+        return x, carry._replace(hidden=x[None]) if context.collect.hidden else carry
 
     def added(self, place: str, y, key):
         """What a sublayer adds to the residual sum."""
@@ -124,45 +130,45 @@ class Stack(nnx.Module):
             for s in segments
         )
 
-    def __call__(self, x, context: Context, key, at=None, every=False):
-        """With `at` (batch, slots), which needs a last layer of its own, the results at these positions only.
+    def __call__(self, x, context: Context, key: jax.Array | None, at: jax.Array | None = None):
+        """(the last layer's result, the Carry of all layers).
 
-        With `every` a list of arrays (n, batch, t, width) beside it, which hold the results of all layers. What the
-        layers' experts count is summed up in the context's routes.
+        With `at` (batch, k), which needs a last layer in a segment of its own, the result at these columns only.
         """
-        states, routes = [], context.routes
-        for part in self.parts:
-            context.prepare(part.attn)
-            if part.cross is not None and context.memory is not None:
-                context.prepare(part.cross)
-        for segment, blocks in zip(self.plan, self.segments, strict=True):
-            last = segment.start + segment.period * segment.repeats == len(self.parts)
-            x, (of_segment, found) = self._run(x, segment, blocks, context, key, at if last else None, every)
-            states.append(of_segment)
-            routes = None if routes is None else [*routes, found]
-        context.routes = routes
-        return (x, states) if every else x
+        context = plan_attention(context, _attentions(self.parts, context))
+        last = context
+        if at is not None:
+            last = context.select(at)
+            last = plan_attention(last, _attentions(self.parts[-1:], last))
+        carries = []
+        for number, (segment, blocks) in enumerate(zip(self.plan, self.segments, strict=True)):
+            final = last if number == len(self.plan) - 1 else context
+            x, carry = self._run(x, segment, blocks, context, final, key)
+            carries.append(carry)
+        return x, merge(carries)
 
-    def _run(self, x, segment: Segment, blocks, context: Context, key, at, every):
-        counts = context.routes is not None
-
+    def _run(self, x, segment: Segment, blocks, context: Context, final: Context, key):
         def body(x, row):
-            (first, blocks), states = row, []
-            context.routes = [] if counts else None  # of these layers: what a loop's body finds must leave it with x
+            (first, blocks), carries = row, []
             for place, block in enumerate(blocks):
                 # The key depends on the layer's number alone: cut elsewhere, the stack draws the same masks.
-                x = block.repeated(x, context, None if key is None else fold_key(key, first + place), at)
-                states.append(x)
-            return x, (jnp.stack(states) if every else None, sum(context.routes) if counts else None)
+                x, carry = block.repeat(x, context, final, fold_key(key, first + place))
+                carries.append(carry)
+            return x, merge(carries)
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=POLICIES[self.remat])
         if segment.repeats == 1:  # no loop, which could not change the shape of x either
             return body(x, (segment.start, jax.tree.map(lambda stacked: stacked[0], blocks)))
         numbers = segment.start + segment.period * jnp.arange(segment.repeats)
-        x, (states, found) = jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)
-        states = states.reshape(-1, *states.shape[2:]) if every else None
-        return x, (states, jnp.sum(found, 0) if counts else None)
+        x, carry = jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)
+        return x, flatten_scan(carry)
+
+
+def _attentions(layers: tuple[Layer, ...], context: Context) -> list[Attention]:
+    """The attention parts that these layers use."""
+    cross = [layer.cross for layer in layers if layer.cross is not None] if context.memory is not None else []
+    return [layer.attn for layer in layers] + cross
 
 
 def stacked(module, repeats: int):

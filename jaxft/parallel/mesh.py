@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical name -> mesh axes. A name that is absent here is replicated.
+# Logical name -> mesh axes; () is replicated, and so is a dimension without a name.
 RULES = {
     "batch": ("data", "fsdp"),
     "replica": "data",  # a batch of which all devices that share the weights hold the same rows
@@ -19,6 +19,10 @@ RULES = {
     "vocab": "tensor",
     "heads": "tensor",
     "mlp": "tensor",
+    "length": (),  # of queries, and of whatever is computed token by token
+    "key_length": (),  # of keys and values
+    "experts": (),
+    "layers": (),  # of stacked parameters
 }
 
 
@@ -37,7 +41,7 @@ def split(name: str | None, size: int, mesh) -> tuple[str, ...]:
 
     A dimension that they do not divide is replicated: rounding it up instead would change exported shapes.
     """
-    axes = tuple(axis for axis in _tuple(RULES.get(name)) if mesh.shape[axis] > 1)
+    axes = tuple(axis for axis in (() if name is None else _tuple(RULES[name])) if mesh.shape[axis] > 1)
     return axes if size % _size(axes, mesh) == 0 else ()
 
 

@@ -29,7 +29,7 @@ class PredictsTokens(Task):
 
 def token_sums(out: Outputs, batch) -> dict[str, Mean]:
     """Cross entropy (nats) and accuracy over the vocabulary, by the slots' weights."""
-    total, hits = out.scores.cross_entropy(batch["targets"], batch["weights"])
+    total, hits = out.head_output.cross_entropy(batch["targets"], batch["weights"])
     count = jnp.sum(batch["weights"])
     return {"loss": Mean(total, count), "accuracy": Mean.of(hits, batch["weights"])}
 

@@ -15,7 +15,8 @@ from jaxft.metrics.declared import higher, lower
 from jaxft.metrics.retrieval import retrieval_metrics
 from jaxft.models.checkpoint.sentence_transformers import embedding_files
 from jaxft.models.heads import unit
-from jaxft.models.layers.basic import masked_mean, read
+from jaxft.models.layers.basic import masked_mean
+from jaxft.models.layers.tokens import gather_at
 from jaxft.models.model import Outputs
 from jaxft.problems import raise_problems, suggest, truncated_repr
 from jaxft.tasks.base import Example, Task, as_parts, encode_texts
@@ -131,7 +132,9 @@ def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
     `hidden` is (rows, length, width), or (rows, slots, width) if only what is read was computed.
     """
     if pooling != "mean":
-        return (hidden if hidden.shape[1] == batch["at"].shape[1] else read(hidden, batch["at"])).astype(jnp.float32)
+        return (hidden if hidden.shape[1] == batch["at"].shape[1] else gather_at(hidden, batch["at"])).astype(
+            jnp.float32
+        )
     return masked_mean(hidden, batch["segments"], batch["at"])
 
 

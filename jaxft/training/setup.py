@@ -76,10 +76,10 @@ class Setup:
     def loss(self, params: Params, batch, key):
         out = self.forward(params, batch, key)
         sums = self.task.loss(out, batch)
-        if out.balance is None:
+        if out.aux_loss is None:
             return sums
         total, count = objective(sums)
-        balance = Mean(out.balance * count, count)
+        balance = Mean(out.aux_loss * count, count)
         return sums | {"weighted_loss": Mean(total + balance.total, count), "balance": balance}
 
     def put(self, batch: dict) -> dict[str, jax.Array]:

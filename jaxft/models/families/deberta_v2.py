@@ -21,9 +21,10 @@ from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.layers.activations import ACTIVATIONS, known_activation
 from jaxft.models.layers.attention import Attention, RematAttentionLayer
 from jaxft.models.layers.basic import Dense, Embed, Embedding, LayerNorm, Linear, fold_key, param
+from jaxft.models.layers.context import Carry
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.precision import accumulator, upcast
-from jaxft.models.layers.relative_bias import rel_shift
+from jaxft.models.layers.relative_bias import rel_shift, rel_shift_square
 from jaxft.models.spec import POST_NORM, Layer, Part, Spec
 from jaxft.problems import raise_problems
 
@@ -87,21 +88,22 @@ class DisentangledLayer(RematAttentionLayer):
             linear = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias) if wanted else nnx.data(None)
             setattr(self, name, linear)
 
-    def attn_bias(self, q_bthd, k_bshd, context, key, at_bk):
+    def attn_bias(self, q_bthd, k_bshd, context, key):
         part, length, wide = self.part, k_bshd.shape[1], accumulator(q_bthd)
-        vectors = dropout(context.distances.astype(q_bthd.dtype), part.position_dropout or 0.0, fold_key(key, 1))
+        vectors = dropout(context.rel_bias.astype(q_bthd.dtype), part.position_dropout or 0.0, fold_key(key, 1))
         rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # of keys from first to last
         total = 0.0
         if "c2p" in part.kinds:
             heads = self._distances(self.position_k or self.k, vectors)
             products = jnp.einsum("bthd,vhd->bhtv", q_bthd, heads, preferred_element_type=wide)[..., rows]
-            total += rel_shift(products, at_bk)
+            total += rel_shift(products, context)
         if "p2c" in part.kinds:
             heads = self._distances(self.position_q or self.q, vectors)
             products = jnp.einsum("bshd,vhd->bhsv", k_bshd, heads, preferred_element_type=wide)
-            every = rel_shift(products[..., rows[::-1]], None).swapaxes(2, 3)
-            total += every if at_bk is None else jnp.take_along_axis(every, at_bk[:, None, :, None], 2)
-        return total * part.scores.scale
+            every = rel_shift_square(products[..., rows[::-1]]).swapaxes(2, 3)
+            places = context.queries.indices[:, None, :, None]
+            total += every if context.is_square else jnp.take_along_axis(every, places, 2)
+        return total * part.softmax.scale
 
     def _distances(self, linear, vectors_vd):
         return linear(vectors_vd).reshape(-1, self.part.heads, self.part.head_dim)
@@ -127,13 +129,13 @@ class NeighboursLayer(nnx.Module):
 
     def __call__(self, x_btd, context, key):
         side, length, dtype = self.part.count // 2, x_btd.shape[1], x_btd.dtype
-        x = jnp.pad(x_btd, ((0, 0), (side, side), (0, 0)))
-        segments = jnp.pad(context.segments, ((0, 0), (side, side)))
+        x, own = jnp.pad(x_btd, ((0, 0), (side, side), (0, 0))), context.keys.segments
+        segments = jnp.pad(own, ((0, 0), (side, side)))
         y = self.bias[...].astype(dtype)
         for place, kernel in enumerate(self.kernel[...].astype(dtype)):
-            same = segments[:, place : place + length] == context.segments
+            same = segments[:, place : place + length] == own
             y += jnp.where(same[..., None], x[:, place : place + length], 0) @ kernel
-        return self.act(dropout(y, self.part.dropout, key))
+        return self.act(dropout(y, self.part.dropout, key)), Carry()
 
 
 def spec(c, **attention) -> Spec:

@@ -33,11 +33,11 @@ class Bf16ALiBi(Attention):
 
 
 class Bf16ALiBiLayer(AttentionLayer):
-    def attn_bias(self, q_bthd, k_bshd, context, key, at_bk):
+    def attn_bias(self, q_bthd, k_bshd, context, key):
         rounded = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
         alibi_slopes = rounded(jnp.array(self.part.alibi_slopes, float)).reshape(1, self.part.kv_heads, -1, 1)
-        places = rounded(context.positions[:, None, None, :].astype(float))
-        return rounded(alibi_slopes * places) * self.part.scores.scale
+        places = rounded(context.keys.positions[:, None, None, :].astype(float))
+        return rounded(alibi_slopes * places) * self.part.softmax.scale
 
 
 def spec(c):

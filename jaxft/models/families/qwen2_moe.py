@@ -28,9 +28,10 @@ class WithSharedLayer(ExpertsLayer):
         self.shared = part.shared.build(width)
         self.share = Linear(width, 1, ("embed", None), bias=False)
 
-    def __call__(self, x_btd, context, key, at_bk=None):
-        common = jax.nn.sigmoid(self.share(x_btd)) * self.shared(x_btd, context, key, at_bk)
-        return super().__call__(x_btd, context, key, at_bk) + common
+    def __call__(self, x_btd, context, key):
+        common, _ = self.shared(x_btd, context, key)
+        y, carry = super().__call__(x_btd, context, key)
+        return y + jax.nn.sigmoid(self.share(x_btd)) * common, carry
 
 
 def count(c) -> int:

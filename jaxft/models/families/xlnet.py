@@ -20,7 +20,7 @@ from jaxft.models.checkpoint.weight_table import (
 )
 from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
 from jaxft.models.layers.attention import Attention, RematAttentionLayer
-from jaxft.models.layers.basic import Dense, Embed, EmbedLayer, LayerNorm, Linear, fold_key, param, read
+from jaxft.models.layers.basic import Dense, Embed, EmbedLayer, LayerNorm, Linear, fold_key, param
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.precision import accumulator
 from jaxft.models.layers.relative_bias import rel_shift
@@ -41,8 +41,12 @@ class TransformerXLAttention(Attention):
         return TransformerXLAttentionLayer(self, width)
 
     @property
-    def scores(self):
-        return replace(super().scores, learned=True)
+    def has_attn_bias(self):
+        return True
+
+    @property
+    def softmax(self):
+        return replace(super().softmax, learned_bias=True)
 
 
 class TransformerXLAttentionLayer(RematAttentionLayer):
@@ -56,7 +60,7 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
         self.type_bias = param(each, ("heads", None), "bias", "zeros")
         self.types = param((2, *each), (None, "heads", None), "other")  # of equal types, of others
 
-    def attn_bias(self, q_bthd, k_bshd, context, key, at_bk):
+    def attn_bias(self, q_bthd, k_bshd, context, key):
         part, dtype = self.part, q_bthd.dtype
         plain = q_bthd - self.q.bias[...].reshape(part.heads, part.head_dim).astype(dtype)
         sinusoids = dropout(
@@ -64,13 +68,13 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
         )
         heads = self.r(sinusoids).reshape(-1, part.heads, part.head_dim)
         q = plain + self.distance_bias[...].astype(dtype)
-        total = rel_shift(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=accumulator(q)), at_bk)
-        if context.types is not None:
+        total = rel_shift(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=accumulator(q)), context)
+        if context.keys.types is not None:
             q, types = plain + self.type_bias[...].astype(dtype), self.types[...].astype(dtype)
             of_type = jnp.einsum("bthd,yhd->bhty", q, types, preferred_element_type=accumulator(q))
-            differ = read(context.types[..., None], at_bk) != context.types[:, None, :]
+            differ = context.queries.types[..., None] != context.keys.types[:, None, :]
             total += jnp.where(differ[:, None], of_type[..., 1:], of_type[..., :1])
-        return total * part.scores.scale
+        return total * part.softmax.scale
 
     def _sinusoids(self, length: int):
         """Float32 (2 length - 1, width) of how far a key lies before its query, from the first key to the last."""

@@ -1,21 +1,27 @@
-"""Attention by segments: a token sees the tokens of its own text, as far as causality and window allow.
+"""Attention by segments: a token attends to the tokens of its own text that causality and window allow.
 
 Letters: b batch, t query length, s key length, d width, k key/value heads, g queries per key head, h head width.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.layers.basic import Linear, fold_key, param, read, remat
-from jaxft.models.layers.kernels.tiled import Scores, attend
+from jaxft.models.layers.basic import Linear, fold_key, param, remat
+from jaxft.models.layers.context import AttentionPlan, Carry, Context
+from jaxft.models.layers.kernels.choice import choose_kernel
+from jaxft.models.layers.kernels.kernel import AttentionCall, MaskSpec, SoftmaxSpec
+from jaxft.models.layers.kernels.tiled import attention_weights
 from jaxft.models.layers.relative_bias import RelativeBias
 from jaxft.models.layers.rotary import Rotary, rotate
+from jaxft.models.layers.tokens import Tokens
 from jaxft.models.spec import Part
-from jaxft.parallel.mesh import shard
+from jaxft.parallel.mesh import platform, shard
 
 
 @dataclass(frozen=True)
@@ -36,105 +42,76 @@ class Attention:
     head_dim: int
     causal: bool
     rotary: Rotary | None = None
-    bias: frozenset[str] = frozenset("qkvo")  # which of the four projections have a bias
+    bias: frozenset[str] = frozenset("qkvo")  # the projections that have a bias
     dropout: float = 0.0  # on the attention weights
     scale: float | None = None  # of the scores; None: 1 / sqrt(head_dim)
-    window: int | None = None  # a token sees those less than so many places away
-    softcap: float | None = None  # scores bend towards it: cap * tanh(scores / cap) (Gemma 2, section 2)
-    clip: float | None = None  # queries, keys and values are cut off at it
+    window: int | None = None  # sliding window: a token attends to tokens fewer than this many positions away
+    softcap: float | None = None  # softcap * tanh(scores / softcap) (Gemma 2, section 2)
+    clip: float | None = None  # queries, keys and values are clipped to [-clip, clip]
     qk_norm: QKNorm | None = None
-    alibi_slopes: tuple[float, ...] | None = None  # a head's scores fall by so much for each place (Press et al. 2022)
-    distances: RelativeBias | None = None  # what is learned of them; a head then has keys of its own
-    sinks: bool = False  # a learned score for each head that takes weight and gives nothing (Xiao et al. 2024)
+    alibi_slopes: tuple[float, ...] | None = None  # per head, what a score loses per position (Press et al. 2022)
+    distances: RelativeBias | None = None  # learned; needs heads == kv_heads
+    sinks: bool = False  # a learned score per head that takes weight and has no value (Xiao et al. 2024)
 
-    def build(self, width):
+    def build(self, width: int) -> "AttentionLayer":
         return AttentionLayer(self, width)
 
     @property
-    def mask_spec(self) -> tuple[bool, int | None] | str:
-        """What decides which tokens a token sees."""
-        return self.causal, self.window
-
-    def attention_mask(self, context: "Context") -> jax.Array:
-        """Bool (batch, 1, t, s): may a query see a key?"""
-        return attention_mask(context.segments, context.segments, self.causal, self.window)
+    def mask(self) -> MaskSpec:
+        return MaskSpec(self.causal, self.window)
 
     @property
-    def scores(self) -> Scores:
+    def softmax(self) -> SoftmaxSpec:
         scale = self.scale or 1.0 / math.sqrt(self.head_dim)
-        return Scores(scale, self.softcap, self.dropout, learned=self.distances is not None)
+        return SoftmaxSpec(scale, self.softcap, self.dropout, learned_bias=self.distances is not None)
+
+    @property
+    def has_attn_bias(self) -> bool:
+        """Whether `attn_bias` of its layer gives something."""
+        return self.alibi_slopes is not None or self.distances is not None
+
+    def keys(self, context: Context) -> Tokens:
+        """The tokens that the queries attend to."""
+        return context.keys
+
+    def call(self, context: Context) -> AttentionCall:
+        queries, keys = (x.segments.shape[1] for x in (context.queries, self.keys(context)))
+        sizes = queries, keys, self.heads, self.kv_heads, self.head_dim
+        return AttentionCall(platform(), *sizes, self.mask, self.softmax, self.has_attn_bias, self.sinks)
 
 
 @dataclass(frozen=True)
 class CrossAttention(Attention):
-    """Attention of a decoder's text to the encoder's result for the same text (Vaswani et al. 2017, section 3.2.3)."""
+    """Attention of a decoder's text to the encoder's output for the same text (Vaswani et al. 2017, section 3.2.3)."""
 
     causal: bool = False
 
-    def build(self, width):
+    def build(self, width: int) -> "CrossAttentionLayer":
         return CrossAttentionLayer(self, width)
 
-    @property
-    def mask_spec(self):
-        return "memory"
-
-    def attention_mask(self, context):
-        return attention_mask(context.segments, context.memory_segments, False)
+    def keys(self, context):
+        return context.memory.tokens
 
 
-@dataclass
-class Context:
-    """What all layers of one call share: masks, rotary tables and scores of distances, each made once, outside the scan
-    over layers; and to a decoder the encoder's result."""
+def plan_attention(context: Context, parts: Iterable[Attention]) -> Context:
+    """The context with a plan for each part. Parts with the same mask or the same rotary positions share the arrays."""
 
-    segments: jax.Array
-    positions: jax.Array
-    memory: jax.Array | None = None  # (batch, s, width)
-    memory_segments: jax.Array | None = None
-    distances: jax.Array | None = None  # of Buckets float32 (1, heads, length, length)
-    types: jax.Array | None = None  # of the texts, where the batch has them
-    routes: list[jax.Array] | None = None  # of experts, if they are to be counted (experts.py)
-    masks: dict[tuple[bool, int | None] | str, jax.Array] = field(default_factory=dict)
-    tables: dict[Rotary, tuple[jax.Array, jax.Array]] = field(default_factory=dict)
+    @cache
+    def mask(kernel, spec: MaskSpec, is_cross: bool):
+        return kernel.prepare(spec, context.queries, context.memory.tokens if is_cross else context.keys)
 
-    def prepare(self, part: Attention):
-        if part.mask_spec not in self.masks:
-            self.masks[part.mask_spec] = part.attention_mask(self)
-        if part.rotary is not None and part.rotary not in self.tables:
-            self.tables[part.rotary] = part.rotary.table(self.positions)
+    @cache
+    def tables(rotary: Rotary):
+        longest = jnp.max(context.keys.positions) + 1
+        keys = rotary.table(context.keys.positions, longest)
+        return keys if context.is_square else rotary.table(context.queries.positions, longest), keys
 
-    def mask(self, part: Attention, at_bk: jax.Array | None) -> jax.Array:
-        """Bool (batch, 1, t or slots, s): what the queries may see, those at `at` or all."""
-        mask = self.masks[part.mask_spec]
-        return mask if at_bk is None else jnp.take_along_axis(mask, at_bk[:, None, :, None], 2)
-
-    def slope(self, part: Attention) -> jax.Array:
-        """Float32 (batch, k, g, s): what every key adds to the scores of a head.
-
-        Less for each place between query and key is, but for what all keys of a query have in common, more for each
-        place of the key.
-        """
-        alibi_slopes = jnp.array(part.alibi_slopes, float).reshape(1, part.kv_heads, -1, 1)
-        return alibi_slopes * self.positions[:, None, None, :].astype(float)
-
-    def table(self, part: Attention, at_bk: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Rotary cosine and sine of the positions, those at `at` or all."""
-        whole = self.tables[part.rotary]
-        return whole if at_bk is None else tuple(jnp.take_along_axis(x, at_bk[..., None, None], 1) for x in whole)
-
-
-def attention_mask(queries_bt: jax.Array, keys_bs: jax.Array, causal: bool, window: int | None = None) -> jax.Array:
-    """Bool (batch, 1, t, s), from the segments of queries and keys: may query t see key s?
-
-    Padding is segment 0 and sees padding: in a text's own row every query sees at least itself.
-    """
-    same = queries_bt[:, :, None] == keys_bs[:, None, :]
-    back = jnp.arange(queries_bt.shape[1])[:, None] - jnp.arange(keys_bs.shape[1])  # how far the key lies behind
-    if causal:
-        same = same & (back >= 0)
-    if window is not None:
-        same = same & (jnp.abs(back) < window)
-    return same[:, None]
+    plans = dict(context.plans)
+    for part in dict.fromkeys(parts):
+        kernel, is_cross = choose_kernel(part.call(context)), isinstance(part, CrossAttention)
+        rotary = None if part.rotary is None else tables(part.rotary)
+        plans[part] = AttentionPlan(kernel, mask(kernel, part.mask, is_cross), rotary)
+    return replace(context, plans=plans)
 
 
 class AttentionLayer(nnx.Module):
@@ -151,35 +128,45 @@ class AttentionLayer(nnx.Module):
         self.distances = part.distances.build(width) if own else nnx.data(None)
         self.sinks = param((part.heads,), ("heads",), "other", "zeros") if part.sinks else nnx.data(None)
 
-    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None, at_bk=None) -> jax.Array:
-        """(batch, t, width); with `at` (batch, slots) the results at these positions only, (batch, slots, width)."""
-        return self.mixed(read(x_btd, at_bk), x_btd, context, key, at_bk)
+    def __call__(self, x_bsd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+        """(batch, t, width) for the t queries of the context, from x (batch, s, width), which holds all keys."""
+        return self.attend(context.gather(x_bsd), x_bsd, context, key)
 
-    def mixed(self, y_btd, x_bsd, context: Context, key, at_bk):
-        """What queries from y, those at `at` or all, gather from x."""
-        part = self.part
-        q = self._heads(self.q(y_btd), part.heads, self.q_norm)
+    def attend(self, x_btd, x_bsd, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+        """(batch, t, width): queries from x (batch, t, width) attend to keys from x (batch, s, width)."""
+        part, plan = self.part, context.plans[self.part]
+        q = self._heads(self.q(x_btd), part.heads, self.q_norm)
         k = self._heads(self.k(x_bsd), part.kv_heads, self.k_norm)
         v = self._heads(self.v(x_bsd), part.kv_heads, None)
         if part.rotary is not None:
-            q, k = rotate(q, context.table(part, at_bk), part.rotary), rotate(k, context.table(part, None), part.rotary)
-        q, k, v = (shard(y, "batch", None, "heads", None) for y in (q, k, v))
-        attn_bias = self.attn_bias(q, k, context, key, at_bk)
+            q, k = (rotate(x, table, part.rotary) for x, table in zip((q, k), plan.rotary, strict=True))
+        q = shard(q, "batch", "length", "heads", None)
+        k, v = (shard(x, "batch", "key_length", "heads", None) for x in (k, v))
+        bias = self.attn_bias(q, k, context, key)
         sinks = None if self.sinks is None else self.sinks[...]
-        mixed = attend(q, k, v, context.mask(part, at_bk), part.scores, fold_key(key, 0), attn_bias, sinks)
-        return self.o(mixed.reshape(*y_btd.shape[:2], part.heads * part.head_dim))
+        y = plan.kernel(q, k, v, plan.mask, part.softmax, fold_key(key, 0), bias, sinks)
+        y = self.o(y.reshape(*x_btd.shape[:2], part.heads * part.head_dim))
+        return y, self._carry(q, k, context, bias, sinks)
 
-    def attn_bias(self, q_bthd, k_bshd, context: Context, key, at_bk) -> jax.Array | None:
-        """What is added to the scores: float32 (1 or batch, k, t or slots or g, s), or None for nothing."""
+    def attn_bias(self, q_bthd, k_bshd, context: Context, key: jax.Array | None) -> jax.Array | None:
+        """What is added to the scores: float32 (1 or batch, kv_heads, t or heads / kv_heads, s); None: nothing."""
         if self.part.alibi_slopes is not None:
-            return context.slope(self.part)
+            # A query's own position is the same for all its keys, and the softmax does not see it.
+            slopes = jnp.array(self.part.alibi_slopes, float).reshape(1, self.part.kv_heads, -1, 1)
+            return slopes * context.keys.positions[:, None, None, :].astype(float)
         if self.part.distances is None:
             return None
-        attn_bias = context.distances if self.distances is None else self.distances(k_bshd.shape[1])
-        return attn_bias if at_bk is None else attn_bias[0][:, at_bk].swapaxes(0, 1)
+        bias = context.rel_bias if self.distances is None else self.distances(k_bshd.shape[1])
+        return bias if context.is_square else bias[0][:, context.queries.indices].swapaxes(0, 1)
+
+    def _carry(self, q, k, context: Context, bias, sinks) -> Carry:
+        if not context.collect.attentions:
+            return Carry()
+        mask = self.part.mask.dense(context.queries, context.keys)
+        return Carry(attentions=attention_weights(q, k, mask, self.part.softmax, bias, sinks)[None])
 
     def _norm(self, heads: int):
-        """Of queries or keys of so many heads."""
+        """The module that norms queries or keys of so many heads; None without one."""
         part, norm = self.part, self.part.qk_norm
         if norm is None:
             return nnx.data(None)
@@ -199,17 +186,20 @@ class AttentionLayer(nnx.Module):
 
 
 class RematAttentionLayer(AttentionLayer):
-    """For attention whose `attn_bias` depends on the queries: recomputed in the backward pass, so that no bias of
-    length x length is stored."""
+    """For attention whose bias depends on the queries: recomputed in the backward pass, so that no length x length bias
+    is stored."""
 
-    def mixed(self, y_btd, x_bsd, context, key, at_bk):
-        def mixed(y_btd, x_bsd):
-            return super(RematAttentionLayer, self).mixed(y_btd, x_bsd, context, key, at_bk)
+    def attend(self, x_btd, x_bsd, context, key):
+        def attend(x_btd, x_bsd):
+            return super(RematAttentionLayer, self).attend(x_btd, x_bsd, context, key)
 
-        return remat(mixed)(y_btd, x_bsd)
+        return remat(attend)(x_btd, x_bsd)
 
 
 class CrossAttentionLayer(AttentionLayer):
-    def __call__(self, x_btd, context: Context, key, at_bk=None):
-        """(batch, t, width). `at` says which positions x holds, if not all."""
-        return self.mixed(x_btd, context.memory, context, key, at_bk)
+    def __call__(self, x_btd, context, key):
+        """(batch, t, width) for the t queries, which x holds."""
+        return self.attend(x_btd, context.memory.hidden, context, key)
+
+    def _carry(self, q, k, context, bias, sinks):
+        return Carry()  # `attentions` are those of a text to itself

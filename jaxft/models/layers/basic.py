@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxft.models.layers.activations import ACTIVATIONS, known_activation
+from jaxft.models.layers.context import Carry, Context
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.lookup import lookup
 from jaxft.models.layers.precision import accumulator, upcast
@@ -40,11 +41,6 @@ def remat(function):
     Their products are not done again, since no gradient needs a product's own result.
     """
     return jax.checkpoint(function, prevent_cse=False)  # the loop over layers stands between the two passes
-
-
-def read(x_btd: jax.Array, at_bk: jax.Array | None) -> jax.Array:
-    """What stands at the positions `at`: (batch, slots, width); everything where `at` is None."""
-    return x_btd if at_bk is None else jnp.take_along_axis(x_btd, at_bk[..., None], axis=1)
 
 
 def masked_mean(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_bt: jax.Array | None = None):
@@ -159,11 +155,11 @@ class DenseLayer(nnx.Module):
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
-    def __call__(self, x_btd, context, key: jax.Array | None, at_bk=None):
+    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         def rest(up):
-            return self.down(dropout(shard(ACTIVATIONS[self.act](up), "batch", None, "mlp"), self.rate, key))
+            return self.down(dropout(shard(ACTIVATIONS[self.act](up), "batch", "length", "mlp"), self.rate, key))
 
-        return remat(rest)(self.up(x_btd))
+        return remat(rest)(self.up(x_btd)), Carry()
 
 
 @dataclass(frozen=True)
@@ -186,12 +182,12 @@ class GatedLayer(nnx.Module):
         self.up = Linear(width, part.hidden, ("embed", "mlp"), part.bias)
         self.down = Linear(part.hidden, width, ("mlp", "embed"), part.bias)
 
-    def __call__(self, x_btd, context, key: jax.Array | None, at_bk=None):
+    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         def rest(gate, up):
-            y = shard(ACTIVATIONS[self.act](gate) * up, "batch", None, "mlp")
+            y = shard(ACTIVATIONS[self.act](gate) * up, "batch", "length", "mlp")
             return self.down(dropout(y, self.rate, key))
 
-        return remat(rest)(self.gate(x_btd), self.up(x_btd))
+        return remat(rest)(self.gate(x_btd), self.up(x_btd)), Carry()
 
 
 class Embedding(nnx.Module):
@@ -251,18 +247,18 @@ class EmbedLayer(nnx.Module):
     def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Embedding | None = None) -> jax.Array:
         x = (tokens or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
         if self.project is not None and self.part.project.first:
-            x = self.project(shard(x, "batch", None, None))
+            x = self.project(shard(x, "batch", "length", None))
         if self.types is not None:
             x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
         if self.positions is not None:
             x = x + self.positions(batch["positions"] + self.part.offset, dtype)
-        x = shard(x, "batch", None, None)  # once for the sum of all tables
+        x = shard(x, "batch", "length", None)  # once for the sum of all tables
         if self.norm is not None:
             x = self.norm(x)
         x = dropout(x, self.part.dropout, key)
         if self.project is not None and not self.part.project.first:
             x = self.project(x)
-        return shard(x, "batch", None, None)
+        return shard(x, "batch", "length", None)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Mixtures of experts: of many MLPs each token passes through a few, which a router chooses.
+"""Mixture of experts: a router sends each token through a few of many MLPs.
 
 Letters: b batch, t length, d width, e experts, k experts of a token, f hidden width of an expert, n = b t k.
 """
@@ -13,17 +13,19 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from jaxft.models.layers.activations import ACTIVATIONS, known_activation
-from jaxft.models.layers.basic import Linear, param, read
+from jaxft.models.layers.basic import Linear, param
+from jaxft.models.layers.context import Carry, Context, RouterStats
 from jaxft.models.layers.precision import upcast
+from jaxft.models.layers.tokens import Tokens
 from jaxft.parallel.mesh import placement
 
 
 @dataclass(frozen=True)
 class Experts:
-    """`count` gated MLPs, of which each token's router takes `chosen` (Shazeer et al. 2017, eq. 1).
+    """`count` gated MLPs, of which the router chooses `chosen` per token (Shazeer et al. 2017, eq. 1).
 
-    The result is the sum of theirs, weighted with the router's softmax over all experts, or where `normed` over those
-    chosen. No token is dropped.
+    The result is the sum of the chosen ones' results, weighted by the router's softmax over all experts, or if `normed`
+    over the chosen ones. No token is dropped.
     """
 
     count: int
@@ -31,15 +33,15 @@ class Experts:
     hidden: int
     act: str
     normed: bool = True
-    bias: bool = False  # of the router and of each expert's maps
-    gate_fn: Callable | None = None  # (gate, up) -> what `down` reads; None: act(gate) * up
+    bias: bool = False  # in the router and in each expert's linear maps
+    gate_fn: Callable | None = None  # (gate, up) -> input of `down`; None: act(gate) * up
 
     def build(self, width):
         return ExpertsLayer(self, width)
 
 
 def read_router_aux_coef(c) -> float:
-    """Spec.balance, from config.json: transformers adds the balance only where it gives the router's scores out."""
+    """Spec.router_aux_coef: transformers adds the load balancing loss only if it also returns the router's logits."""
     weight = c.get("router_aux_loss_coef", 0.0)
     return weight if c.get("output_router_logits", False) else 0.0
 
@@ -48,8 +50,8 @@ class ExpertLinear(nnx.Module):
     """A linear map for each expert."""
 
     def __init__(self, part: Experts, inputs: int, outputs: int, axes: tuple[str, str]):
-        self.kernel = param((part.count, inputs, outputs), (None, *axes), "kernel")
-        self.bias = param((part.count, outputs), (None, axes[1]), "bias", "zeros") if part.bias else nnx.data(None)
+        self.kernel = param((part.count, inputs, outputs), ("experts", *axes), "kernel")
+        self.bias = param((part.count, outputs), ("experts", axes[1]), "bias", "zeros") if part.bias else nnx.data(None)
 
     def arrays(self, dtype) -> tuple[jax.Array, jax.Array | None]:
         """The kernel in `dtype`; the bias as it is stored, since tokens look it up (models/layers/lookup.py)."""
@@ -72,26 +74,27 @@ class ExpertsLayer(nnx.Module):
         self.router = Linear(width, part.count, ("embed", None), part.bias)
         self.experts = ExpertMLPs(part, width)
 
-    def __call__(self, x_btd, context, key, at_bk=None):
-        """(batch, t, width). Where the context counts routes, adds this layer's to them."""
-        scores = upcast(self.router(x_btd))
-        shares = jax.nn.softmax(scores, -1)
-        top, experts_btk = jax.lax.top_k(shares, self.part.chosen)
+    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+        """(batch, t, width), and the router's statistics if the context collects them."""
+        probs = jax.nn.softmax(upcast(self.router(x_btd)), -1)
+        top, experts_btk = jax.lax.top_k(probs, self.part.chosen)
         weights = top / jnp.sum(top, -1, keepdims=True) if self.part.normed else top
-        if context.routes is not None:
-            present = read(context.segments[..., None] > 0, at_bk)
-            hits = jax.nn.one_hot(experts_btk, self.part.count).sum(-2)
-            context.routes.append(jnp.stack([jnp.sum(x * present, (0, 1)) for x in (hits, shares)]))
-        return self._mixed(x_btd, experts_btk, weights.astype(x_btd.dtype))
+        carry = Carry(router=self._stats(probs, experts_btk, context.queries) if context.collect.router else None)
+        return self._experts(x_btd, experts_btk, weights.astype(x_btd.dtype)), carry
 
-    def _mixed(self, x_btd, experts_btk, weights_btk):
-        """What the chosen experts make of each token; of a sharded batch each device sorts its own tokens."""
+    def _stats(self, probs_bte, experts_btk, queries: Tokens) -> RouterStats:
+        present = (queries.segments > 0)[..., None]
+        chosen = jax.nn.one_hot(experts_btk, self.part.count).sum(-2)
+        return RouterStats(*(jnp.sum(x * present, (0, 1)) for x in (chosen, probs_bte)))
+
+    def _experts(self, x_btd, experts_btk, weights_btk):
+        """The weighted sum of the chosen experts' results; of a sharded batch each device sorts its own tokens."""
         mlps = self.experts
         maps = [maps.arrays(x_btd.dtype) for maps in (mlps.gate, mlps.up, mlps.down)]
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
             return combine(x_btd, experts_btk, weights_btk, maps, self.gate_fn)
-        rows = placement(("batch", None, None), x_btd.shape, mesh)
+        rows = placement(("batch", "length", None), x_btd.shape, mesh)
         axis = placement(("mlp",), (self.part.hidden,), mesh)[0]
         bias = PartitionSpec(None, axis) if self.part.bias else None
         wide = PartitionSpec(None, None, axis), bias
@@ -102,23 +105,26 @@ class ExpertsLayer(nnx.Module):
 
 
 def combine(x_btd, experts_btk, weights_btk, maps, gate_fn: Callable, axis: str | None = None):
-    """Sum of the chosen experts' results. `axis` is the mesh axis over which their hidden width is split, if any."""
+    """(b, t, d): the weighted sum of the chosen experts' results. `maps` has (kernel, bias) of gate, up and down.
+
+    `axis` is the mesh axis that splits the experts' hidden width, if any.
+    """
     b, t, d = x_btd.shape
     chosen, count = experts_btk.shape[-1], len(maps[0][0])
     expert_n = experts_btk.reshape(-1)
-    order = jnp.argsort(expert_n, stable=True)  # the tokens of one expert stand in a row
-    sizes, of = jnp.bincount(expert_n, length=count).astype(jnp.int32), expert_n[order]
+    order = jnp.argsort(expert_n, stable=True)  # the tokens of one expert are contiguous
+    sizes, sorted_n = jnp.bincount(expert_n, length=count).astype(jnp.int32), expert_n[order]
     x_nd = x_btd.reshape(-1, d)[order // chosen]
 
-    def mapped(x, kernel, bias):
+    def linear(x, kernel, bias):
         y = jax.lax.ragged_dot(x, kernel, sizes)
-        return y if bias is None else y + bias[of].astype(y.dtype)
+        return y if bias is None else y + bias[sorted_n].astype(y.dtype)
 
     gate, up, (kernel, bias) = maps
-    y_nd = jax.lax.ragged_dot(gate_fn(mapped(x_nd, *gate), mapped(x_nd, *up)), kernel, sizes)
+    y_nd = jax.lax.ragged_dot(gate_fn(linear(x_nd, *gate), linear(x_nd, *up)), kernel, sizes)
     if axis is not None:
         y_nd = jax.lax.psum(y_nd, axis)
-    if bias is not None:
-        y_nd = y_nd + bias[of].astype(y_nd.dtype)
+    if bias is not None:  # after the sum over devices, each of which would add it
+        y_nd = y_nd + bias[sorted_n].astype(y_nd.dtype)
     y_nd = y_nd[jnp.argsort(order)] * weights_btk.reshape(-1, 1)  # back in the tokens' order
     return y_nd.reshape(b * t, chosen, d).sum(1).reshape(b, t, d)

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from jaxft.models.layers.basic import param
+from jaxft.models.layers.context import Context
 from jaxft.models.layers.precision import upcast
 
 
@@ -23,7 +24,7 @@ class RelativeBias(Protocol):
     shared: bool  # by all layers; or each has its own
 
     def build(self, width: int) -> Callable:
-        """A module that makes of a row's length what attention reads of it (Context.distances in attention.py)."""
+        """A module that makes of a row's length what attention reads of it (Context.rel_bias in context.py)."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,21 @@ def toeplitz(of_distance: jax.Array, length: int) -> jax.Array:
     return rows[:, : length * width].reshape(n, length, width)[:, :, length - 1 :]
 
 
-def rel_shift(x_bhtv: jax.Array, at_bk: jax.Array | None) -> jax.Array:
-    """(b, h, t, s) of products with distances (b, h, t, 2s - 1): of each row those from its own place on.
+def rel_shift(x_bhtv: jax.Array, context: Context) -> jax.Array:
+    """(b, h, t, s) of products with distances (b, h, t, 2s - 1), from the earliest key to the latest.
 
-    Row t of all s rows begins at s - 1 - t; with `at` the rows are those places only.
+    The s entries of a query in column i begin at s - 1 - i (Dai et al. 2019, appendix B).
     """
     b, h, t, width = x_bhtv.shape
     s = (width + 1) // 2
-    if at_bk is not None:
-        places = s - 1 - at_bk[:, None, :, None] + jnp.arange(s)
+    if not context.is_square:
+        places = s - 1 - context.queries.indices[:, None, :, None] + jnp.arange(s)
         return jnp.take_along_axis(x_bhtv, jnp.broadcast_to(places, (b, h, t, s)), 3)
-    flat = x_bhtv.reshape(b, h, t * width)[..., s - 1 : s - 1 + t * (width - 1)]  # each row begins one place earlier
-    return flat.reshape(b, h, t, width - 1)[..., :s]
+    return rel_shift_square(x_bhtv)
+
+
+def rel_shift_square(x_bhsv: jax.Array) -> jax.Array:
+    """`rel_shift` of queries in all columns, by slicing: each row begins one entry earlier than the last."""
+    b, h, s, width = x_bhsv.shape
+    flat = x_bhsv.reshape(b, h, s * width)[..., s - 1 : s - 1 + s * (width - 1)]
+    return flat.reshape(b, h, s, width - 1)[..., :s]

@@ -33,12 +33,12 @@ class Rotary:
     scaling: Scaling | None = None
     pairs: str = "halves"
 
-    def table(self, positions_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Cosine and sine, float32 (batch, length, 1, dim/2)."""
+    def table(self, positions_bt: jax.Array, longest: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Cosine and sine, float32 (batch, t, 1, dim/2); `longest` is the length of the batch's longest text."""
         frequencies = 1.0 / self.theta ** (jnp.arange(0, self.dim, 2, dtype=float) / self.dim)
         amplitude = 1.0
         if self.scaling is not None:
-            frequencies = self.scaling(frequencies, self, jnp.max(positions_bt) + 1)
+            frequencies = self.scaling(frequencies, self, longest)
             amplitude = self.scaling.amplitude
         angles = positions_bt[:, :, None, None].astype(float) * frequencies
         return amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)

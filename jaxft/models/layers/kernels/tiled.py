@@ -1,158 +1,187 @@
-"""From queries, keys and values to what attention gathers, with a backward pass that stores no scores.
+"""The reference kernel: attention in plain JAX, with a backward pass that stores no scores.
 
 Letters: b batch, t query length, s key length, k key/value heads, g queries per key head, r = g t, h head width.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from jaxft.models.layers.dropout import keep_mask
+from jaxft.models.layers.kernels.kernel import AttentionCall, MaskSpec, SoftmaxSpec
 from jaxft.models.layers.kernels.tiles import by_tiles
 from jaxft.models.layers.precision import accumulator, upcast
+from jaxft.models.layers.tokens import Tokens
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
 
 
-@dataclass(frozen=True)
-class Scores:
-    """How products of queries and keys become weights."""
+class Tiled:
+    """Softmax attention with a dense mask and float32 scores, computed in tiles of rows and key heads.
 
-    scale: float
-    softcap: float | None = None
-    dropout: float = 0.0
-    learned: bool = False  # whether what is added to the scores has a gradient
-
-
-def attend(q, k, v, mask, how: Scores, key: jax.Array | None, attn_bias=None, sinks=None):
-    """Softmax attention with float32 scores; q (b, t, heads, h), k and v (b, s, kv_heads, h) -> (b, t, heads, h).
-
-    `attn_bias` (1 or b, kv_heads, rows, s) is added to the scores; its rows are those of the queries, g t of them,
-    or g, the same for all t. `sinks` (heads,) are scores of keys that every query sees and whose values are 0. The
-    backward pass computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), and draws dropout's
+    The backward pass computes the scores anew from their row sums (Dao et al. 2022, algorithm 4), and draws dropout's
     bits again, so that no array of length x length outlives the layer.
     """
+
+    name = "tiled"
+
+    def refuses(self, call: AttentionCall) -> None:
+        return None
+
+    def prepare(self, mask: MaskSpec, queries: Tokens, keys: Tokens) -> jax.Array:
+        return mask.dense(queries, keys)
+
+    def __call__(self, q, k, v, mask, softmax, key, bias=None, sinks=None):
+        b, t, heads, _ = q.shape
+        kv, g = k.shape[2], heads // k.shape[2]
+        sinks = None if sinks is None else upcast(sinks).reshape(1, kv, g, 1)
+        q, k, v = _by_heads(q, kv), k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        key = None if softmax.dropout == 0.0 else key
+        y = dot_product_attention(q, k, v, mask, bias, sinks, key, softmax)
+        return y.reshape(b, kv, g, t, -1).transpose(0, 3, 1, 2, 4).reshape(b, t, heads, -1)
+
+
+def attention_weights(q, k, mask, softmax: SoftmaxSpec, bias=None, sinks=None) -> jax.Array:
+    """Float32 (b, t, s): the attention weights of `Tiled`, without dropout, as the mean over all heads.
+
+    The arguments are those of a kernel (kernel.py). One key head at a time, so that scores of all heads never exist.
+    """
+    (b, t, heads, _), s, kv = q.shape, k.shape[1], k.shape[2]
+    q, k = _by_heads(q, kv), k.transpose(0, 2, 1, 3)
+    sinks = None if sinks is None else upcast(sinks).reshape(1, kv, heads // kv, 1)
+
+    def add(total, head):
+        pick = partial(jax.lax.dynamic_slice_in_dim, start_index=head, slice_size=1, axis=1)
+        of_head = jax.tree.map(lambda x: x if x.shape[1] == 1 else pick(x), (q, k, bias, sinks))
+        powers, row_sum, _ = _powers(softmax, *of_head[:2], mask, *of_head[2:])
+        weights = (powers / row_sum).reshape(b, -1, t, s)
+        return total + jnp.sum(weights, 1).astype(jnp.float32), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros((b, t, s), jnp.float32), jnp.arange(kv))
+    return total / heads
+
+
+def _by_heads(q, kv):
+    """(b, t, heads, h) -> (b, kv, r, h). Heads before positions: every product is then one of contiguous matrices."""
     b, t, heads, h = q.shape
-    kv, g = k.shape[2], heads // k.shape[2]
-    # Heads before positions: every product is then one of matrices that lie whole in memory.
-    q = q.reshape(b, t, kv, g, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, g * t, h)
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    sinks = None if sinks is None else upcast(sinks).reshape(1, kv, g, 1)
-    mixed = dot_product_attention(q, k, v, mask, attn_bias, sinks, None if how.dropout == 0.0 else key, how)
-    return mixed.reshape(b, kv, g, t, h).transpose(0, 3, 1, 2, 4).reshape(b, t, heads, h)
+    return q.reshape(b, t, kv, heads // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, h)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(7,))
-def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, attn_bias, sinks, key, how: Scores):
-    """softmax(scale q k') v, of whose weights dropout leaves 1 - rate (key None: all)."""
-    return _forward(q_bkrh, k_bksh, v_bksh, mask, attn_bias, sinks, key, how)[0]
+def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, bias, sinks, key, softmax: SoftmaxSpec):
+    """softmax(scale q k' + bias) v, (b, k, r, h); dropout leaves 1 - rate of the weights (key None: all)."""
+    return _forward(q_bkrh, k_bksh, v_bksh, mask, bias, sinks, key, softmax)[0]
 
 
-def _forward(q, k, v, mask, attn_bias, sinks, key, how):
-    saved = q, k, v, mask, attn_bias, sinks, key
-    q, mask, attn_bias = _in_the_loop(q, mask, attn_bias)
-    (mixed, log_total), _ = by_tiles(
-        partial(_forward_tile, how), q, k, v, mask, attn_bias, sinks, _kept(q, k, key, how)
-    )
-    return mixed, (*saved, log_total, mixed)
+def _forward(q, k, v, mask, bias, sinks, key, softmax):
+    saved = q, k, v, mask, bias, sinks, key
+    q, mask, bias = _not_hoisted(q, mask, bias)
+    keep = _keep(q, k, key, softmax)
+    (out, log_sum), _ = by_tiles(partial(_forward_tile, softmax), q, k, v, mask, bias, sinks, keep)
+    return out, (*saved, log_sum, out)
 
 
-def _backward(how, saved, grad):
-    q, k, v, mask, attn_bias, sinks, key, log_total, mixed = saved
-    q, mask, attn_bias = _in_the_loop(q, mask, attn_bias)
-    keep = _kept(q, k, key, how)
-    shared = attn_bias is not None and len(attn_bias) != len(q)
-    tile = partial(_backward_tile, how, shared)
-    (grads, grad_lean), sum_lean = by_tiles(tile, q, k, v, mask, attn_bias, keep, log_total, mixed, grad)
-    if how.learned:
-        grad_lean = sum_lean if shared else grad_lean
+def _backward(softmax, saved, grad):
+    q, k, v, mask, bias, sinks, key, log_sum, out = saved
+    q, mask, bias = _not_hoisted(q, mask, bias)
+    keep = _keep(q, k, key, softmax)
+    shared = bias is not None and len(bias) != len(q)
+    tile = partial(_backward_tile, softmax, shared)
+    (grads, grad_bias), sum_bias = by_tiles(tile, q, k, v, mask, bias, keep, log_sum, out, grad)
+    if softmax.learned_bias:
+        grad_bias = sum_bias if shared else grad_bias
     else:
-        grad_lean = jax.tree.map(jnp.zeros_like, attn_bias)
-    grad_sinks = None if sinks is None else _sinks_gradient(sinks, log_total, mixed, grad)
-    return *grads, None, grad_lean, grad_sinks, None
-
-
-def _in_the_loop(q, mask, attn_bias):
-    """The same arrays, of which mask and lean are known only when the layer's queries are.
-
-    They are alike in all layers, so that JAX and XLA would make from them before the loop over layers, and keep for all
-    tiles, what is added to the scores: float32 (b, k, r, s), 8 GiB for a row of 8,192 tokens and 32 heads.
-    """
-    return jax.lax.optimization_barrier((q, mask, attn_bias))
-
-
-def _sinks_gradient(sinks_1kg1, log_total_bkr1, mixed_bkrh, grad_bkrh):
-    """A sink takes its weight from what the row gathers."""
-    b, k, r, h = mixed_bkrh.shape
-    g = sinks_1kg1.shape[2]
-    mean = jnp.sum(upcast(grad_bkrh) * upcast(mixed_bkrh), -1).reshape(b, k, g, -1)
-    weights = jnp.exp(sinks_1kg1 - log_total_bkr1.reshape(b, k, g, -1))
-    return -jnp.sum(weights * mean, (0, 3), keepdims=True)
-
-
-def _kept(q, k, key, how):
-    """Which weights dropout leaves: bool (b, k, r, s), or None for all."""
-    return None if key is None else keep_mask(key, how.dropout, (*q.shape[:3], k.shape[2]))
+        grad_bias = jax.tree.map(jnp.zeros_like, bias)
+    grad_sinks = None if sinks is None else _sinks_gradient(sinks, log_sum, out, grad)
+    return *grads, None, grad_bias, grad_sinks, None
 
 
 dot_product_attention.defvjp(_forward, _backward)
 
 
-def _forward_tile(how, q, k, v, mask, attn_bias, sinks, keep):
-    scores = _masked(_softcapped(_scores(how, q, k), how), mask, attn_bias)
+def _not_hoisted(q, mask, bias):
+    """The same arrays; the compiler sees mask and bias depend on the layer's queries.
+
+    They are the same in all layers. Without the barrier JAX and XLA would compute what is added to the scores before
+    the loop over layers, and store it whole: float32 (b, k, r, s), 8 GiB for 32 heads and a row of 8,192 tokens.
+    """
+    return jax.lax.optimization_barrier((q, mask, bias))
+
+
+def _keep(q, k, key, softmax):
+    """The weights that dropout leaves: bool (b, k, r, s), or None for all."""
+    return None if key is None else keep_mask(key, softmax.dropout, (*q.shape[:3], k.shape[2]))
+
+
+def _sinks_gradient(sinks_1kg1, log_sum_bkr1, out_bkrh, grad_bkrh):
+    """A sink takes its weight from the row's output."""
+    b, k, r, h = out_bkrh.shape
+    g = sinks_1kg1.shape[2]
+    mean = jnp.sum(upcast(grad_bkrh) * upcast(out_bkrh), -1).reshape(b, k, g, -1)
+    weights = jnp.exp(sinks_1kg1 - log_sum_bkr1.reshape(b, k, g, -1))
+    return -jnp.sum(weights * mean, (0, 3), keepdims=True)
+
+
+def _forward_tile(softmax, q, k, v, mask, bias, sinks, keep):
+    powers, row_sum, log_sum = _powers(softmax, q, k, mask, bias, sinks)
+    dropped = _drop(powers, keep, softmax.dropout).astype(v.dtype)
+    out = jnp.einsum("bkrs,bksh->bkrh", dropped, v, preferred_element_type=accumulator(v)) / row_sum
+    return (out.astype(v.dtype), log_sum), None
+
+
+def _powers(softmax, q, k, mask, bias, sinks):
+    """exp(scores - their maximum), (b, k, r, s), the sum of each row, and its logarithm plus the maximum."""
+    scores = _masked(_softcapped(_scores(softmax, q, k), softmax), mask, bias)
     top = jnp.max(scores, -1, keepdims=True)
     if sinks is not None:
         sinks = jnp.repeat(sinks, scores.shape[2] // sinks.shape[2], 2)
         top = jnp.maximum(top, sinks)
     powers = jnp.exp(scores - top)
-    total = jnp.sum(powers, -1, keepdims=True)
+    row_sum = jnp.sum(powers, -1, keepdims=True)
     if sinks is not None:
-        total = total + jnp.exp(sinks - top)
-    dropped = _drop(powers, keep, how.dropout).astype(v.dtype)
-    mixed = jnp.einsum("bkrs,bksh->bkrh", dropped, v, preferred_element_type=accumulator(v)) / total
-    return (mixed.astype(v.dtype), top + jnp.log(total)), None
+        row_sum = row_sum + jnp.exp(sinks - top)
+    return powers, row_sum, top + jnp.log(row_sum)
 
 
-def _backward_tile(how, shared, q, k, v, mask, attn_bias, keep, log_total, mixed, grad):
-    bent = _softcapped(_scores(how, q, k), how)
-    weights = jnp.exp(_masked(bent, mask, attn_bias) - log_total)
-    grad_v = _columns(_drop(weights, keep, how.dropout).astype(v.dtype), grad)
+def _backward_tile(softmax, shared, q, k, v, mask, bias, keep, log_sum, out, grad):
+    capped = _softcapped(_scores(softmax, q, k), softmax)
+    weights = jnp.exp(_masked(capped, mask, bias) - log_sum)
+    grad_v = _sum_over_queries(_drop(weights, keep, softmax.dropout).astype(v.dtype), grad)
     grad_weights = jnp.einsum("bkrh,bksh->bkrs", grad, v, preferred_element_type=accumulator(v))
-    grad_weights = _drop(grad_weights, keep, how.dropout)
-    # The softmax subtracts the mean gradient of a row, by its weights: what the row's output times its gradient is.
-    # Summed by a product: XLA on CPU would merge a sum with what follows, and do that three times slower.
-    mean = (upcast(grad) * upcast(mixed)) @ jnp.ones((q.shape[-1], 1), accumulator(q))
+    grad_weights = _drop(grad_weights, keep, softmax.dropout)
+    # The softmax subtracts a row's mean gradient, weighted by its weights: the row's output times its gradient.
+    # Summed by a product: XLA on CPU would fuse a sum with what follows, and compute that three times slower.
+    mean = (upcast(grad) * upcast(out)) @ jnp.ones((q.shape[-1], 1), accumulator(q))
     grad_scores = weights * (grad_weights - mean)
-    grad_lean = grad_scores if how.learned and not shared else None
-    sum_lean = jnp.sum(grad_scores, 0, keepdims=True) if how.learned and shared else None
-    if how.softcap is not None:
-        grad_scores = grad_scores * (1.0 - (bent / how.softcap) ** 2)
-    grad_scores = (grad_scores * how.scale).astype(q.dtype)
+    grad_bias = grad_scores if softmax.learned_bias and not shared else None
+    sum_bias = jnp.sum(grad_scores, 0, keepdims=True) if softmax.learned_bias and shared else None
+    if softmax.softcap is not None:
+        grad_scores = grad_scores * (1.0 - (capped / softmax.softcap) ** 2)
+    grad_scores = (grad_scores * softmax.scale).astype(q.dtype)
     grad_q = jnp.einsum("bkrs,bksh->bkrh", grad_scores, k)
-    grad_k = _columns(grad_scores, q)
-    return ((grad_q, grad_k, grad_v), grad_lean), sum_lean
+    grad_k = _sum_over_queries(grad_scores, q)
+    return ((grad_q, grad_k, grad_v), grad_bias), sum_bias
 
 
-def _columns(weights_bkrs, y_bkrh):
-    """Sum over queries, (b, k, s, h). Turning y, which is small, keeps XLA from turning the weights."""
+def _sum_over_queries(weights_bkrs, y_bkrh):
+    """(b, k, s, h). Transposing y, which is small, keeps XLA from transposing the weights."""
     return jnp.einsum("bkhr,bkrs->bkhs", y_bkrh.swapaxes(2, 3), weights_bkrs).swapaxes(2, 3)
 
 
-def _scores(how, q, k):
-    return jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=accumulator(q)) * how.scale
+def _scores(softmax, q, k):
+    return jnp.einsum("bkrh,bksh->bkrs", q, k, preferred_element_type=accumulator(q)) * softmax.scale
 
 
-def _softcapped(scores, how):
-    return scores if how.softcap is None else how.softcap * jnp.tanh(scores / how.softcap)
+def _softcapped(scores, softmax):
+    return scores if softmax.softcap is None else softmax.softcap * jnp.tanh(scores / softmax.softcap)
 
 
-def _masked(scores, mask, attn_bias):
-    """Scores of what each query sees; of a query head's r rows there are t for each of its g heads."""
+def _masked(scores, mask, bias):
+    """Scores plus bias, and plus MASKED where a query does not attend. The g query heads of a key head share a mask."""
     g = scores.shape[2] // mask.shape[2]
-    if attn_bias is not None:
-        scores = scores + jnp.repeat(attn_bias, scores.shape[2] // attn_bias.shape[2], axis=2)
+    if bias is not None:
+        scores = scores + jnp.repeat(bias, scores.shape[2] // bias.shape[2], axis=2)
     # Added, not selected: XLA on CPU runs products and float32 arithmetic as one piece, which a selection would cut.
     return scores + jnp.tile(jnp.where(mask, 0.0, MASKED), (1, 1, g, 1))
 
