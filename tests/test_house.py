@@ -36,7 +36,11 @@ ALLOWED = {
     },
     "models.checkpoint": {"models", "host.strict_json", "parallel", "problems"},
     "models": {"models", "parallel", "problems", "host.strict_json"},
-    "models.families": {*LAYERS, *"models.spec models.heads models.checkpoint.weight_table problems".split()},
+    "models.families": {
+        *LAYERS,
+        *"models.spec models.heads problems".split(),
+        *(f"models.checkpoint.{name}" for name in "weight_table head_rules config_reader".split()),
+    },
     "data": {"data", "host.strict_json", *LEAVES},
     "tasks": {
         *(

@@ -87,7 +87,7 @@ def job_of(built: Setup, padding: str, steps: int) -> Job:
         problem_type=task.problem_type,
         random=cfg.init == "random",
         dropout=cfg.dropout,
-        trained=[entry.theirs for entry in built.arch.entries if chosen.intersection(entry.ours)],
+        trained=[tensor.hf for tensor in built.arch.tensor_maps if chosen.intersection(tensor.jaxft)],
         mask_rate=task.rate if isinstance(task, MaskedLM) else 0.0,
         lr=cfg.lr,
         optim=dataclasses.asdict(cfg.optim) if isinstance(cfg.optim, AdamW) else {},

@@ -214,7 +214,7 @@ def _gradient_checks(every: Model, gradients, model: LoadedModel, reference) -> 
     found = dict(named_tensors(every, gradients, model.pretrained, model.arch, "float32"))
     wanted = {name.removeprefix("gradient."): g for name, g in reference.items() if name.startswith("gradient.")}
     train = set(trainable(every))
-    fixed = {entry.theirs for entry in model.arch.entries if not train.issuperset(entry.ours)}
+    fixed = {tensor.hf for tensor in model.arch.tensor_maps if not train.issuperset(tensor.jaxft)}
     names = sorted((wanted.keys() | found.keys()) - fixed)
     # Of a tensor whose gradient is 0, such as a key's bias, only the noise can be compared.
     least = 1e-2 * max(float(np.abs(gradient).max()) for gradient in wanted.values())

@@ -34,8 +34,8 @@ def written(built: Setup, params: Params) -> Written:
 
 def trained_formats(built: Setup, dtype: str) -> dict[str, list[np.dtype]]:
     """By stored path of what trains, the written format of each of its names."""
-    entries = formats(built.model, built.pretrained, built.arch, dtype)
-    known = {name: kind for entry, kind in entries for name in entry.ours}
+    tensor_maps = formats(built.model, built.pretrained, built.arch, dtype)
+    known = {name: kind for tensor_map, kind in tensor_maps for name in tensor_map.jaxft}
     usual = np.dtype(np.float32)
     return {path: [known.get(name, usual) for name in names(built.model, path)] for path in built.trained}
 

@@ -13,7 +13,7 @@ from jaxft.config import Config
 from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.source import Rows, as_rows
 from jaxft.metrics import Mean, objective
-from jaxft.models.checkpoint.encoder_only import sided
+from jaxft.models.checkpoint.encoder_only import backbone_rules
 from jaxft.models.checkpoint.load import LoadReport, find_weights, place
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.models.checkpoint.sentence_transformers import lowered, read_embedding
@@ -123,7 +123,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     cfg.validate(len(devices))
     pretrained = open_pretrained(cfg.model)
     sources = open_sources(cfg, splits)
-    spec, _, _ = sided(pretrained.family, pretrained.reader, cfg.task.head)
+    spec = backbone_rules(pretrained.family, pretrained.reader, cfg.task.head).spec
     if (argument := spec.input_side.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
     tokenizer = tokenizer_of(pretrained.directory, spec.input_side.embed.vocab, cfg.add_tokens)
@@ -139,7 +139,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
     hidden = task.hidden or ("all" if task.slots(1) is None else "read")
     model, trained = build_model(cfg, arch, devices[0].platform, hidden)
-    if arch.fewer is not None and "embed.tokens.embedding" not in trained:
+    if arch.stored_vocab is not None and "embed.tokens.embedding" not in trained:
         raise UserError(
             "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
             "be learned. Let embed.tokens train as well, or leave the tokens out"

@@ -1,45 +1,61 @@
-"""One side of an encoder-decoder without the other, for heads that stand on it alone."""
+"""One side of an encoder-decoder without the other, for heads that need only that side."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import Family, TensorMap, WeightRule, embedding
 from jaxft.models.layers.basic import Unused
 from jaxft.models.spec import Spec
 
-ENCODER = "encoder."  # what an encoder's parameters are called where it stands before a decoder
+ENCODER = "encoder."  # what the names of an encoder's parameters begin with if a decoder follows
 
 
-def sided(family: Family, c, kind: str) -> tuple[Spec, list[WeightRule], frozenset[str]]:
-    """The backbone under the head `kind`, its rows, and names of the other side's tensors, which a file may have."""
-    spec, rows = family.spec(c), family.rows(c)
-    found = next(((side, tokens) for head, side, tokens in family.sides if head == kind), None)
+class BackboneRules(NamedTuple):
+    """A backbone and its weights."""
+
+    spec: Spec
+    rules: list[WeightRule]
+    unused: frozenset[str]  # tensors of the side that is left out, which a checkpoint may have
+
+
+def backbone_rules(family: Family, c: ConfigReader, kind: str) -> BackboneRules:
+    """The backbone under the head `kind`."""
+    spec, rules = family.spec(c), family.rules(c)
+    found = next((one for one in family.one_sided if one.head == kind), None)
     if found is None:
-        return spec, rows, frozenset()
-    alone, mine = (_encoder if found[0] == "encoder" else _decoder)(spec, rows, found[1])
-    left = [row for row in rows if row.theirs not in {row.theirs for row in mine}]
-    return alone, mine, frozenset(entry.theirs for entry in entries(left, spec))
+        return BackboneRules(spec, rules, frozenset())
+    side = _encoder if found.side == "encoder" else _decoder
+    alone, kept = side(spec, rules, found.tokens)
+    names = {rule.hf for rule in kept}
+    dropped = tensor_maps((rule for rule in rules if rule.hf not in names), spec)
+    return BackboneRules(alone, kept, frozenset(tensor_map.hf for tensor_map in dropped))
 
 
-def entries(rows: list[WeightRule], spec: Spec) -> list[TensorMap]:
+def tensor_maps(rules: Iterable[WeightRule], spec: Spec) -> list[TensorMap]:
     """The tensors of all layers."""
     layers = len(spec.layers), len(spec.encoder.layers) if spec.encoder else 0
-    return [entry for row in rows for entry in row.entries(*layers)]
+    return [tensor_map for rule in rules for tensor_map in rule.tensor_maps(*layers)]
 
 
-def _encoder(spec: Spec, rows: list[WeightRule], tokens: str | None) -> tuple[Spec, list[WeightRule]]:
-    """Under the names of a model of its own; with the table of tokens, where it has the decoder's."""
-    mine = [row._replace(ours=row.ours.removeprefix(ENCODER)) for row in rows if row.ours.startswith(ENCODER)]
+def _encoder(spec: Spec, rules: list[WeightRule], tokens: str | None) -> tuple[Spec, list[WeightRule]]:
+    """The encoder, named as a model without an encoder; `tokens` if it shares the decoder's token embeddings."""
+    assert spec.encoder is not None, "an encoder-decoder"
+    kept = [rule._replace(jaxft=rule.jaxft.removeprefix(ENCODER)) for rule in rules if rule.jaxft.startswith(ENCODER)]
     if not spec.encoder.embed.shared_embedding:
-        return spec.encoder, mine
+        return spec.encoder, kept
+    assert tokens is not None, "the family names the embeddings that its encoder shares"
     embed = replace(spec.encoder.embed, shared_embedding=False)
-    return replace(spec.encoder, embed=embed), [WeightRule(tokens, "embed.tokens", embedding), *mine]
+    return replace(spec.encoder, embed=embed), [WeightRule(tokens, "embed.tokens", embedding), *kept]
 
 
-def _decoder(spec: Spec, rows: list[WeightRule], tokens: str) -> tuple[Spec, list[WeightRule]]:
-    """Its attention to the encoder's result is kept, so that nothing of a checkpoint is lost."""
-    layers = tuple(replace(layer, cross=Unused(layer.cross)) for layer in spec.layers)
-    mine = [row for row in rows if not row.ours.startswith((ENCODER, "embed.tokens"))]
+def _decoder(spec: Spec, rules: list[WeightRule], tokens: str | None) -> tuple[Spec, list[WeightRule]]:
+    """The decoder. Its cross-attention is kept but not used, so that an export has all of the checkpoint's tensors."""
+    assert tokens is not None, "a decoder has token embeddings"
+    layers = tuple(replace(layer, cross=layer.cross and Unused(layer.cross)) for layer in spec.layers)
+    kept = [rule for rule in rules if not rule.jaxft.startswith((ENCODER, "embed.tokens"))]
     return replace(spec, layers=layers, encoder=None, decoder_start=None), [
         WeightRule(tokens, "embed.tokens", embedding),
-        *mine,
+        *kept,
     ]

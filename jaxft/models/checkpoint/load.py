@@ -1,8 +1,9 @@
-"""Bring a checkpoint's tensors into a model's parameters, each straight into its shards, and say what happened."""
+"""Read a checkpoint's tensors into a model's parameters, each straight into its shards, and report the result."""
 
 import math
 import re
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,15 +11,44 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
 from jaxft.models.checkpoint.tensors import check_floats, open_tensors, release
+from jaxft.models.checkpoint.weight_table import TensorMap
 from jaxft.models.model import Model
 from jaxft.models.params import Params, initial, lead, names, shape, trainable, variables
 from jaxft.problems import raise_problems
 
-Views = dict[str, "np.ndarray | LazyStack | ResizedEmbedding"]
 READERS = 4  # threads: some copy while others wait for fresh pages; with two, 1.1 B take a quarter longer
+
+
+class LazyStack:
+    """Views of equal shape, stacked along a new first axis when they are indexed; only the indexed part is read."""
+
+    def __init__(self, views: list[np.ndarray]):
+        self.views = views
+        self.shape = (len(views), *views[0].shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        return np.stack([view[index[1:]] for view in self.views[index[0]]])
+
+
+class ResizedEmbedding:
+    """A view (vocabulary, width) with new `rows` behind it; only the indexed part of the view is read."""
+
+    def __init__(self, view: np.ndarray, rows: np.ndarray):
+        self.view, self.rows, self.shape = view, rows, (len(view) + len(rows), *view.shape[1:])
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = index[0].indices(self.shape[0])
+        known = len(self.view)
+        old, new = slice(start, min(stop, known)), slice(max(start - known, 0), max(stop - known, 0))
+        return np.concatenate([self.view[(old, *index[1:])], self.rows[(new, *index[1:])]])
+
+
+View = np.ndarray | LazyStack | ResizedEmbedding
+Views = dict[str, View]  # parameter name -> its values in the checkpoint
 
 
 @dataclass
@@ -28,9 +58,9 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
-    tokens: int = 0  # that the checkpoint does not know
+    tokens: int = 0  # number of tokens that the checkpoint does not know
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors"]
         if self.new and not self.loaded:
             return f"all {len(self.new)} parameters newly initialised"
@@ -43,49 +73,50 @@ class LoadReport:
 def find_weights(
     model: Model, pretrained: Pretrained, arch: Architecture, init: str, seed: int = 0
 ) -> tuple[Views, LoadReport]:
-    """Parameter name -> view of its tensor in the checkpoint, for all that the checkpoint has.
+    """Views of the checkpoint's tensors, by parameter name.
 
-    init: "pretrained" takes all, "backbone" leaves the head new, "random" takes nothing. `seed` is that of the rows of
-    tokens that the checkpoint does not know. Raises UserError that lists every missing, misshapen and unexpected
-    tensor; only a head may be missing.
+    init: "pretrained" takes every tensor, "backbone" leaves the head new, "random" takes nothing. `seed` initialises
+    the embeddings of tokens that the checkpoint does not know. Raises UserError that lists every missing, misshapen
+    and unexpected tensor; only a head may be missing.
     """
     wanted = {name: shape(variable)[lead(variable) :] for name, variable in _by_name(model)}
     if init == "random":
         return {}, LoadReport(new=sorted(wanted))
     tensors = open_tensors(pretrained.directory)
     finder = _Finder(tensors, pretrained, arch)
-    found = {finder.find(entry) for entry in arch.entries if all(name in wanted for name in entry.ours)} - {None}
-    check_floats({name: tensors[name] for name in found})
-    views, piles, report, problems = {}, {}, LoadReport(), []
+    wanted_maps = [one for one in arch.tensor_maps if all(name in wanted for name in one.jaxft)]
+    check_floats({name: tensors[name] for one in wanted_maps if (name := finder.find(one)) is not None})
+    views: Views = {}
+    experts: dict[str, dict[int, np.ndarray]] = {}
+    report, problems = LoadReport(), []
     of_tokens = {name for name, variable in _by_name(model) if variable.get_metadata("axes")[:1] == ("vocab",)}
-    for entry in arch.entries:
-        if not all(name in wanted for name in entry.ours):
+    for one in wanted_maps:
+        stored = finder.find(one)
+        if stored is None or (init == "backbone" and _is_head(one.jaxft[0])):
             continue
-        theirs = finder.find(entry)
-        if theirs is None or (init == "backbone" and _is_head(entry.ours[0])):
-            continue
-        parts = entry.how.split(tensors[theirs], [math.prod(wanted[name][-1:]) for name in entry.ours])
-        for name, part in zip(entry.ours, parts, strict=True):
-            needed = wanted[name] if entry.row is None else wanted[name][1:]
-            if arch.fewer is not None and name in of_tokens and part.shape == (arch.fewer, *needed[1:]):
-                report.tokens = needed[0] - arch.fewer
-                part = ResizedEmbedding(part, new_rows(part, needed[0] - arch.fewer, seed, name))
-            if part.shape != needed:
-                problems.append(_misshapen(theirs, part.shape, needed, _is_head(name)))
-            if entry.row is None:
-                views[name] = part
+        pieces = one.layout.split(tensors[stored], [math.prod(wanted[name][-1:]) for name in one.jaxft])
+        for name, piece in zip(one.jaxft, pieces, strict=True):
+            needed = wanted[name] if one.expert is None else wanted[name][1:]
+            view: View = piece
+            if arch.stored_vocab is not None and name in of_tokens and piece.shape == (arch.stored_vocab, *needed[1:]):
+                report.tokens = needed[0] - arch.stored_vocab
+                view = ResizedEmbedding(piece, new_rows(piece, report.tokens, seed, name))
+            if view.shape != needed:
+                problems.append(_misshapen(stored, view.shape, needed, _is_head(name)))
+            if one.expert is None:
+                views[name] = view
             else:
-                piles.setdefault(name, {})[entry.row] = part
-        report.loaded.append(theirs)
-    views |= {name: LazyStack([pile[row] for row in sorted(pile)]) for name, pile in piles.items()}
+                experts.setdefault(name, {})[one.expert] = piece
+        report.loaded.append(stored)
+    views |= {name: LazyStack([each[number] for number in sorted(each)]) for name, each in experts.items()}
     problems += [
-        f"the checkpoint lacks {entry.theirs}"
-        for entry in arch.entries
-        if entry.row is not None and entry.ours[0] in piles and entry.row not in piles[entry.ours[0]]
+        f"the checkpoint lacks {one.hf}"
+        for one in wanted_maps
+        if one.expert is not None and one.jaxft[0] in experts and one.expert not in experts[one.jaxft[0]]
     ]
     fixed = wanted.keys() - set(trainable(model))
     report.new = sorted(wanted.keys() - views.keys() - fixed)
-    problems += [f"the checkpoint lacks {finder.their_name(name)}" for name in report.new if not _is_head(name)]
+    problems += [f"the checkpoint lacks {finder.hf_name(name)}" for name in report.new if not _is_head(name)]
     report.unused, unexpected = finder.leftovers(set(report.loaded))
     problems += [f"unexpected tensor {name} in the checkpoint: no parameter takes it" for name in unexpected]
     problems += finder.broken_ties()
@@ -93,19 +124,25 @@ def find_weights(
     return views, report
 
 
-def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dtype], seed: int) -> Params:
-    """Path -> sharded parameter: from `views` where the checkpoint has it, newly initialised otherwise.
+def place(
+    model: Model,
+    views: Views,
+    placements: Mapping[str, jax.sharding.Sharding],
+    dtypes: Mapping[str, jnp.dtype],
+    seed: int,
+) -> Params:
+    """Stored path -> sharded parameter: from `views` if the checkpoint has it, newly initialised otherwise.
 
-    A process reads only the bytes that its devices keep, READERS parameters at a time; on CPU they are read to where
-    they stay, so that the host never holds a second copy. Raises UserError for tensors with NaN or infinities, also
-    those that float32 has no room for.
+    A process reads only the bytes that its devices hold, READERS parameters at a time. On CPU they are read into the
+    memory that JAX uses, so that the host never holds a second copy. Raises UserError for tensors with NaN or
+    infinities, also those that float32 cannot represent.
     """
     broken: list[str] = []
 
-    def one(path, variable):
-        parts = [views.get(name) for name in names(model, path)]
-        if any(part is None for part in parts):
-            parts = initial(model, path, seed)
+    def one(path: str, variable: nnx.Param) -> jax.Array:
+        found = [views.get(name) for name in names(model, path)]
+        stored = [view for view in found if view is not None]
+        parts = stored if len(stored) == len(found) else initial(model, path, seed)
         read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path], names(model, path), broken)
         return jax.make_array_from_callback(shape(variable), placements[path], read)
 
@@ -113,59 +150,38 @@ def place(model: Model, views: Views, placements: dict, dtypes: dict[str, jnp.dt
     with ThreadPoolExecutor(READERS) as readers:
         params = dict(zip(wanted, readers.map(one, wanted.keys(), wanted.values()), strict=True))
     raise_problems(
-        f"the checkpoint has NaN or infinities in {name}, and the model would answer nothing else: take another copy"
+        f"the checkpoint has NaN or infinities in {name}, so the model would return NaN: use another copy"
         for name in sorted(set(broken))
     )
     return params
 
 
-class LazyStack:
-    """Views of one shape as an array of one more axis, of which only what is asked for is read."""
-
-    def __init__(self, views: list[np.ndarray]):
-        self.views = views
-
-    def __getitem__(self, index) -> np.ndarray:
-        return np.stack([view[index[1:]] for view in self.views[index[0]]])
-
-
-class ResizedEmbedding:
-    """A view with further rows behind it, of which only what is asked for is read."""
-
-    def __init__(self, view: np.ndarray, rows: np.ndarray):
-        self.views, self.rows, self.shape = [view], rows, (len(view) + len(rows), *view.shape[1:])
-
-    def __getitem__(self, index) -> np.ndarray:
-        (view,) = self.views
-        start, stop, _ = index[0].indices(self.shape[0])
-        old, new = slice(start, min(stop, len(view))), slice(max(start - len(view), 0), max(stop - len(view), 0))
-        return np.concatenate([view[(old, *index[1:])], self.rows[(new, *index[1:])]])
-
-
 def new_rows(rows: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
-    """Rows for tokens that a model does not know, float32: near the mean of all the others.
+    """Embeddings (count, width) of tokens that a model does not know, float32, close to the mean of the known `rows`.
 
-    So each of them is as likely as a known one is on average, and the scores of those hardly change (Hewitt 2021,
-    "Initializing new word embeddings for pretrained language models"); a hundredth of the known ones' spread lets them
-    differ. They depend on (seed, name) only.
+    A new token is then as likely as a known one is on average, and the logits of those hardly change (Hewitt 2021,
+    "Initializing new word embeddings for pretrained language models"). Noise of a hundredth of the known rows' standard
+    deviation makes the new ones differ. They depend on (seed, name) only.
     """
     known = rows.astype(np.float32)
     noise = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
     return known.mean(0) + 0.01 * known.std(0) * noise.standard_normal((count, *rows.shape[1:]), np.float32)
 
 
-def _read(parts, dtype, called, broken, index):
+def _read(parts: Sequence[View], dtype, called: list[str], broken: list[str], index: tuple[slice, ...]) -> np.ndarray:
     (part,) = parts
     piece = part[index]
     out = _aligned(piece.shape, dtype)
     _copy(piece, out)
     if not _finite(out):
         broken += called
-    release(getattr(part, "views", [part]))
+    release(_mapped(part))
     return out
 
 
-def _read_layers(parts, dtype, called, broken, index):
+def _read_layers(
+    parts: Sequence[View], dtype, called: list[str], broken: list[str], index: tuple[slice, ...]
+) -> np.ndarray:
     chosen, called = parts[index[0]], called[index[0]]
     for row, part in enumerate(chosen):
         piece = part[index[1:]]
@@ -174,15 +190,22 @@ def _read_layers(parts, dtype, called, broken, index):
         _copy(piece, out[row])
         if not _finite(out[row]):
             broken.append(called[row])
-        release(getattr(part, "views", [part]))
+        release(_mapped(part))
     return out
 
 
+def _mapped(view: View) -> list[np.ndarray]:
+    """The views of files that a view is made of."""
+    if isinstance(view, LazyStack):
+        return view.views
+    return [view.view if isinstance(view, ResizedEmbedding) else view]
+
+
 def _copy(source: np.ndarray, target: np.ndarray) -> None:
-    """A matrix that is a view of its transpose goes over in strips as wide as a cache line, else each line that is
-    written would be fetched once for every number in it: five times faster."""
+    """Copies a transposed matrix in strips as wide as a cache line: five times faster than row by row, which would
+    fetch each written line once for every number in it."""
     strip = 64 // target.itemsize
-    with np.errstate(over="ignore"):  # of float64: `_finite` finds it
+    with np.errstate(over="ignore"):  # float64 out of range becomes infinity, which `_finite` finds
         if source.ndim != 2 or abs(source.strides[0]) >= abs(source.strides[1]):
             target[...] = source
             return
@@ -191,13 +214,13 @@ def _copy(source: np.ndarray, target: np.ndarray) -> None:
 
 
 def _finite(numbers: np.ndarray) -> bool:
-    """Their sum says it, with no array as large as they are; only a sum too large asks for more."""
+    """Checks the sum, which needs no array of the same size; only if that overflows, each number."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(numbers.sum(dtype=np.float32)) or np.isfinite(numbers).all())
 
 
-def _aligned(shape, dtype) -> np.ndarray:
-    """An empty array whose memory begins at a multiple of 64 bytes: JAX on CPU takes it as it is, without a copy."""
+def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An empty array whose memory begins at a multiple of 64 bytes: JAX on CPU uses it without a copy."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -207,50 +230,51 @@ def _aligned(shape, dtype) -> np.ndarray:
 class _Finder:
     """Looks up the tensors of one checkpoint, whose names may lack the backbone's prefix or be of an older style."""
 
-    def __init__(self, tensors, pretrained: Pretrained, arch: Architecture):
+    def __init__(self, tensors: dict[str, np.ndarray], pretrained: Pretrained, arch: Architecture):
         self.tensors, self.family, self.arch = tensors, pretrained.family, arch
-        self.copies = {}  # original -> its repeats
-        for repeat, original in arch.repeats.items():
+        self.copies: dict[str, list[str]] = {}  # tensor -> its repeats
+        for repeat, original in arch.ties.items():
             self.copies.setdefault(original, []).append(repeat)
-        self.theirs = {ours: entry.theirs for entry in arch.entries for ours in entry.ours}
+        self.hf_names = {name: one.hf for one in arch.tensor_maps for name in one.jaxft}
 
-    def find(self, entry) -> str | None:
-        """The tensor's name in the file, or None. Of tied ones only a copy may have been stored."""
-        for name in [entry.theirs, *entry.aliases, *self.copies.get(entry.theirs, [])]:
+    def find(self, wanted: TensorMap) -> str | None:
+        """The tensor's name in the file, or None. A file may have any one of several tied tensors."""
+        for name in [wanted.hf, *wanted.aliases, *self.copies.get(wanted.hf, [])]:
             bare = name.removeprefix(self.arch.prefix)
             written = [name, bare, *(prefix + bare for prefix in self.family.all_prefixes)]
             if found := next((name for name in written if name in self.tensors), None):
                 return found
         return None
 
-    def their_name(self, ours: str) -> str:
-        return self.theirs.get(ours, ours)
+    def hf_name(self, name: str) -> str:
+        """The tensor that a parameter comes from."""
+        return self.hf_names.get(name, name)
 
     def leftovers(self, loaded: set[str]) -> tuple[list[str], list[str]]:
-        """Tensors that nothing took: (those of other heads, those that nobody expects)."""
-        left = {name: self.family.base(name) for name in self.tensors if name not in loaded}
+        """Tensors that no parameter took: (other heads' and the unused side's, unexpected ones)."""
+        left = {name: self.family.base_name(name) for name in self.tensors if name not in loaded}
         left = {name: base for name, base in left.items() if not _matches(self.family.buffers, base)}
-        repeats = {self.family.base(name) for name in self.arch.repeats}
+        repeats = {self.family.base_name(name) for name in self.arch.ties}
         left = {name: base for name, base in left.items() if base not in repeats}
-        absent, others = self.arch.absent, self.family.other_heads
-        unused = sorted(name for name, base in left.items() if base in absent or _matches(others, base))
+        other_side, others = self.arch.unused, self.family.other_heads
+        unused = sorted(name for name, base in left.items() if base in other_side or _matches(others, base))
         return unused, sorted(left.keys() - set(unused))
 
     def broken_ties(self) -> list[str]:
         """Tied tensors that the checkpoint stores twice, with different values."""
-        bases, problems = {self.family.base(name): name for name in self.tensors}, []
-        entries = {entry.theirs: entry for entry in self.arch.entries}
-        for repeat, original in self.arch.repeats.items():
-            copy, kept = bases.get(self.family.base(repeat)), self.find(entries[original])
-            if copy and kept and not np.array_equal(self.tensors[copy], self.tensors[kept]):
+        bases, problems = {self.family.base_name(name): name for name in self.tensors}, []
+        by_name = {one.hf: one for one in self.arch.tensor_maps}
+        for repeat, original in self.arch.ties.items():
+            copy, loaded = bases.get(self.family.base_name(repeat)), self.find(by_name[original])
+            if copy and loaded and not np.array_equal(self.tensors[copy], self.tensors[loaded]):
                 problems.append(
-                    f"{copy} differs from {kept}, though config.json ties them: set tie_word_embeddings to false, "
+                    f"{copy} differs from {loaded}, though config.json ties them: set tie_word_embeddings to false, "
                     "or remove one"
                 )
         return problems
 
 
-def _by_name(model):
+def _by_name(model: Model) -> list[tuple[str, nnx.Param]]:
     return [(name, variable) for path, variable in variables(model).items() for name in names(model, path)]
 
 
@@ -258,10 +282,10 @@ def _is_head(name: str) -> bool:
     return name.startswith("head.")
 
 
-def _matches(patterns, name) -> bool:
+def _matches(patterns: Iterable[str], name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
-def _misshapen(theirs, found, wanted, head) -> str:
+def _misshapen(name: str, found: tuple[int, ...], wanted: tuple[int, ...], head: bool) -> str:
     fix = "; init='backbone' starts a new head" if head else ""
-    return f"{theirs} has shape {tuple(found)}, the model needs {tuple(wanted)}{fix}"
+    return f"{name} has shape {tuple(found)}, the model needs {tuple(wanted)}{fix}"

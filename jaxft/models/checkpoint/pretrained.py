@@ -3,7 +3,7 @@
 import importlib
 import os.path
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxft.models import families
 from jaxft.models.checkpoint.config_reader import ConfigReader, read_config, read_raw
-from jaxft.models.checkpoint.encoder_only import entries, sided
+from jaxft.models.checkpoint.encoder_only import backbone_rules, tensor_maps
 from jaxft.models.checkpoint.tensors import has_weights, open_tensors
 from jaxft.models.checkpoint.tokenizer import read_tokenizer, vocabulary_problems
 from jaxft.models.checkpoint.weight_table import Family, TensorMap
@@ -48,11 +48,11 @@ class Architecture:
     spec: Spec
     kind: str  # the head's name, one of KINDS
     head: object
-    entries: list[TensorMap]
-    repeats: dict[str, str]  # tensors that tie to others: their name -> the name of the one that counts
+    tensor_maps: list[TensorMap]
+    ties: Mapping[str, str]  # tensors that tie to others: their name -> the name of the one that counts
     prefix: str  # of the backbone's tensors in a checkpoint with this head
-    absent: frozenset[str] = frozenset()  # names of tensors of the side that this head does without
-    fewer: int | None = None  # tokens that the checkpoint knows, where the model has rows for more
+    unused: frozenset[str] = frozenset()  # names of tensors of the side that this head does without
+    stored_vocab: int | None = None  # tokens that the checkpoint knows, where the model has rows for more
 
 
 def open_pretrained(model: str) -> Pretrained:
@@ -89,7 +89,7 @@ def architecture(
         known = list(family.architectures)
         model = f"a {pretrained.raw['model_type']} model"
         raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
-    spec, backbone, absent = sided(family, reader, kind)
+    spec, backbone, unused = backbone_rules(family, reader, kind)
     classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
     if kind in READ_AGAIN and spec.encoder is not None and spec.decoder_start is None:
         raise_problems(["config.json has no decoder_start_token_id: what does the decoder's text begin with?"])
@@ -98,14 +98,14 @@ def architecture(
     known = spec.input_side.embed.vocab
     if known < vocabulary:
         spec = with_vocabulary(spec, vocabulary)
-    head, head_rows, repeats = family.head(reader, kind, classes)
+    head, head_rules, ties = family.head(reader, kind, classes)
     reader.check()
     prefix = dict(family.prefixes).get(kind, family.prefix)
-    rows = [row._replace(theirs=prefix + row.theirs) for row in backbone] + head_rows
+    rules = [*(rule._replace(hf=prefix + rule.hf) for rule in backbone), *head_rules]
     if dropout is not None:
         spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
-    fewer = known if known < vocabulary else None
-    return Architecture(spec, kind, head, entries(rows, spec), repeats, prefix, absent, fewer)
+    stored_vocab = known if known < vocabulary else None
+    return Architecture(spec, kind, head, tensor_maps(rules, spec), ties, prefix, unused, stored_vocab)
 
 
 def stored_classes(pretrained: Pretrained) -> int:

@@ -129,8 +129,8 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
     """The original config.json with the exported head, labels and number format."""
     config = dict(pretrained.raw)
     config["architectures"] = [pretrained.family.architectures[arch.kind]]
-    if arch.fewer is not None:
-        sizes = [name for name, value in config.items() if name.endswith("vocab_size") and value == arch.fewer]
+    if arch.stored_vocab is not None:
+        sizes = [name for name, value in config.items() if name.endswith("vocab_size") and value == arch.stored_vocab]
         config |= dict.fromkeys([*sizes, "vocab_size"], arch.spec.embed.vocab)  # the sides may have theirs
     if labels is not None:
         config.pop("num_labels", None)
@@ -146,9 +146,11 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
 def named_tensors(model, params, pretrained, arch, dtype):
     """(name, array) of every tensor of the checkpoint, one at a time."""
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
-    for entry, kind in formats(model, pretrained, arch, dtype):
-        joined = entry.how.join([_fetch(params, *by_name[name], entry.row) for name in entry.ours])
-        name = entry.theirs.removeprefix(arch.prefix) if arch.kind == "none" else entry.theirs
+    for tensor_map, kind in formats(model, pretrained, arch, dtype):
+        joined = tensor_map.layout.join(
+            [_fetch(params, *by_name[name], tensor_map.expert) for name in tensor_map.jaxft]
+        )
+        name = tensor_map.hf.removeprefix(arch.prefix) if arch.kind == "none" else tensor_map.hf
         yield name, np.asarray(joined.astype(kind), order="C")
 
 
@@ -161,21 +163,21 @@ def formats(model: Model, pretrained: Pretrained, arch: Architecture, dtype: str
     stored, train = _stored_dtypes(pretrained), set(trainable(model))
     usual = np.dtype(FLOATS.get(dtype) or _usual(stored.values()))
     return [
-        (entry, stored.get(base, usual) if dtype == "auto" else usual)
-        for entry in arch.entries
-        if ((base := entry.theirs.removeprefix(arch.prefix)) in stored or train.issuperset(entry.ours))
-        and known.issuperset(entry.ours)
+        (tensor_map, stored.get(base, usual) if dtype == "auto" else usual)
+        for tensor_map in arch.tensor_maps
+        if ((base := tensor_map.hf.removeprefix(arch.prefix)) in stored or train.issuperset(tensor_map.jaxft))
+        and known.issuperset(tensor_map.jaxft)
     ]
 
 
 def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrained, arch: Architecture) -> str:
     """`dtype`, or "float32" where it would turn a finite weight into an infinity; the log says of which tensors."""
-    narrow = [(entry, kind) for entry, kind in formats(model, pretrained, arch, dtype) if kind.itemsize < 4]
+    narrow = [(tensor_map, kind) for tensor_map, kind in formats(model, pretrained, arch, dtype) if kind.itemsize < 4]
     sizes = largest(model, params) if narrow else {}
     beyond = {
-        entry.theirs: kind.name
-        for entry, kind in narrow
-        if float(jnp.finfo(kind).max) < max(sizes[name] for name in entry.ours) < np.inf
+        tensor_map.hf: kind.name
+        for tensor_map, kind in narrow
+        if float(jnp.finfo(kind).max) < max(sizes[name] for name in tensor_map.jaxft) < np.inf
     }
     if not beyond:
         return dtype
@@ -213,7 +215,7 @@ def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
     if not has_weights(pretrained.directory):
         return {}
     tensors = open_tensors(pretrained.directory)
-    return {pretrained.family.base(name): view.dtype for name, view in tensors.items()}
+    return {pretrained.family.base_name(name): view.dtype for name, view in tensors.items()}
 
 
 def _usual(dtypes) -> np.dtype:

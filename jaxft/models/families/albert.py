@@ -2,21 +2,16 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import (
-    ENCODER_HEADS,
-    WeightRule,
-    architectures,
-    linear,
-    masked_lm_head,
-    norm,
-    pretraining_head,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import masked_lm_head, pretraining_head
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, HeadRules, WeightRule, architectures, linear, norm
 from jaxft.models.families import bert
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.layers.basic import LayerNorm, Projection
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks")  # of the first checkpoints
     c.ignore("classifier_dropout_prob")  # of heads
     c.expect("inner_group_num", 1, "several layers in a group are not implemented")
@@ -28,33 +23,33 @@ def spec(c):
     return replace(same, embed=embed, layers=(layer,) * groups)
 
 
-def rows(c):
-    layer, ours = "encoder.albert_layer_groups.{i}.albert_layers.0.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "encoder.albert_layer_groups.{i}.albert_layers.0.", "layers.{i}."
     return [
-        *(row for row in bert.rows(c) if "{i}" not in row.theirs),
+        *(rule for rule in bert.rules(c) if "{i}" not in rule.hf),
         WeightRule("encoder.embedding_hidden_mapping_in", "embed.project", linear),
-        WeightRule(layer + "attention.query", ours + "attn.q", linear),
-        WeightRule(layer + "attention.key", ours + "attn.k", linear),
-        WeightRule(layer + "attention.value", ours + "attn.v", linear),
-        WeightRule(layer + "attention.dense", ours + "attn.o", linear),
-        WeightRule(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
-        WeightRule(layer + "ffn", ours + "mlp.up", linear),
-        WeightRule(layer + "ffn_output", ours + "mlp.down", linear),
-        WeightRule(layer + "full_layer_layer_norm", ours + "norms.mlp_res", norm),
+        WeightRule(hf + "attention.query", jaxft + "attn.q", linear),
+        WeightRule(hf + "attention.key", jaxft + "attn.k", linear),
+        WeightRule(hf + "attention.value", jaxft + "attn.v", linear),
+        WeightRule(hf + "attention.dense", jaxft + "attn.o", linear),
+        WeightRule(hf + "attention.LayerNorm", jaxft + "norms.attn_res", norm),
+        WeightRule(hf + "ffn", jaxft + "mlp.up", linear),
+        WeightRule(hf + "ffn_output", jaxft + "mlp.down", linear),
+        WeightRule(hf + "full_layer_layer_norm", jaxft + "norms.mlp_res", norm),
     ]
 
 
-def head(c, kind, classes):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     pooler = WeightRule("albert.pooler", "head.dense", linear)
     if kind == "none":
-        return Pooler("tanh"), [pooler], {}
+        return HeadRules(Pooler("tanh"), [pooler])
     rate = c.get("classifier_dropout_prob", 0.1)
     if kind in TEXT_LEVEL:
-        rows = [pooler._replace(ours="head.pooler.dense"), WeightRule("classifier", "head.out", linear)]
-        return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
+        rules = [pooler._replace(jaxft="head.pooler.dense"), WeightRule("classifier", "head.out", linear)]
+        return HeadRules(Classifier(classes, Pooler("tanh"), dropout=rate), rules)
     if kind == "token-classification":
-        return Classifier(classes, dropout=rate), [WeightRule("classifier", "head.out", linear)], {}
+        return HeadRules(Classifier(classes, dropout=rate), [WeightRule("classifier", "head.out", linear)])
     if kind == "question-answering":
         return bert.head(c, kind, classes)
     masked_lm = masked_lm_head(
@@ -62,13 +57,13 @@ def head(c, kind, classes):
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps), c.embedding_size),
         tokens="albert.embeddings.word_embeddings",
         dense="predictions.dense",
-        behind="predictions.LayerNorm",
+        layer_norm="predictions.LayerNorm",
         output="predictions.decoder",
         bias="predictions.bias",
     )
     if kind == "pretraining":
         pair = Classifier(classes, Pooler("tanh"), dropout=rate)
-        return pretraining_head(masked_lm, pair, pooler.theirs, "sop_classifier.classifier")
+        return pretraining_head(masked_lm, pair, pooler.hf, "sop_classifier.classifier")
     return masked_lm
 
 
@@ -77,7 +72,7 @@ FAMILY = replace(
     prefix="albert.",
     architectures=architectures("Albert", ENCODER_HEADS + " pretraining"),
     spec=spec,
-    rows=rows,
+    rules=rules,
     head=head,
     other_heads=(r"predictions\..*", r"sop_classifier\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),
 )

@@ -1,14 +1,17 @@
 """BART (Lewis et al. 2020): a post-norm encoder and decoder with learned positions."""
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import encoder_decoder_classifier
 from jaxft.models.checkpoint.weight_table import (
     Family,
+    HeadRules,
+    OneSided,
+    Unsqueezed,
     WeightRule,
     architectures,
     embedding,
     linear,
     norm,
-    one_row,
-    rereading_head,
 )
 from jaxft.models.heads import LanguageModel
 from jaxft.models.layers.attention import Attention, CrossAttention
@@ -19,7 +22,7 @@ OFFSET = 2  # rows of the position table that stand before position 0's
 LN = LayerNorm(1e-5)
 
 
-def spec(c, before=False, decoder_start=None, **embed) -> Spec:
+def spec(c: ConfigReader, before=False, decoder_start=None, **embed) -> Spec:
     """`before`: norms stand before the sublayers, and one behind all layers; `embed` are changes of the embeddings.
 
     `decoder_start` is what a decoder's text begins with, whatever config.json says.
@@ -64,39 +67,36 @@ def spec(c, before=False, decoder_start=None, **embed) -> Spec:
     )
 
 
-def rows(c, before=False) -> list[WeightRule]:
+def rules(c: ConfigReader, before=False) -> list[WeightRule]:
     found = [WeightRule("shared", "embed.tokens", embedding)]
-    for theirs, ours in (("encoder.", "encoder."), ("decoder.", "")):
-        layer, our = theirs + "layers.{i}.", ours + "layers.{i}."
+    for hf, jaxft in (("encoder.", "encoder."), ("decoder.", "")):
+        hf_layer, layer = hf + "layers.{i}.", jaxft + "layers.{i}."
         place = "in" if before else "res"
-        found.append(WeightRule(theirs + "embed_positions", ours + "embed.positions", embedding))
-        found.append(WeightRule(theirs + "layernorm_embedding", ours + "embed.norm", norm))
+        found.append(WeightRule(hf + "embed_positions", jaxft + "embed.positions", embedding))
+        found.append(WeightRule(hf + "layernorm_embedding", jaxft + "embed.norm", norm))
         for a, b in (("self_attn", "attn"), ("encoder_attn", "cross")):
-            found += [WeightRule(f"{layer}{a}.{x}_proj", f"{our}{b}.{x}", linear) for x in "qkv"]
-            found.append(WeightRule(f"{layer}{a}.out_proj", f"{our}{b}.o", linear))
-            found.append(WeightRule(f"{layer}{a}_layer_norm", f"{our}norms.{b}_{place}", norm))
-        found.append(WeightRule(layer + "fc1", our + "mlp.up", linear))
-        found.append(WeightRule(layer + "fc2", our + "mlp.down", linear))
-        found.append(WeightRule(layer + "final_layer_norm", f"{our}norms.mlp_{place}", norm))
-        found.append(WeightRule(theirs + "layer_norm", ours + "norm", norm))
+            found += [WeightRule(f"{hf_layer}{a}.{x}_proj", f"{layer}{b}.{x}", linear) for x in "qkv"]
+            found.append(WeightRule(f"{hf_layer}{a}.out_proj", f"{layer}{b}.o", linear))
+            found.append(WeightRule(f"{hf_layer}{a}_layer_norm", f"{layer}norms.{b}_{place}", norm))
+        found.append(WeightRule(hf_layer + "fc1", layer + "mlp.up", linear))
+        found.append(WeightRule(hf_layer + "fc2", layer + "mlp.down", linear))
+        found.append(WeightRule(hf_layer + "final_layer_norm", f"{layer}norms.mlp_{place}", norm))
+        found.append(WeightRule(hf + "layer_norm", jaxft + "norm", norm))
     return found
 
 
-def head(c, kind: str, classes: int, prefix: str = "model."):
+def head(c: ConfigReader, kind: str, classes: int, prefix: str = "model.") -> HeadRules:
     names = ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")
     shared, *copies, output = (name + ".weight" if name == "lm_head" else f"{prefix}{name}.weight" for name in names)
     if kind == "causal-lm":  # of the decoder alone
         c.ignore("is_decoder")
-        return LanguageModel(True, False), [], dict.fromkeys([shared, copies[0], output], copies[1])
+        return HeadRules(LanguageModel(True, False), ties=dict.fromkeys([shared, copies[0], output], copies[1]))
     c.expect("is_decoder", False, "it is an encoder and a decoder here; the head causal-lm is the decoder alone")
-    repeats = dict.fromkeys(copies, shared)
+    ties = dict.fromkeys(copies, shared)
     if kind != "seq2seq-lm":
-        return *rereading_head(c, kind, classes), repeats
-    return (
-        LanguageModel(True, "fixed"),
-        [WeightRule("final_logits_bias", "head.bias", one_row)],
-        repeats | {output: shared},
-    )
+        return encoder_decoder_classifier(c, kind, classes)._replace(ties=ties)
+    rules = [WeightRule("final_logits_bias", "head.bias", Unsqueezed(1))]
+    return HeadRules(LanguageModel(True, "fixed"), rules, ties | {output: shared})
 
 
 HEADS = "none seq2seq-lm causal-lm sequence-classification question-answering"
@@ -104,9 +104,9 @@ FAMILY = Family(
     "model.",
     architectures("Bart", HEADS),
     spec,
-    rows,
+    rules,
     head,
     buffers=(r"(en|de)coder\.version",),
-    sides=(("causal-lm", "decoder", "decoder.embed_tokens"),),
+    one_sided=(OneSided("causal-lm", "decoder", "decoder.embed_tokens"),),
     other_heads=(r"lm_head\..*", r"final_logits_bias", r"classification_head\..*", r"qa_outputs\..*"),
 )

@@ -1,15 +1,16 @@
 """BERT (Devlin et al. 2018): a post-norm encoder with learned positions and text types."""
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import masked_lm_head, pretraining_head
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
+    HeadRules,
     WeightRule,
     architectures,
     embedding,
     linear,
-    masked_lm_head,
     norm,
-    pretraining_head,
 )
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.layers.attention import Attention
@@ -17,7 +18,7 @@ from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
 
-def spec(c) -> Spec:
+def spec(c: ConfigReader) -> Spec:
     c.expect("position_embedding_type", "absolute", "relative positions are not implemented")
     c.expect("add_cross_attention", False, "there is no encoder here whose result could be read")
     heads = c.num_attention_heads
@@ -41,48 +42,48 @@ def spec(c) -> Spec:
     )
 
 
-def rows(c) -> list[WeightRule]:
-    layer, ours = "encoder.layer.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "encoder.layer.{i}.", "layers.{i}."
     return [
         WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
         WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
         WeightRule("embeddings.token_type_embeddings", "embed.types", embedding),
         WeightRule("embeddings.LayerNorm", "embed.norm", norm),
-        WeightRule(layer + "attention.self.query", ours + "attn.q", linear),
-        WeightRule(layer + "attention.self.key", ours + "attn.k", linear),
-        WeightRule(layer + "attention.self.value", ours + "attn.v", linear),
-        WeightRule(layer + "attention.output.dense", ours + "attn.o", linear),
-        WeightRule(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
-        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
-        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
-        WeightRule(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+        WeightRule(hf + "attention.self.query", jaxft + "attn.q", linear),
+        WeightRule(hf + "attention.self.key", jaxft + "attn.k", linear),
+        WeightRule(hf + "attention.self.value", jaxft + "attn.v", linear),
+        WeightRule(hf + "attention.output.dense", jaxft + "attn.o", linear),
+        WeightRule(hf + "attention.output.LayerNorm", jaxft + "norms.attn_res", norm),
+        WeightRule(hf + "intermediate.dense", jaxft + "mlp.up", linear),
+        WeightRule(hf + "output.dense", jaxft + "mlp.down", linear),
+        WeightRule(hf + "output.LayerNorm", jaxft + "norms.mlp_res", norm),
     ]
 
 
-def head(c, kind: str, classes: int):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
-        return Pooler("tanh"), [WeightRule("bert.pooler.dense", "head.dense", linear)], {}
+        return HeadRules(Pooler("tanh"), [WeightRule("bert.pooler.dense", "head.dense", linear)])
     if kind in TEXT_LEVEL:
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        rows = [
+        rules = [
             WeightRule("bert.pooler.dense", "head.pooler.dense", linear),
             WeightRule("classifier", "head.out", linear),
         ]
-        return Classifier(classes, Pooler("tanh"), dropout=rate), rows, {}
+        return HeadRules(Classifier(classes, Pooler("tanh"), dropout=rate), rules)
     if kind == "token-classification":
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        return Classifier(classes, dropout=rate), [WeightRule("classifier", "head.out", linear)], {}
+        return HeadRules(Classifier(classes, dropout=rate), [WeightRule("classifier", "head.out", linear)])
     if kind == "question-answering":
-        return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)], {}
-    expect_sight(c, kind)
+        return HeadRules(Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)])
+    expect_is_decoder(c, kind)
     masked_lm = masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
         tokens="bert.embeddings.word_embeddings",
         dense="cls.predictions.transform.dense",
-        behind="cls.predictions.transform.LayerNorm",
+        layer_norm="cls.predictions.transform.LayerNorm",
         output="cls.predictions.decoder",
         bias="cls.predictions.bias",
     )
@@ -92,7 +93,7 @@ def head(c, kind: str, classes: int):
     return masked_lm
 
 
-def expect_sight(c, kind: str) -> None:
+def expect_is_decoder(c: ConfigReader, kind: str) -> None:
     """Refuse a causal language model that sees what it predicts, and a masked one that sees only what comes before."""
     if kind == "causal-lm":
         c.expect("is_decoder", True, "a causal language model sees what comes before; to train one, set it to true")
@@ -104,7 +105,7 @@ FAMILY = Family(
     "bert.",
     architectures("Bert", ENCODER_HEADS + " pretraining") | {"causal-lm": "BertLMHeadModel"},
     spec,
-    rows,
+    rules,
     head,
     buffers=(r"embeddings\.position_ids",),
     other_heads=(r"cls\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),

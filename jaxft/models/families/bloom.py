@@ -2,22 +2,15 @@
 
 import math
 
-from jaxft.models.checkpoint.weight_table import (
-    Family,
-    Fused,
-    WeightRule,
-    architectures,
-    decoder_head,
-    embedding,
-    linear,
-    norm,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import decoder_head
+from jaxft.models.checkpoint.weight_table import Family, Fused, WeightRule, architectures, embedding, linear, norm
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.expect("apply_residual_connection_post_layernorm", False, "residual sums of normed values are not implemented")
     c.ignore("slow_but_exact")  # how PyTorch splits its products
     c.ignore("seq_length", "n_positions")  # there is no table of positions
@@ -50,18 +43,18 @@ def alibi_slopes(heads: int) -> tuple[float, ...]:
     return tuple(regular + [2.0 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)])
 
 
-def rows(c):
-    layer, ours = "h.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "h.{i}.", "layers.{i}."
     fused = Fused(("q", "k", "v"), groups=c.n_head)
     return [
         WeightRule("word_embeddings", "embed.tokens", embedding),
         WeightRule("word_embeddings_layernorm", "embed.norm", norm),
-        WeightRule(layer + "input_layernorm", ours + "norms.attn_in", norm),
-        WeightRule(layer + "self_attention.query_key_value", ours + "attn.qkv", fused),
-        WeightRule(layer + "self_attention.dense", ours + "attn.o", linear),
-        WeightRule(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
-        WeightRule(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
-        WeightRule(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        WeightRule(hf + "input_layernorm", jaxft + "norms.attn_in", norm),
+        WeightRule(hf + "self_attention.query_key_value", jaxft + "attn.qkv", fused),
+        WeightRule(hf + "self_attention.dense", jaxft + "attn.o", linear),
+        WeightRule(hf + "post_attention_layernorm", jaxft + "norms.mlp_in", norm),
+        WeightRule(hf + "mlp.dense_h_to_4h", jaxft + "mlp.up", linear),
+        WeightRule(hf + "mlp.dense_4h_to_h", jaxft + "mlp.down", linear),
         WeightRule("ln_f", "norm", norm),
     ]
 
@@ -70,7 +63,7 @@ FAMILY = Family(
     "transformer.",
     architectures("Bloom", "none sequence-classification token-classification question-answering causal-lm"),
     spec,
-    rows,
+    rules,
     decoder_head("transformer.word_embeddings"),
     other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),
 )

@@ -5,9 +5,12 @@ Or the ViT alone, and a head that reads the mean of an image's patches.
 
 from dataclasses import dataclass
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import (
     ConvPatch,
     Family,
+    HeadRules,
+    OneSided,
     WeightRule,
     architectures,
     embedding,
@@ -22,7 +25,7 @@ from jaxft.models.layers.patches import Patches
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def layers(c, causal: bool) -> tuple[Layer, ...]:
+def layers(c: ConfigReader, causal: bool) -> tuple[Layer, ...]:
     c.ignore("initializer_factor", "projection_dim")  # of new weights; of a tower without the other
     heads = c.num_attention_heads
     head_dim = c.quotient("hidden_size", "num_attention_heads")
@@ -31,7 +34,7 @@ def layers(c, causal: bool) -> tuple[Layer, ...]:
     return (layer,) * c.num_hidden_layers
 
 
-def spec(c) -> Spec:
+def spec(c: ConfigReader) -> Spec:
     c.ignore("initializer_factor")
     text, image = c.part("text_config"), c.part("vision_config")
     ln = LayerNorm(image.layer_norm_eps)
@@ -54,7 +57,7 @@ def spec(c) -> Spec:
     )
 
 
-def rows(c) -> list[WeightRule]:
+def rules(c: ConfigReader) -> list[WeightRule]:
     image = c.part("vision_config")
     patch = ConvPatch((image.num_channels, *image.pair("patch_size")))
     vision = "vision_model."
@@ -71,15 +74,15 @@ def rows(c) -> list[WeightRule]:
     ]
 
 
-def tower(theirs: str, ours: str) -> list[WeightRule]:
-    theirs, ours = theirs + "encoder.layers.{i}.", ours + "layers.{i}."
+def tower(hf: str, jaxft: str) -> list[WeightRule]:
+    hf, jaxft = hf + "encoder.layers.{i}.", jaxft + "layers.{i}."
     return [
-        WeightRule(theirs + "layer_norm1", ours + "norms.attn_in", norm),
-        *(WeightRule(f"{theirs}self_attn.{name}_proj", f"{ours}attn.{name}", linear) for name in "qkv"),
-        WeightRule(theirs + "self_attn.out_proj", ours + "attn.o", linear),
-        WeightRule(theirs + "layer_norm2", ours + "norms.mlp_in", norm),
-        WeightRule(theirs + "mlp.fc1", ours + "mlp.up", linear),
-        WeightRule(theirs + "mlp.fc2", ours + "mlp.down", linear),
+        WeightRule(hf + "layer_norm1", jaxft + "norms.attn_in", norm),
+        *(WeightRule(f"{hf}self_attn.{name}_proj", f"{jaxft}attn.{name}", linear) for name in "qkv"),
+        WeightRule(hf + "self_attn.out_proj", jaxft + "attn.o", linear),
+        WeightRule(hf + "layer_norm2", jaxft + "norms.mlp_in", norm),
+        WeightRule(hf + "mlp.fc1", jaxft + "mlp.up", linear),
+        WeightRule(hf + "mlp.fc2", jaxft + "mlp.down", linear),
     ]
 
 
@@ -99,33 +102,30 @@ class OfPatchesLayer(ClassifierLayer):
         self.norm = Unused(part.idle).build(width)
 
 
-def head(c, kind: str, classes: int):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     image = c.part("vision_config")
-    ln, behind = LayerNorm(image.layer_norm_eps), WeightRule("vision_model.post_layernorm", "head.norm", norm)
+    ln, layer_norm = LayerNorm(image.layer_norm_eps), WeightRule("vision_model.post_layernorm", "head.norm", norm)
     if kind == "image-classification":
         c.ignore("projection_dim", "logit_scale_init_value")
-        return (
-            OfPatches(classes, mean=True, skip=1, idle=ln),
-            [WeightRule("classifier", "head.out", linear), behind],
-            {},
-        )
+        part = OfPatches(classes, mean=True, skip=1, idle=ln)
+        return HeadRules(part, [WeightRule("classifier", "head.out", linear), layer_norm])
     part = Contrast(c.projection_dim, image.hidden_size, ln, c.logit_scale_init_value)
-    rows = [
+    rules = [
         WeightRule("text_projection", "head.text", linear),
         WeightRule("visual_projection", "head.image", linear),
-        behind,
+        layer_norm,
         WeightRule("logit_scale", "head.scale", tensor),
     ]
-    return part, rows, {}
+    return HeadRules(part, rules)
 
 
 FAMILY = Family(
     "",
     architectures("CLIP", "none image-classification"),
     spec,
-    rows,
+    rules,
     head,
     buffers=(r"(text|vision)_model\.embeddings\.position_ids",),
     other_heads=(r"(text|visual)_projection\.weight", "logit_scale", r"classifier\..*"),
-    sides=(("image-classification", "encoder", None),),
+    one_sided=(OneSided("image-classification", "encoder", None),),
 )

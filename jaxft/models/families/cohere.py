@@ -3,16 +3,18 @@ together, and scaled logits."""
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import architectures
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import HeadRules, WeightRule, architectures
 from jaxft.models.families import llama
 from jaxft.models.layers.attention import QKNorm
 from jaxft.models.layers.basic import LayerNorm
 from jaxft.models.layers.rotary import read_rotary
+from jaxft.models.spec import Spec
 
 NORMS = {"input_layernorm": "attn_in"}
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, pairs="neighbours")
     norm = LayerNorm(c.layer_norm_eps, bias=False)
     qk_norm = QKNorm(norm, shared=False) if c.get("use_qk_norm", False) else None  # Command R+ has them
@@ -20,12 +22,14 @@ def spec(c):
     return llama.stack(c, (layer,) * c.num_hidden_layers)
 
 
-def rows(c):
-    return llama.rows(c, NORMS)
+def rules(c: ConfigReader) -> list[WeightRule]:
+    return llama.rules(c, NORMS)
 
 
-def head(c, kind, classes):
-    return llama.FAMILY.head(c, kind, classes, scale=c.logit_scale)
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
+    return llama.head(c, kind, classes, scale=c.logit_scale)
 
 
-FAMILY = replace(llama.FAMILY, architectures=architectures("Cohere", "none causal-lm"), spec=spec, rows=rows, head=head)
+FAMILY = replace(
+    llama.FAMILY, architectures=architectures("Cohere", "none causal-lm"), spec=spec, rules=rules, head=head
+)

@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import masked_lm_head
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
+    HeadRules,
     WeightRule,
     architectures,
     embedding,
     linear,
-    masked_lm_head,
     norm,
 )
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
@@ -138,7 +140,7 @@ class NeighboursLayer(nnx.Module):
         return self.act(dropout(y, self.part.dropout, key)), Carry()
 
 
-def spec(c, **attention) -> Spec:
+def spec(c: ConfigReader, **attention) -> Spec:
     """`attention` are fields of its attention in place of the usual ones."""
     c.expect("relative_attention", True, "without relative positions it is BERT")
     c.expect("embedding_size", c.hidden_size, "embeddings of another width are not implemented")
@@ -172,7 +174,7 @@ def spec(c, **attention) -> Spec:
     return Spec(c.hidden_size, embed, layers, None, places, c.initializer_range)
 
 
-def neighbours(c) -> Neighbours | None:
+def neighbours(c: ConfigReader) -> Neighbours | None:
     """The side branch of DeBERTa v2's first layer; v3 and many others have none."""
     count = c.get("conv_kernel_size", 0)
     if count == 0:
@@ -184,9 +186,9 @@ def neighbours(c) -> Neighbours | None:
     return Neighbours(count, c.get("conv_act", "tanh"), c.hidden_dropout_prob)
 
 
-def rows(c) -> list[WeightRule]:
-    layer, ours = "encoder.layer.{i}.", "layers.{i}."
-    attention, of = layer + "attention.self.", ours + "attn."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "encoder.layer.{i}.", "layers.{i}."
+    hf_attn, attn = hf + "attention.self.", jaxft + "attn."
     return [
         WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
         WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
@@ -196,38 +198,40 @@ def rows(c) -> list[WeightRule]:
         WeightRule("encoder.LayerNorm", "distances.norm", norm),
         WeightRule("encoder.conv.conv", "layers.0.beside", linear),
         WeightRule("encoder.conv.LayerNorm", "layers.0.norms.beside_res", norm),
-        WeightRule(attention + "query_proj", of + "q", linear),
-        WeightRule(attention + "key_proj", of + "k", linear),
-        WeightRule(attention + "value_proj", of + "v", linear),
-        WeightRule(attention + "pos_key_proj", of + "position_k", linear),
-        WeightRule(attention + "pos_query_proj", of + "position_q", linear),
-        WeightRule(layer + "attention.output.dense", of + "o", linear),
-        WeightRule(layer + "attention.output.LayerNorm", ours + "norms.attn_res", norm),
-        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
-        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
-        WeightRule(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+        WeightRule(hf_attn + "query_proj", attn + "q", linear),
+        WeightRule(hf_attn + "key_proj", attn + "k", linear),
+        WeightRule(hf_attn + "value_proj", attn + "v", linear),
+        WeightRule(hf_attn + "pos_key_proj", attn + "position_k", linear),
+        WeightRule(hf_attn + "pos_query_proj", attn + "position_q", linear),
+        WeightRule(hf + "attention.output.dense", attn + "o", linear),
+        WeightRule(hf + "attention.output.LayerNorm", jaxft + "norms.attn_res", norm),
+        WeightRule(hf + "intermediate.dense", jaxft + "mlp.up", linear),
+        WeightRule(hf + "output.dense", jaxft + "mlp.down", linear),
+        WeightRule(hf + "output.LayerNorm", jaxft + "norms.mlp_res", norm),
     ]
 
 
-def head(c, kind: str, classes: int):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     tied = c.get("tie_word_embeddings", True)
     rate, pooler = c.get("cls_dropout", c.hidden_dropout_prob), Pooler(c.pooler_hidden_act, c.pooler_dropout)
     if kind == "none":
-        return None, [], {}
+        return HeadRules(None)
     if kind in TEXT_LEVEL:
-        rows = [WeightRule("pooler.dense", "head.pooler.dense", linear), WeightRule("classifier", "head.out", linear)]
-        return Classifier(classes, pooler, dropout=rate), rows, {}
+        rules = [WeightRule("pooler.dense", "head.pooler.dense", linear), WeightRule("classifier", "head.out", linear)]
+        return HeadRules(Classifier(classes, pooler, dropout=rate), rules)
     if kind == "token-classification":
-        return Classifier(classes, dropout=c.hidden_dropout_prob), [WeightRule("classifier", "head.out", linear)], {}
+        return HeadRules(
+            Classifier(classes, dropout=c.hidden_dropout_prob), [WeightRule("classifier", "head.out", linear)]
+        )
     if kind == "question-answering":
-        return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)], {}
+        return HeadRules(Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)])
     c.expect("legacy", True, "the other head of masked language models is not implemented")
     return masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),
         tokens="deberta.embeddings.word_embeddings",
         dense="cls.predictions.transform.dense",
-        behind="cls.predictions.transform.LayerNorm",
+        layer_norm="cls.predictions.transform.LayerNorm",
         output="cls.predictions.decoder",
         bias="cls.predictions.bias",
     )
@@ -237,7 +241,7 @@ FAMILY = Family(
     "deberta.",
     architectures("DebertaV2", ENCODER_HEADS),
     spec,
-    rows,
+    rules,
     head,
     buffers=(r"embeddings\.position_(ids|embeddings\.weight)",),
     other_heads=(r"cls\..*", r"(lm|mask)_predictions\..*", r"classifier\..*", r"qa_outputs\..*", r"pooler\..*"),

@@ -7,16 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxft.models.checkpoint.weight_table import (
-    Family,
-    Fused,
-    WeightRule,
-    architectures,
-    decoder_head,
-    embedding,
-    linear,
-    norm,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import decoder_head
+from jaxft.models.checkpoint.weight_table import Family, Fused, WeightRule, architectures, embedding, linear, norm
 from jaxft.models.families.bloom import alibi_slopes
 from jaxft.models.layers.attention import Attention, AttentionLayer
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
@@ -40,7 +33,7 @@ class Bf16ALiBiLayer(AttentionLayer):
         return rounded(alibi_slopes * places) * self.part.softmax.scale
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("max_position_embeddings")  # neither kind of positions has a table to run out of
     heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
     if c.alibi:
@@ -68,18 +61,18 @@ def spec(c):
     return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, pool_token="last")
 
 
-def key_heads(c) -> int:
+def key_heads(c: ConfigReader) -> int:
     if c.new_decoder_architecture:
         return c.get("num_kv_heads", c.num_attention_heads)
     c.ignore("num_kv_heads")
     return 1 if c.multi_query else c.num_attention_heads
 
 
-def parallel(c) -> bool:
+def parallel(c: ConfigReader) -> bool:
     return c.new_decoder_architecture or c.parallel_attn
 
 
-def norms(c) -> dict[str, str]:
+def norms(c: ConfigReader) -> dict[str, str]:
     """Their module -> the norm's place."""
     two = c.get("num_ln_in_parallel_attn", 2 if c.new_decoder_architecture else 1)
     if c.new_decoder_architecture and two == 2:
@@ -89,17 +82,17 @@ def norms(c) -> dict[str, str]:
     return {"input_layernorm": "attn_in", "post_attention_layernorm": "mlp_in"}
 
 
-def rows(c):
-    layer, ours = "h.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "h.{i}.", "layers.{i}."
     # All queries, then keys, then values; of the new architecture, and where every head has a key, group by group.
     groups = 1 if c.multi_query and not c.new_decoder_architecture else key_heads(c)
     return [
         WeightRule("word_embeddings", "embed.tokens", embedding),
-        *(WeightRule(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms(c).items()),
-        WeightRule(layer + "self_attention.query_key_value", ours + "attn.qkv", Fused(("q", "k", "v"), groups=groups)),
-        WeightRule(layer + "self_attention.dense", ours + "attn.o", linear),
-        WeightRule(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
-        WeightRule(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        *(WeightRule(hf + name, jaxft + "norms." + place, norm) for name, place in norms(c).items()),
+        WeightRule(hf + "self_attention.query_key_value", jaxft + "attn.qkv", Fused(("q", "k", "v"), groups=groups)),
+        WeightRule(hf + "self_attention.dense", jaxft + "attn.o", linear),
+        WeightRule(hf + "mlp.dense_h_to_4h", jaxft + "mlp.up", linear),
+        WeightRule(hf + "mlp.dense_4h_to_h", jaxft + "mlp.down", linear),
         WeightRule("ln_f", "norm", norm),
     ]
 
@@ -108,7 +101,7 @@ FAMILY = Family(
     "transformer.",
     architectures("Falcon", "none sequence-classification token-classification question-answering causal-lm"),
     spec,
-    rows,
+    rules,
     decoder_head("transformer.word_embeddings"),
     other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),
 )

@@ -3,14 +3,16 @@ positions: one of layers that see everything, one of those that see a window."""
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import architectures
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import HeadRules, WeightRule, architectures
 from jaxft.models.families import llama
 from jaxft.models.layers.attention import QKNorm
 from jaxft.models.layers.basic import RMSNorm
 from jaxft.models.layers.rotary import read_rotary
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.expect("use_bidirectional_attention", False, "only causal attention is implemented")
     rms = RMSNorm(c.rms_norm_eps, scale_offset=1.0)
     layers = tuple(
@@ -30,18 +32,18 @@ def spec(c):
     return llama.stack(c, layers, scale=c.hidden_size**0.5)
 
 
-def rows(c):
-    return llama.rows(c, llama.SANDWICH)
+def rules(c: ConfigReader) -> list[WeightRule]:
+    return llama.rules(c, llama.SANDWICH)
 
 
-def head(c, kind, classes):
-    return llama.FAMILY.head(c, kind, classes, softcap=c.get("final_logit_softcapping"))
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
+    return llama.head(c, kind, classes, softcap=c.get("final_logit_softcapping"))
 
 
 FAMILY = replace(
     llama.FAMILY,
     architectures=architectures("Gemma3Text", "none sequence-classification") | {"causal-lm": "Gemma3ForCausalLM"},
     spec=spec,
-    rows=rows,
+    rules=rules,
     head=head,
 )

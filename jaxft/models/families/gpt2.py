@@ -1,21 +1,14 @@
 """GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, its weights kept as (inputs, outputs)."""
 
-from jaxft.models.checkpoint.weight_table import (
-    Family,
-    Fused,
-    WeightRule,
-    architectures,
-    conv1d,
-    decoder_head,
-    embedding,
-    norm,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import decoder_head
+from jaxft.models.checkpoint.weight_table import Family, Fused, WeightRule, architectures, conv1d, embedding, norm
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c) -> Spec:
+def spec(c: ConfigReader) -> Spec:
     c.expect("scale_attn_weights", True, "unscaled attention is not implemented")
     c.expect("scale_attn_by_inverse_layer_idx", False, "scaling by layer number is not implemented")
     c.expect("add_cross_attention", False, "cross-attention is not implemented")
@@ -34,12 +27,12 @@ def spec(c) -> Spec:
     return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, c.n_positions, c.initializer_range, pool_token="last")
 
 
-def rows(c) -> list[WeightRule]:
+def rules(c: ConfigReader) -> list[WeightRule]:
     return [
         WeightRule("wte", "embed.tokens", embedding),
         WeightRule("wpe", "embed.positions", embedding),
         WeightRule("h.{i}.ln_1", "layers.{i}.norms.attn_in", norm),
-        WeightRule("h.{i}.attn.c_attn", "layers.{i}.attn.qkv", Fused(("q", "k", "v"), turned=False)),
+        WeightRule("h.{i}.attn.c_attn", "layers.{i}.attn.qkv", Fused(("q", "k", "v"), transposed=False)),
         WeightRule("h.{i}.attn.c_proj", "layers.{i}.attn.o", conv1d),
         WeightRule("h.{i}.ln_2", "layers.{i}.norms.mlp_in", norm),
         WeightRule("h.{i}.mlp.c_fc", "layers.{i}.mlp.up", conv1d),
@@ -53,7 +46,7 @@ FAMILY = Family(
     architectures("GPT2", "none sequence-classification token-classification question-answering")
     | {"causal-lm": "GPT2LMHeadModel"},
     spec,
-    rows,
+    rules,
     decoder_head("transformer.wte"),
     buffers=(r"h\.\d+\.attn\.(masked_)?bias",),
     other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*", r"multiple_choice_head\..*"),

@@ -1,20 +1,14 @@
 """GPT-Neo (Black et al. 2021): GPT-2 with unscaled scores, a window in some layers, its weights kept transposed."""
 
-from jaxft.models.checkpoint.weight_table import (
-    Family,
-    WeightRule,
-    architectures,
-    decoder_head,
-    embedding,
-    linear,
-    norm,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import decoder_head
+from jaxft.models.checkpoint.weight_table import Family, WeightRule, architectures, embedding, linear, norm
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     windows = {"global": None, "local": c.window_size}
     ln = LayerNorm(c.layer_norm_epsilon)
 
@@ -39,19 +33,19 @@ def spec(c):
     return Spec(c.hidden_size, embed, layers, ln, c.max_position_embeddings, c.initializer_range, pool_token="last")
 
 
-def rows(c):
-    layer, ours = "h.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "h.{i}.", "layers.{i}."
     return [
         WeightRule("wte", "embed.tokens", embedding),
         WeightRule("wpe", "embed.positions", embedding),
-        WeightRule(layer + "ln_1", ours + "norms.attn_in", norm),
-        WeightRule(layer + "attn.attention.q_proj", ours + "attn.q", linear),
-        WeightRule(layer + "attn.attention.k_proj", ours + "attn.k", linear),
-        WeightRule(layer + "attn.attention.v_proj", ours + "attn.v", linear),
-        WeightRule(layer + "attn.attention.out_proj", ours + "attn.o", linear),
-        WeightRule(layer + "ln_2", ours + "norms.mlp_in", norm),
-        WeightRule(layer + "mlp.c_fc", ours + "mlp.up", linear),
-        WeightRule(layer + "mlp.c_proj", ours + "mlp.down", linear),
+        WeightRule(hf + "ln_1", jaxft + "norms.attn_in", norm),
+        WeightRule(hf + "attn.attention.q_proj", jaxft + "attn.q", linear),
+        WeightRule(hf + "attn.attention.k_proj", jaxft + "attn.k", linear),
+        WeightRule(hf + "attn.attention.v_proj", jaxft + "attn.v", linear),
+        WeightRule(hf + "attn.attention.out_proj", jaxft + "attn.o", linear),
+        WeightRule(hf + "ln_2", jaxft + "norms.mlp_in", norm),
+        WeightRule(hf + "mlp.c_fc", jaxft + "mlp.up", linear),
+        WeightRule(hf + "mlp.c_proj", jaxft + "mlp.down", linear),
         WeightRule("ln_f", "norm", norm),
     ]
 
@@ -60,7 +54,7 @@ FAMILY = Family(
     "transformer.",
     architectures("GPTNeo", "none sequence-classification token-classification question-answering causal-lm"),
     spec,
-    rows,
+    rules,
     decoder_head("transformer.wte"),
     buffers=(r"h\.\d+\.attn\.attention\.(masked_)?bias",),
     other_heads=(r"lm_head\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),

@@ -1,23 +1,16 @@
 """GPT-NeoX (Black et al. 2022; Pythia: Biderman et al. 2023): attention and MLP side by side, each behind a layer norm,
 rotary positions of a part of each head, queries, keys and values of a head next to each other in one matrix."""
 
-from jaxft.models.checkpoint.weight_table import (
-    Family,
-    Fused,
-    WeightRule,
-    architectures,
-    decoder_head,
-    embedding,
-    linear,
-    norm,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import decoder_head
+from jaxft.models.checkpoint.weight_table import Family, Fused, WeightRule, architectures, embedding, linear, norm
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.expect("is_decoder", False, "attention is causal, whatever this says")
     c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
     heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
@@ -37,17 +30,17 @@ def spec(c):
     return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, None, c.initializer_range, pool_token="last")
 
 
-def rows(c):
-    layer, ours = "layers.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "layers.{i}.", "layers.{i}."
     fused = Fused(("q", "k", "v"), groups=c.num_attention_heads)
     return [
         WeightRule("embed_in", "embed.tokens", embedding),
-        WeightRule(layer + "input_layernorm", ours + "norms.attn_in", norm),
-        WeightRule(layer + "attention.query_key_value", ours + "attn.qkv", fused),
-        WeightRule(layer + "attention.dense", ours + "attn.o", linear),
-        WeightRule(layer + "post_attention_layernorm", ours + "norms.mlp_in", norm),
-        WeightRule(layer + "mlp.dense_h_to_4h", ours + "mlp.up", linear),
-        WeightRule(layer + "mlp.dense_4h_to_h", ours + "mlp.down", linear),
+        WeightRule(hf + "input_layernorm", jaxft + "norms.attn_in", norm),
+        WeightRule(hf + "attention.query_key_value", jaxft + "attn.qkv", fused),
+        WeightRule(hf + "attention.dense", jaxft + "attn.o", linear),
+        WeightRule(hf + "post_attention_layernorm", jaxft + "norms.mlp_in", norm),
+        WeightRule(hf + "mlp.dense_h_to_4h", jaxft + "mlp.up", linear),
+        WeightRule(hf + "mlp.dense_4h_to_h", jaxft + "mlp.down", linear),
         WeightRule("final_layer_norm", "norm", norm),
     ]
 
@@ -56,7 +49,7 @@ FAMILY = Family(
     "gpt_neox.",
     architectures("GPTNeoX", "none sequence-classification token-classification question-answering causal-lm"),
     spec,
-    rows,
+    rules,
     decoder_head("gpt_neox.embed_in", "embed_out", tied=False),
     buffers=(r"layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",),
     other_heads=(r"embed_out\..*", r"score\..*", r"classifier\..*", r"qa_outputs\..*"),

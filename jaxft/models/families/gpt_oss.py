@@ -6,9 +6,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import Interleaved, Renamed, WeightRule, architectures, linear, tensor
 from jaxft.models.families import llama
 from jaxft.models.layers.moe import Experts, read_router_aux_coef
+from jaxft.models.spec import Spec
 
 
 def swiglu(gate, up, alpha: float, limit: float):
@@ -17,7 +19,7 @@ def swiglu(gate, up, alpha: float, limit: float):
     return (up + 1) * gate * jax.nn.sigmoid(alpha * gate)
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.expect("hidden_act", "silu", "its gates are what swiglu_alpha and swiglu_limit say")
     gate_fn = partial(swiglu, alpha=c.swiglu_alpha, limit=c.swiglu_limit)
     sizes = c.num_local_experts, c.num_experts_per_tok, c.intermediate_size
@@ -27,15 +29,15 @@ def spec(c):
     return replace(same, router_aux_coef=read_router_aux_coef(c))
 
 
-def rows(c):
-    layer, ours = "layers.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "layers.{i}.", "layers.{i}."
     pairs = (("", ".kernel"), ("_bias", ".bias"))
     return [
-        *(row for row in llama.rows(c) if ".mlp." not in row.ours),
-        WeightRule(layer + "self_attn.sinks", ours + "attn.sinks", tensor),
-        WeightRule(layer + "mlp.router", ours + "mlp.router", linear),
-        WeightRule(layer + "mlp.experts.gate_up_proj", ours + "mlp.experts.both", Interleaved(("gate", "up"), pairs)),
-        WeightRule(layer + "mlp.experts.down_proj", ours + "mlp.experts.down", Renamed(pairs)),
+        *(rule for rule in llama.rules(c) if ".mlp." not in rule.jaxft),
+        WeightRule(hf + "self_attn.sinks", jaxft + "attn.sinks", tensor),
+        WeightRule(hf + "mlp.router", jaxft + "mlp.router", linear),
+        WeightRule(hf + "mlp.experts.gate_up_proj", jaxft + "mlp.experts.both", Interleaved(("gate", "up"), pairs)),
+        WeightRule(hf + "mlp.experts.down_proj", jaxft + "mlp.experts.down", Renamed(pairs)),
     ]
 
 
@@ -43,5 +45,5 @@ FAMILY = replace(
     llama.FAMILY,
     architectures=architectures("GptOss", llama.HEADS),
     spec=spec,
-    rows=rows,
+    rules=rules,
 )

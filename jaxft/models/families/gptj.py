@@ -1,7 +1,17 @@
 """GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one layer norm; of each head a part turns,
 neighbours together."""
 
-from jaxft.models.checkpoint.weight_table import Family, WeightRule, architectures, embedding, linear, norm, tensor
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import (
+    Family,
+    HeadRules,
+    WeightRule,
+    architectures,
+    embedding,
+    linear,
+    norm,
+    tensor,
+)
 from jaxft.models.heads import Classifier, LanguageModel
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
@@ -9,7 +19,7 @@ from jaxft.models.layers.rotary import Rotary
 from jaxft.models.spec import Layer, Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("n_positions")  # rotary positions have no table to run out of
     c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     c.ignore("summary_first_dropout")  # of a head that does not exist any more
@@ -30,38 +40,38 @@ def spec(c):
     return Spec(c.n_embd, embed, (layer,) * c.n_layer, ln, None, c.initializer_range, pool_token="last")
 
 
-def rows(c):
-    layer, ours = "h.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "h.{i}.", "layers.{i}."
     return [
         WeightRule("wte", "embed.tokens", embedding),
-        WeightRule(layer + "ln_1", ours + "norms.attn_in", norm),
-        WeightRule(layer + "attn.q_proj", ours + "attn.q", linear),
-        WeightRule(layer + "attn.k_proj", ours + "attn.k", linear),
-        WeightRule(layer + "attn.v_proj", ours + "attn.v", linear),
-        WeightRule(layer + "attn.out_proj", ours + "attn.o", linear),
-        WeightRule(layer + "mlp.fc_in", ours + "mlp.up", linear),
-        WeightRule(layer + "mlp.fc_out", ours + "mlp.down", linear),
+        WeightRule(hf + "ln_1", jaxft + "norms.attn_in", norm),
+        WeightRule(hf + "attn.q_proj", jaxft + "attn.q", linear),
+        WeightRule(hf + "attn.k_proj", jaxft + "attn.k", linear),
+        WeightRule(hf + "attn.v_proj", jaxft + "attn.v", linear),
+        WeightRule(hf + "attn.out_proj", jaxft + "attn.o", linear),
+        WeightRule(hf + "mlp.fc_in", jaxft + "mlp.up", linear),
+        WeightRule(hf + "mlp.fc_out", jaxft + "mlp.down", linear),
         WeightRule("ln_f", "norm", norm),
     ]
 
 
-def head(c, kind, classes):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     c.expect("tie_word_embeddings", False, "the output matrix is one of its own")
     if kind == "none":
-        return None, [], {}
+        return HeadRules(None)
     if kind == "sequence-classification":
-        return Classifier(classes, bias=False), [WeightRule("score", "head.out", linear)], {}
+        return HeadRules(Classifier(classes, bias=False), [WeightRule("score", "head.out", linear)])
     if kind == "question-answering":
-        return Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)], {}
-    rows = [WeightRule("lm_head", "head.table", embedding), WeightRule("lm_head.bias", "head.bias", tensor)]
-    return LanguageModel(False, True), rows, {}
+        return HeadRules(Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)])
+    rules = [WeightRule("lm_head", "head.table", embedding), WeightRule("lm_head.bias", "head.bias", tensor)]
+    return HeadRules(LanguageModel(False, True), rules)
 
 
 FAMILY = Family(
     "transformer.",
     architectures("GPTJ", "none sequence-classification question-answering causal-lm"),
     spec,
-    rows,
+    rules,
     head,
     buffers=(r"h\.\d+\.attn\.((masked_)?bias|embed_positions)",),
     other_heads=(r"lm_head\..*", r"score\..*", r"qa_outputs\..*"),

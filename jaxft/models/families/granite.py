@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import architectures
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import HeadRules, architectures
 from jaxft.models.families import llama
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     layer = replace(llama.layer(c, scale=c.attention_multiplier), residual_multiplier=c.residual_multiplier)
     return llama.stack(c, (layer,) * c.num_hidden_layers, scale=c.embedding_multiplier)
 
 
-def head(c, kind, classes):
-    return llama.FAMILY.head(c, kind, classes, scale=1.0 / c.logits_scaling)
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
+    return llama.head(c, kind, classes, scale=1.0 / c.logits_scaling)
 
 
 FAMILY = replace(llama.FAMILY, architectures=architectures("Granite", "none causal-lm"), spec=spec, head=head)

@@ -3,15 +3,9 @@
 Most decoders since are this one with some changes: their files say what.
 """
 
-from jaxft.models.checkpoint.weight_table import (
-    Family,
-    WeightRule,
-    architectures,
-    decoder_head,
-    embedding,
-    linear,
-    norm,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import decoder_head
+from jaxft.models.checkpoint.weight_table import Family, WeightRule, architectures, embedding, linear, norm
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Embed, Gated, RMSNorm
 from jaxft.models.layers.rotary import read_rotary
@@ -19,11 +13,11 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 from jaxft.problems import raise_problems, truncated_repr
 
 
-def spec(c) -> Spec:
+def spec(c: ConfigReader) -> Spec:
     return stack(c, (layer(c),) * c.num_hidden_layers)
 
 
-def stack(c, layers: tuple[Layer, ...], **embed) -> Spec:
+def stack(c: ConfigReader, layers: tuple[Layer, ...], **embed) -> Spec:
     """The backbone of these layers; `embed` are further fields of the embeddings."""
     c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
     return Spec(
@@ -37,7 +31,7 @@ def stack(c, layers: tuple[Layer, ...], **embed) -> Spec:
     )
 
 
-def layer(c, norms=PRE_NORM, norm=None, act=None, **attention) -> Layer:
+def layer(c: ConfigReader, norms=PRE_NORM, norm=None, act=None, **attention) -> Layer:
     """One layer; `attention` are fields of its attention in place of, or beside, the usual ones."""
     heads = c.num_attention_heads
     head_dim = c.get("head_dim", c.hidden_size // heads)
@@ -57,7 +51,7 @@ def layer(c, norms=PRE_NORM, norm=None, act=None, **attention) -> Layer:
     )
 
 
-def windows(c) -> list[int | None]:
+def windows(c: ConfigReader) -> list[int | None]:
     """How far each layer sees, by `layer_types`."""
     kinds = {"full_attention": None, "sliding_attention": c.get("sliding_window")}
     types = c.of_layers("layer_types")
@@ -78,22 +72,25 @@ SANDWICH = {
 }
 
 
-def rows(c, norms=NORMS) -> list[WeightRule]:
-    layer, ours = "layers.{i}.", "layers.{i}."
+def rules(c: ConfigReader, norms=NORMS) -> list[WeightRule]:
+    hf, jaxft = "layers.{i}.", "layers.{i}."
     return [
         WeightRule("embed_tokens", "embed.tokens", embedding),
-        WeightRule(layer + "self_attn.q_proj", ours + "attn.q", linear),
-        WeightRule(layer + "self_attn.k_proj", ours + "attn.k", linear),
-        WeightRule(layer + "self_attn.v_proj", ours + "attn.v", linear),
-        WeightRule(layer + "self_attn.o_proj", ours + "attn.o", linear),
-        WeightRule(layer + "self_attn.q_norm", ours + "attn.q_norm", norm),
-        WeightRule(layer + "self_attn.k_norm", ours + "attn.k_norm", norm),
-        WeightRule(layer + "mlp.gate_proj", ours + "mlp.gate", linear),
-        WeightRule(layer + "mlp.up_proj", ours + "mlp.up", linear),
-        WeightRule(layer + "mlp.down_proj", ours + "mlp.down", linear),
-        *(WeightRule(layer + theirs, ours + "norms." + place, norm) for theirs, place in norms.items()),
+        WeightRule(hf + "self_attn.q_proj", jaxft + "attn.q", linear),
+        WeightRule(hf + "self_attn.k_proj", jaxft + "attn.k", linear),
+        WeightRule(hf + "self_attn.v_proj", jaxft + "attn.v", linear),
+        WeightRule(hf + "self_attn.o_proj", jaxft + "attn.o", linear),
+        WeightRule(hf + "self_attn.q_norm", jaxft + "attn.q_norm", norm),
+        WeightRule(hf + "self_attn.k_norm", jaxft + "attn.k_norm", norm),
+        WeightRule(hf + "mlp.gate_proj", jaxft + "mlp.gate", linear),
+        WeightRule(hf + "mlp.up_proj", jaxft + "mlp.up", linear),
+        WeightRule(hf + "mlp.down_proj", jaxft + "mlp.down", linear),
+        *(WeightRule(hf + name, jaxft + "norms." + place, norm) for name, place in norms.items()),
         WeightRule("norm", "norm", norm),
     ]
+
+
+head = decoder_head("model.embed_tokens", token_classifier="score", tied=False)
 
 
 HEADS = "none sequence-classification token-classification causal-lm"
@@ -101,8 +98,8 @@ FAMILY = Family(
     "model.",
     architectures("Llama", HEADS + " question-answering"),
     spec,
-    rows,
-    decoder_head("model.embed_tokens", token_classifier="score", tied=False),
+    rules,
+    head,
     buffers=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
     other_heads=(r"lm_head\..*", r"score\..*", r"qa_outputs\..*"),
     prefixes=(("question-answering", "transformer."),),

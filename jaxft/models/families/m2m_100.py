@@ -3,27 +3,30 @@
 from dataclasses import replace
 from functools import partial
 
-from jaxft.models.checkpoint.weight_table import architectures
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import HeadRules, architectures
 from jaxft.models.families import bart
+from jaxft.models.heads import LanguageModel
 from jaxft.models.layers.sinusoids import to_the_last
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     """Positions begin behind the padding token's number."""
     return bart.spec(c, before=True, norm=None, fill=to_the_last, offset=c.pad_token_id + 1)
 
 
-def head(c, kind: str, classes: int):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     """Without a bias of the scores."""
-    part, rows, repeats = bart.head(c, kind, classes)
-    return part and replace(part, bias=False), rows, repeats
+    found = bart.head(c, kind, classes)
+    return found._replace(part=replace(found.part, bias=False)) if isinstance(found.part, LanguageModel) else found
 
 
 FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("M2M100", "none seq2seq-lm"),
     spec=spec,
-    rows=partial(bart.rows, before=True),
+    rules=partial(bart.rules, before=True),
     head=head,
     buffers=(r"(en|de)coder\.(version|embed_positions\.weights)",),
 )

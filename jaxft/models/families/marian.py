@@ -2,34 +2,36 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import WeightRule, architectures, embedding
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import HeadRules, WeightRule, architectures, embedding
 from jaxft.models.families import bart
 from jaxft.models.layers.sinusoids import sinusoids
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     return bart.spec(c, positions=c.max_position_embeddings, offset=0, norm=None, fill=sinusoids)
 
 
-def rows(c):
+def rules(c: ConfigReader) -> list[WeightRule]:
     """Where the languages have a table of tokens each, it is not called `shared`."""
     if c.share_encoder_decoder_embeddings:
-        return bart.rows(c)
+        return bart.rules(c)
     of_encoder = WeightRule("encoder.embed_tokens", "encoder.embed.tokens", embedding)
-    return [of_encoder, WeightRule("decoder.embed_tokens", "embed.tokens", embedding), *bart.rows(c)[1:]]
+    return [of_encoder, WeightRule("decoder.embed_tokens", "embed.tokens", embedding), *bart.rules(c)[1:]]
 
 
-def head(c, kind: str, classes: int):
-    part, rows, repeats = bart.head(c, kind, classes)
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
+    part, rules, ties = bart.head(c, kind, classes)
     if not c.share_encoder_decoder_embeddings:
-        repeats = {"lm_head.weight": "model.decoder.embed_tokens.weight"} if part else {}
-    return part, rows, repeats
+        ties = {"lm_head.weight": "model.decoder.embed_tokens.weight"} if part else {}
+    return HeadRules(part, rules, ties)
 
 
 FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("Marian", "none causal-lm") | {"seq2seq-lm": "MarianMTModel"},
     spec=spec,
-    rows=rows,
+    rules=rules,
     head=head,
 )

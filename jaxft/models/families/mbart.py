@@ -10,5 +10,5 @@ FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("MBart", bart.HEADS),
     spec=partial(bart.spec, before=True, decoder_start="last"),
-    rows=partial(bart.rows, before=True),
+    rules=partial(bart.rules, before=True),
 )

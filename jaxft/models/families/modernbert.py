@@ -1,15 +1,17 @@
 """ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions and gated MLPs, most layers of which see a
 window on both sides."""
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import masked_lm_head
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
     Family,
     Fused,
+    HeadRules,
     WeightRule,
     architectures,
     embedding,
     linear,
-    masked_lm_head,
     norm,
 )
 from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
@@ -19,7 +21,7 @@ from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.expect("mlp_dropout", 0.0, "dropout inside of the MLP is not implemented")
     c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
     c.ignore("initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index")
@@ -45,29 +47,29 @@ def spec(c):
     return Spec(c.hidden_size, embed, layers, ln, None, c.initializer_range)
 
 
-def norm_of(c) -> LayerNorm:
+def norm_of(c: ConfigReader) -> LayerNorm:
     return LayerNorm(c.norm_eps, bias=c.norm_bias)
 
 
-def rows(c):
-    layer, ours = "layers.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "layers.{i}.", "layers.{i}."
     return [
         WeightRule("embeddings.tok_embeddings", "embed.tokens", embedding),
         WeightRule("embeddings.norm", "embed.norm", norm),
-        WeightRule(layer + "attn_norm", ours + "norms.attn_in", norm),
-        WeightRule(layer + "attn.Wqkv", ours + "attn.qkv", Fused(("q", "k", "v"))),
-        WeightRule(layer + "attn.Wo", ours + "attn.o", linear),
-        WeightRule(layer + "mlp_norm", ours + "norms.mlp_in", norm),
-        WeightRule(layer + "mlp.Wi", ours + "mlp.gate_up", Fused(("gate", "up"))),
-        WeightRule(layer + "mlp.Wo", ours + "mlp.down", linear),
+        WeightRule(hf + "attn_norm", jaxft + "norms.attn_in", norm),
+        WeightRule(hf + "attn.Wqkv", jaxft + "attn.qkv", Fused(("q", "k", "v"))),
+        WeightRule(hf + "attn.Wo", jaxft + "attn.o", linear),
+        WeightRule(hf + "mlp_norm", jaxft + "norms.mlp_in", norm),
+        WeightRule(hf + "mlp.Wi", jaxft + "mlp.gate_up", Fused(("gate", "up"))),
+        WeightRule(hf + "mlp.Wo", jaxft + "mlp.down", linear),
         WeightRule("final_norm", "norm", norm),
     ]
 
 
-def head(c, kind, classes):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "none":
-        return None, [], {}
+        return HeadRules(None)
     dense, act, ln = c.classifier_bias, c.classifier_activation, norm_of(c)
     if kind == "masked-lm":
         return masked_lm_head(
@@ -75,25 +77,27 @@ def head(c, kind, classes):
             Transform(act, ln, bias=dense),
             tokens="model.embeddings.tok_embeddings",
             dense="head.dense",
-            behind="head.norm",
+            layer_norm="head.norm",
             output="decoder",
             bias="decoder.bias",
-            biased=c.decoder_bias,
+            has_bias=c.decoder_bias,
         )
     mean = kind in TEXT_LEVEL and c.classifier_pooling == "mean"
-    rows = [
+    rules = [
         WeightRule("head.dense", "head.pooler.dense", linear),
         WeightRule("head.norm", "head.pooler.norm", norm),
         WeightRule("classifier", "head.out", linear),
     ]
-    return Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout, mean=mean), rows, {}
+    return HeadRules(
+        Classifier(classes, Pooler(act, bias=dense, norm=ln), dropout=c.classifier_dropout, mean=mean), rules
+    )
 
 
 FAMILY = Family(
     "model.",
     architectures("ModernBert", ENCODER_HEADS),
     spec,
-    rows,
+    rules,
     head,
     other_heads=(r"head\..*", r"decoder\..*", r"classifier\..*"),
 )

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import (
     ENCODER_HEADS,
+    HeadRules,
     WeightRule,
     architectures,
-    distances,
     embedding,
     linear,
     norm,
+    rel_bias,
 )
 from jaxft.models.families import roberta
 from jaxft.models.layers.attention import Attention
@@ -20,7 +22,7 @@ from jaxft.models.spec import POST_NORM, Layer, Spec
 FIRST = 2  # row of the position table that position 0 has, whatever the padding token's number
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.expect("relative_attention_num_buckets", 32, "transformers has 32 buckets, whatever it says")
     heads, rate, ln = c.num_attention_heads, c.hidden_dropout_prob, LayerNorm(c.layer_norm_eps)
     attention = Attention(
@@ -37,26 +39,26 @@ def spec(c):
     return Spec(c.hidden_size, embed, layers, None, longest, c.initializer_range)
 
 
-def rows(c):
-    layer, ours = "encoder.layer.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "encoder.layer.{i}.", "layers.{i}."
     return [
         WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
         WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
         WeightRule("embeddings.LayerNorm", "embed.norm", norm),
-        WeightRule("encoder.relative_attention_bias", "distances", distances),
-        *(WeightRule(f"{layer}attention.attn.{x}", f"{ours}attn.{x}", linear) for x in "qkvo"),
-        WeightRule(layer + "attention.LayerNorm", ours + "norms.attn_res", norm),
-        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
-        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
-        WeightRule(layer + "output.LayerNorm", ours + "norms.mlp_res", norm),
+        WeightRule("encoder.relative_attention_bias", "distances", rel_bias),
+        *(WeightRule(f"{hf}attention.attn.{x}", f"{jaxft}attn.{x}", linear) for x in "qkvo"),
+        WeightRule(hf + "attention.LayerNorm", jaxft + "norms.attn_res", norm),
+        WeightRule(hf + "intermediate.dense", jaxft + "mlp.up", linear),
+        WeightRule(hf + "output.dense", jaxft + "mlp.down", linear),
+        WeightRule(hf + "output.LayerNorm", jaxft + "norms.mlp_res", norm),
     ]
 
 
-def head(c, kind, classes):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     """RoBERTa's, under MPNet's name."""
-    part, rows, repeats = roberta.head(c, kind, classes)
-    named = [row._replace(theirs=row.theirs.replace("roberta.", "mpnet.")) for row in rows]
-    return part, named, {name: original.replace("roberta.", "mpnet.") for name, original in repeats.items()}
+    part, rules, ties = roberta.head(c, kind, classes)
+    named = [rule._replace(hf=rule.hf.replace("roberta.", "mpnet.")) for rule in rules]
+    return HeadRules(part, named, {name: original.replace("roberta.", "mpnet.") for name, original in ties.items()})
 
 
 FAMILY = replace(
@@ -64,6 +66,6 @@ FAMILY = replace(
     prefix="mpnet.",
     architectures=architectures("MPNet", ENCODER_HEADS),
     spec=spec,
-    rows=rows,
+    rules=rules,
     head=head,
 )

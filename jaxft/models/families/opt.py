@@ -4,15 +4,9 @@ from dataclasses import dataclass
 
 from flax import nnx
 
-from jaxft.models.checkpoint.weight_table import (
-    Family,
-    WeightRule,
-    architectures,
-    decoder_head,
-    embedding,
-    linear,
-    norm,
-)
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import decoder_head
+from jaxft.models.checkpoint.weight_table import Family, WeightRule, architectures, embedding, linear, norm
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm, Linear, Projection
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
@@ -40,7 +34,7 @@ class NarrowedLayer(nnx.Module):
         return self.map(x if self.norm is None else self.norm(x))
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("layerdrop")  # of training in PyTorch
     c.ignore("init_std")
     affine, bias = c.layer_norm_elementwise_affine, frozenset("qkvo" if c.enable_bias else "")
@@ -68,20 +62,20 @@ def spec(c):
     )
 
 
-def rows(c):
-    layer, ours = "decoder.layers.{i}.", "layers.{i}."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "decoder.layers.{i}.", "layers.{i}."
     places = ("attn_in", "mlp_in") if c.do_layer_norm_before else ("attn_res", "mlp_res")
     return [
         WeightRule("decoder.embed_tokens", "embed.tokens", embedding),
         WeightRule("decoder.embed_positions", "embed.positions", embedding),
-        WeightRule(layer + "self_attn_layer_norm", ours + "norms." + places[0], norm),
-        WeightRule(layer + "self_attn.q_proj", ours + "attn.q", linear),
-        WeightRule(layer + "self_attn.k_proj", ours + "attn.k", linear),
-        WeightRule(layer + "self_attn.v_proj", ours + "attn.v", linear),
-        WeightRule(layer + "self_attn.out_proj", ours + "attn.o", linear),
-        WeightRule(layer + "final_layer_norm", ours + "norms." + places[1], norm),
-        WeightRule(layer + "fc1", ours + "mlp.up", linear),
-        WeightRule(layer + "fc2", ours + "mlp.down", linear),
+        WeightRule(hf + "self_attn_layer_norm", jaxft + "norms." + places[0], norm),
+        WeightRule(hf + "self_attn.q_proj", jaxft + "attn.q", linear),
+        WeightRule(hf + "self_attn.k_proj", jaxft + "attn.k", linear),
+        WeightRule(hf + "self_attn.v_proj", jaxft + "attn.v", linear),
+        WeightRule(hf + "self_attn.out_proj", jaxft + "attn.o", linear),
+        WeightRule(hf + "final_layer_norm", jaxft + "norms." + places[1], norm),
+        WeightRule(hf + "fc1", jaxft + "mlp.up", linear),
+        WeightRule(hf + "fc2", jaxft + "mlp.down", linear),
         WeightRule("decoder.final_layer_norm", "norm" if c.word_embed_proj_dim == c.hidden_size else "norm.norm", norm),
         WeightRule("decoder.project_in", "embed.project", linear),
         WeightRule("decoder.project_out", "norm.map", linear),
@@ -92,7 +86,7 @@ FAMILY = Family(
     "model.",
     architectures("OPT", "none sequence-classification question-answering causal-lm"),
     spec,
-    rows,
+    rules,
     decoder_head("model.decoder.embed_tokens"),
     other_heads=(r"lm_head\..*", r"score\..*", r"qa_outputs\..*"),
 )

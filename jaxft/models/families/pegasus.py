@@ -3,12 +3,14 @@
 from dataclasses import replace
 from functools import partial
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import bart
 from jaxft.models.layers.sinusoids import sinusoids
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     return bart.spec(c, before=True, positions=c.max_position_embeddings, offset=0, norm=None, fill=sinusoids)
 
 
@@ -16,5 +18,5 @@ FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("Pegasus", "none seq2seq-lm causal-lm"),
     spec=spec,
-    rows=partial(bart.rows, before=True),
+    rules=partial(bart.rules, before=True),
 )

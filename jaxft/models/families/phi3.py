@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import Fused, WeightRule, architectures
 from jaxft.models.families import llama
 from jaxft.models.layers.rotary import read_rotary
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("embd_pdrop")  # which transformers does not use either
     c.ignore("original_max_position_embeddings")  # of rotary positions that are scaled by it
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, partial=True)
@@ -16,12 +18,12 @@ def spec(c):
     return llama.stack(c, (layer,) * c.num_hidden_layers)
 
 
-def rows(c):
+def rules(c: ConfigReader) -> list[WeightRule]:
     apart = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-    return [row for row in llama.rows(c) if not row.theirs.endswith(apart)] + [
+    return [rule for rule in llama.rules(c) if not rule.hf.endswith(apart)] + [
         WeightRule("layers.{i}.self_attn.qkv_proj", "layers.{i}.attn.qkv", Fused(("q", "k", "v"))),
         WeightRule("layers.{i}.mlp.gate_up_proj", "layers.{i}.mlp.gate_up", Fused(("gate", "up"))),
     ]
 
 
-FAMILY = replace(llama.FAMILY, architectures=architectures("Phi3", llama.HEADS), spec=spec, rows=rows)
+FAMILY = replace(llama.FAMILY, architectures=architectures("Phi3", llama.HEADS), spec=spec, rules=rules)

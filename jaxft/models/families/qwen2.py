@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
     return llama.stack(c, tuple(llama.layer(c, bias=frozenset("qkv"), window=w) for w in llama.windows(c)))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import StackedExperts, WeightRule, architectures, linear
 from jaxft.models.families import llama
 from jaxft.models.layers.basic import Gated, Linear
@@ -34,16 +35,16 @@ class WithSharedLayer(ExpertsLayer):
         return y + jax.nn.sigmoid(self.share(x_btd)) * common, carry
 
 
-def count(c) -> int:
+def count(c: ConfigReader) -> int:
     """How many experts there are, under either of its names."""
     return c.num_experts if "num_experts" in c else c.num_local_experts
 
 
-def experts(c) -> Experts:
+def experts(c: ConfigReader) -> Experts:
     return Experts(count(c), c.num_experts_per_tok, c.moe_intermediate_size, c.hidden_act, c.norm_topk_prob)
 
 
-def with_experts(c, layers: list[Layer], mixture) -> Spec:
+def with_experts(c: ConfigReader, layers: list[Layer], mixture) -> Spec:
     """The backbone of these layers, of which some have experts in place of their MLP."""
     step, dense = c.decoder_sparse_step, c.get("mlp_only_layers", [])
     for number, layer in enumerate(layers):
@@ -53,21 +54,21 @@ def with_experts(c, layers: list[Layer], mixture) -> Spec:
     return replace(same, router_aux_coef=read_router_aux_coef(c))
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
     bias = frozenset("qkv" if c.qkv_bias else "")
     layers = [llama.layer(c, bias=bias, window=window) for window in llama.windows(c)]
     return with_experts(c, layers, WithShared(experts(c), Gated(c.shared_expert_intermediate_size, c.hidden_act)))
 
 
-def rows(c):
-    layer, ours, piled = "layers.{i}.mlp.", "layers.{i}.mlp.", StackedExperts(count(c))
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft, stacked = "layers.{i}.mlp.", "layers.{i}.mlp.", StackedExperts(count(c))
     return [
-        *llama.rows(c),
-        WeightRule(layer + "gate", ours + "router", linear),
-        *(WeightRule(f"{layer}experts.{{e}}.{x}_proj", f"{ours}experts.{x}", piled) for x in ("gate", "up", "down")),
-        *(WeightRule(f"{layer}shared_expert.{x}_proj", f"{ours}shared.{x}", linear) for x in ("gate", "up", "down")),
-        WeightRule(layer + "shared_expert_gate", ours + "share", linear),
+        *llama.rules(c),
+        WeightRule(hf + "gate", jaxft + "router", linear),
+        *(WeightRule(f"{hf}experts.{{e}}.{x}_proj", f"{jaxft}experts.{x}", stacked) for x in ("gate", "up", "down")),
+        *(WeightRule(f"{hf}shared_expert.{x}_proj", f"{jaxft}shared.{x}", linear) for x in ("gate", "up", "down")),
+        WeightRule(hf + "shared_expert_gate", jaxft + "share", linear),
     ]
 
 
@@ -77,6 +78,6 @@ FAMILY = replace(
     llama.FAMILY,
     architectures=architectures("Qwen2Moe", HEADS),
     spec=spec,
-    rows=rows,
+    rules=rules,
     prefixes=(),
 )

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
 from jaxft.models.layers.attention import QKNorm
 from jaxft.models.layers.basic import RMSNorm
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
     normed = QKNorm(RMSNorm(c.rms_norm_eps))
     return llama.stack(c, tuple(llama.layer(c, qk_norm=normed, window=w) for w in llama.windows(c)))

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import qwen2_moe
 from jaxft.models.layers.attention import QKNorm
 from jaxft.models.layers.basic import RMSNorm
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("use_sliding_window")  # `sliding_window` says it all
     layer = qwen2_moe.layer(c, qk_norm=QKNorm(RMSNorm(c.rms_norm_eps)), window=c.get("sliding_window"))
     return qwen2_moe.with_experts(c, [layer] * c.num_hidden_layers, qwen2_moe.experts(c))

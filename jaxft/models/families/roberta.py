@@ -2,43 +2,46 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, WeightRule, architectures, linear, masked_lm_head
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import masked_lm_head
+from jaxft.models.checkpoint.weight_table import ENCODER_HEADS, HeadRules, WeightRule, architectures, linear
 from jaxft.models.families import bert
 from jaxft.models.heads import Classifier, Pooler, Transform
 from jaxft.models.layers.basic import LayerNorm
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     first = c.get("pad_token_id", 1) + 1  # row of the position table that position 0 has
     same = bert.spec(c)
     return replace(same, embed=replace(same.embed, offset=first), max_positions=same.max_positions - first)
 
 
-def head(c, kind, classes):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
     if kind == "sequence-classification":
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
-        rows = [
+        rules = [
             WeightRule("classifier.dense", "head.pooler.dense", linear),
             WeightRule("classifier.out_proj", "head.out", linear),
         ]
-        return Classifier(classes, Pooler("tanh", rate), dropout=rate), rows, {}
+        return HeadRules(Classifier(classes, Pooler("tanh", rate), dropout=rate), rules)
     if kind == "multiple-choice":
-        rows = [
+        rules = [
             WeightRule("roberta.pooler.dense", "head.pooler.dense", linear),
             WeightRule("classifier", "head.out", linear),
         ]
-        return Classifier(classes, Pooler("tanh"), dropout=c.hidden_dropout_prob), rows, {}
+        return HeadRules(Classifier(classes, Pooler("tanh"), dropout=c.hidden_dropout_prob), rules)
     if kind not in ("masked-lm", "causal-lm"):
-        part, rows, repeats = bert.head(c, kind, classes)
-        return part, [row._replace(theirs=row.theirs.replace("bert.", "roberta.")) for row in rows], repeats
-    bert.expect_sight(c, kind)
+        found = bert.head(c, kind, classes)
+        return found._replace(rules=[rule._replace(hf=rule.hf.replace("bert.", "roberta.")) for rule in found.rules])
+    bert.expect_is_decoder(c, kind)
     return masked_lm_head(
         tied,
         Transform("gelu", LayerNorm(c.layer_norm_eps)),
         tokens="roberta.embeddings.word_embeddings",
         dense="lm_head.dense",
-        behind="lm_head.layer_norm",
+        layer_norm="lm_head.layer_norm",
         output="lm_head.decoder",
         bias="lm_head.bias",
     )

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
 from jaxft.models.layers.rotary import read_rotary
+from jaxft.models.spec import Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.ignore("use_sliding_window", "no_rope_layer_interval")  # the lists of layers say it all
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads)
     layers = tuple(

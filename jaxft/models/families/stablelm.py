@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import architectures
 from jaxft.models.families import llama
 from jaxft.models.layers.basic import LayerNorm
 from jaxft.models.layers.rotary import read_rotary
-from jaxft.models.spec import PRE_NORM
+from jaxft.models.spec import PRE_NORM, Spec
 
 
-def spec(c):
+def spec(c: ConfigReader) -> Spec:
     c.expect("qk_layernorm", False, "norms of query and key heads are not implemented here")
     layer = llama.layer(
         c,

@@ -1,14 +1,17 @@
 """T5 (Raffel et al. 2020): an encoder and a decoder without positions, whose scores depend on learned distances."""
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.head_rules import encoder_decoder_classifier
 from jaxft.models.checkpoint.weight_table import (
     Family,
+    HeadRules,
+    OneSided,
     WeightRule,
     architectures,
-    distances,
     embedding,
     linear,
     norm,
-    rereading_head,
+    rel_bias,
 )
 from jaxft.models.heads import Classifier, LanguageModel
 from jaxft.models.layers.attention import Attention, CrossAttention
@@ -17,7 +20,7 @@ from jaxft.models.layers.relative_bias import T5Buckets
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c, shared: bool = True) -> Spec:
+def spec(c: ConfigReader, shared: bool = True) -> Spec:
     """`shared`: all layers of a side have one table of distances."""
     c.expect("is_decoder", False, "T5 is an encoder and a decoder here")
     c.ignore("feed_forward_proj")  # which dense_act_fn and is_gated_act spell out
@@ -40,50 +43,47 @@ def spec(c, shared: bool = True) -> Spec:
     return side(c.num_decoder_layers, True, encoder=side(c.num_layers, False), decoder_start=decoder_start)
 
 
-def rows(c, shared: bool = True) -> list[WeightRule]:
+def rules(c: ConfigReader, shared: bool = True) -> list[WeightRule]:
     found = [WeightRule("shared", "embed.tokens", embedding)]
-    for theirs, ours in (("encoder.", "encoder."), ("decoder.", "")):
-        attention, layer = ours + "layers.{i}.attn.", theirs + "block.{i}."
-        first = theirs + "block.0.layer.0.SelfAttention.", ours
+    for hf, jaxft in (("encoder.", "encoder."), ("decoder.", "")):
+        attention, layer = jaxft + "layers.{i}.attn.", hf + "block.{i}."
+        first = hf + "block.0.layer.0.SelfAttention.", jaxft
         table, of = first if shared else (layer + "layer.0.SelfAttention.", attention)
-        found.append(WeightRule(table + "relative_attention_bias", of + "distances", distances))
+        found.append(WeightRule(table + "relative_attention_bias", of + "distances", rel_bias))
         found += [WeightRule(layer + f"layer.0.SelfAttention.{x}", attention + x, linear) for x in "qkvo"]
-        found.append(WeightRule(layer + "layer.0.layer_norm", ours + "layers.{i}.norms.attn_in", norm))
-        if not ours:
+        found.append(WeightRule(layer + "layer.0.layer_norm", jaxft + "layers.{i}.norms.attn_in", norm))
+        if not jaxft:
             found += [
                 WeightRule(layer + f"layer.1.EncDecAttention.{x}", "layers.{i}.cross." + x, linear) for x in "qkvo"
             ]
             found.append(WeightRule(layer + "layer.1.layer_norm", "layers.{i}.norms.cross_in", norm))
-        mlp = layer + ("layer.1." if ours else "layer.2.")
+        mlp = layer + ("layer.1." if jaxft else "layer.2.")
         names = {"wi_0": "gate", "wi_1": "up", "wo": "down"} if c.is_gated_act else {"wi": "up", "wo": "down"}
         found += [
-            WeightRule(f"{mlp}DenseReluDense.{x}", ours + "layers.{i}.mlp." + y, linear) for x, y in names.items()
+            WeightRule(f"{mlp}DenseReluDense.{x}", jaxft + "layers.{i}.mlp." + y, linear) for x, y in names.items()
         ]
-        found.append(WeightRule(mlp + "layer_norm", ours + "layers.{i}.norms.mlp_in", norm))
-        found.append(WeightRule(theirs + "final_layer_norm", ours + "norm", norm))
+        found.append(WeightRule(mlp + "layer_norm", jaxft + "layers.{i}.norms.mlp_in", norm))
+        found.append(WeightRule(hf + "final_layer_norm", jaxft + "norm", norm))
     return found
 
 
-def head(c, kind: str, classes: int, scaled: bool | None = None):
+def head(c: ConfigReader, kind: str, classes: int, scaled: bool | None = None) -> HeadRules:
     """`scaled`: hidden states are divided by the root of their width before they meet the table of tokens."""
     c.ignore("tie_word_embeddings")  # the matrices of the checkpoint say whether they are tied
     scaled = c.get("scale_decoder_outputs", True) if scaled is None else scaled
     prefix = dict(FAMILY.prefixes).get(kind, "")
-    repeats = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
+    ties = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
     if kind == "token-classification":
-        return (
-            Classifier(classes, dropout=c.classifier_dropout),
-            [WeightRule("classifier", "head.out", linear)],
-            repeats,
-        )
+        part = Classifier(classes, dropout=c.classifier_dropout)
+        return HeadRules(part, [WeightRule("classifier", "head.out", linear)], ties)
     if kind != "seq2seq-lm":
-        return *rereading_head(c, kind, classes), repeats
+        return encoder_decoder_classifier(c, kind, classes)._replace(ties=ties)
     tables = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")  # of which a file may have any
     tied = not any(c.differ("lm_head.weight", table + ".weight") for table in tables)
     if tied:
-        repeats["lm_head.weight"] = "shared.weight"
+        ties["lm_head.weight"] = "shared.weight"
     part = LanguageModel(tied, False, scale=c.d_model**-0.5 if scaled else 1.0)
-    return part, [WeightRule("lm_head", "head.table", embedding)], repeats
+    return HeadRules(part, [WeightRule("lm_head", "head.table", embedding)], ties)
 
 
 HEADS = "none seq2seq-lm sequence-classification token-classification question-answering"
@@ -91,10 +91,10 @@ FAMILY = Family(
     "",
     architectures("T5", HEADS),
     spec,
-    rows,
+    rules,
     head,
     buffers=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
     other_heads=(r"lm_head\..*", r"classification_head\..*", r"classifier\..*", r"qa_outputs\..*"),
     prefixes=(("sequence-classification", "transformer."), ("token-classification", "transformer.")),
-    sides=(("token-classification", "encoder", "shared"),),
+    one_sided=(OneSided("token-classification", "encoder", "shared"),),
 )

@@ -10,5 +10,5 @@ FAMILY = replace(
     t5.FAMILY,
     architectures=architectures("UMT5", t5.HEADS),
     spec=partial(t5.spec, shared=False),
-    rows=partial(t5.rows, shared=False),
+    rules=partial(t5.rules, shared=False),
 )

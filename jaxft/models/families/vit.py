@@ -1,6 +1,16 @@
 """ViT (Dosovitskiy et al. 2021): a pre-norm encoder of an image's patches."""
 
-from jaxft.models.checkpoint.weight_table import ConvPatch, Family, Unsqueezed, WeightRule, architectures, linear, norm
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import (
+    ConvPatch,
+    Family,
+    HeadRules,
+    Unsqueezed,
+    WeightRule,
+    architectures,
+    linear,
+    norm,
+)
 from jaxft.models.heads import Classifier, Pooler
 from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, LayerNorm
@@ -8,7 +18,7 @@ from jaxft.models.layers.patches import Patches
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c) -> Spec:
+def spec(c: ConfigReader) -> Spec:
     c.ignore("encoder_stride")  # of a head that makes images
     heads = c.num_attention_heads
     head_dim = c.get("head_dim", c.hidden_size // heads)
@@ -26,38 +36,38 @@ def spec(c) -> Spec:
     return Spec(c.hidden_size, embed, (layer,) * c.num_hidden_layers, ln, embed.length, c.initializer_range)
 
 
-def rows(c) -> list[WeightRule]:
-    layer, ours = "encoder.layer.{i}.", "layers.{i}."
-    attention = layer + "attention.attention."
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "encoder.layer.{i}.", "layers.{i}."
+    attention = hf + "attention.attention."
     patch = ConvPatch((c.num_channels, *c.pair("patch_size")))
     return [
         WeightRule("embeddings.cls_token", "embed.whole", Unsqueezed(2)),
         WeightRule("embeddings.position_embeddings", "embed.positions", Unsqueezed(1)),
         WeightRule("embeddings.patch_embeddings.projection", "embed.patches", patch),
-        WeightRule(layer + "layernorm_before", ours + "norms.attn_in", norm),
-        WeightRule(attention + "query", ours + "attn.q", linear),
-        WeightRule(attention + "key", ours + "attn.k", linear),
-        WeightRule(attention + "value", ours + "attn.v", linear),
-        WeightRule(layer + "attention.output.dense", ours + "attn.o", linear),
-        WeightRule(layer + "layernorm_after", ours + "norms.mlp_in", norm),
-        WeightRule(layer + "intermediate.dense", ours + "mlp.up", linear),
-        WeightRule(layer + "output.dense", ours + "mlp.down", linear),
+        WeightRule(hf + "layernorm_before", jaxft + "norms.attn_in", norm),
+        WeightRule(attention + "query", jaxft + "attn.q", linear),
+        WeightRule(attention + "key", jaxft + "attn.k", linear),
+        WeightRule(attention + "value", jaxft + "attn.v", linear),
+        WeightRule(hf + "attention.output.dense", jaxft + "attn.o", linear),
+        WeightRule(hf + "layernorm_after", jaxft + "norms.mlp_in", norm),
+        WeightRule(hf + "intermediate.dense", jaxft + "mlp.up", linear),
+        WeightRule(hf + "output.dense", jaxft + "mlp.down", linear),
         WeightRule("layernorm", "norm", norm),
     ]
 
 
-def head(c, kind: str, classes: int):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     c.expect("pooler_output_size", c.hidden_size, "a pooler of another width is not implemented")
     if kind == "none":
-        return Pooler(c.pooler_act), [WeightRule("vit.pooler.dense", "head.dense", linear)], {}
-    return Classifier(classes), [WeightRule("classifier", "head.out", linear)], {}
+        return HeadRules(Pooler(c.pooler_act), [WeightRule("vit.pooler.dense", "head.dense", linear)])
+    return HeadRules(Classifier(classes), [WeightRule("classifier", "head.out", linear)])
 
 
 FAMILY = Family(
     "vit.",
     architectures("ViT", "none image-classification"),
     spec,
-    rows,
+    rules,
     head,
     buffers=(r"embeddings\.mask_token",),
     other_heads=(r"classifier\..*", r"pooler\..*", r"decoder\..*"),

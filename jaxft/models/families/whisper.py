@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from jaxft.models.checkpoint.weight_table import WeightRule, architectures, embedding, linear
+from jaxft.models.checkpoint.config_reader import ConfigReader
+from jaxft.models.checkpoint.weight_table import HeadRules, OneSided, WeightRule, architectures, embedding, linear
 from jaxft.models.families import bart
 from jaxft.models.heads import LanguageModel, MeanPoolClassifier
 from jaxft.models.layers.attention import Attention, CrossAttention
@@ -12,7 +13,7 @@ from jaxft.models.layers.sinusoids import to_the_last
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
-def spec(c) -> Spec:
+def spec(c: ConfigReader) -> Spec:
     c.expect("scale_embedding", False, "transformers does not scale them either")
     c.ignore("apply_spec_augment")  # of training in PyTorch, like what says where its holes are
     c.ignore("mask_time_prob", "mask_time_length", "mask_time_min_masks", "median_filter_width")
@@ -45,34 +46,34 @@ def spec(c) -> Spec:
     )
 
 
-def rows(c) -> list[WeightRule]:
+def rules(c: ConfigReader) -> list[WeightRule]:
     return [
         WeightRule("decoder.embed_tokens", "embed.tokens", embedding),
         WeightRule("encoder.conv1", "encoder.embed.first", linear),
         WeightRule("encoder.conv2", "encoder.embed.second", linear),
-        *bart.rows(c, before=True)[1:],
+        *bart.rules(c, before=True)[1:],
     ]
 
 
-def head(c, kind: str, classes: int):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     tied = c.get("tie_word_embeddings", True)
     if kind == "none":
-        return None, [], {}
+        return HeadRules(None)
     if kind == "audio-classification":
         c.expect("use_weighted_layer_sum", False, "a sum of all layers' results is not implemented")
-        rows = [WeightRule("projector", "head.project", linear), WeightRule("classifier", "head.out", linear)]
-        return MeanPoolClassifier(classes, c.classifier_proj_size), rows, {}
-    repeats = {"proj_out.weight": "model.decoder.embed_tokens.weight"} if tied else {}
-    return LanguageModel(tied, False), [WeightRule("proj_out", "head.table", embedding)], repeats
+        rules = [WeightRule("projector", "head.project", linear), WeightRule("classifier", "head.out", linear)]
+        return HeadRules(MeanPoolClassifier(classes, c.classifier_proj_size), rules)
+    ties = {"proj_out.weight": "model.decoder.embed_tokens.weight"} if tied else {}
+    return HeadRules(LanguageModel(tied, False), [WeightRule("proj_out", "head.table", embedding)], ties)
 
 
 FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("Whisper", "none seq2seq-lm causal-lm audio-classification"),
     spec=spec,
-    rows=rows,
+    rules=rules,
     head=head,
     prefixes=(("audio-classification", ""),),
-    sides=(*bart.FAMILY.sides, ("audio-classification", "encoder", None)),
+    one_sided=(*bart.FAMILY.one_sided, OneSided("audio-classification", "encoder", None)),
     other_heads=(r"proj_out\..*", r"projector\..*", r"classifier\..*", r"layer_weights"),
 )

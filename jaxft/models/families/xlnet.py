@@ -3,12 +3,16 @@
 What it was trained with, permuted orders in two streams, is not here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
+import numpy as np
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import (
     Family,
+    HeadRules,
     TensorMap,
     Unsqueezed,
     WeightRule,
@@ -99,7 +103,7 @@ class EmbeddingsLayer(EmbedLayer):
         self.mask = param((width,), ("embed",), "other")
 
 
-def spec(c) -> Spec:
+def spec(c: ConfigReader) -> Spec:
     c.expect("bi_data", False, "texts that are read both ways are not implemented")
     c.ignore("mem_len", "reuse_len", "use_mems_eval", "use_mems_train", "same_length")  # of states of former texts
     c.ignore("start_n_top", "end_n_top")  # of another head for answers
@@ -124,38 +128,38 @@ class PerHead:
     heads: int
     transposed: bool = False
 
-    def tensors(self, theirs, ours):
-        return [TensorMap(theirs, (ours,), self)]
+    def tensors(self, hf: str, jaxft: str) -> list[TensorMap]:
+        return [TensorMap(hf, (jaxft,), self)]
 
-    def split(self, array, widths):
+    def split(self, array: np.ndarray, widths: Sequence[int]) -> list[np.ndarray]:
         flat = array.reshape(*array.shape[:-2], -1)
         return [flat.T if self.transposed else flat]
 
-    def join(self, arrays):
+    def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         flat = arrays[0].T if self.transposed else arrays[0]
         return flat.reshape(*flat.shape[:-1], self.heads, -1)
 
 
-def rows(c) -> list[WeightRule]:
-    layer, ours = "layer.{i}.", "layers.{i}."
-    theirs, of, each = layer + "rel_attn.", ours + "attn.", PerHead(c.n_head)
+def rules(c: ConfigReader) -> list[WeightRule]:
+    hf, jaxft = "layer.{i}.", "layers.{i}."
+    hf_attn, attn, per_head = hf + "rel_attn.", jaxft + "attn.", PerHead(c.n_head)
     return [
         WeightRule("word_embedding", "embed.tokens", embedding),
         WeightRule("mask_emb", "embed.mask", Unsqueezed(2)),
-        *(WeightRule(theirs + x, f"{of}{x}.kernel", each) for x in "qkvr"),
-        WeightRule(theirs + "o", of + "o.kernel", PerHead(c.n_head, transposed=True)),
-        WeightRule(theirs + "r_w_bias", of + "q.bias", each),
-        WeightRule(theirs + "r_r_bias", of + "distance_bias", tensor),
-        WeightRule(theirs + "r_s_bias", of + "type_bias", tensor),
-        WeightRule(theirs + "seg_embed", of + "types", tensor),
-        WeightRule(theirs + "layer_norm", ours + "norms.attn_res", norm),
-        WeightRule(layer + "ff.layer_1", ours + "mlp.up", linear),
-        WeightRule(layer + "ff.layer_2", ours + "mlp.down", linear),
-        WeightRule(layer + "ff.layer_norm", ours + "norms.mlp_res", norm),
+        *(WeightRule(hf_attn + x, f"{attn}{x}.kernel", per_head) for x in "qkvr"),
+        WeightRule(hf_attn + "o", attn + "o.kernel", PerHead(c.n_head, transposed=True)),
+        WeightRule(hf_attn + "r_w_bias", attn + "q.bias", per_head),
+        WeightRule(hf_attn + "r_r_bias", attn + "distance_bias", tensor),
+        WeightRule(hf_attn + "r_s_bias", attn + "type_bias", tensor),
+        WeightRule(hf_attn + "seg_embed", attn + "types", tensor),
+        WeightRule(hf_attn + "layer_norm", jaxft + "norms.attn_res", norm),
+        WeightRule(hf + "ff.layer_1", jaxft + "mlp.up", linear),
+        WeightRule(hf + "ff.layer_2", jaxft + "mlp.down", linear),
+        WeightRule(hf + "ff.layer_norm", jaxft + "norms.mlp_res", norm),
     ]
 
 
-def head(c, kind: str, classes: int):
+def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     c.ignore("tie_word_embeddings")  # there is no output matrix here
     c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout", "summary_first_dropout")
     if kind in TEXT_LEVEL:
@@ -163,13 +167,15 @@ def head(c, kind: str, classes: int):
         c.expect("summary_use_proj", True, "scores without a layer before them are not implemented")
         c.expect("summary_proj_to_labels", False, "that layer has the model's width")
         pooler = Pooler(c.get("summary_activation", "tanh"), c.get("summary_first_dropout", 0.0))
-        rows = [
+        rules = [
             WeightRule("sequence_summary.summary", "head.pooler.dense", linear),
             WeightRule("logits_proj", "head.out", linear),
         ]
-        return Classifier(classes, pooler, dropout=c.summary_last_dropout), rows, {}
+        return HeadRules(Classifier(classes, pooler, dropout=c.summary_last_dropout), rules)
     names = {"token-classification": "classifier", "question-answering": "qa_outputs"}
-    return (Classifier(classes), [WeightRule(names[kind], "head.out", linear)], {}) if kind in names else (None, [], {})
+    if kind in names:
+        return HeadRules(Classifier(classes), [WeightRule(names[kind], "head.out", linear)])
+    return HeadRules(None)
 
 
 HEADS = "none sequence-classification token-classification multiple-choice"
@@ -177,7 +183,7 @@ FAMILY = Family(
     "transformer.",
     architectures("XLNet", HEADS) | {"question-answering": KINDS["question-answering"].format("XLNet") + "Simple"},
     spec,
-    rows,
+    rules,
     head,
     other_heads=(
         r"lm_loss\..*",
