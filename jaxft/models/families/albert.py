@@ -1,4 +1,4 @@
-"""ALBERT (Lan et al. 2020): BERT whose layers share their weights, with embeddings of a width of their own."""
+"""ALBERT (Lan et al. 2020): BERT with weights shared among layers and embeddings of a separate width."""
 
 from dataclasses import replace
 
@@ -12,10 +12,10 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks")  # of the first checkpoints
-    c.ignore("classifier_dropout_prob")  # of heads
+    c.ignore("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks")  # without effect
+    c.ignore("classifier_dropout_prob")  # read with the heads
     c.expect("inner_group_num", 1, "several layers in a group are not implemented")
-    c.expect("is_decoder", False, "attention is never causal, whatever this says")
+    c.expect("is_decoder", False, "attention is never causal in transformers")
     groups, num_repeats = c.num_hidden_groups, c.quotient("num_hidden_layers", "num_hidden_groups")
     same = bert.spec(c)
     layer = replace(same.layers[0], num_repeats=num_repeats, dropout_places=frozenset(["attn_out"]))
@@ -40,7 +40,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    tied = c.get("tie_word_embeddings", True)  # read for every head, so that it never counts as unread
     pooler = WeightRule("albert.pooler", "head.dense", linear)
     if kind == "none":
         return HeadRules(Pooler("tanh"), [pooler])

@@ -1,5 +1,7 @@
 """BART (Lewis et al. 2020): a post-norm encoder and decoder with learned positions."""
 
+from typing import Any
+
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.head_rules import encoder_decoder_classifier
 from jaxft.models.checkpoint.weight_table import (
@@ -18,19 +20,19 @@ from jaxft.models.layers.attention import Attention, CrossAttention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
 
-OFFSET = 2  # rows of the position table that stand before position 0's
+OFFSET = 2  # index of position 0 in the position table
 LN = LayerNorm(1e-5)
 
 
-def spec(c: ConfigReader, before=False, decoder_start=None, **embed) -> Spec:
-    """`before`: norms stand before the sublayers, and one behind all layers; `embed` are changes of the embeddings.
+def spec(c: ConfigReader, pre_norm: bool = False, decoder_start: int | str | None = None, **embed: Any) -> Spec:
+    """`pre_norm`: norms before the sublayers, and one after the last layer; `embed` are fields of the embeddings.
 
-    `decoder_start` is what a decoder's text begins with, whatever config.json says.
+    `decoder_start` overrides `decoder_start_token_id` of config.json.
     """
-    c.expect("tie_word_embeddings", True, "tables of tokens that are not one are not implemented")
-    c.ignore("encoder_layerdrop", "decoder_layerdrop")  # of training in PyTorch
-    c.ignore("forced_eos_token_id", "forced_bos_token_id")  # of generation
-    norms = PRE_NORM | {"cross_in"} if before else POST_NORM | {"cross_res"}
+    c.expect("tie_word_embeddings", True, "separate token embeddings are not implemented")
+    c.ignore("encoder_layerdrop", "decoder_layerdrop")  # used in training only
+    c.ignore("forced_eos_token_id", "forced_bos_token_id")  # used in generation only
+    norms = PRE_NORM | {"cross_in"} if pre_norm else POST_NORM | {"cross_res"}
     table = {
         "positions": c.max_position_embeddings + OFFSET,
         "offset": OFFSET,
@@ -46,7 +48,7 @@ def spec(c: ConfigReader, before=False, decoder_start=None, **embed) -> Spec:
         mlp = Dense(hidden, c.activation_function, dropout=c.activation_dropout)
         places = norms if decodes else norms - {"cross_in", "cross_res"}
         layer = Layer(attention, mlp, LN, places, c.dropout, cross=cross)
-        last = LN if before else None
+        last = LN if pre_norm else None
         embed = Embed(vocab, **table, shared_embedding=not decodes and c.get("share_encoder_decoder_embeddings", True))
         return Spec(
             c.d_model, embed, (layer,) * layers, last, c.max_position_embeddings, c.init_std, pool_token="last", **more
@@ -54,8 +56,8 @@ def spec(c: ConfigReader, before=False, decoder_start=None, **embed) -> Spec:
 
     vocab = c.get("decoder_vocab_size", c.vocab_size)
     encoder = side(c.encoder_layers, "encoder_attention_heads", c.encoder_ffn_dim, c.vocab_size, False)
-    said = c.get("decoder_start_token_id")
-    decoder_start = decoder_start or said
+    stored = c.get("decoder_start_token_id")
+    decoder_start = decoder_start or stored
     return side(
         c.decoder_layers,
         "decoder_attention_heads",
@@ -67,11 +69,11 @@ def spec(c: ConfigReader, before=False, decoder_start=None, **embed) -> Spec:
     )
 
 
-def rules(c: ConfigReader, before=False) -> list[WeightRule]:
+def rules(c: ConfigReader, pre_norm: bool = False) -> list[WeightRule]:
     found = [WeightRule("shared", "embed.tokens", embedding)]
     for hf, jaxft in (("encoder.", "encoder."), ("decoder.", "")):
         hf_layer, layer = hf + "layers.{i}.", jaxft + "layers.{i}."
-        place = "in" if before else "res"
+        place = "in" if pre_norm else "res"
         found.append(WeightRule(hf + "embed_positions", jaxft + "embed.positions", embedding))
         found.append(WeightRule(hf + "layernorm_embedding", jaxft + "embed.norm", norm))
         for a, b in (("self_attn", "attn"), ("encoder_attn", "cross")):
@@ -88,10 +90,10 @@ def rules(c: ConfigReader, before=False) -> list[WeightRule]:
 def head(c: ConfigReader, kind: str, classes: int, prefix: str = "model.") -> HeadRules:
     names = ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")
     shared, *copies, output = (name + ".weight" if name == "lm_head" else f"{prefix}{name}.weight" for name in names)
-    if kind == "causal-lm":  # of the decoder alone
+    if kind == "causal-lm":  # the decoder alone
         c.ignore("is_decoder")
         return HeadRules(LanguageModel(True, False), ties=dict.fromkeys([shared, copies[0], output], copies[1]))
-    c.expect("is_decoder", False, "it is an encoder and a decoder here; the head causal-lm is the decoder alone")
+    c.expect("is_decoder", False, "this head needs encoder and decoder; causal-lm uses the decoder alone")
     ties = dict.fromkeys(copies, shared)
     if kind != "seq2seq-lm":
         return encoder_decoder_classifier(c, kind, classes)._replace(ties=ties)

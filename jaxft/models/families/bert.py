@@ -20,7 +20,7 @@ from jaxft.models.spec import POST_NORM, Layer, Spec
 
 def spec(c: ConfigReader) -> Spec:
     c.expect("position_embedding_type", "absolute", "relative positions are not implemented")
-    c.expect("add_cross_attention", False, "there is no encoder here whose result could be read")
+    c.expect("add_cross_attention", False, "cross-attention is not implemented")
     heads = c.num_attention_heads
     ln = LayerNorm(c.layer_norm_eps)
     layer = Layer(
@@ -61,8 +61,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    """The head's part, its rows, and the tensors that repeat others: (their name, the name of what they repeat)."""
-    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    tied = c.get("tie_word_embeddings", True)  # read for every head, so that it never counts as unread
     if kind == "none":
         return HeadRules(Pooler("tanh"), [WeightRule("bert.pooler.dense", "head.dense", linear)])
     if kind in TEXT_LEVEL:
@@ -94,11 +93,15 @@ def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
 
 
 def expect_is_decoder(c: ConfigReader, kind: str) -> None:
-    """Refuse a causal language model that sees what it predicts, and a masked one that sees only what comes before."""
+    """A causal language model needs `is_decoder`, which makes attention causal; a masked one needs it off."""
     if kind == "causal-lm":
-        c.expect("is_decoder", True, "a causal language model sees what comes before; to train one, set it to true")
+        c.expect("is_decoder", True, "a causal language model needs causal attention; to train one, set it to true")
     else:
-        c.expect("is_decoder", False, "a masked language model sees all of a text; the head of this one is causal-lm")
+        c.expect(
+            "is_decoder",
+            False,
+            "masked-lm needs bidirectional attention; the head of this model is causal-lm",
+        )
 
 
 FAMILY = Family(

@@ -1,4 +1,4 @@
-"""BLOOM (Le Scao et al. 2022): a decoder without positions, whose scores fall with the distance (ALiBi)."""
+"""BLOOM (Le Scao et al. 2022): a decoder with ALiBi in place of position embeddings."""
 
 import math
 
@@ -11,9 +11,9 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("apply_residual_connection_post_layernorm", False, "residual sums of normed values are not implemented")
-    c.ignore("slow_but_exact")  # how PyTorch splits its products
-    c.ignore("seq_length", "n_positions")  # there is no table of positions
+    c.expect("apply_residual_connection_post_layernorm", False, "residual connections after norms are not implemented")
+    c.ignore("slow_but_exact")  # tensor parallelism in PyTorch
+    c.ignore("seq_length", "n_positions")  # ALiBi needs no position table
     attention = Attention(
         c.n_head,
         c.n_head,
@@ -36,8 +36,10 @@ def spec(c: ConfigReader) -> Spec:
 
 
 def alibi_slopes(heads: int) -> tuple[float, ...]:
-    """For 2^n heads 2^(-8/2^n), its square, ...; between two powers of 2 every other slope of the next (Press et al.
-    2022, section 3 and its appendix)."""
+    """ALiBi's slopes (Press et al. 2022, section 3): for 2^n heads, the powers of 2^(-8/2^n).
+
+    For a number of heads between two powers of 2, the rest are every other slope of the larger one.
+    """
     power = 2 ** int(math.log2(heads))
     regular = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
     return tuple(regular + [2.0 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)])

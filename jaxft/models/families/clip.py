@@ -1,6 +1,6 @@
-"""CLIP (Radford et al. 2021): a pre-norm decoder of texts beside a ViT; the head compares what they say.
+"""CLIP (Radford et al. 2021): a causal text encoder and a ViT, with a contrastive head.
 
-Or the ViT alone, and a head that reads the mean of an image's patches.
+Image classification uses the ViT alone, with a head on the mean of its patches.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
 def layers(c: ConfigReader, causal: bool) -> tuple[Layer, ...]:
-    c.ignore("initializer_factor", "projection_dim")  # of new weights; of a tower without the other
+    c.ignore("initializer_factor", "projection_dim")  # for new weights; for one tower alone
     heads = c.num_attention_heads
     head_dim = c.quotient("hidden_size", "num_attention_heads")
     attention = Attention(heads, heads, head_dim, causal=causal, dropout=c.attention_dropout)
@@ -52,7 +52,7 @@ def spec(c: ConfigReader) -> Spec:
         text.initializer_range,
         pool_token="last",
         encoder=vision,
-        # 2 stands in the first checkpoints, where transformers reads the largest number of each text instead.
+        # The first checkpoints have 2; transformers then takes the largest token id of each text as its end.
         end=text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id,
     )
 
@@ -87,19 +87,19 @@ def tower(hf: str, jaxft: str) -> list[WeightRule]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfPatches(Classifier):
-    """Scores of an image; `idle` is the norm of the vector for the whole of it, which checkpoints have all the same."""
+class PatchClassifier(Classifier):
+    """A classifier of images; checkpoints have a norm of the class token as well, which this head does not use."""
 
-    idle: LayerNorm
+    unused_norm: LayerNorm
 
-    def build(self, width, vocab):
-        return OfPatchesLayer(self, width, vocab)
+    def build(self, width: int, vocab: int) -> "PatchClassifierLayer":
+        return PatchClassifierLayer(self, width, vocab)
 
 
-class OfPatchesLayer(ClassifierLayer):
-    def __init__(self, part: OfPatches, width: int, vocab: int):
+class PatchClassifierLayer(ClassifierLayer):
+    def __init__(self, part: PatchClassifier, width: int, vocab: int):
         super().__init__(part, width, vocab)
-        self.norm = Unused(part.idle).build(width)
+        self.norm = Unused(part.unused_norm).build(width)
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
@@ -107,8 +107,8 @@ def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     ln, layer_norm = LayerNorm(image.layer_norm_eps), WeightRule("vision_model.post_layernorm", "head.norm", norm)
     if kind == "image-classification":
         c.ignore("projection_dim", "logit_scale_init_value")
-        part = OfPatches(classes, mean=True, skip=1, idle=ln)
-        return HeadRules(part, [WeightRule("classifier", "head.out", linear), layer_norm])
+        classifier = PatchClassifier(classes, mean=True, skip=1, unused_norm=ln)
+        return HeadRules(classifier, [WeightRule("classifier", "head.out", linear), layer_norm])
     part = Contrast(c.projection_dim, image.hidden_size, ln, c.logit_scale_init_value)
     rules = [
         WeightRule("text_projection", "head.text", linear),

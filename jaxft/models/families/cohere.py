@@ -1,5 +1,5 @@
-"""Command R (Cohere 2024): Llama with attention and MLP side by side behind one layer norm, neighbours that turn
-together, and scaled logits."""
+"""Command R (Cohere 2024): Llama with parallel attention and MLP after one layer norm, interleaved rotary
+positions, and scaled logits."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ NORMS = {"input_layernorm": "attn_in"}
 def spec(c: ConfigReader) -> Spec:
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, pairs="neighbours")
     norm = LayerNorm(c.layer_norm_eps, bias=False)
-    qk_norm = QKNorm(norm, shared=False) if c.get("use_qk_norm", False) else None  # Command R+ has them
+    qk_norm = QKNorm(norm, shared=False) if c.get("use_qk_norm", False) else None  # in Command R+
     layer = replace(llama.layer(c, frozenset(NORMS.values()), norm, rotary=rotary, qk_norm=qk_norm), parallel=True)
     return llama.stack(c, (layer,) * c.num_hidden_layers)
 

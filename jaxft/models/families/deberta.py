@@ -1,4 +1,4 @@
-"""DeBERTa (He et al. 2021): the first one, with fused projections, a vector for each distance, and no key bias."""
+"""DeBERTa (He et al. 2021): DeBERTa v2 with fused projections, an embedding per distance, and no key bias."""
 
 from dataclasses import replace
 
@@ -9,8 +9,8 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("talking_head", False, "heads that read each other are not implemented")
-    c.expect("position_buckets", -1, "this one has a vector for each distance")
+    c.expect("talking_head", False, "talking heads are not implemented")
+    c.expect("position_buckets", -1, "DeBERTa v1 has an embedding per distance")
     return deberta_v2.spec(c, bias=frozenset("qvo"), maps=((True, False), (True, True)))
 
 

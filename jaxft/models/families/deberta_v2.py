@@ -1,8 +1,10 @@
-"""DeBERTa v2 and v3 (He et al. 2021; He et al. 2023): BERT whose attention reads contents and distances apart."""
+"""DeBERTa v2 and v3 (He et al. 2021; He et al. 2023): BERT with disentangled attention."""
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -33,22 +35,22 @@ from jaxft.problems import raise_problems
 
 @dataclass(frozen=True)
 class DistanceEmbeddings:
-    """A learned vector for each distance from -span to span - 1, or each bucket of distances, shared by all layers."""
+    """A learned embedding of each distance from -span to span - 1, or of each bucket, shared by all layers."""
 
     span: int
     buckets: bool
-    longest: int  # distance from which on there is one bucket
+    longest: int  # distances from here on share one bucket
     norm: Part | None
     shared: bool = True
 
-    def build(self, width):
+    def build(self, width: int) -> "DistanceEmbeddingsLayer":
         return DistanceEmbeddingsLayer(self, width)
 
     def numbers(self, back: np.ndarray) -> np.ndarray:
-        """Rows of the table; `back` says how far the key lies before the query."""
+        """Rows of the table for distances `back` from the key to the query."""
         if self.buckets:
             mid, far = self.span // 2, np.abs(back)
-            # In float32 like PyTorch: the logarithms' last bit decides about the bucket.
+            # float32 as in PyTorch: the last bit of the logarithm decides the bucket.
             logs = np.log(np.float32(np.maximum(far, mid - 1)) / np.float32(mid))
             logs = np.ceil(logs / np.log(np.float32((self.longest - 1) / mid)) * np.float32(mid - 1)) + mid
             back = np.where(far <= mid, back, logs * np.sign(back)).astype(np.int64)
@@ -60,15 +62,15 @@ class DistanceEmbeddingsLayer(nnx.Module):
         self.table = Embedding(2 * part.span, width, (None, "embed"))
         self.norm = part.norm.build(width) if part.norm else nnx.data(None)
 
-    def __call__(self, length):
-        """Float32 (2 span, width), whatever the length."""
+    def __call__(self, length: int) -> jax.Array:
+        """Float32 (2 span, width), for any `length`."""
         vectors = upcast(self.table.embedding[...])
         return vectors if self.norm is None else self.norm(vectors)
 
 
 @dataclass(frozen=True)
 class Disentangled(Attention):
-    """Attention whose scores also depend on contents and distances (He et al. 2021, eq. 4).
+    """Disentangled attention (He et al. 2021, eq. 4): scores of contents with distances are added.
 
     `kinds` has "c2p" where queries meet distances, "p2c" where distances meet keys; `maps` says which of the two have a
     map of their own, with or without bias: (of distances as keys, of distances as queries).
@@ -76,9 +78,9 @@ class Disentangled(Attention):
 
     kinds: frozenset[str] = frozenset()
     maps: tuple[tuple[bool, bool], tuple[bool, bool]] = ((True, True), (True, True))
-    position_dropout: float | None = None  # dropout of the vectors of distances
+    position_dropout: float | None = None  # on the embeddings of distances
 
-    def build(self, width):
+    def build(self, width: int) -> "DisentangledLayer":
         return DisentangledLayer(self, width)
 
 
@@ -93,7 +95,7 @@ class DisentangledLayer(RematAttentionLayer):
     def attn_bias(self, q_bthd, k_bshd, context, key):
         part, length, wide = self.part, k_bshd.shape[1], accumulator(q_bthd)
         vectors = dropout(context.rel_bias.astype(q_bthd.dtype), part.position_dropout or 0.0, fold_key(key, 1))
-        rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # of keys from first to last
+        rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # from the first key to the last
         total = 0.0
         if "c2p" in part.kinds:
             heads = self._distances(self.position_k or self.k, vectors)
@@ -113,13 +115,13 @@ class DisentangledLayer(RematAttentionLayer):
 
 @dataclass(frozen=True)
 class Neighbours:
-    """A convolution over so many places of the same text, the middle one of which is the token's own."""
+    """A convolution over `count` neighbouring tokens of the same text, centred on the token."""
 
     count: int
     act: str
     dropout: float
 
-    def build(self, width):
+    def build(self, width: int) -> "NeighboursLayer":
         return NeighboursLayer(self, width)
 
 
@@ -140,11 +142,11 @@ class NeighboursLayer(nnx.Module):
         return self.act(dropout(y, self.part.dropout, key)), Carry()
 
 
-def spec(c: ConfigReader, **attention) -> Spec:
-    """`attention` are fields of its attention in place of the usual ones."""
-    c.expect("relative_attention", True, "without relative positions it is BERT")
+def spec(c: ConfigReader, **attention: Any) -> Spec:
+    """`attention` are fields that replace those of its attention."""
+    c.expect("relative_attention", True, "model_type bert is the one without relative positions")
     c.expect("embedding_size", c.hidden_size, "embeddings of another width are not implemented")
-    c.expect("pooler_hidden_size", c.hidden_size, "it has the model's width in transformers")
+    c.expect("pooler_hidden_size", c.hidden_size, "transformers uses the model's width")
     heads, ln, rate = c.num_attention_heads, LayerNorm(c.layer_norm_eps), c.hidden_dropout_prob
     kinds = frozenset(c.get("pos_att_type", [])) & {"c2p", "p2c"}
     if not kinds:
@@ -180,9 +182,9 @@ def neighbours(c: ConfigReader) -> Neighbours | None:
     if count == 0:
         c.ignore("conv_act", "conv_groups")
         return None
-    c.expect("conv_groups", 1, "a convolution of channels in groups is not implemented")
+    c.expect("conv_groups", 1, "grouped convolutions are not implemented")
     if count % 2 == 0:
-        raise_problems([f"config.json: conv_kernel_size={count} has no middle, expected an odd number"])
+        raise_problems([f"config.json: conv_kernel_size={count}, expected an odd number"])
     return Neighbours(count, c.get("conv_act", "tanh"), c.hidden_dropout_prob)
 
 
@@ -225,7 +227,7 @@ def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
         )
     if kind == "question-answering":
         return HeadRules(Classifier(classes), [WeightRule("qa_outputs", "head.out", linear)])
-    c.expect("legacy", True, "the other head of masked language models is not implemented")
+    c.expect("legacy", True, "the newer masked language model head is not implemented")
     return masked_lm_head(
         tied,
         Transform(c.hidden_act, LayerNorm(c.layer_norm_eps)),

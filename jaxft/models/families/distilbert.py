@@ -21,8 +21,8 @@ NORM = LayerNorm(1e-12)
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("sinusoidal_pos_embds")  # only how the stored positions were made
-    c.ignore("qa_dropout", "seq_classif_dropout")  # of heads
+    c.ignore("sinusoidal_pos_embds")  # says how the stored positions were made
+    c.ignore("qa_dropout", "seq_classif_dropout")  # read with the heads
     attention = Attention(c.n_heads, c.n_heads, c.quotient("dim", "n_heads"), causal=False, dropout=c.attention_dropout)
     layer = Layer(
         attention, Dense(c.hidden_dim, c.activation), NORM, POST_NORM, c.dropout, dropout_places=frozenset(["mlp_out"])
@@ -49,7 +49,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    tied = c.get("tie_word_embeddings", True)  # read for every head, so that it never counts as unread
     if kind == "none":
         return HeadRules(None)
     if kind in TEXT_LEVEL:

@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al. 2020): BERT with embeddings of another width; its generator is a masked language model."""
+"""ELECTRA (Clark et al. 2020): BERT with embeddings of a separate width; its generator is a masked language model."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout")  # of multiple choice
+    c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout")  # for multiple choice
     same, inner = bert.spec(c), c.embedding_size
     return same if inner == c.hidden_size else replace(same, embed=replace(same.embed, project=Projection(inner)))
 
@@ -22,7 +22,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    tied = c.get("tie_word_embeddings", True)  # read for every head, so that it never counts as unread
     if kind == "none":
         return HeadRules(None)
     if kind == "sequence-classification":
@@ -54,8 +54,8 @@ def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     )
 
 
-def choice(c: ConfigReader, classes):
-    c.expect("summary_type", "first", "a head that reads other tokens than the first is not implemented")
+def choice(c: ConfigReader, classes: int) -> HeadRules:
+    c.expect("summary_type", "first", "only the first token is read")
     c.expect("summary_use_proj", True, "a head without its dense layer is not implemented")
     rules = [
         WeightRule("sequence_summary.summary", "head.pooler.dense", linear),

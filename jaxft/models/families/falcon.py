@@ -1,5 +1,5 @@
-"""Falcon (Almazrouei et al. 2023): attention and MLP side by side, one key head for all queries or for a group of them,
-rotary positions, or in small models scores that fall with the distance."""
+"""Falcon (Almazrouei et al. 2023): parallel attention and MLP, multi-query or grouped-query attention, rotary positions
+or ALiBi."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +19,9 @@ from jaxft.models.spec import Layer, Spec
 
 @dataclass(frozen=True)
 class Bf16ALiBi(Attention):
-    """Whose slopes, places and their products are rounded to bfloat16 whatever the model's dtype, and then scaled."""
+    """ALiBi whose slopes, positions and products are rounded to bfloat16 in any dtype, and then scaled."""
 
-    def build(self, width):
+    def build(self, width: int) -> "Bf16ALiBiLayer":
         return Bf16ALiBiLayer(self, width)
 
 
@@ -34,7 +34,7 @@ class Bf16ALiBiLayer(AttentionLayer):
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("max_position_embeddings")  # neither kind of positions has a table to run out of
+    c.ignore("max_position_embeddings")  # neither rotary positions nor ALiBi need a table
     heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
     if c.alibi:
         c.ignore("rope_parameters")
@@ -73,7 +73,7 @@ def parallel(c: ConfigReader) -> bool:
 
 
 def norms(c: ConfigReader) -> dict[str, str]:
-    """Their module -> the norm's place."""
+    """Module in the checkpoint -> place of the norm."""
     two = c.get("num_ln_in_parallel_attn", 2 if c.new_decoder_architecture else 1)
     if c.new_decoder_architecture and two == 2:
         return {"ln_attn": "attn_in", "ln_mlp": "mlp_in"}
@@ -84,7 +84,7 @@ def norms(c: ConfigReader) -> dict[str, str]:
 
 def rules(c: ConfigReader) -> list[WeightRule]:
     hf, jaxft = "h.{i}.", "layers.{i}."
-    # All queries, then keys, then values; of the new architecture, and where every head has a key, group by group.
+    # Multi-query: all queries, then the key, then the value. Otherwise each group of queries with its key and value.
     groups = 1 if c.multi_query and not c.new_decoder_architecture else key_heads(c)
     return [
         WeightRule("word_embeddings", "embed.tokens", embedding),

@@ -1,4 +1,4 @@
-"""Gemma (Gemma Team 2024): Llama with scales stored around 1 and embeddings times the root of the width."""
+"""Gemma (Gemma Team 2024): Llama with norm scales stored as differences from 1, and embeddings times sqrt(width)."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Gemma 2 (Gemma Team 2024): norms before and after each sublayer, scores that bend, a window in every other layer."""
+"""Gemma 2 (Gemma Team 2024): norms around each sublayer, soft-capped scores, sliding windows in every other layer."""
 
 from dataclasses import replace
 

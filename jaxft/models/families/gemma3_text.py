@@ -1,5 +1,5 @@
-"""Gemma 3 (Gemma Team 2025): its text model, Gemma 2 with norms of query and key heads, and two kinds of rotary
-positions: one of layers that see everything, one of those that see a window."""
+"""Gemma 3 (Gemma Team 2025): the text model; Gemma 2 with QK norms, and other rotary positions in layers with
+sliding windows than in those with full attention."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, its weights kept as (inputs, outputs)."""
+"""GPT-2 (Radford et al. 2019): a pre-norm decoder with learned positions, weights stored as (inputs, outputs)."""
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.head_rules import decoder_head

@@ -1,4 +1,4 @@
-"""GPT-Neo (Black et al. 2021): GPT-2 with unscaled scores, a window in some layers, its weights kept transposed."""
+"""GPT-Neo (Black et al. 2021): GPT-2 with unscaled scores and with sliding windows in some layers."""
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.head_rules import decoder_head
@@ -26,7 +26,7 @@ def spec(c: ConfigReader) -> Spec:
         mlp = Dense(c.get("intermediate_size", 4 * c.hidden_size), c.activation_function)
         return Layer(attention, mlp, ln, PRE_NORM, c.resid_dropout)
 
-    c.ignore("attention_types")  # a shorter way to write the list
+    c.ignore("attention_types")  # a short form of `attention_layers`
     kinds = c.of_layers("attention_layers", "num_layers")
     embed = Embed(c.vocab_size, c.max_position_embeddings, dropout=c.embed_dropout)
     layers = tuple(layer(windows[kind]) for kind in kinds)

@@ -1,5 +1,5 @@
-"""GPT-NeoX (Black et al. 2022; Pythia: Biderman et al. 2023): attention and MLP side by side, each behind a layer norm,
-rotary positions of a part of each head, queries, keys and values of a head next to each other in one matrix."""
+"""GPT-NeoX (Black et al. 2022; Pythia: Biderman et al. 2023): parallel attention and MLP, each after a layer norm,
+partial rotary positions, and query, key and value of each head adjacent in one matrix."""
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.head_rules import decoder_head
@@ -11,8 +11,8 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("is_decoder", False, "attention is causal, whatever this says")
-    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+    c.expect("is_decoder", False, "attention is always causal in transformers")
+    c.ignore("max_position_embeddings")  # rotary positions need no table
     heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
     attention = Attention(
         heads,

@@ -1,4 +1,4 @@
-"""gpt-oss (OpenAI 2025): a decoder with experts, attention sinks, and a window in every other layer."""
+"""gpt-oss (OpenAI 2025): a decoder with experts, attention sinks, and sliding windows in every other layer."""
 
 from dataclasses import replace
 from functools import partial
@@ -13,14 +13,14 @@ from jaxft.models.layers.moe import Experts, read_router_aux_coef
 from jaxft.models.spec import Spec
 
 
-def swiglu(gate, up, alpha: float, limit: float):
-    """SwiGLU of numbers cut off at `limit`, with 1 added to one side (the model card, section 2.2)."""
+def swiglu(gate: jax.Array, up: jax.Array, alpha: float, limit: float) -> jax.Array:
+    """SwiGLU with inputs clipped at `limit` and 1 added to `up` (the model card, section 2.2)."""
     gate, up = jnp.minimum(gate, limit), jnp.clip(up, -limit, limit)
     return (up + 1) * gate * jax.nn.sigmoid(alpha * gate)
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("hidden_act", "silu", "its gates are what swiglu_alpha and swiglu_limit say")
+    c.expect("hidden_act", "silu", "the activation is SwiGLU with swiglu_alpha and swiglu_limit")
     gate_fn = partial(swiglu, alpha=c.swiglu_alpha, limit=c.swiglu_limit)
     sizes = c.num_local_experts, c.num_experts_per_tok, c.intermediate_size
     experts = Experts(*sizes, c.hidden_act, bias=True, gate_fn=gate_fn)

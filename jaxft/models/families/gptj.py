@@ -1,5 +1,5 @@
-"""GPT-J (Wang and Komatsuzaki 2021): attention and MLP side by side behind one layer norm; of each head a part turns,
-neighbours together."""
+"""GPT-J (Wang and Komatsuzaki 2021): parallel attention and MLP after one layer norm, partial interleaved rotary
+positions."""
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import (
@@ -20,9 +20,9 @@ from jaxft.models.spec import Layer, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("n_positions")  # rotary positions have no table to run out of
+    c.ignore("n_positions")  # rotary positions need no table
     c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
-    c.ignore("summary_first_dropout")  # of a head that does not exist any more
+    c.ignore("summary_first_dropout")  # for a head that no longer exists
     head_dim = c.quotient("n_embd", "n_head")
     attention = Attention(
         c.n_head,
@@ -56,7 +56,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    c.expect("tie_word_embeddings", False, "the output matrix is one of its own")
+    c.expect("tie_word_embeddings", False, "the output matrix is separate")
     if kind == "none":
         return HeadRules(None)
     if kind == "sequence-classification":

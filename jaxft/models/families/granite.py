@@ -1,4 +1,4 @@
-"""Granite (Granite Team 2024): Llama with a factor at the embeddings, the scores, each sublayer and the logits."""
+"""Granite (Granite Team 2024): Llama with factors on embeddings, scores, sublayers' outputs and logits."""
 
 from dataclasses import replace
 

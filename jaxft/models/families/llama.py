@@ -1,13 +1,16 @@
 """Llama (Touvron et al. 2023; Dubey et al. 2024): RMS pre-norm, rotary positions, grouped queries, gated MLP.
 
-Most decoders since are this one with some changes: their files say what.
+Most later decoders are Llama with changes, which their files state.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.head_rules import decoder_head
 from jaxft.models.checkpoint.weight_table import Family, WeightRule, architectures, embedding, linear, norm
 from jaxft.models.layers.attention import Attention
-from jaxft.models.layers.basic import Embed, Gated, RMSNorm
+from jaxft.models.layers.basic import Embed, Gated, LayerNorm, RMSNorm
 from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import PRE_NORM, Layer, Spec
 from jaxft.problems import raise_problems, truncated_repr
@@ -17,9 +20,9 @@ def spec(c: ConfigReader) -> Spec:
     return stack(c, (layer(c),) * c.num_hidden_layers)
 
 
-def stack(c: ConfigReader, layers: tuple[Layer, ...], **embed) -> Spec:
-    """The backbone of these layers; `embed` are further fields of the embeddings."""
-    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+def stack(c: ConfigReader, layers: tuple[Layer, ...], **embed: Any) -> Spec:
+    """A backbone of `layers`; `embed` are fields of the embeddings."""
+    c.ignore("max_position_embeddings")  # rotary positions need no table
     return Spec(
         c.hidden_size,
         Embed(c.vocab_size, **embed),
@@ -31,8 +34,14 @@ def stack(c: ConfigReader, layers: tuple[Layer, ...], **embed) -> Spec:
     )
 
 
-def layer(c: ConfigReader, norms=PRE_NORM, norm=None, act=None, **attention) -> Layer:
-    """One layer; `attention` are fields of its attention in place of, or beside, the usual ones."""
+def layer(
+    c: ConfigReader,
+    norms: frozenset[str] = PRE_NORM,
+    norm: LayerNorm | RMSNorm | None = None,
+    act: str | None = None,
+    **attention: Any,
+) -> Layer:
+    """One layer; `attention` are fields of its attention, which replace or extend Llama's."""
     heads = c.num_attention_heads
     head_dim = c.get("head_dim", c.hidden_size // heads)
     usual = {
@@ -52,7 +61,7 @@ def layer(c: ConfigReader, norms=PRE_NORM, norm=None, act=None, **attention) -> 
 
 
 def windows(c: ConfigReader) -> list[int | None]:
-    """How far each layer sees, by `layer_types`."""
+    """Each layer's sliding window in tokens, by `layer_types`; None: full attention."""
     kinds = {"full_attention": None, "sliding_attention": c.get("sliding_window")}
     types = c.of_layers("layer_types")
     raise_problems(
@@ -62,7 +71,7 @@ def windows(c: ConfigReader) -> list[int | None]:
     return [kinds[kind] for kind in types]
 
 
-# Their module -> the norm's place: before each sublayer, or before and behind it.
+# Module in the checkpoint -> place of the norm: before each sublayer, or before and after it.
 NORMS = {"input_layernorm": "attn_in", "post_attention_layernorm": "mlp_in"}
 SANDWICH = {
     "input_layernorm": "attn_in",
@@ -72,7 +81,7 @@ SANDWICH = {
 }
 
 
-def rules(c: ConfigReader, norms=NORMS) -> list[WeightRule]:
+def rules(c: ConfigReader, norms: Mapping[str, str] = NORMS) -> list[WeightRule]:
     hf, jaxft = "layers.{i}.", "layers.{i}."
     return [
         WeightRule("embed_tokens", "embed.tokens", embedding),

@@ -1,4 +1,4 @@
-"""M2M-100 and NLLB (Fan et al. 2021; Costa-jussà et al. 2022): mBART with sinusoidal positions, which no file holds."""
+"""M2M-100 and NLLB (Fan et al. 2021; Costa-jussà et al. 2022): mBART with sinusoidal positions that are not stored."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,12 +12,12 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    """Positions begin behind the padding token's number."""
-    return bart.spec(c, before=True, norm=None, fill=to_the_last, offset=c.pad_token_id + 1)
+    """Position 0 is row `pad_token_id + 1` of the table."""
+    return bart.spec(c, pre_norm=True, norm=None, fill=to_the_last, offset=c.pad_token_id + 1)
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    """Without a bias of the scores."""
+    """BART's, without a bias on the logits."""
     found = bart.head(c, kind, classes)
     return found._replace(part=replace(found.part, bias=False)) if isinstance(found.part, LanguageModel) else found
 
@@ -26,7 +26,7 @@ FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("M2M100", "none seq2seq-lm"),
     spec=spec,
-    rules=partial(bart.rules, before=True),
+    rules=partial(bart.rules, pre_norm=True),
     head=head,
     buffers=(r"(en|de)coder\.(version|embed_positions\.weights)",),
 )

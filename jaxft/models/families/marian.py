@@ -1,4 +1,4 @@
-"""Marian (Junczys-Dowmunt et al. 2018): BART without a norm of the embeddings, with sinusoidal positions."""
+"""Marian (Junczys-Dowmunt et al. 2018): BART with sinusoidal positions and without a norm on the embeddings."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ def spec(c: ConfigReader) -> Spec:
 
 
 def rules(c: ConfigReader) -> list[WeightRule]:
-    """Where the languages have a table of tokens each, it is not called `shared`."""
+    """BART's; separate token embeddings of encoder and decoder are under their own names instead of `shared`."""
     if c.share_encoder_decoder_embeddings:
         return bart.rules(c)
     of_encoder = WeightRule("encoder.embed_tokens", "encoder.embed.tokens", embedding)

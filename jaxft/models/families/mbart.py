@@ -1,4 +1,4 @@
-"""mBART (Liu et al. 2020): BART with norms before the sublayers; a text for the decoder begins with its language."""
+"""mBART (Liu et al. 2020): BART with pre-norm layers; the decoder's input begins with the language token."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,6 +9,6 @@ from jaxft.models.families import bart
 FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("MBart", bart.HEADS),
-    spec=partial(bart.spec, before=True, decoder_start="last"),
-    rules=partial(bart.rules, before=True),
+    spec=partial(bart.spec, pre_norm=True, decoder_start="last"),
+    rules=partial(bart.rules, pre_norm=True),
 )

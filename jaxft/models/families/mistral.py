@@ -1,4 +1,4 @@
-"""Mistral (Jiang et al. 2023): Llama whose tokens see a window of those before them."""
+"""Mistral (Jiang et al. 2023): Llama with sliding-window attention."""
 
 from dataclasses import replace
 

@@ -10,7 +10,7 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("router_jitter_noise", 0.0, "noise on what the router reads is not implemented")
+    c.expect("router_jitter_noise", 0.0, "noise on the router's input is not implemented")
     layer = llama.layer(c, window=c.get("sliding_window"))
     experts = Experts(c.num_local_experts, c.num_experts_per_tok, c.intermediate_size, c.hidden_act)
     same = llama.stack(c, (replace(layer, mlp=experts),) * c.num_hidden_layers)

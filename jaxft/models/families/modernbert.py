@@ -1,5 +1,5 @@
-"""ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions and gated MLPs, most layers of which see a
-window on both sides."""
+"""ModernBERT (Warner et al. 2024): a pre-norm encoder with rotary positions, gated MLPs, and sliding windows in both
+directions in most layers."""
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.head_rules import masked_lm_head
@@ -22,10 +22,10 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("mlp_dropout", 0.0, "dropout inside of the MLP is not implemented")
-    c.ignore("max_position_embeddings")  # rotary positions have no table to run out of
+    c.expect("mlp_dropout", 0.0, "dropout in the MLP is not implemented")
+    c.ignore("max_position_embeddings")  # rotary positions need no table
     c.ignore("initializer_cutoff_factor", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index")
-    c.ignore("classifier_pooling", "classifier_bias", "classifier_activation", "decoder_bias")  # of heads
+    c.ignore("classifier_pooling", "classifier_bias", "classifier_activation", "decoder_bias")  # read with the heads
     heads, head_dim, ln = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads"), norm_of(c)
 
     def layer(number: int, kind: str) -> Layer:
@@ -39,7 +39,7 @@ def spec(c: ConfigReader) -> Spec:
             dropout=c.attention_dropout,
             window=c.local_attention // 2 + 1 if kind == "sliding_attention" else None,
         )
-        norms = PRE_NORM if number else PRE_NORM - {"attn_in"}  # the embeddings are normed already
+        norms = PRE_NORM if number else PRE_NORM - {"attn_in"}  # the embeddings are already normed
         return Layer(attention, Gated(c.intermediate_size, c.hidden_activation, c.mlp_bias), ln, norms)
 
     layers = tuple(layer(number, kind) for number, kind in enumerate(c.of_layers("layer_types")))
@@ -67,7 +67,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    tied = c.get("tie_word_embeddings", True)  # read for every head, so that it never counts as unread
     if kind == "none":
         return HeadRules(None)
     dense, act, ln = c.classifier_bias, c.classifier_activation, norm_of(c)

@@ -1,4 +1,4 @@
-"""MPNet (Song et al. 2020): an encoder with learned positions, whose scores also depend on learned distances."""
+"""MPNet (Song et al. 2020): an encoder with learned positions and learned relative biases."""
 
 from dataclasses import replace
 
@@ -19,11 +19,11 @@ from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.layers.relative_bias import T5Buckets
 from jaxft.models.spec import POST_NORM, Layer, Spec
 
-FIRST = 2  # row of the position table that position 0 has, whatever the padding token's number
+FIRST = 2  # index of position 0 in the position table, whatever `pad_token_id` is
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("relative_attention_num_buckets", 32, "transformers has 32 buckets, whatever it says")
+    c.expect("relative_attention_num_buckets", 32, "transformers always uses 32 buckets")
     heads, rate, ln = c.num_attention_heads, c.hidden_dropout_prob, LayerNorm(c.layer_norm_eps)
     attention = Attention(
         heads,
@@ -55,7 +55,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    """RoBERTa's, under MPNet's name."""
+    """RoBERTa's, under MPNet's names."""
     part, rules, ties = roberta.head(c, kind, classes)
     named = [rule._replace(hf=rule.hf.replace("roberta.", "mpnet.")) for rule in rules]
     return HeadRules(part, named, {name: original.replace("roberta.", "mpnet.") for name, original in ties.items()})

@@ -1,4 +1,4 @@
-"""mT5 (Xue et al. 2021): T5 with gated MLPs, of 101 languages."""
+"""mT5 (Xue et al. 2021): T5 with gated MLPs, for 101 languages."""
 
 from dataclasses import replace
 from functools import partial

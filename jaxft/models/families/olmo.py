@@ -1,4 +1,4 @@
-"""OLMo (Groeneveld et al. 2024): Llama with layer norms that have no parameters, and bounded queries, keys, values."""
+"""OLMo (Groeneveld et al. 2024): Llama with layer norms without parameters, and clipped queries, keys and values."""
 
 from dataclasses import replace
 

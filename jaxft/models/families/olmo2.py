@@ -1,4 +1,4 @@
-"""OLMo 2 (OLMo Team 2024): Llama with norms behind each sublayer, and of all queries and keys together."""
+"""OLMo 2 (OLMo Team 2024): Llama with norms after each sublayer, and norms over all queries and all keys."""
 
 from dataclasses import replace
 

@@ -1,7 +1,8 @@
-"""OPT (Zhang et al. 2022): a decoder with learned positions, of which the first has row 2 of the table."""
+"""OPT (Zhang et al. 2022): a decoder with learned positions, which begin at row 2 of the table."""
 
 from dataclasses import dataclass
 
+import jax
 from flax import nnx
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
@@ -11,31 +12,31 @@ from jaxft.models.layers.attention import Attention
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm, Linear, Projection
 from jaxft.models.spec import POST_NORM, PRE_NORM, Layer, Spec
 
-OFFSET = 2  # rows of the position table that stand before position 0's
+OFFSET = 2  # index of position 0 in the position table
 
 
 @dataclass(frozen=True)
-class Narrowed:
-    """Behind the layers the norm, if there is one, and a map to the width of the embeddings."""
+class FinalProjection:
+    """The final norm, if there is one, and a linear map to the width of the embeddings."""
 
     norm: LayerNorm | None
     outputs: int
 
-    def build(self, width):
-        return NarrowedLayer(self, width)
+    def build(self, width: int) -> "FinalProjectionLayer":
+        return FinalProjectionLayer(self, width)
 
 
-class NarrowedLayer(nnx.Module):
-    def __init__(self, part: Narrowed, width: int):
+class FinalProjectionLayer(nnx.Module):
+    def __init__(self, part: FinalProjection, width: int):
         self.norm = part.norm.build(width) if part.norm else nnx.data(None)
         self.map = Linear(width, part.outputs, ("embed", None), bias=False)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.map(x if self.norm is None else self.norm(x))
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("layerdrop")  # of training in PyTorch
+    c.ignore("layerdrop")  # used in training only
     c.ignore("init_std")
     affine, bias = c.layer_norm_elementwise_affine, frozenset("qkvo" if c.enable_bias else "")
     head_dim = c.quotient("hidden_size", "num_attention_heads")
@@ -52,13 +53,21 @@ def spec(c: ConfigReader) -> Spec:
         c.dropout,
     )
     last = ln if before and not c.get("_remove_final_layer_norm", False) else None
+    final_norm: LayerNorm | FinalProjection | None = last
     inner, project = c.word_embed_proj_dim, None
     if inner != c.hidden_size:
-        last, project = Narrowed(last, inner), Projection(inner, bias=False, first=True)
+        final_norm, project = FinalProjection(last, inner), Projection(inner, bias=False, first=True)
     embed = Embed(c.vocab_size, c.max_position_embeddings + OFFSET, offset=OFFSET, project=project)
     layers = (layer,) * c.num_hidden_layers
     return Spec(
-        c.hidden_size, embed, layers, last, c.max_position_embeddings, c.init_std, pool_token="last", output_width=inner
+        c.hidden_size,
+        embed,
+        layers,
+        final_norm,
+        c.max_position_embeddings,
+        c.init_std,
+        pool_token="last",
+        output_width=inner,
     )
 
 

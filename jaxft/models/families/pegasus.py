@@ -1,4 +1,4 @@
-"""PEGASUS (Zhang et al. 2020): BART with norms before the sublayers and sinusoidal positions."""
+"""PEGASUS (Zhang et al. 2020): BART with pre-norm layers and sinusoidal positions."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,12 +11,12 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    return bart.spec(c, before=True, positions=c.max_position_embeddings, offset=0, norm=None, fill=sinusoids)
+    return bart.spec(c, pre_norm=True, positions=c.max_position_embeddings, offset=0, norm=None, fill=sinusoids)
 
 
 FAMILY = replace(
     bart.FAMILY,
     architectures=architectures("Pegasus", "none seq2seq-lm causal-lm"),
     spec=spec,
-    rules=partial(bart.rules, before=True),
+    rules=partial(bart.rules, pre_norm=True),
 )

@@ -1,5 +1,5 @@
-"""Phi (Gunasekar et al. 2023): attention and MLP side by side behind one layer norm, rotary positions of a part of each
-head, biases everywhere."""
+"""Phi (Gunasekar et al. 2023): parallel attention and MLP after one layer norm, partial rotary positions, biases
+in all linear maps."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from jaxft.models.spec import Layer, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("qk_layernorm", False, "norms of query and key heads are not implemented here")
+    c.expect("qk_layernorm", False, "QK norms are not implemented here")
     heads, head_dim = c.num_attention_heads, c.quotient("hidden_size", "num_attention_heads")
     kv_heads = heads // c.quotient("num_attention_heads", "num_key_value_heads")
     attention = Attention(
@@ -54,7 +54,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     if kind != "causal-lm":
         return llama.head(c, kind, classes)
-    c.expect("tie_word_embeddings", False, "the output matrix is one of its own")
+    c.expect("tie_word_embeddings", False, "the output matrix is separate")
     rules = [WeightRule("lm_head", "head.table", embedding), WeightRule("lm_head.bias", "head.bias", tensor)]
     return HeadRules(LanguageModel(False, True), rules)
 

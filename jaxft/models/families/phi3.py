@@ -1,4 +1,4 @@
-"""Phi-3 (Abdin et al. 2024): Llama whose queries, keys and values, and whose gate and up, are one matrix each."""
+"""Phi-3 (Abdin et al. 2024): Llama with fused query, key and value, and fused gate and up projections."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("embd_pdrop")  # which transformers does not use either
-    c.ignore("original_max_position_embeddings")  # of rotary positions that are scaled by it
+    c.ignore("embd_pdrop")  # not used in transformers
+    c.ignore("original_max_position_embeddings")  # read with the rotary positions
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads, partial=True)
     layer = llama.layer(c, rotary=rotary, window=c.get("sliding_window"))
     layer = replace(layer, dropout=c.resid_pdrop)
@@ -19,8 +19,8 @@ def spec(c: ConfigReader) -> Spec:
 
 
 def rules(c: ConfigReader) -> list[WeightRule]:
-    apart = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-    return [rule for rule in llama.rules(c) if not rule.hf.endswith(apart)] + [
+    fused = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+    return [rule for rule in llama.rules(c) if not rule.hf.endswith(fused)] + [
         WeightRule("layers.{i}.self_attn.qkv_proj", "layers.{i}.attn.qkv", Fused(("q", "k", "v"))),
         WeightRule("layers.{i}.mlp.gate_up_proj", "layers.{i}.mlp.gate_up", Fused(("gate", "up"))),
     ]

@@ -1,4 +1,4 @@
-"""Qwen2 (Yang et al. 2024): Llama with biases on queries, keys and values; some layers may see a window only."""
+"""Qwen2 (Yang et al. 2024): Llama with biases on queries, keys and values, and sliding windows in some layers."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
+    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` decide
     return llama.stack(c, tuple(llama.layer(c, bias=frozenset("qkv"), window=w) for w in llama.windows(c)))
 
 

@@ -1,4 +1,4 @@
-"""Qwen1.5 and Qwen2 MoE (Qwen Team 2024): Qwen2 with experts, beside which all tokens pass one more MLP."""
+"""Qwen1.5 and Qwen2 MoE (Qwen Team 2024): Qwen2 with experts and a shared MLP."""
 
 from dataclasses import dataclass, replace
 
@@ -9,17 +9,17 @@ from jaxft.models.checkpoint.weight_table import StackedExperts, WeightRule, arc
 from jaxft.models.families import llama
 from jaxft.models.layers.basic import Gated, Linear
 from jaxft.models.layers.moe import Experts, ExpertsLayer, read_router_aux_coef
-from jaxft.models.spec import Layer, Spec
+from jaxft.models.spec import Layer, Part, Spec
 
 
 @dataclass(frozen=True)
 class WithShared:
-    """Experts, and an MLP that all tokens pass; each decides how much of its result counts."""
+    """Experts, and an MLP for all tokens whose output is multiplied by a gate for each token."""
 
     experts: Experts
     shared: Gated
 
-    def build(self, width):
+    def build(self, width: int) -> "WithSharedLayer":
         return WithSharedLayer(self, width)
 
 
@@ -36,7 +36,7 @@ class WithSharedLayer(ExpertsLayer):
 
 
 def count(c: ConfigReader) -> int:
-    """How many experts there are, under either of its names."""
+    """The number of experts, under either of its names."""
     return c.num_experts if "num_experts" in c else c.num_local_experts
 
 
@@ -44,8 +44,8 @@ def experts(c: ConfigReader) -> Experts:
     return Experts(count(c), c.num_experts_per_tok, c.moe_intermediate_size, c.hidden_act, c.norm_topk_prob)
 
 
-def with_experts(c: ConfigReader, layers: list[Layer], mixture) -> Spec:
-    """The backbone of these layers, of which some have experts in place of their MLP."""
+def with_experts(c: ConfigReader, layers: list[Layer], mixture: Part) -> Spec:
+    """A backbone of `layers`, in some of which `mixture` replaces the MLP."""
     step, dense = c.decoder_sparse_step, c.get("mlp_only_layers", [])
     for number, layer in enumerate(layers):
         if count(c) and (number + 1) % step == 0 and number not in dense:
@@ -55,7 +55,7 @@ def with_experts(c: ConfigReader, layers: list[Layer], mixture) -> Spec:
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
+    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` decide
     bias = frozenset("qkv" if c.qkv_bias else "")
     layers = [llama.layer(c, bias=bias, window=window) for window in llama.windows(c)]
     return with_experts(c, layers, WithShared(experts(c), Gated(c.shared_expert_intermediate_size, c.hidden_act)))
@@ -72,7 +72,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
     ]
 
 
-layer = llama.layer  # for kin
+layer = llama.layer  # for families that build on this one
 HEADS = llama.HEADS + " question-answering"
 FAMILY = replace(
     llama.FAMILY,

@@ -1,4 +1,4 @@
-"""Qwen3 (Yang et al. 2025): Llama with a norm of each query and key head; some layers may see a window only."""
+"""Qwen3 (Yang et al. 2025): Llama with QK norms per head, and sliding windows in some layers."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` say it all
+    c.ignore("use_sliding_window", "max_window_layers")  # `layer_types` and `sliding_window` decide
     normed = QKNorm(RMSNorm(c.rms_norm_eps))
     return llama.stack(c, tuple(llama.layer(c, qk_norm=normed, window=w) for w in llama.windows(c)))
 

@@ -11,7 +11,7 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("use_sliding_window")  # `sliding_window` says it all
+    c.ignore("use_sliding_window")  # `sliding_window` decides
     layer = qwen2_moe.layer(c, qk_norm=QKNorm(RMSNorm(c.rms_norm_eps)), window=c.get("sliding_window"))
     return qwen2_moe.with_experts(c, [layer] * c.num_hidden_layers, qwen2_moe.experts(c))
 

@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019): BERT whose positions begin behind the padding token's number, and another head."""
+"""RoBERTa (Liu et al. 2019): BERT with positions that begin at row `pad_token_id + 1`, and another head."""
 
 from dataclasses import replace
 
@@ -12,13 +12,13 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    first = c.get("pad_token_id", 1) + 1  # row of the position table that position 0 has
+    first = c.get("pad_token_id", 1) + 1  # index of position 0 in the position table
     same = bert.spec(c)
-    return replace(same, embed=replace(same.embed, offset=first), max_positions=same.max_positions - first)
+    return replace(same, embed=replace(same.embed, offset=first), max_positions=c.max_position_embeddings - first)
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    tied = c.get("tie_word_embeddings", True)  # read for every head: where there is no output matrix it says nothing
+    tied = c.get("tie_word_embeddings", True)  # read for every head, so that it never counts as unread
     if kind == "sequence-classification":
         rate = c.get("classifier_dropout", c.hidden_dropout_prob)
         rules = [

@@ -1,4 +1,4 @@
-"""SmolLM3 (Bakouch et al. 2025): Llama without rotary positions in some layers; some may see a window only."""
+"""SmolLM3 (Bakouch et al. 2025): Llama without rotary positions in some layers, and sliding windows in some."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("use_sliding_window", "no_rope_layer_interval")  # the lists of layers say it all
+    c.ignore("use_sliding_window", "no_rope_layer_interval")  # the lists of layers decide
     rotary = read_rotary(c, c.hidden_size // c.num_attention_heads)
     layers = tuple(
         llama.layer(c, rotary=rotary if turns else None, window=window)

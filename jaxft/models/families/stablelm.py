@@ -1,4 +1,4 @@
-"""StableLM (Bellagente et al. 2024): Llama with layer norms and rotary positions of a part of each head."""
+"""StableLM (Bellagente et al. 2024): Llama with layer norms and partial rotary positions."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from jaxft.models.spec import PRE_NORM, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("qk_layernorm", False, "norms of query and key heads are not implemented here")
+    c.expect("qk_layernorm", False, "QK norms are not implemented here")
     layer = llama.layer(
         c,
         frozenset(["attn_in"]) if c.use_parallel_residual else PRE_NORM,

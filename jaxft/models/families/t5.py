@@ -1,4 +1,6 @@
-"""T5 (Raffel et al. 2020): an encoder and a decoder without positions, whose scores depend on learned distances."""
+"""T5 (Raffel et al. 2020): an encoder-decoder with learned relative biases in place of positions."""
+
+from typing import Any
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.head_rules import encoder_decoder_classifier
@@ -21,22 +23,22 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
 def spec(c: ConfigReader, shared: bool = True) -> Spec:
-    """`shared`: all layers of a side have one table of distances."""
-    c.expect("is_decoder", False, "T5 is an encoder and a decoder here")
-    c.ignore("feed_forward_proj")  # which dense_act_fn and is_gated_act spell out
+    """`shared`: all layers of a side share one table of relative biases."""
+    c.expect("is_decoder", False, "a T5 decoder alone is not implemented")
+    c.ignore("feed_forward_proj")  # transformers derives dense_act_fn and is_gated_act from it
     heads, rate, ln = c.num_heads, c.dropout_rate, RMSNorm(c.layer_norm_epsilon)
     buckets = c.relative_attention_num_buckets, c.relative_attention_max_distance
     plain = {"bias": frozenset(), "dropout": rate, "scale": 1.0}
     mlp = (Gated if c.is_gated_act else Dense)(c.d_ff, c.dense_act_fn, bias=False, dropout=rate)
 
-    def side(layers: int, decodes: bool, **more) -> Spec:
+    def side(layers: int, decodes: bool, **more: Any) -> Spec:
         learned = T5Buckets(heads, *buckets, causal=decodes, shared=shared)
         attention = Attention(heads, heads, c.d_kv, causal=decodes, distances=learned, **plain)
         cross = CrossAttention(heads, heads, c.d_kv, **plain) if decodes else None
         places = PRE_NORM | {"cross_in"} if decodes else PRE_NORM
         layer = Layer(attention, mlp, ln, places, rate, cross=cross)
         embed = Embed(c.vocab_size, dropout=rate, shared_embedding=not decodes)
-        std = c.initializer_factor * c.d_model**-0.5  # of most matrices; those behind wide layers begin smaller there
+        std = c.initializer_factor * c.d_model**-0.5  # of most matrices; in transformers some begin smaller
         return Spec(c.d_model, embed, (layer,) * layers, ln, None, std, "last", rate, **more)
 
     decoder_start = c.get("decoder_start_token_id", c.pad_token_id)
@@ -68,17 +70,17 @@ def rules(c: ConfigReader, shared: bool = True) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int, scaled: bool | None = None) -> HeadRules:
-    """`scaled`: hidden states are divided by the root of their width before they meet the table of tokens."""
-    c.ignore("tie_word_embeddings")  # the matrices of the checkpoint say whether they are tied
+    """`scaled`: hidden states are divided by sqrt(width) before the output matrix."""
+    c.ignore("tie_word_embeddings")  # the checkpoint's own matrices decide
     scaled = c.get("scale_decoder_outputs", True) if scaled is None else scaled
     prefix = dict(FAMILY.prefixes).get(kind, "")
     ties = {f"{prefix}{side}.embed_tokens.weight": prefix + "shared.weight" for side in ("encoder", "decoder")}
     if kind == "token-classification":
-        part = Classifier(classes, dropout=c.classifier_dropout)
-        return HeadRules(part, [WeightRule("classifier", "head.out", linear)], ties)
+        classifier = Classifier(classes, dropout=c.classifier_dropout)
+        return HeadRules(classifier, [WeightRule("classifier", "head.out", linear)], ties)
     if kind != "seq2seq-lm":
         return encoder_decoder_classifier(c, kind, classes)._replace(ties=ties)
-    tables = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")  # of which a file may have any
+    tables = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")  # a file may have any of them
     tied = not any(c.differ("lm_head.weight", table + ".weight") for table in tables)
     if tied:
         ties["lm_head.weight"] = "shared.weight"

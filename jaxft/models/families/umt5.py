@@ -1,4 +1,4 @@
-"""umT5 (Chung et al. 2023): mT5 whose layers have a table of distances each."""
+"""umT5 (Chung et al. 2023): mT5 with a table of relative biases per layer."""
 
 from dataclasses import replace
 from functools import partial

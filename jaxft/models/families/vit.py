@@ -1,4 +1,4 @@
-"""ViT (Dosovitskiy et al. 2021): a pre-norm encoder of an image's patches."""
+"""ViT (Dosovitskiy et al. 2021): a pre-norm encoder of image patches."""
 
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import (
@@ -19,7 +19,7 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.ignore("encoder_stride")  # of a head that makes images
+    c.ignore("encoder_stride")  # for a head that generates images
     heads = c.num_attention_heads
     head_dim = c.get("head_dim", c.hidden_size // heads)
     attention = Attention(

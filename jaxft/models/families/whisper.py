@@ -1,4 +1,4 @@
-"""Whisper (Radford et al. 2023): BART with norms before the sublayers, whose encoder reads the spectrum of a sound."""
+"""Whisper (Radford et al. 2023): pre-norm BART with an encoder of mel spectrograms."""
 
 from dataclasses import replace
 
@@ -14,13 +14,13 @@ from jaxft.models.spec import PRE_NORM, Layer, Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("scale_embedding", False, "transformers does not scale them either")
-    c.ignore("apply_spec_augment")  # of training in PyTorch, like what says where its holes are
+    c.expect("scale_embedding", False, "transformers does not scale them")
+    c.ignore("apply_spec_augment")  # used in training only, like the masks' settings
     c.ignore("mask_time_prob", "mask_time_length", "mask_time_min_masks", "median_filter_width")
     c.ignore("mask_feature_prob", "mask_feature_length", "mask_feature_min_masks")
-    c.ignore("encoder_layerdrop", "decoder_layerdrop")  # of training in PyTorch
-    c.ignore("suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids")  # of generation
-    c.ignore("use_weighted_layer_sum", "classifier_proj_size")  # of another head
+    c.ignore("encoder_layerdrop", "decoder_layerdrop")  # used in training only
+    c.ignore("suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids")  # used in generation only
+    c.ignore("use_weighted_layer_sum", "classifier_proj_size")  # read with another head
 
     def layers(side: str, decodes: bool) -> tuple[Layer, ...]:
         heads = side + "_attention_heads"
@@ -51,7 +51,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
         WeightRule("decoder.embed_tokens", "embed.tokens", embedding),
         WeightRule("encoder.conv1", "encoder.embed.first", linear),
         WeightRule("encoder.conv2", "encoder.embed.second", linear),
-        *bart.rules(c, before=True)[1:],
+        *bart.rules(c, pre_norm=True)[1:],
     ]
 
 
@@ -60,7 +60,7 @@ def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
     if kind == "none":
         return HeadRules(None)
     if kind == "audio-classification":
-        c.expect("use_weighted_layer_sum", False, "a sum of all layers' results is not implemented")
+        c.expect("use_weighted_layer_sum", False, "a weighted sum of all layers' outputs is not implemented")
         rules = [WeightRule("projector", "head.project", linear), WeightRule("classifier", "head.out", linear)]
         return HeadRules(MeanPoolClassifier(classes, c.classifier_proj_size), rules)
     ties = {"proj_out.weight": "model.decoder.embed_tokens.weight"} if tied else {}

@@ -1,4 +1,4 @@
-"""XLM-R (Conneau et al. 2020): RoBERTa with a vocabulary of a hundred languages."""
+"""XLM-R (Conneau et al. 2020): RoBERTa with a vocabulary of 100 languages."""
 
 from dataclasses import replace
 

@@ -1,11 +1,12 @@
-"""XLNet (Yang et al. 2019): an encoder whose attention reads contents, sinusoids of distances and text types apart.
+"""XLNet (Yang et al. 2019): an encoder with Transformer-XL attention: contents, relative positions, text types.
 
-What it was trained with, permuted orders in two streams, is not here.
+Permutation language modelling and its two streams are not implemented.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -33,15 +34,15 @@ from jaxft.models.spec import POST_NORM, Layer, Spec
 
 @dataclass(frozen=True)
 class TransformerXLAttention(Attention):
-    """Scores of a query with a key, with the sinusoid of their distance, and with whether their types differ.
+    """Scores of a query with a key, with the sinusoid of their distance, and with equal or different text types.
 
     Dai et al. 2019, section 3.3; Yang et al. 2019, section 2.5.
     """
 
-    longest: int | None = None  # distance from which on all are alike
-    position_dropout: float | None = None  # dropout of the sinusoids
+    longest: int | None = None  # distances are clipped here
+    position_dropout: float | None = None  # on the sinusoids
 
-    def build(self, width):
+    def build(self, width: int) -> "TransformerXLAttentionLayer":
         return TransformerXLAttentionLayer(self, width)
 
     @property
@@ -54,7 +55,7 @@ class TransformerXLAttention(Attention):
 
 
 class TransformerXLAttentionLayer(RematAttentionLayer):
-    """The bias of `q` is that of its products with keys."""
+    """The bias of `q` is the one added for products with keys (r_w_bias)."""
 
     def __init__(self, part: TransformerXLAttention, width: int):
         super().__init__(part, width)
@@ -62,7 +63,7 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
         self.r = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias=False)
         self.distance_bias = param(each, ("heads", None), "bias", "zeros")
         self.type_bias = param(each, ("heads", None), "bias", "zeros")
-        self.types = param((2, *each), (None, "heads", None), "other")  # of equal types, of others
+        self.types = param((2, *each), (None, "heads", None), "other")  # for equal types, for different types
 
     def attn_bias(self, q_bthd, k_bshd, context, key):
         part, dtype = self.part, q_bthd.dtype
@@ -80,8 +81,8 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
             total += jnp.where(differ[:, None], of_type[..., 1:], of_type[..., :1])
         return total * part.softmax.scale
 
-    def _sinusoids(self, length: int):
-        """Float32 (2 length - 1, width) of how far a key lies before its query, from the first key to the last."""
+    def _sinusoids(self, length: int) -> jax.Array:
+        """Float32 (2 length - 1, width): sinusoids of the distances from key to query, first key first."""
         back = jnp.arange(length - 1, -length, -1, dtype=float)
         if self.part.longest:
             back = jnp.clip(back, -self.part.longest, self.part.longest)
@@ -91,9 +92,9 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
 
 @dataclass(frozen=True)
 class Embeddings(Embed):
-    """Beside the tokens a vector that stands for one to be predicted in a stream of its own, which is not here."""
+    """Token embeddings, and the mask embedding of the second stream, which is stored but not used."""
 
-    def build(self, width):
+    def build(self, width: int) -> "EmbeddingsLayer":
         return EmbeddingsLayer(self, width)
 
 
@@ -104,16 +105,16 @@ class EmbeddingsLayer(EmbedLayer):
 
 
 def spec(c: ConfigReader) -> Spec:
-    c.expect("bi_data", False, "texts that are read both ways are not implemented")
-    c.ignore("mem_len", "reuse_len", "use_mems_eval", "use_mems_train", "same_length")  # of states of former texts
-    c.ignore("start_n_top", "end_n_top")  # of another head for answers
+    c.expect("bi_data", False, "bidirectional data is not implemented")
+    c.ignore("mem_len", "reuse_len", "use_mems_eval", "use_mems_train", "same_length")  # memories of earlier segments
+    c.ignore("start_n_top", "end_n_top")  # for the beam-search question answering head
     head_dim, rate, ln = c.quotient("d_model", "n_head"), c.dropout, LayerNorm(c.layer_norm_eps)
     longest = c.clamp_len if c.get("clamp_len", -1) > 0 else None
     causal = c.get("attn_type", "bi") == "uni"
     attention = TransformerXLAttention(
         c.n_head, c.n_head, head_dim, causal, bias=frozenset("q"), dropout=rate, longest=longest, position_dropout=rate
     )
-    c.expect("d_head", head_dim, "transformers takes the width divided by the heads")
+    c.expect("d_head", head_dim, "transformers uses d_model / n_head")
     layer = Layer(attention, Dense(c.d_inner, c.ff_activation, dropout=rate), ln, POST_NORM, rate)
     embed = Embeddings(c.vocab_size, dropout=rate)
     return Spec(
@@ -123,7 +124,7 @@ def spec(c: ConfigReader) -> Spec:
 
 @dataclass(frozen=True)
 class PerHead:
-    """A map or vector kept with an axis of heads: (width, heads, head_dim) of the transpose where `transposed`."""
+    """A matrix or vector stored with an axis of heads: (width, heads, head_dim), of the transpose if `transposed`."""
 
     heads: int
     transposed: bool = False
@@ -160,12 +161,12 @@ def rules(c: ConfigReader) -> list[WeightRule]:
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:
-    c.ignore("tie_word_embeddings")  # there is no output matrix here
+    c.ignore("tie_word_embeddings")  # these heads have no output matrix
     c.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout", "summary_first_dropout")
     if kind in TEXT_LEVEL:
-        c.expect("summary_type", "last", "of a text the last token is read")
-        c.expect("summary_use_proj", True, "scores without a layer before them are not implemented")
-        c.expect("summary_proj_to_labels", False, "that layer has the model's width")
+        c.expect("summary_type", "last", "only the last token is read")
+        c.expect("summary_use_proj", True, "a head without its dense layer is not implemented")
+        c.expect("summary_proj_to_labels", False, "the dense layer has the model's width")
         pooler = Pooler(c.get("summary_activation", "tanh"), c.get("summary_first_dropout", 0.0))
         rules = [
             WeightRule("sequence_summary.summary", "head.pooler.dense", linear),
