@@ -5,7 +5,7 @@ something unusual writes its own part and puts it into the slot; nothing here as
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 # The places of a layer where a norm may stand: before the sublayer, on its output, after the residual sum.
 NORM_PLACES = ("attn_in", "attn_out", "attn_res", "cross_in", "cross_res", "mlp_in", "mlp_out", "mlp_res", "beside_res")
@@ -14,9 +14,35 @@ POST_NORM = frozenset({"attn_res", "mlp_res"})
 
 
 class Part(Protocol):
-    """A slot's content: frozen, hashable, and able to build its module for a given model width."""
+    """A slot's content: a frozen, hashable dataclass that builds its module for a given model width."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def build(self, width: int) -> Any: ...
+
+
+class InputPart(Part, Protocol):
+    """What maps a model's inputs to vectors: tokens, images or sounds."""
+
+    @property
+    def vocab(self) -> int:
+        """Number of tokens; 0 for images and sounds."""
+        ...
+
+    @property
+    def types(self) -> int | None:
+        """Number of text types, if there are any."""
+        ...
+
+    @property
+    def shared_embedding(self) -> bool:
+        """Whether the token embeddings are the decoder's."""
+        ...
+
+    @property
+    def argument(self) -> str:
+        """The input's name in transformers' models."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +68,7 @@ class Spec:
     """A whole backbone."""
 
     width: int
-    embed: Part
+    embed: InputPart
     layers: tuple[Layer, ...]
     final_norm: Part | None  # behind the layers
     max_positions: int | None  # rows of a learned position table; None: no limit but memory
