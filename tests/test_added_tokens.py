@@ -158,7 +158,7 @@ def test_a_tokenizer_that_knows_more_already(bert_tokenizer, tmp_path, one_devic
     with pytest.raises(UserError, match="'Zürich' with number .* name all the new ones in config.add_tokens"):
         build(config(tmp_path / "model", tmp_path, MaskedLM(), add_tokens=("<tool>",)))
     built = build(config(tmp_path / "model", tmp_path, MaskedLM(), add_tokens=WORDS[:2]))
-    assert built.arch.spec.embed.vocab == len(larger) and built.arch.fewer == len(larger) - 2
+    assert built.arch.spec.embed.vocab == len(larger) and built.arch.stored_vocab == len(larger) - 2
 
 
 def test_rows_that_would_not_train(tiny_bert, tmp_path, one_device):

@@ -293,7 +293,7 @@ def test_options(tiny_bert, tiny_gpt2, tmp_path):
     assert "has no model_type" in refused(jaxft.load, str(tmp_path / "none"))
     assert "num_attention_heads" in refused(jaxft.load, str(tmp_path / "heads"))
     words = refused(jaxft.load, str(tmp_path / "qa"))
-    assert "BertForNextSentencePrediction, which jaxft has no head for; choose one: none, seq" in words
+    assert "BertForNextSentencePrediction, whose head is not supported; choose one: none, seq" in words
     (tmp_path / "qa" / "config.json").write_text("{'model_type': 'bert'}")
     assert "config.json is not valid JSON" in refused(jaxft.load, str(tmp_path / "qa"))
 

@@ -43,8 +43,8 @@ def message(call, *arguments, **named) -> str:
 
 F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 HEADERS = {
-    "a header longer than the file": (b"{}", 2**40, b"", "its header is cut off"),
-    "a header of a gigabyte": (b" " * 10, 2**30, b"", "its header is cut off"),
+    "a header longer than the file": (b"{}", 2**40, b"", "its header is truncated"),
+    "a header of a gigabyte": (b" " * 10, 2**30, b"", "its header is truncated"),
     "a header that is no object": (b"[1, 2]", None, b"", "is damaged"),
     "a header in another alphabet": (b'{"\xff": 1}', None, b"", "is damaged"),
     "a header without an end": (b'{"a": ' + b"[" * 10_000, None, b"", "is damaged"),
@@ -98,7 +98,7 @@ def test_shards_stay_in_their_directory(shards, name):
     index = json.loads((shards / INDEX).read_text())
     index["weight_map"]["model.norm.weight"] = name
     (shards / INDEX).write_text(json.dumps(index))
-    assert f"lists {name!r}, which is no safetensors file of its own directory" in message(jaxft.load, str(shards))
+    assert f"lists {name!r}, not a safetensors file of its own directory" in message(jaxft.load, str(shards))
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,9 @@ def test_pickled_weights_are_not_executed(tiny_bert, tmp_path):
     directory = shutil.copytree(tiny_bert, tmp_path / "pickled")
     (directory / "model.safetensors").unlink()
     (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
-    assert ".mkdir, which a dict of tensors does not need. Save the model anew as safetensors" in message(
-        jaxft.load, str(directory)
+    assert (
+        ".mkdir, which a dict of tensors does not need. If you trust the file, save the model as safetensors"
+        in message(jaxft.load, str(directory))
     )
     assert not (tmp_path / "executed").exists()
 
@@ -223,7 +224,7 @@ def test_code_in_a_model_directory_is_not_run(tiny_bert, tmp_path):
 # --- configuration and tokenizer ---
 
 SETTINGS = {
-    ("bert", "num_attention_heads"): (5, "hidden_size=24 is no multiple of num_attention_heads=5"),
+    ("bert", "num_attention_heads"): (5, "hidden_size=24 is not a multiple of num_attention_heads=5"),
     ("bert", "hidden_dropout_prob"): (1.5, "hidden_dropout_prob=1.5, expected a number of 0 or more and less than 1"),
     ("bert", "vocab_size"): (-3, "vocab_size=-3, expected a whole number"),
     ("bert", "num_hidden_layers"): (10**9, "num_hidden_layers=1000000000, expected a whole number, 1 to 10000"),
@@ -231,9 +232,9 @@ SETTINGS = {
     ("bert", "architectures"): ("BertModel", "architectures='BertModel', expected a list of names"),
     ("bert", "dtype"): (16, "dtype=16, expected a name"),
     ("gpt2", "n_head"): (0, "n_head=0, expected a whole number"),
-    ("gpt2", "n_embd"): (25, "n_embd=25 is no multiple of n_head=3"),
+    ("gpt2", "n_embd"): (25, "n_embd=25 is not a multiple of n_head=3"),
     ("gpt2", "layer_norm_epsilon"): ("1e-5", "layer_norm_epsilon"),
-    ("llama", "num_key_value_heads"): (2, "num_attention_heads=3 is no multiple of num_key_value_heads=2"),
+    ("llama", "num_key_value_heads"): (2, "num_attention_heads=3 is not a multiple of num_key_value_heads=2"),
     ("llama", "head_dim"): (7, "even rotary dimension"),
     ("llama", "rope_parameters"): ({"rope_type": "linear", "rope_theta": 1e4}, "factor"),
 }
@@ -292,7 +293,7 @@ def test_tokenizers_that_cannot_be_read(tiny_bert, tmp_path):
     for text in (whole[:1000], "{}", "[]", ""):
         (directory / "tokenizer.json").write_text(text)
         said = message(tokenizer_of, directory, vocabulary)
-        assert f"the tokenizer in {directory} cannot be read" in said and "copy its files anew" in said
+        assert f"the tokenizer in {directory} cannot be read" in said and "copy its files again" in said
     for file in directory.glob("tokenizer*"):
         file.unlink()
     assert f"{directory} has no tokenizer (tokenizer.json" in message(tokenizer_of, directory, vocabulary)

@@ -120,10 +120,10 @@ def check_styles(config, base, table, tied, tmp_path):
         if tied:
             unused = tuple(name for name in unused if name != "lm_head")
         assert set(report.new) == new, (cls, kind)
-        for entry in arch.entries:
-            name = entry.theirs.removeprefix(arch.prefix)
-            if not entry.ours[0].startswith("head.") and name in original:
-                assert np.array_equal(entry.how.join([views[ours] for ours in entry.ours]), original.pop(name))
+        for tensor in arch.tensor_maps:
+            name = tensor.hf.removeprefix(arch.prefix)
+            if not tensor.jaxft[0].startswith("head.") and name in original:
+                assert np.array_equal(tensor.layout.join([views[one] for one in tensor.jaxft]), original.pop(name))
         # Whatever is left of the original is no part of this head's backbone.
         assert all(name.startswith("pooler.") for name in original)
         original = {name: tensor.numpy() for name, tensor in base.state_dict().items()}

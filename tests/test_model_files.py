@@ -27,14 +27,19 @@ def test_files_that_are_not_whole(tiny_gpt2, tmp_path):
     directory = tmp_path / "broken"
     shutil.copytree(tiny_gpt2, directory)
     file = directory / "model.safetensors"
-    cuts = {len(data) - 1: "is truncated", 100: "header is cut off", 5: "header is cut off", 0: "header is cut off"}
+    cuts = {
+        len(data) - 1: "is truncated",
+        100: "header is truncated",
+        5: "header is truncated",
+        0: "header is truncated",
+    }
     for cut, words in cuts.items():
         file.write_bytes(data[:cut])
         with pytest.raises(UserError) as caught:
             open_tensors(directory)
         assert str(file) in str(caught.value) and words in str(caught.value)
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 548105171\n")
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a complete safetensors file"):
         open_tensors(directory)
     file.write_bytes(data[:8] + b"\0" * (len(data) - 8))
     with pytest.raises(UserError, match="is damaged"):
@@ -135,7 +140,10 @@ def test_no_finite_weight_becomes_infinite(asked, bert_tokenizer, tmp_path, capl
     assert {array.dtype for array in saved.values()} == {np.dtype(np.float32)}
     assert saved["bert.encoder.layer.1.attention.self.query.weight"][3, 2] == 65_600.0
     assert json.loads((tmp_path / "written" / "config.json").read_text())["dtype"] == "float32"
-    assert "written in float32: float16 has no numbers as large as those in bert.encoder.layer.1.att" in caplog.text
+    assert (
+        "written in float32: float16 cannot represent numbers as large as those in bert.encoder.layer.1.att"
+        in caplog.text
+    )
 
 
 FLOAT_BYTES = {name: np.dtype(dtype).itemsize for name, dtype in FLOATS.items()}

@@ -133,9 +133,9 @@ def test_a_pickle_gets_no_number_format_to_call(tmp_path):
 
 def test_other_things_than_tensors(tmp_path):
     for content, reason in (
-        ({"a": 3}, "its entry 'a' is no tensor"),
+        ({"a": 3}, "its entry 'a' is not a tensor"),
         ([torch.zeros(2)], "does not hold a dict of tensors"),
-        ({"a": {"b": torch.zeros(2)}}, "its entry 'a' is no tensor"),
+        ({"a": {"b": torch.zeros(2)}}, "its entry 'a' is not a tensor"),
         (torch.nn.Linear(2, 2), "asks for torch.nn.modules.linear.Linear"),
     ):
         torch.save(content, tmp_path / "x.bin")
@@ -172,7 +172,7 @@ def test_a_tensor_beyond_its_storage(tmp_path):
     with zipfile.ZipFile(file, "w") as new:
         for name, content in parts.items():
             new.writestr(name, content[:8] if "/data/" in name else content)
-    with pytest.raises(UserError, match="a storage has two sizes"):
+    with pytest.raises(UserError, match="a storage has contradictory sizes"):
         read_pickled(file)
 
 
@@ -186,16 +186,16 @@ HOSTILE = {
     "a memo of 2 ** 32 places": (LONG + b"}r\xff\xff\xff\xff.", "no tensors"),
     "many tuples in each other": (LONG + b")" + b"\x85" * 300_000 + b".", "does not hold a dict"),
     "and lists": (LONG + b"]" * 300_000 + b"a" * 299_999 + b".", "does not hold a dict"),
-    "a key that takes for ever to hash": (LAUGHS + b"}h\0K\1s.", "a key of the kind tuple"),
+    "a key that takes for ever to hash": (LAUGHS + b"}h\0K\1s.", "a key of type tuple"),
     "the same in an OrderedDict": (
         LAUGHS + b"ccollections\nOrderedDict\n]h\0K\1\x86a\x85R.",
-        "a key of the kind tuple",
+        "a key of type tuple",
     ),
-    "a persistent id": (LAUGHS + b"h\0Q.", "something else than storages"),
-    "a storage's format": (LAUGHS + b"(" + STORAGE + b"h\0" + NAME * 2 + b"K\1tQ.", "something else than storages"),
+    "a persistent id": (LAUGHS + b"h\0Q.", "objects other than storages"),
+    "a storage's format": (LAUGHS + b"(" + STORAGE + b"h\0" + NAME * 2 + b"K\1tQ.", "objects other than storages"),
     "a storage's name": (
         LAUGHS + b"(" + STORAGE + b"ctorch\nFloatStorage\nh\0" + NAME + b"K\1tQ.",
-        "a strange name",
+        "an invalid name",
     ),
     "marks": (LONG + b"(" * 2_000_001 + b".", "more than 2,000,000 opcodes"),
     "a text longer than the file": (LONG + b"X\xff\xff\xff\x7fa.", "is damaged"),
@@ -232,7 +232,7 @@ HOSTILE = {
     "state of an instance": (LONG + b"(ios\nsystem\n.", "the opcode INST"),
     "an extension": (LONG + b"\x82\1.", "the opcode EXT1"),
     "a registered reducer": (LONG + b"ccopyreg\n_reconstructor\n.", "asks for copyreg._reconstructor"),
-    "quantised tensors": (LONG + b"ctorch._utils\n_rebuild_qtensor\n.", "no quantised, sparse or nested ones"),
+    "quantised tensors": (LONG + b"ctorch._utils\n_rebuild_qtensor\n.", "not quantised, sparse, nested"),
 }
 
 
@@ -408,7 +408,7 @@ def test_former_flax_models(families, family, tmp_path, one_device):
     with pytest.raises(UserError, match="is damaged"):
         jaxft.load(str(directory))
     (directory / "flax_model.msgpack").write_bytes(flax.serialization.msgpack_serialize({"a": 3}))
-    with pytest.raises(UserError, match="holds a, which is no array"):
+    with pytest.raises(UserError, match="holds a, which is not an array"):
         jaxft.load(str(directory))
 
 

@@ -14,7 +14,7 @@ from jaxft.inference.settings import Inference, inference_of
 from jaxft.models.checkpoint.load import LoadReport, find_weights, place
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.models.checkpoint.save import save_model
-from jaxft.models.checkpoint.sentence_transformers import lowered, read_embedding
+from jaxft.models.checkpoint.sentence_transformers import read_embedding, with_lower_case
 from jaxft.models.checkpoint.tokenizer import log_unknown, padding_id
 from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL, Contrast
 from jaxft.models.input_ranges import range_problems
@@ -65,7 +65,7 @@ class LoadedModel:
     @property
     def tokenizer(self):
         if not hasattr(self, "_tokenizer"):
-            self._tokenizer = lowered(tokenizer_of(self.pretrained.directory, self.texts.vocab), self.embedding)
+            self._tokenizer = with_lower_case(tokenizer_of(self.pretrained.directory, self.texts.vocab), self.embedding)
         return self._tokenizer
 
     @property

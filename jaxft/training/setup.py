@@ -16,7 +16,7 @@ from jaxft.metrics import Mean, objective
 from jaxft.models.checkpoint.encoder_only import backbone_rules
 from jaxft.models.checkpoint.load import LoadReport, find_weights, place
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
-from jaxft.models.checkpoint.sentence_transformers import lowered, read_embedding
+from jaxft.models.checkpoint.sentence_transformers import read_embedding, with_lower_case
 from jaxft.models.checkpoint.tokenizer import unknown_counts
 from jaxft.models.input_ranges import range_problems
 from jaxft.models.model import Model
@@ -130,7 +130,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     embedding = read_embedding(pretrained.directory) if cfg.task.head == "none" else None
     length = cfg.batching.cut(cfg.max_len)
     setting = EncodingContext(
-        lowered(tokenizer, embedding), length, spec.pool_token, pretrained.labels, embedding, spec.decoder_start
+        with_lower_case(tokenizer, embedding), length, spec.pool_token, pretrained.labels, embedding, spec.decoder_start
     )
     task = resolve_task(cfg, sources, setting)
     cfg = replace(cfg, task=task)

@@ -1,16 +1,17 @@
-"""Read config.json so that nothing in it is overlooked: a setting that no code asked for is an error."""
+"""Reads config.json and raises an error for every setting that no code has read."""
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxft.host import strict_json
-from jaxft.problems import clipped, raise_problems, reading, truncated_repr
+from jaxft.problems import UserError, clipped, raise_problems, reading, truncated_repr
 
 log = logging.getLogger("jaxft")
 
-# Settings that say nothing about the numbers of a forward pass: bookkeeping, generation, training options of others.
+# Settings without effect on a forward pass: bookkeeping, generation, other libraries' training options.
 IGNORED = frozenset(
     """_name_or_path architectures model_type transformers_version dtype torch_dtype id2label label2id problem_type
     num_labels finetuning_task use_cache initializer_range return_dict output_attentions output_hidden_states
@@ -22,28 +23,36 @@ IGNORED = frozenset(
 )
 
 
-# Settings that transformers' models read though their config classes do not declare them. All others that are not
-# declared nobody reads: bookkeeping of other libraries, switches of former versions.
+# Settings that transformers' models read although their config classes do not declare them. No model reads any other
+# undeclared setting: those are other libraries' bookkeeping, and options of former versions.
 UNDECLARED = frozenset("quantization_config per_layer_config position_embedding_type head_dim layer_types".split())
 
-MOST = 2**31 - 1  # of any whole number: sizes are int32 on the device
+MOST = 2**31 - 1  # largest integer: sizes are int32 on the device
 MOST_LAYERS = 10_000
 
 
+def _never_differ(first: str, second: str) -> bool:
+    """For a config.json without a checkpoint."""
+    return False
+
+
 class ConfigReader:
-    """config.json as attributes; remembers what was read.
+    """config.json as attributes; remembers which settings were read.
 
     `values` are the settings under transformers' canonical names, `defaults` those of an empty config of the same type.
-    A setting that is read must be of its default's kind; one that is wrong is a UserError. `differ` says of two tensors
-    whether the checkpoint has both of them, with different values.
+    A setting that is read must have the type and range of its default; otherwise a UserError is raised. `differ(a, b)`
+    tells whether the checkpoint has both tensors, with different values.
     """
 
-    def __init__(self, values: dict, defaults: dict, differ: Callable[[str, str], bool] | None = None):
+    def __init__(
+        self, values: Mapping[str, Any], defaults: Mapping[str, Any], differ: Callable[[str, str], bool] = _never_differ
+    ):
         self._values, self._defaults = values, defaults
-        self._read, self._parts = set(), {}
+        self._read: set[str] = set()
+        self._parts: dict[str, ConfigReader] = {}
         self.differ = differ
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._values:
@@ -51,47 +60,48 @@ class ConfigReader:
         self._read.add(name)
         return self._checked(name, self._values[name], self._defaults.get(name))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         """Names of the settings."""
         return iter(self._values)
 
-    def get(self, name: str, default=None):
+    def get(self, name: str, default: Any = None) -> Any:
         """The setting, or `default` where it is absent or null."""
         self._read.add(name)
         value = self._values.get(name)
         return default if value is None else self._checked(name, value, default)
 
-    def section(self, name: str, defaults: dict) -> "ConfigReader":
-        """A setting that is an object of settings; `defaults` are of the kind that they must have."""
+    def section(self, name: str, defaults: Mapping[str, Any]) -> "ConfigReader":
+        """A setting that is an object of settings; `defaults` give their types and ranges."""
         value = getattr(self, name)
         if not isinstance(value, dict):
             raise_problems([f"config.json: {name}={truncated_repr(value)}, expected an object"])
         return ConfigReader(value, defaults)
 
     def part(self, name: str) -> "ConfigReader":
-        """The settings of a part of the model; `check` goes through them as well."""
+        """The settings of a part of the model, which `check` includes."""
         if name not in self._parts:
             self._parts[name] = self.section(name, self._defaults[name])
         return self._parts[name]
 
     def quotient(self, name: str, divisor: str) -> int:
-        """One whole number by another, which must divide it."""
+        """An integer divided by another, which must divide it without a remainder."""
         a, b = getattr(self, name), getattr(self, divisor)
         if a % b:
-            raise_problems([f"config.json: {name}={a} is no multiple of {divisor}={b}"])
+            raise_problems([f"config.json: {name}={a} is not a multiple of {divisor}={b}"])
         return a // b
 
     def pair(self, name: str) -> tuple[int, int]:
-        """A whole number that stands for two, or both of them."""
+        """Two positive integers, given as a list or as one number for both."""
         value = self._values.get(name)
         both = [value, value] if type(value) is int else value
         if not isinstance(both, list | tuple) or len(both) != 2 or any(type(n) is not int or n < 1 for n in both):
-            raise_problems([f"config.json: {name}={truncated_repr(value)}, expected a whole number, or a list of two"])
+            raise UserError(f"config.json: {name}={truncated_repr(value)}, expected a whole number, or a list of two")
         self._read.add(name)
-        return tuple(both)
+        first, second = both
+        return first, second
 
-    def of_layers(self, name: str, layers: str = "num_hidden_layers", default=None) -> list:
-        """A setting that is a list with one entry for each layer; `layers` is the setting that counts them."""
+    def of_layers(self, name: str, layers: str = "num_hidden_layers", default: list | None = None) -> list:
+        """A setting that is a list with one entry per layer; `layers` names the setting with the number of layers."""
         count, values = getattr(self, layers), self.get(name, default)
         if not isinstance(values, list) or len(values) != count:
             raise_problems(
@@ -102,38 +112,38 @@ class ConfigReader:
             )
         return values
 
-    def _checked(self, name: str, value, like):
+    def _checked(self, name: str, value: Any, like: Any) -> Any:
         if wrong := _wrong(name, value, like):
             raise_problems([f"config.json: {name}={truncated_repr(value)}, expected {wrong}"])
         return value
 
-    def expect(self, name: str, value, why: str) -> None:
-        """Refuse any other value of a setting which the family does not implement."""
+    def expect(self, name: str, value: Any, why: str) -> None:
+        """Raises UserError for any value but `value`, which is the only one that the family implements."""
         found = self.get(name, value)
         if found != value:
             raise_problems([f"config.json: {name}={truncated_repr(found)} is not supported, only {value!r}: {why}"])
 
     def ignore(self, *names: str) -> None:
-        """Settings without effect in this family, whatever they say."""
+        """Marks settings as read that have no effect in this family."""
         self._read.update(names)
 
     def check(self) -> None:
-        """Raise UserError for every setting that differs from its default and was never read.
+        """Raises UserError for every setting that differs from its default and was never read.
 
-        One that transformers does not know either is ignored, and logged.
+        Settings that transformers does not know either are ignored, and logged.
         """
         unread = [
             name
             for name, value in self._values.items()
             if name not in self._read | IGNORED
             and value not in (None, self._defaults.get(name))
-            and (value is not False or self._defaults.get(name))  # off by default and off: nothing is lost
+            and (value is not False or self._defaults.get(name))  # an option that is off, and off or absent by default
         ]
         strange = [name for name in unread if name not in self._defaults and name not in UNDECLARED]
         if strange:
             log.info("config.json: %s: not known to transformers, ignored", ", ".join(sorted(strange)))
         unread = [name for name in unread if name not in strange]
-        if self._values.get("is_causal", True) is False:  # undeclared too, but transformers' masks go by it
+        if self._values.get("is_causal", True) is False:  # undeclared, but transformers' masks depend on it
             unread.append("is_causal")
         raise_problems(
             [
@@ -147,8 +157,8 @@ class ConfigReader:
             part.check()
 
 
-def read_raw(directory) -> dict:
-    """The config.json of a Hugging Face directory as it stands."""
+def read_raw(directory: str | Path) -> dict[str, Any]:
+    """The contents of a Hugging Face directory's config.json, unchanged."""
     file = Path(directory) / "config.json"
     try:
         with reading(file):
@@ -165,18 +175,18 @@ def read_raw(directory) -> dict:
     return raw
 
 
-def _names_by_number(table) -> bool:
+def _names_by_number(table: Any) -> bool:
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
         return False
     return sorted(table, key=lambda key: (len(key), key)) == [str(number) for number in range(len(table))]
 
 
-def _texts(values) -> bool:
+def _texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
-# What jaxft reads of the settings that say nothing about a forward pass: whether they are right, and what is.
-BOOKKEEPING = {
+# Settings without effect on a forward pass that jaxft reads: a check, and a description of valid values.
+BOOKKEEPING: dict[str, tuple[Callable[[Any], bool], str]] = {
     "architectures": (_texts, "a list of names"),
     "id2label": (_names_by_number, 'an object of names, {"0": "first", "1": "second", ...}'),
     "num_labels": (lambda value: type(value) is int and value > 0, "a whole number, 1 or more"),
@@ -185,19 +195,21 @@ BOOKKEEPING = {
 }
 
 
-def read_config(directory, raw: dict, differ: Callable[[str, str], bool] | None = None) -> ConfigReader:
-    """A reader of the canonical form of `raw`, the config.json in `directory`."""
+def read_config(
+    directory: str | Path, raw: Mapping[str, Any], differ: Callable[[str, str], bool] = _never_differ
+) -> ConfigReader:
+    """A reader of `raw`, the config.json in `directory`, under transformers' canonical names."""
     from transformers import AutoConfig
 
     try:
         values = AutoConfig.from_pretrained(str(directory), trust_remote_code=False).to_dict()
-    except Exception as error:  # Its checks raise whatever the wrong value leads to.
-        raise_problems([f"{directory}/config.json is refused by transformers: {clipped(str(error), 1000)}"])
+    except Exception as error:  # transformers raises many types for wrong values
+        raise UserError(f"{directory}/config.json is refused by transformers: {clipped(str(error), 1000)}") from None
     return ConfigReader(values, AutoConfig.for_model(raw["model_type"]).to_dict(), differ)
 
 
-def _wrong(name: str, value, like) -> str | None:
-    """What a setting should have been, judged by another value of it; None if it is all right."""
+def _wrong(name: str, value: Any, like: Any) -> str | None:
+    """Which values a setting may have, by the example `like`; None if `value` is one of them."""
     if isinstance(like, bool):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(like, int | float) and type(value) not in (int, float):

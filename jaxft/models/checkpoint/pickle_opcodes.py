@@ -1,13 +1,14 @@
-"""The value of a pickle, computed opcode by opcode: nothing is imported, and time and memory are bounded by its size.
+"""Evaluates a pickle opcode by opcode: imports nothing, and its time and memory are bounded by the pickle's size.
 
-Python's own unpickler calls what a pickle names, recurses into nested values, reserves a memo as large as an index
-says, and hashes keys of any depth. Here values are only put together; none is hashed but texts and whole numbers, none
-is compared, and functions are those that the caller hands out.
+Python's own unpickler calls whatever functions a pickle names, recurses into nested values, reserves a memo as large as
+any index, and hashes keys of any depth. This one only builds values; it hashes strings and integers only, compares
+nothing, and calls only functions of the caller.
 """
 
 import io
 import pickletools
 from collections.abc import Callable
+from typing import Any
 
 MOST_OPCODES = 2_000_000  # a tensor takes about 35
 PLAIN = frozenset(
@@ -21,16 +22,20 @@ GETS = frozenset("GET BINGET LONG_BINGET".split())
 SILENT = frozenset("PROTO FRAME STOP".split())
 
 
+Find = Callable[[str, str], object]
+Load = Callable[[object], object]
+
+
 class Refused(Exception):
-    """The pickle is not that of a dict of tensors."""
+    """The pickle is not a dict of tensors."""
 
 
-def evaluate(stream: io.BytesIO, find: Callable[[str, str], object], load: Callable[[object], object]):
-    """The value of the pickle at the stream's position, which is then behind it.
+def evaluate(stream: io.BytesIO, find: Find, load: Load) -> Any:
+    """The value of the pickle at the stream's position, which moves to the pickle's end.
 
-    `find(module, name)` gives what a name stands for, `load(id)` what a persistent id does; both may raise Refused.
-    Of what they give only functions are called. Raises Refused for opcodes that a dict of tensors does not need, and
-    for keys that are no texts or whole numbers; ValueError, TypeError or LookupError where the bytes make no sense.
+    `find(module, name)` resolves names, `load(id)` persistent ids; both may raise Refused. Only functions that they
+    return are called. Raises Refused for opcodes that a dict of tensors does not need, and for keys other than strings
+    and integers; ValueError, TypeError or LookupError for invalid bytes.
     """
     machine = _Machine(find, load)
     for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -41,13 +46,16 @@ def evaluate(stream: io.BytesIO, find: Callable[[str, str], object], load: Calla
 
 
 class _Machine:
-    """A stack, the places of its marks, and a memo, as the pickle protocol has them (pickletools.py describes it)."""
+    """The stack, marks and memo of the pickle protocol (described in the standard library's pickletools.py)."""
 
-    def __init__(self, find, load):
+    def __init__(self, find: Find, load: Load):
         self.find, self.load = find, load
-        self.stack, self.marks, self.memo = [], [], {}
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
-    def do(self, name: str, argument) -> None:
+    def do(self, name: str, argument: Any) -> None:
+        """Executes one opcode."""
         stack = self.stack
         if name in PLAIN:
             stack.append(argument)
@@ -68,94 +76,95 @@ class _Machine:
                 raise Refused(f"its pickle has the opcode {name}, which a dict of tensors does not need")
             method(argument)
 
-    def marked(self) -> list:
-        """Takes what lies above the last mark off the stack."""
+    def marked(self) -> list[Any]:
+        """Pops everything above the last mark, and the mark."""
         mark = self.marks.pop()
         values = self.stack[mark:]
         del self.stack[mark:]
         return values
 
-    def do_mark(self, _):
+    def do_mark(self, _: object) -> None:
         self.marks.append(len(self.stack))
 
-    def do_pop(self, _):
+    def do_pop(self, _: object) -> None:
         self.stack.pop()
 
-    def do_pop_mark(self, _):
+    def do_pop_mark(self, _: object) -> None:
         self.marked()
 
-    def do_dup(self, _):
+    def do_dup(self, _: object) -> None:
         self.stack.append(self.stack[-1])
 
-    def do_memoize(self, _):
+    def do_memoize(self, _: object) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
-    def do_empty_list(self, _):
+    def do_empty_list(self, _: object) -> None:
         self.stack.append([])
 
-    def do_empty_dict(self, _):
+    def do_empty_dict(self, _: object) -> None:
         self.stack.append({})
 
-    def do_tuple(self, _):
+    def do_tuple(self, _: object) -> None:
         self.stack.append(tuple(self.marked()))
 
-    def do_list(self, _):
+    def do_list(self, _: object) -> None:
         self.stack.append(self.marked())
 
-    def do_dict(self, _):
+    def do_dict(self, _: object) -> None:
         values = self.marked()
         self.stack.append({})
         self._set(values)
 
-    def do_append(self, _):
+    def do_append(self, _: object) -> None:
         self._extend([self.stack.pop()])
 
-    def do_appends(self, _):
+    def do_appends(self, _: object) -> None:
         self._extend(self.marked())
 
-    def do_setitem(self, _):
+    def do_setitem(self, _: object) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._set([key, value])
 
-    def do_setitems(self, _):
+    def do_setitems(self, _: object) -> None:
         self._set(self.marked())
 
-    def do_global(self, argument):
+    def do_global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         self.stack.append(self.find(module, name))
 
-    def do_stack_global(self, _):
+    def do_stack_global(self, _: object) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise TypeError("a name is no text")
+            raise TypeError("a name is not a string")
         self.stack.append(self.find(module, name))
 
-    def do_binpersid(self, _):
+    def do_binpersid(self, _: object) -> None:
         self.stack.append(self.load(self.stack.pop()))
 
-    def do_reduce(self, _):
+    def do_reduce(self, _: object) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(arguments, tuple):
-            raise TypeError("the arguments of a call are no tuple")
+            raise TypeError("the arguments of a call are not a tuple")
         self.stack.append(function(*arguments))
 
-    def do_build(self, _):
-        self.stack.pop()  # the state of a dict: the versions of its modules
+    def do_build(self, _: object) -> None:
+        self.stack.pop()  # the state of an OrderedDict: versions of modules
 
     def _extend(self, values: list) -> None:
         if not isinstance(self.stack[-1], list):
-            raise TypeError("values are appended to what is no list")
+            raise TypeError("values are appended to something other than a list")
         self.stack[-1].extend(values)
 
     def _set(self, values: list) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(values) % 2:
-            raise TypeError("keys and values are set in what is no dict")
+            raise TypeError("keys and values are set in something other than a dict")
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[checked_key(key)] = value
 
 
-def checked_key(key):
+def checked_key(key: object) -> str | int:
+    """The key. Raises Refused unless it is a string or an integer, whose hashes cost no recursion."""
     if not isinstance(key, str | int):
-        raise Refused(f"it has a key of the kind {type(key).__name__}, where a dict of tensors has texts")
+        raise Refused(f"it has a key of type {type(key).__name__}, where a dict of tensors has strings")
     return key

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,25 +17,29 @@ from jaxft.models.checkpoint.encoder_only import backbone_rules, tensor_maps
 from jaxft.models.checkpoint.tensors import has_weights, open_tensors
 from jaxft.models.checkpoint.tokenizer import read_tokenizer, vocabulary_problems
 from jaxft.models.checkpoint.weight_table import Family, TensorMap
-from jaxft.models.heads import FIXED_SCORES, READ_AGAIN
+from jaxft.models.heads import FIXED_SCORES, READ_AGAIN, Head
 from jaxft.models.spec import Spec
-from jaxft.problems import clipped, raise_problems, suggest, truncated_repr
+from jaxft.problems import UserError, clipped, raise_problems, suggest, truncated_repr
 
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedTokenizerFast
+
+T = TypeVar("T")
 FAMILIES = Path(families.__file__).parent
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model directory and what its config.json says; weights are not opened yet."""
+    """A model directory with its config.json; weights are not opened yet."""
 
     directory: Path
-    raw: dict  # config.json as it stands
+    raw: dict[str, Any]  # config.json, unchanged
     reader: ConfigReader
     family: Family
 
     @property
     def labels(self) -> list[str] | None:
-        """Class names by number, if the checkpoint names its classes itself (not LABEL_0, LABEL_1, ...)."""
+        """Class names by class id, if the checkpoint has its own (not LABEL_0, LABEL_1, ...)."""
         table = self.raw.get("id2label")
         if not table or all(re.fullmatch(r"LABEL_\d+", str(name)) for name in table.values()):
             return None
@@ -43,20 +48,20 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What to build, and the table of its weights."""
+    """A backbone, a head, and the table of their weights."""
 
     spec: Spec
     kind: str  # the head's name, one of KINDS
-    head: object
+    head: Head | None
     tensor_maps: list[TensorMap]
-    ties: Mapping[str, str]  # tensors that tie to others: their name -> the name of the one that counts
+    ties: Mapping[str, str]  # tensors that repeat others: name -> the name of the tensor that is read
     prefix: str  # of the backbone's tensors in a checkpoint with this head
-    unused: frozenset[str] = frozenset()  # names of tensors of the side that this head does without
-    stored_vocab: int | None = None  # tokens that the checkpoint knows, where the model has rows for more
+    unused: frozenset[str] = frozenset()  # tensors of the side of an encoder-decoder that this head leaves out
+    stored_vocab: int | None = None  # number of tokens in the checkpoint, if the model has more
 
 
 def open_pretrained(model: str) -> Pretrained:
-    """Open a local directory, or a hub name (downloaded, or taken from the local cache when offline)."""
+    """Opens a local directory, or a model of the Hub (downloaded, or from the local cache when offline)."""
     directory = _directory(model)
     if not os.path.lexists(directory / "config.json"):
         raise_problems([f"{directory} has no config.json: not a Hugging Face model directory"])
@@ -77,24 +82,24 @@ def architecture(
     dropout: float | None = None,
     vocabulary: int = 0,
 ) -> Architecture:
-    """The architecture with head `kind` (None: the one that config.json's `architectures` names).
+    """The architecture with head `kind` (None: the first of config.json's `architectures`).
 
-    `classes` defaults to the checkpoint's own number; `dropout` replaces every rate of config.json; a model that knows
-    fewer than `vocabulary` tokens gets rows for more.
-    Raises UserError for a head the family has not, and for settings of config.json that nothing reads.
+    `classes` defaults to the checkpoint's number, `dropout` replaces every rate of config.json, and `vocabulary` is the
+    least number of token embeddings. Raises UserError for a head that the family does not have, and for settings of
+    config.json that nothing reads.
     """
     family, reader = pretrained.family, pretrained.reader
     kind = kind or _kind_of(pretrained)
     if kind not in family.architectures:
-        known = list(family.architectures)
+        heads = list(family.architectures)
         model = f"a {pretrained.raw['model_type']} model"
-        raise_problems([f"{model} has no head {kind!r}, only {', '.join(known)}.{suggest(kind, known)}"])
+        raise UserError(f"{model} has no head {kind!r}, only {', '.join(heads)}.{suggest(kind, heads)}")
     spec, backbone, unused = backbone_rules(family, reader, kind)
     classes = FIXED_SCORES.get(kind, classes or stored_classes(pretrained))
     if kind in READ_AGAIN and spec.encoder is not None and spec.decoder_start is None:
-        raise_problems(["config.json has no decoder_start_token_id: what does the decoder's text begin with?"])
+        raise_problems(["config.json has no decoder_start_token_id, the first token of the decoder's input: add it"])
     if kind != "causal-lm":
-        spec = replace(spec, router_aux_coef=0.0)  # as in transformers, where only that loss has it
+        spec = replace(spec, router_aux_coef=0.0)  # as in transformers, only this loss includes it
     known = spec.input_side.embed.vocab
     if known < vocabulary:
         spec = with_vocabulary(spec, vocabulary)
@@ -109,42 +114,40 @@ def architecture(
 
 
 def stored_classes(pretrained: Pretrained) -> int:
-    """How many classes config.json speaks of; 2, transformers' default, if it says nothing."""
+    """The number of classes in config.json; 2, transformers' default, if it has none."""
     raw = pretrained.raw
     return len(raw["id2label"]) if raw.get("id2label") else raw.get("num_labels", 2)
 
 
-def with_dropout(part, rate: float):
-    """The same spec with every rate of dropout at any depth set to `rate`, but for those that are None."""
+def with_dropout(part: T, rate: float) -> T:
+    """A copy of a spec with every dropout rate at any depth set to `rate`, except those that are None."""
     if isinstance(part, tuple):
-        return tuple(with_dropout(item, rate) for item in part)
-    if not is_dataclass(part):
+        return cast(T, tuple(with_dropout(item, rate) for item in part))
+    if not is_dataclass(part) or isinstance(part, type):
         return part
     changes = {f.name: with_dropout(getattr(part, f.name), rate) for f in fields(part)}
     rates = {name: rate for name, value in changes.items() if name.endswith("dropout") and value is not None}
     return replace(part, **changes | rates)
 
 
-def differ(tensors: Callable[[], dict], first: str, second: str) -> bool:
-    """Whether the checkpoint, which `tensors()` opens, has two tensors, and they are not the same."""
+def differ(tensors: Callable[[], Mapping[str, np.ndarray]], first: str, second: str) -> bool:
+    """Whether the checkpoint, which `tensors()` opens, has both tensors, with different values."""
     found = tensors()
     return all(name in found for name in (first, second)) and not np.array_equal(found[first], found[second])
 
 
 def with_vocabulary(spec: Spec, vocabulary: int) -> Spec:
-    """The same spec with rows for so many tokens, on both sides where an encoder shares them."""
+    """A copy of a spec with `vocabulary` token embeddings, on both sides of an encoder-decoder."""
     if spec.encoder is not None and spec.encoder.embed.vocab != spec.embed.vocab:
-        raise_problems(
-            ["tokens cannot be added: the encoder and the decoder of this model have vocabularies of their own"]
-        )
+        raise UserError("tokens cannot be added: the encoder and the decoder of this model have different vocabularies")
     encoder = with_vocabulary(spec.encoder, vocabulary) if spec.encoder else None
     return replace(spec, embed=replace(spec.embed, vocab=vocabulary), encoder=encoder)
 
 
-def tokenizer_of(directory, vocabulary: int, added: tuple[str, ...] = ()):
-    """The directory's tokenizer (transformers, fast), for a model that has embeddings of `vocabulary` tokens.
+def tokenizer_of(directory: str | Path, vocabulary: int, added: tuple[str, ...] = ()) -> "PreTrainedTokenizerFast":
+    """The directory's fast tokenizer (transformers), for a model with embeddings of `vocabulary` tokens.
 
-    It knows the tokens `added` as well; they alone may have numbers beyond the embeddings.
+    It includes the tokens `added`; only they may have ids beyond the embeddings.
     """
     tokenizer = read_tokenizer(directory)
     raise_problems(vocabulary_problems(tokenizer, directory))
@@ -154,9 +157,9 @@ def tokenizer_of(directory, vocabulary: int, added: tuple[str, ...] = ()):
     if largest[1] >= vocabulary:
         raise_problems(
             [
-                f"the tokenizer in {directory} has the token {largest[0]!r} with number {largest[1]}, the model's "
-                f"embeddings end at {vocabulary - 1}: take the tokenizer that belongs to the model, or, to train with "
-                "more tokens than it knows, name all the new ones in config.add_tokens"
+                f"the tokenizer in {directory} has the token {largest[0]!r} with id {largest[1]}, the model's "
+                f"embeddings end at {vocabulary - 1}: use the tokenizer of the model, or, to train with new tokens, "
+                "name all of them in config.add_tokens"
             ]
         )
     return tokenizer
@@ -177,12 +180,10 @@ def _directory(model: str) -> Path:
                 break
         return directory
     except (OSError, HFValidationError) as error:
-        raise_problems(
-            [
-                f"model {truncated_repr(model)} is not a local directory and could not be downloaded from the Hub: "
-                f"{_first_line(error)}"
-            ]
-        )
+        raise UserError(
+            f"model {truncated_repr(model)} is not a local directory and could not be downloaded from the Hub: "
+            f"{_first_line(error)}"
+        ) from None
 
 
 def _kind_of(pretrained: Pretrained) -> str:
@@ -190,14 +191,12 @@ def _kind_of(pretrained: Pretrained) -> str:
     for kind, architecture in pretrained.family.architectures.items():
         if architecture == named:
             return kind
-    # A head that jaxft does not know carries a backbone all the same, but the user must say so.
+    # The backbone of a model with an unknown head can be used, but only if the user asks for a head.
     if named is None:
         return "none"
-    raise_problems(
-        [
-            f"{pretrained.directory}/config.json names the architecture {clipped(named)}, which jaxft has no "
-            f"head for; choose one: {', '.join(pretrained.family.architectures)}"
-        ]
+    raise UserError(
+        f"{pretrained.directory}/config.json names the architecture {clipped(named)}, whose head is not supported; "
+        f"choose one: {', '.join(pretrained.family.architectures)}"
     )
 
 

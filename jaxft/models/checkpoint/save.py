@@ -1,4 +1,4 @@
-"""Write a model as a Hugging Face directory: config.json, safetensors, tokenizer files."""
+"""Writes a model as a Hugging Face directory: config.json, safetensors, tokenizer files."""
 
 import contextlib
 import json
@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +24,12 @@ from jaxft.models.model import Model
 from jaxft.models.params import Params, lead, names, trainable, variables
 from jaxft.problems import raise_problems
 
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedTokenizerFast
+
 log = logging.getLogger("jaxft")
 
-FILE_BYTES = 5 * 10**9  # a checkpoint larger than this is split, as transformers does
+FILE_BYTES = 5 * 10**9  # largest file; larger checkpoints are split into shards, as in transformers
 FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 COPIED = (
     "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json merges.txt "
@@ -34,11 +38,11 @@ COPIED = (
     "jaxft.json"
 ).split()
 WRITTEN = ("config.json", "model.safetensors.index.json", "README.md", MODULES, LENGTHS, PROMPTS)
-MODULE = r"\d+_(Pooling|Dense|Normalize)"  # folders of sentence-transformers
+MODULE = r"\d+_(Pooling|Dense|Normalize)"  # folders of a sentence-transformers model
 
 
 def save_model(
-    directory,
+    directory: str | Path,
     model: Model,
     params: Params,
     pretrained: Pretrained,
@@ -48,14 +52,15 @@ def save_model(
     labels: list[str] | None = None,
     problem_type: str | None = None,
     files: dict[str, str | bytes] | None = None,
-    tokenizer=None,
+    tokenizer: "PreTrainedTokenizerFast | None" = None,
 ) -> None:
-    """Write `directory` anew; a model that lies there is replaced once the new one is complete.
+    """Writes `directory`; a model that is already there is replaced once the new one is complete.
 
     dtype: "auto" keeps each tensor's type in the checkpoint that the model came from, so that an unchanged tensor is
-    byte-equal; otherwise float32, float16 or bfloat16. Where a weight is beyond that format's range, all are float32.
-    `files` are further ones by name; `tokenizer` is one that has changed since it was read. Every process of a pod
-    must call; the first one writes. Raises UserError if the directory holds anything but a model, which would be lost.
+    byte-equal; otherwise float32, float16 or bfloat16. If a weight is beyond that format's range, all are float32.
+    `files` are further files by name; `tokenizer` is given if it has changed since it was read. Every process of a pod
+    must call this; the first one writes. Raises UserError if the directory has files that are not a model's, which
+    would be lost.
     """
     target = Path(directory).absolute()
     raise_problems(output_problems(target))
@@ -78,8 +83,10 @@ def save_model(
 
 @contextlib.contextmanager
 def _replaced(target: Path, writes: bool) -> Iterator[Path]:
-    """A directory that becomes `target` when the block ends, and is gone where the block fails. At no moment is
-    `target` half of one model."""
+    """A directory that replaces `target` when the block ends, and is deleted if the block fails.
+
+    `target` never has a part of a model only.
+    """
     partial, former = target.with_name(f"{target.name}.partial"), target.with_name(f".{target.name}.former")
     if not writes:
         yield partial
@@ -99,11 +106,11 @@ def _replaced(target: Path, writes: bool) -> Iterator[Path]:
 
 
 def output_problems(directory: Path) -> list[str]:
-    """Why a model cannot be written there."""
+    """Reasons why a model cannot be written to `directory`."""
     partial = directory.with_name(directory.name + ".partial")
     links = [path for path in (directory, partial) if path.is_symlink()]
     if links:
-        return [f"{links[0]} is a symbolic link, and what it points at would be lost: remove it, or choose another"]
+        return [f"{links[0]} is a symbolic link, whose target would be lost: remove it, or use another directory"]
     if directory.exists() and not directory.is_dir():
         return [f"{directory} is a file: a model is a directory"]
     found = sorted(file.name for file in directory.iterdir()) if directory.exists() else []
@@ -119,19 +126,21 @@ def output_problems(directory: Path) -> list[str]:
 
 
 def place_problems(directory: Path) -> list[str]:
-    """Why nothing can be written there."""
+    """Missing permission to write to `directory`."""
     above = next(path for path in directory.parents if path.exists())
     writable = os.access(above, os.W_OK | os.X_OK)
     return [] if writable else [f"{above} cannot be written: use another directory for the model"]
 
 
-def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, problem_type) -> dict:
+def exported_config(
+    pretrained: Pretrained, arch: Architecture, dtype: str, labels: list[str] | None, problem_type: str | None
+) -> dict[str, Any]:
     """The original config.json with the exported head, labels and number format."""
     config = dict(pretrained.raw)
     config["architectures"] = [pretrained.family.architectures[arch.kind]]
     if arch.stored_vocab is not None:
         sizes = [name for name, value in config.items() if name.endswith("vocab_size") and value == arch.stored_vocab]
-        config |= dict.fromkeys([*sizes, "vocab_size"], arch.spec.embed.vocab)  # the sides may have theirs
+        config |= dict.fromkeys([*sizes, "vocab_size"], arch.spec.embed.vocab)  # each side may have its own
     if labels is not None:
         config.pop("num_labels", None)
         config["id2label"] = {str(number): label for number, label in enumerate(labels)}
@@ -143,7 +152,9 @@ def exported_config(pretrained: Pretrained, arch: Architecture, dtype, labels, p
     return config
 
 
-def named_tensors(model, params, pretrained, arch, dtype):
+def named_tensors(
+    model: Model, params: Params, pretrained: Pretrained, arch: Architecture, dtype: str
+) -> Iterator[tuple[str, np.ndarray]]:
     """(name, array) of every tensor of the checkpoint, one at a time."""
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
     for tensor_map, kind in formats(model, pretrained, arch, dtype):
@@ -157,7 +168,7 @@ def named_tensors(model, params, pretrained, arch, dtype):
 def formats(model: Model, pretrained: Pretrained, arch: Architecture, dtype: str) -> list[tuple[TensorMap, np.dtype]]:
     """Each tensor that is written, and its number format.
 
-    Tensors that never train are there only if they were before: they follow from config.json.
+    Tensors that never train are written only if the checkpoint had them: they follow from config.json.
     """
     known = {name for path in variables(model) for name in names(model, path)}
     stored, train = _stored_dtypes(pretrained), set(trainable(model))
@@ -171,7 +182,7 @@ def formats(model: Model, pretrained: Pretrained, arch: Architecture, dtype: str
 
 
 def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrained, arch: Architecture) -> str:
-    """`dtype`, or "float32" where it would turn a finite weight into an infinity; the log says of which tensors."""
+    """`dtype`, or "float32" if it would turn a finite weight into an infinity; a warning names the tensors."""
     narrow = [(tensor_map, kind) for tensor_map, kind in formats(model, pretrained, arch, dtype) if kind.itemsize < 4]
     sizes = largest(model, params) if narrow else {}
     beyond = {
@@ -182,7 +193,7 @@ def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrai
     if not beyond:
         return dtype
     log.warning(
-        "the weights are written in float32: %s has no numbers as large as those in %s",
+        "the weights are written in float32: %s cannot represent numbers as large as those in %s",
         " and ".join(sorted(set(beyond.values()))),
         listed(beyond),
     )
@@ -190,27 +201,27 @@ def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrai
 
 
 def largest(model: Model, params: Params) -> dict[str, float]:
-    """The largest magnitude of each parameter, by name: NaN or infinity where one of its numbers is."""
+    """The largest magnitude of each parameter, by name; NaN or infinity if any of its numbers is."""
 
-    def of(params):
+    def of(params: Params) -> Params:
         return {path: jnp.max(jnp.abs(x), range(lead(paths[path]), x.ndim)) for path, x in params.items()}
 
     paths, place = variables(model), next(iter(params.values())).sharding
-    if isinstance(place, jax.sharding.NamedSharding):  # replicated, so that every process has the numbers
+    if isinstance(place, jax.sharding.NamedSharding):  # replicated, so that every process has the result
         place = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
     found = jax.jit(of, out_shardings=place)(params)
     sizes = {path: np.ravel(values) for path, values in jax.device_get(found).items()}
     return {name: float(size) for path in sizes for name, size in zip(names(model, path), sizes[path], strict=True)}
 
 
-def listed(tensors, most: int = 3) -> str:
-    """Names for a message: the first few, and how many more there are."""
+def listed(tensors: Iterable[str], most: int = 3) -> str:
+    """Names for a message: the first `most`, and the number of others."""
     tensors = list(tensors)
     more = f" and {len(tensors) - most} more" if len(tensors) > most else ""
     return ", ".join(tensors[:most]) + more
 
 
-def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
+def _stored_dtypes(pretrained: Pretrained) -> dict[str, np.dtype]:
     """Number format of each tensor of the original checkpoint, by name without the backbone's prefix."""
     if not has_weights(pretrained.directory):
         return {}
@@ -218,8 +229,8 @@ def _stored_dtypes(pretrained) -> dict[str, np.dtype]:
     return {pretrained.family.base_name(name): view.dtype for name, view in tensors.items()}
 
 
-def _usual(dtypes) -> np.dtype:
-    """The format that most tensors have."""
+def _usual(dtypes: Iterable[np.dtype]) -> np.dtype:
+    """The most frequent format."""
     floats = [d for d in dtypes if d in [np.dtype(f) for f in FLOATS.values()]]
     return max(set(floats), key=floats.count) if floats else np.dtype(np.float32)
 
@@ -237,9 +248,17 @@ def _fetch(params: Params, path: str, layer: int, row: int | None) -> np.ndarray
     return np.asarray(jax.device_get(value))
 
 
-def _write_tensors(directory: Path, writes: bool, tensors) -> None:
-    """Write files of at most FILE_BYTES; more than one get an index."""
-    files, batch, size = [], {}, 0
+class _Shard(NamedTuple):
+    file: str
+    size: int  # bytes of its tensors
+    tensors: list[str]
+
+
+def _write_tensors(directory: Path, writes: bool, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Writes files of at most FILE_BYTES; several files get an index."""
+    files: list[_Shard] = []
+    batch: dict[str, np.ndarray] = {}
+    size = 0
     for name, array in tensors:
         if batch and size + array.nbytes > FILE_BYTES:
             files.append(_write(directory, len(files), batch, writes))
@@ -249,19 +268,20 @@ def _write_tensors(directory: Path, writes: bool, tensors) -> None:
     if not writes:
         return
     if len(files) == 1:
-        os.replace(directory / files[0][0], directory / "model.safetensors")
+        os.replace(directory / files[0].file, directory / "model.safetensors")
         return
-    index = {"metadata": {"total_size": sum(size for _, size, _ in files)}, "weight_map": {}}
-    for number, (file, _, keys) in enumerate(files):
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(files):
         final = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
-        os.replace(directory / file, directory / final)
-        index["weight_map"].update(dict.fromkeys(keys, final))
+        os.replace(directory / shard.file, directory / final)
+        weight_map |= dict.fromkeys(shard.tensors, final)
+    index = {"metadata": {"total_size": sum(shard.size for shard in files)}, "weight_map": weight_map}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _write(directory, number, batch, writes):
+def _write(directory: Path, number: int, batch: dict[str, np.ndarray], writes: bool) -> _Shard:
     file = f"part-{number}.safetensors"
     if writes:
         save_file(batch, directory / file, metadata={"format": "pt"})
-        (directory / file).chmod(0o644)  # safetensors makes files that nobody else may read
-    return file, sum(array.nbytes for array in batch.values()), list(batch)
+        (directory / file).chmod(0o644)  # safetensors creates files that only their owner may read
+    return _Shard(file, sum(array.nbytes for array in batch.values()), list(batch))

@@ -1,25 +1,29 @@
-"""How the vector of a text is made of its tokens' vectors: the modules behind the model in a directory of
-sentence-transformers (https://sbert.net), which is read and written here without that library.
+"""Reads and writes the modules of a sentence-transformers directory, which turn hidden states into text embeddings.
 
-    modules.json                        which modules there are: Transformer, Pooling, then Dense and Normalize
-    1_Pooling/config.json               how the tokens' vectors become one
+That library (https://sbert.net) is not needed. The files are:
+
+    modules.json                        the modules in order: Transformer, Pooling, then Dense and Normalize
+    1_Pooling/config.json               how hidden states become one vector
     2_Dense/                            a linear layer, its activation and its weights
     sentence_bert_config.json           max_seq_length and do_lower_case
-    config_sentence_transformers.json   prompts, which are put in front of texts
+    config_sentence_transformers.json   prompts, which precede texts
 """
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import erf, expit
 
 from jaxft.host.strict_json import parse
+from jaxft.models.checkpoint.sentence_embedding import ACTIVATIONS, DenseModule, Normalize, SentenceEmbedding
 from jaxft.models.checkpoint.tensors import open_tensors
 from jaxft.problems import UserError, raise_problems, truncated_repr
 
-# Pooling modes, in the order in which several are put together, by their names in older files.
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedTokenizerFast
+
+# Name of a pooling mode in older files -> its name; several modes are concatenated in this order.
 MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -28,104 +32,13 @@ MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-ACTIVATIONS = {
-    "Identity": lambda x: x,
-    "Tanh": np.tanh,
-    "ReLU": lambda x: np.maximum(x, 0),
-    "Sigmoid": expit,
-    "SiLU": lambda x: x * expit(x),
-    "GELU": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
-}
 MODULES, PROMPTS, LENGTHS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model")
-BEHIND = ("Dense", "Normalize")  # modules that may follow the pooling
+AFTER_POOLING = ("Dense", "Normalize")  # modules that may follow the pooling
 
 
-@dataclass(frozen=True)
-class Dense:
-    """x @ weight.T + bias, then the activation; weight (out, in) and bias (out,) float32."""
-
-    weight: np.ndarray
-    bias: np.ndarray | None
-    activation: str
-
-    def __call__(self, vector: np.ndarray) -> np.ndarray:
-        made = self.weight @ vector + (0 if self.bias is None else self.bias)
-        return ACTIVATIONS[self.activation](made)
-
-
-@dataclass(frozen=True)
-class Normalize:
-    """The vector of length 1; that of length 0 stays as it is."""
-
-    def __call__(self, vector: np.ndarray) -> np.ndarray:
-        return vector / max(float(np.linalg.norm(vector)), 1e-12)
-
-
-@dataclass(frozen=True)
-class SentenceEmbedding:
-    """What a directory says; without its files the mean of the tokens' vectors."""
-
-    directory: Path
-    pooling: tuple[str, ...] = ("mean",)  # several: one behind the other
-    include_prompt: bool = True  # whether the prompt's tokens take part in the pooling
-    layers: tuple[Dense | Normalize, ...] = ()
-    prompts: dict[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None  # its name
-    max_length: int | None = None  # tokens
-    lower_case: bool = False  # texts become lower case before the tokenizer reads them
-    files: tuple[str, ...] = ()  # that say it, by their names in the directory
-
-    def __call__(self, hidden: np.ndarray, skip: int = 0) -> np.ndarray:
-        """The vector of a text from its tokens' vectors (tokens, width), of which the first `skip` are a prompt's."""
-        vector = np.concatenate([_pooled(hidden, mode, 0 if self.include_prompt else skip) for mode in self.pooling])
-        for layer in self.layers:
-            vector = layer(vector)
-        return vector
-
-    def prompt(self, name: str | None) -> str:
-        """The prompt with this name; None: the default one, "": none. Raises UserError for one that is not there."""
-        name = self.default_prompt if name is None else name
-        if not name:
-            return ""
-        if name not in self.prompts:
-            known = ", ".join(self.prompts) or "none"
-            raise UserError(f"there is no prompt {truncated_repr(name)}: {self.directory} has {known}")
-        return self.prompts[name]
-
-    def width_problems(self, width: int) -> list[str]:
-        """What does not fit a model of this width."""
-        width = width * len(self.pooling)
-        for layer in self.layers:
-            if isinstance(layer, Dense):
-                if layer.weight.shape[1] != width:
-                    return [f"{self.directory}: a Dense module takes {layer.weight.shape[1]} numbers, not {width}"]
-                width = len(layer.weight)
-        return []
-
-    def contents(self) -> dict[str, bytes]:
-        """Its files, to be written with the model."""
-        return {name: (self.directory / name).read_bytes() for name in self.files}
-
-
-def _pooled(hidden: np.ndarray, mode: str, skip: int) -> np.ndarray:
-    kept = hidden[skip:]
-    if not len(kept):  # as there: nothing but the prompt
-        kept = hidden[:1] if mode == "cls" else hidden[-1:] if mode in ("lasttoken", "max") else np.zeros_like(hidden)
-    if mode == "cls":
-        return kept[0]
-    if mode == "lasttoken":
-        return kept[-1]
-    if mode == "max":
-        return kept.max(0)
-    if mode == "weightedmean":
-        places = np.arange(skip + 1, skip + 1 + len(kept), dtype=np.float32)
-        return places @ kept / places.sum()
-    return kept.sum(0) / (len(kept) if mode == "mean" else np.sqrt(len(kept), dtype=np.float32))
-
-
-def read_embedding(directory: Path) -> SentenceEmbedding:
-    """What the directory says. Raises UserError that names what is not supported."""
+def read_embedding(directory: str | Path) -> SentenceEmbedding:
+    """Reads a directory. Raises UserError for modules and settings that are not supported."""
     directory = Path(directory)
     found: dict = {"files": []}
     places = _modules(directory, found)
@@ -145,7 +58,7 @@ def read_embedding(directory: Path) -> SentenceEmbedding:
 
 
 def _modules(directory: Path, found: dict) -> list[tuple[str, str]]:
-    """(kind, folder) of the modules behind the model."""
+    """(type, folder) of the modules after the Transformer."""
     if not (directory / MODULES).exists():
         return [("Pooling", "1_Pooling")] if (directory / "1_Pooling" / "config.json").exists() else []
     listed = _read(directory, MODULES, found)
@@ -158,16 +71,16 @@ def _modules(directory: Path, found: dict) -> list[tuple[str, str]]:
         one["type"].rpartition(".")[2] if one["type"].startswith("sentence_transformers.") else one["type"]
         for one in listed
     ]
-    known = ("Transformer", "Pooling", *BEHIND)
+    known = ("Transformer", "Pooling", *AFTER_POOLING)
     raise_problems(
         f"{directory / MODULES}: the module {truncated_repr(kind)} is not supported, only {', '.join(known)}"
         for kind in kinds
         if kind not in known
     )
-    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= set(BEHIND) or listed[0]["path"]:
+    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= set(AFTER_POOLING) or listed[0]["path"]:
         raise UserError(
             f"{directory / MODULES}: the modules {', '.join(kinds)} are not supported: expected a Transformer in the "
-            "directory itself, a Pooling, and behind them Dense and Normalize"
+            "directory itself, a Pooling, and after them Dense and Normalize"
         )
     places = [one["path"] for one in listed[1:]]
     raise_problems(
@@ -192,7 +105,7 @@ def _pooling(place: Path, config: dict) -> dict:
     return {"pooling": tuple(modes), "include_prompt": config.get("include_prompt", True) is not False}
 
 
-def _dense(place: Path, config: dict) -> Dense:
+def _dense(place: Path, config: dict) -> DenseModule:
     _plain(place, config)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     name = str(activation).rpartition(".")[2]
@@ -207,11 +120,11 @@ def _dense(place: Path, config: dict) -> Dense:
     others = sorted(tensors.keys() - {"linear.weight", "linear.bias"})
     fits = bias is None if config.get("bias") is False else bias is not None and bias.shape == wanted[:1]
     raise_problems([f"{place}: its tensors are not those of one linear layer"] * (bool(others) or not fits))
-    return Dense(np.array(weight, np.float32), None if bias is None else np.array(bias, np.float32), name)
+    return DenseModule(np.array(weight, np.float32), None if bias is None else np.array(bias, np.float32), name)
 
 
 def _plain(place: Path, config: dict) -> None:
-    """Raises UserError for a module that does more than map the vector of a text."""
+    """Raises UserError for a module that has other inputs or outputs than the text embedding."""
     names = {config.get(name, "sentence_embedding") for name in ("module_input_name", "module_output_name")}
     raise_problems(
         [f"{place}: a module of {', '.join(sorted(map(str, names)))} is not supported"]
@@ -252,7 +165,7 @@ def _prompts(directory: Path, found: dict) -> dict:
 
 
 def _object(directory: Path, name: str, found: dict, needed: bool = False) -> dict:
-    """The object in a file, {} where there is none."""
+    """The JSON object in a file; {} if there is no file."""
     if not needed and not (directory / name).exists():
         return {}
     value = _read(directory, name, found)
@@ -261,7 +174,7 @@ def _object(directory: Path, name: str, found: dict, needed: bool = False) -> di
     return value
 
 
-def _read(directory: Path, name: str, found: dict):
+def _read(directory: Path, name: str, found: dict) -> Any:
     found["files"].append(name)
     try:
         return parse((directory / name).read_bytes())
@@ -270,8 +183,10 @@ def _read(directory: Path, name: str, found: dict):
 
 
 def embedding_files(base: SentenceEmbedding, pooling: str, normalize: bool, width: int, length: int) -> dict[str, str]:
-    """The files that say how vectors of `width` numbers are made, name to text. Prompts are those of `base`, none of
-    them the default."""
+    """Contents of the files, by name, for embeddings of `width` numbers and texts of at most `length` tokens.
+
+    Prompts are those of `base`, without a default.
+    """
     kinds = {"": "Transformer", "1_Pooling": "Pooling"} | ({"2_Normalize": "Normalize"} if normalize else {})
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -288,8 +203,10 @@ def embedding_files(base: SentenceEmbedding, pooling: str, normalize: bool, widt
     return {name: json.dumps(value, indent=2) + "\n" for name, value in files.items()}
 
 
-def lowered(tokenizer, embedding: SentenceEmbedding | None):
-    """The tokenizer, which makes texts lower case first where the directory asks for it."""
+def with_lower_case(
+    tokenizer: "PreTrainedTokenizerFast", embedding: SentenceEmbedding | None
+) -> "PreTrainedTokenizerFast":
+    """The tokenizer, changed to lower-case texts if `embedding` asks for it."""
     if embedding is not None and embedding.lower_case:
         from tokenizers.normalizers import Lowercase, Sequence
 

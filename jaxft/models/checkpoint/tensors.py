@@ -1,12 +1,12 @@
-"""The tensors of a checkpoint directory as memory-mapped views: nothing is read before somebody looks at it."""
+"""The tensors of a checkpoint directory as memory-mapped views, which read nothing until they are used."""
 
-import math
 import mmap
 import os.path
 import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -31,33 +31,32 @@ DTYPES = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
-FLOATS = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)  # of what a model computes with
+FLOATS = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)  # formats of weights
+Read = Callable[[Path], dict[str, np.ndarray]]  # a file's tensors by name
 INDEX = "model.safetensors.index.json"
 
 
-def open_tensors(directory) -> dict[str, np.ndarray]:
+def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
     """Name -> read-only view, from the first of FILES that the directory has; an index lists shards.
 
-    Raises UserError that lists what is wrong with all of the files: missing, truncated, damaged, of an unknown number
-    format, outside of the directory, or other than the index says.
+    Raises UserError that lists the problems of all files: missing, truncated, damaged, of an unknown number format,
+    outside of the directory, or in disagreement with the index.
     """
     directory = Path(directory)
     for name, read in FILES.items():
         if os.path.exists(directory / name):
             with reading(directory / name):
                 return read(directory / name)
-    raise_problems([f"{directory} has no weights: none of {', '.join(FILES)}"])
+    raise UserError(f"{directory} has no weights: none of {', '.join(FILES)}")
 
 
 def has_weights(directory: Path) -> bool:
+    """Whether the directory has any of FILES."""
     return any(os.path.exists(directory / name) for name in FILES)
 
 
 def check_floats(tensors: dict[str, np.ndarray]) -> None:
-    """Raises UserError for tensors of a model that hold whole numbers, truth values, or floats of one byte.
-
-    Those that are quantised mean other numbers than they hold, which their scales say.
-    """
+    """Raises UserError for a model's tensors that are not FLOATS: quantised weights need scales, which are not read."""
     others: dict[str, list[str]] = {}
     for name, array in tensors.items():
         if array.dtype not in FLOATS:
@@ -65,22 +64,23 @@ def check_floats(tensors: dict[str, np.ndarray]) -> None:
     raise_problems(
         f"the checkpoint has {kind} in {clipped(sorted(found)[0], 200)}"
         f"{f' and {len(found) - 1} more tensors' if len(found) > 1 else ''}, where the model has floats: quantised "
-        "weights are not read, take the model's checkpoint in float32, bfloat16 or float16"
+        "weights are not supported, use the model's checkpoint in float32, bfloat16 or float16"
         for kind, found in others.items()
     )
 
 
 def release(views: list[np.ndarray]) -> None:
-    """Give back the memory that reading these views' files has taken; what is looked at again is read again."""
+    """Releases the pages of these views' files from memory; further use reads them again."""
     maps = {id(found): found for view in views if (found := getattr(view, "_mmap", None)) is not None}
     for found in maps.values():
         found.madvise(mmap.MADV_DONTNEED)
 
 
-def _shards(index: Path, read: Callable, ending: str) -> dict[str, np.ndarray]:
-    """The tensors of all shards. Index and shards must agree: else it is not known which values are the model's."""
+def _shards(index: Path, read: Read, ending: str) -> dict[str, np.ndarray]:
+    """The tensors of all shards. Index and shards must agree; otherwise it is unknown which values are the model's."""
     weight_map = _weight_map(index, ending)
-    listed, tensors, problems = sorted(set(weight_map.values())), {}, []
+    listed, problems = sorted(set(weight_map.values())), []
+    tensors: dict[str, np.ndarray] = {}
     for name in listed:
         try:
             with reading(index.parent / name):
@@ -98,21 +98,21 @@ def _shards(index: Path, read: Callable, ending: str) -> dict[str, np.ndarray]:
         tensors |= views
     stem = index.name.partition(".")[0]
     spare = {file.name for file in index.parent.glob(f"{stem}-*{ending}")} - set(listed)
-    problems += [f"{index} does not list {name}, which lies beside it: remove one of them" for name in sorted(spare)]
+    problems += [f"{index} does not list {name} of the same directory: remove one of them" for name in sorted(spare)]
     raise_problems(problems)
     return tensors
 
 
 def _weight_map(index: Path, ending: str) -> dict[str, str]:
-    """Tensor -> file name, of an index whose files lie in its own directory."""
+    """Tensor -> file name in the index's own directory."""
     content = _json(index.read_bytes(), index)
     table = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()) or not table:
-        raise_problems([f"{index} has no weight_map of tensor names to file names; copy it again"])
+        raise UserError(f"{index} has no weight_map of tensor names to file names; copy it again")
     names = sorted(set(table.values()))
     outside = [name for name in names if PurePosixPath(name).name != name or not name.endswith(ending)]
     problems = [
-        f"{index} lists {truncated_repr(name)}, which is no {ending[1:]} file of its own directory" for name in outside
+        f"{index} lists {truncated_repr(name)}, not a {ending[1:]} file of its own directory" for name in outside
     ]
     raise_problems(
         problems
@@ -130,20 +130,20 @@ def _views(file: Path) -> dict[str, np.ndarray]:
     size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else math.inf
+        length: int = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > size - 8:
-            raise_problems([f"{file} is not a whole safetensors file: its header is cut off; copy it again"])
+            raise_problems([f"{file} is not a complete safetensors file: its header is truncated; copy it again"])
         _check(file, size)
         header = _json(stream.read(length), file)
     header.pop("__metadata__", None)
     strange = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
-    raise_problems([f"{file} holds tensors of type {clipped(name)}, which jaxft does not read" for name in strange])
+    raise_problems([f"{file} holds tensors of type {clipped(name)}, which jaxft does not support" for name in strange])
     data = np.memmap(file, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
     return {name: _view(data, entry) for name, entry in header.items()}
 
 
 def _check(file: Path, size: int) -> None:
-    """The format's own library decides whether header and length of the file are right."""
+    """Checks header and length of the file with the safetensors library."""
     try:
         with safe_open(file, "numpy"):
             pass
@@ -153,22 +153,22 @@ def _check(file: Path, size: int) -> None:
         raise_problems([f"{file} {what} ({size} bytes; {reason}): copy it again"])
 
 
-def _json(text: bytes, file: Path):
+def _json(text: bytes, file: Path) -> Any:
     try:
         return strict_json.parse(text)
     except ValueError as error:
-        raise_problems([f"{file} is damaged: there is no JSON where there should be ({error}); copy it again"])
+        raise UserError(f"{file} is damaged: it has invalid JSON ({error}); copy it again") from None
 
 
-def _view(data, entry) -> np.ndarray:
+def _view(data: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
     begin, end = entry["data_offsets"]
     return data[begin:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _flax(file: Path) -> dict[str, np.ndarray]:
-    """The tree of transformers' former Flax models, with PyTorch's names and layouts: a kernel is a transposed weight.
+    """The parameters of a former Flax model of transformers, with PyTorch's names and layouts.
 
-    Reading msgpack executes nothing. The file is read whole.
+    Reading msgpack executes nothing. The whole file is read into memory.
     """
     from flax.serialization import msgpack_restore
     from flax.traverse_util import flatten_dict
@@ -177,10 +177,12 @@ def _flax(file: Path) -> dict[str, np.ndarray]:
         tree = flatten_dict(msgpack_restore(file.read_bytes()), sep=".")
     except OSError:
         raise
-    except Exception as error:  # Whatever wrong bytes lead to, in two packages.
-        raise_problems([f"{file} is damaged ({type(error).__name__}: {clipped(str(error), 200)}): copy it again"])
+    except Exception as error:  # flax and msgpack raise many types for wrong bytes
+        raise UserError(
+            f"{file} is damaged ({type(error).__name__}: {clipped(str(error), 200)}): copy it again"
+        ) from None
     if strange := [name for name, array in tree.items() if not isinstance(array, np.ndarray)]:
-        raise_problems([f"{file} holds {clipped(strange[0])}, which is no array: no model of transformers"])
+        raise_problems([f"{file} holds {clipped(strange[0])}, which is not an array: not a model of transformers"])
     return {_name_of_flax(name): array.T if name.endswith(".kernel") else array for name, array in tree.items()}
 
 
@@ -189,8 +191,8 @@ def _name_of_flax(name: str) -> str:
     return f"{module}.weight" if last in ("kernel", "embedding", "scale") else name
 
 
-# Of a directory that has several of them the first is read.
-FILES = {
+# Files of weights; the first that a directory has is read.
+FILES: dict[str, Read] = {
     "model.safetensors": _views,
     INDEX: partial(_shards, read=_views, ending=".safetensors"),
     "pytorch_model.bin": read_pickled,
