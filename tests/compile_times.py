@@ -15,7 +15,7 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
 
 import jax
 import jax.numpy as jnp
-from test_every_family import batch_of, signals_of, targets_of
+from batches import batch_of, signals_of, targets_of
 from zoo import FAMILIES, SIGNALS, heads_of, make
 
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained

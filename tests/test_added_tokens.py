@@ -155,7 +155,7 @@ def test_a_tokenizer_that_knows_more_already(bert_tokenizer, tmp_path, one_devic
     larger = wordpiece()
     larger.add_tokens(list(WORDS[:2]))
     save_perturbed(theirs, larger, tmp_path / "model")
-    with pytest.raises(UserError, match="'Zürich' with number .* name all the new ones in config.add_tokens"):
+    with pytest.raises(UserError, match="'Zürich' with id .* name all of them in config.add_tokens"):
         build(config(tmp_path / "model", tmp_path, MaskedLM(), add_tokens=("<tool>",)))
     built = build(config(tmp_path / "model", tmp_path, MaskedLM(), add_tokens=WORDS[:2]))
     assert built.arch.spec.embed.vocab == len(larger) and built.arch.stored_vocab == len(larger) - 2

@@ -282,8 +282,8 @@ def test_a_tokenizer_larger_than_the_embeddings(bert_tokenizer, tmp_path, one_de
         model=str(tmp_path / "model"), task=Classify(), data=Data(path=data), lr=1e-3, batch=4, steps=1, max_len=32
     )
     for said in (message(build, cfg), message(lambda: jaxft.load(str(tmp_path / "model")).tokenizer)):
-        assert f"with number {len(larger) - 1}" in said and f"embeddings end at {size - 1}" in said
-        assert "name all the new ones in config.add_tokens" in said
+        assert f"with id {len(larger) - 1}" in said and f"embeddings end at {size - 1}" in said
+        assert "name all of them in config.add_tokens" in said
 
 
 def test_tokenizers_that_cannot_be_read(tiny_bert, tmp_path):

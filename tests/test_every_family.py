@@ -14,83 +14,27 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from batches import TARGETS, batch_of, inputs_of, of_texts, signals_of, targets_of
 from safetensors.numpy import load_file, save_file
-from zoo import FAMILIES, PAIRS, SIGNALS, SIZES, heads_of, logits_of, make, model_type, needs, scores_of_signal
+from zoo import FAMILIES, PAIRS, SIGNALS, expected_of, heads_of, make, model_type, needs
 
 import jaxft
 from jaxft.models.checkpoint.load import find_weights, place
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.checkpoint.save import save_model
-from jaxft.models.heads import KINDS, READ_AGAIN, TEXT_LEVEL
-from jaxft.models.layers.patches import AudioFrames, Patches
+from jaxft.models.heads import KINDS
 from jaxft.models.model import Model
 from jaxft.models.params import bind, roles, shardings, variables
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
 from jaxft.tasks.clip_loss import contrast
 
-LENGTH = 13
-TEXTS = [(0, 0, 13), (1, 0, 9), (2, 4, 9), (3, 0, 5), (3, 5, 8)]  # row, first place, length
 CLASSES = 5
 
 
 @pytest.fixture(autouse=True)
 def single(one_device):
     """Load onto one device: smaller programs, quicker to compile."""
-
-
-def batch_of(reads: str | None, seed=0, ends=False):
-    """(the texts' token numbers, the batch that holds them). `reads`: the token of each text that the head reads.
-
-    `ends`: the texts end with the token by which transformers finds their end.
-    """
-    rng = np.random.default_rng(seed)
-    texts = [rng.integers(5, 100, length) for _, _, length in TEXTS]
-    for ids in texts if ends else []:
-        ids[-1] = SIZES["eos_token_id"]
-    batch = {name: np.zeros((4, LENGTH), np.int32) for name in ("tokens", "segments", "positions")}
-    at = np.zeros((4, 2), np.int32)
-    for ids, (row, start, length) in zip(texts, TEXTS, strict=True):
-        place = slice(start, start + length)
-        segment = batch["segments"][row].max() + 1
-        batch["tokens"][row, place], batch["segments"][row, place] = ids, segment
-        batch["positions"][row, place] = np.arange(length)
-        at[row, segment - 1] = start if reads == "first" else start + length - 1
-    return texts, batch | ({} if reads is None else {"at": at})
-
-
-TARGETS = [(0, 2, 7), (1, 0, 4), (2, 0, 9), (3, 0, 6), (3, 6, 3)]  # of a decoder's texts: row, first place, length
-
-
-def targets_of(seed=1):
-    """(the texts that a decoder reads, the batch that holds them); the rows are those of the encoder's texts."""
-    rng = np.random.default_rng(seed)
-    texts = [rng.integers(5, 100, length) for _, _, length in TARGETS]
-    batch = {"decoder_" + name: np.zeros((4, 9), np.int32) for name in ("tokens", "segments", "positions")}
-    for ids, (row, start, length) in zip(texts, TARGETS, strict=True):
-        place = slice(start, start + length)
-        batch["decoder_segments"][row, place] = batch["decoder_segments"][row].max() + 1
-        batch["decoder_tokens"][row, place], batch["decoder_positions"][row, place] = ids, np.arange(length)
-    return texts, batch
-
-
-def signals_of(embed, decodes: bool):
-    """(a batch of three images or sounds, what a decoder reads for each, where in a row of hidden states they stand)"""
-    rng = np.random.default_rng(0)
-    batch = {embed.key: rng.standard_normal((3, *embed.shape)).astype(np.float32)}
-    ones = np.ones((3, embed.length), np.int32)
-    batch |= {"segments": ones, "positions": np.cumsum(ones, 1, dtype=np.int32) - 1}
-    if not decodes:
-        return batch | {"at": np.zeros((3, 1), np.int32)}, [None] * 3, [(row, 0, embed.length) for row in range(3)]
-    texts, decoder = targets_of()
-    return batch | {name: rows[:3] for name, rows in decoder.items()}, texts[:3], TARGETS[:3]
-
-
-def of_texts(rows, reads, texts=TEXTS):
-    """The pieces of an array (row, place or slot, ...) that belong to the texts, in their order."""
-    if reads is None:
-        return [rows[row, start : start + length] for row, start, length in texts]
-    return [rows[row, int(start > 0 and row == 3)][None] for row, start, _ in texts]
 
 
 def loss_of(values, targets, xp):
@@ -205,20 +149,9 @@ def check(theirs, head, tmp_path):
     """Hidden states, logits, the gradient of every parameter, and the way back."""
     ours = jaxft.load(str(tmp_path / "a"))
     assert ours.arch.kind == head
-    reads = ours.arch.spec.pool_token if head in TEXT_LEVEL else None
-    embed = (ours.arch.spec.encoder or ours.arch.spec).embed
-    if isinstance(embed, Patches | AudioFrames):
-        batch, decoded, places = signals_of(embed, ours.arch.spec.encoder is not None)
-        batch = {name: array for name, array in batch.items() if name != "at" or reads}
-        signals = zip(batch[embed.key], decoded, strict=True)
-        expected = [scores_of_signal(theirs, embed.argument, *pair) for pair in signals]
-    else:
-        texts, batch = batch_of(reads, ends=ours.arch.spec.encoder is not None)
-        decoded, places = [None] * len(texts), TEXTS
-        if ours.arch.spec.encoder is not None and head not in READ_AGAIN:
-            decoded, decoder_batch = targets_of()
-            batch, places = batch | decoder_batch, TARGETS
-        expected = [logits_of(theirs, *pair) for pair in zip(texts, decoded, strict=True)]
+    inputs = inputs_of(ours.arch.spec, head)
+    batch, reads, places = inputs.batch, inputs.reads, inputs.places
+    expected = expected_of(theirs, ours.arch.spec.input_side.embed.argument, inputs)
     pairs = [pair for _, _, pair in expected if pair is not None]
     if head == "pretraining":
         batch["pair_at"] = batch_of("first")[1]["at"]
@@ -569,7 +502,7 @@ def test_a_language_model_that_sees_what_it_predicts(tmp_path):
 
 def test_a_decoder_alone_is_no_model_of_both(tmp_path):
     make("bart", "causal-lm", tmp_path)
-    with pytest.raises(UserError, match="is_decoder=True is not supported, only False: it is an encoder and a decoder"):
+    with pytest.raises(UserError, match="is_decoder=True is not supported, only False: this head needs"):
         jaxft.load(str(tmp_path), head="seq2seq-lm")
 
 

@@ -100,7 +100,7 @@ def test_two_tokens_of_one_number(tiny_bert, tmp_path):
         return old["model"] | {"vocab": known | {"cat": known["the"]}}
 
     said = message(tokenizer_of, changed(tiny_bert, tmp_path / "a", model=twice), 999)
-    assert "gives 2 tokens the number" in said and "'cat', 'the'" in said
+    assert "gives 2 tokens the id" in said and "'cat', 'the'" in said
 
 
 def test_no_unknown_token_where_one_is_needed(tiny_bert, tmp_path):

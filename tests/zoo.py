@@ -4,6 +4,7 @@ import importlib
 
 import torch
 import transformers
+from batches import Inputs
 from conftest import byte_bpe, save_perturbed, wordpiece
 from test_house import FAMILIES
 
@@ -258,3 +259,11 @@ def logits_of(theirs, ids, decoder_ids=None) -> tuple[torch.Tensor, torch.Tensor
     if type(theirs).__name__.endswith("ForPreTraining"):  # one score for each token
         return hidden, logits[0][:, None], None
     return hidden, None if logits is None else logits.reshape(-1, logits.shape[-1]), None
+
+
+def expected_of(theirs, argument: str, inputs: Inputs) -> list[tuple]:
+    """What `logits_of` gives of each text, or `scores_of_signal` of each image or sound, by the model's `argument`."""
+    pairs = zip(inputs.single, inputs.decoded, strict=True)
+    if argument == "input_ids":
+        return [logits_of(theirs, *pair) for pair in pairs]
+    return [scores_of_signal(theirs, argument, *pair) for pair in pairs]
