@@ -18,7 +18,7 @@ LEAVES = {"problems", "config.component", "paths", "config.ranges"}
 LAYERS = {
     f"models.layers.{name}"
     for name in "activations attention basic context dropout moe patches precision rotary sinusoids".split()
-} | {"models.layers.relative_bias"}
+} | {"models.layers.relative_bias", "models.layers.kernels.kernel"}
 ALLOWED = {
     "problems": set(),
     "paths": {"problems"},

@@ -25,7 +25,7 @@ from jaxft.models.heads import TEXT_LEVEL, Classifier, Pooler, Transform
 from jaxft.models.layers.activations import ACTIVATIONS, known_activation
 from jaxft.models.layers.attention import Attention, RematAttentionLayer
 from jaxft.models.layers.basic import Dense, Embed, Embedding, LayerNorm, Linear, fold_key, param
-from jaxft.models.layers.context import Carry
+from jaxft.models.layers.context import Carry, Context
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.precision import accumulator, upcast
 from jaxft.models.layers.relative_bias import rel_shift, rel_shift_square
@@ -76,6 +76,7 @@ class Disentangled(Attention):
     map of their own, with or without bias: (of distances as keys, of distances as queries).
     """
 
+    distances: DistanceEmbeddings | None = None
     kinds: frozenset[str] = frozenset()
     maps: tuple[tuple[bool, bool], tuple[bool, bool]] = ((True, True), (True, True))
     position_dropout: float | None = None  # on the embeddings of distances
@@ -85,18 +86,24 @@ class Disentangled(Attention):
 
 
 class DisentangledLayer(RematAttentionLayer):
+    part: Disentangled
+
     def __init__(self, part: Disentangled, width: int):
         super().__init__(part, width)
-        for name, kind, (own, bias) in zip(("position_k", "position_q"), ("c2p", "p2c"), part.maps, strict=True):
-            wanted = own and kind in part.kinds
-            linear = Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias) if wanted else nnx.data(None)
-            setattr(self, name, linear)
 
-    def attn_bias(self, q_bthd, k_bshd, context, key):
+        def linear(kind: str, own: bool, bias: bool) -> Linear | None:
+            wanted = own and kind in part.kinds
+            return Linear(width, part.heads * part.head_dim, ("embed", "heads"), bias) if wanted else nnx.data(None)
+
+        of_keys, of_queries = part.maps
+        self.position_k, self.position_q = linear("c2p", *of_keys), linear("p2c", *of_queries)
+
+    def attn_bias(self, q_bthd: jax.Array, k_bshd: jax.Array, context: Context, key: jax.Array | None) -> jax.Array:
         part, length, wide = self.part, k_bshd.shape[1], accumulator(q_bthd)
+        assert part.distances is not None and context.rel_bias is not None, "the model makes them once for all layers"
         vectors = dropout(context.rel_bias.astype(q_bthd.dtype), part.position_dropout or 0.0, fold_key(key, 1))
         rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # from the first key to the last
-        total = 0.0
+        total = jnp.zeros((), wide)
         if "c2p" in part.kinds:
             heads = self._distances(self.position_k or self.k, vectors)
             products = jnp.einsum("bthd,vhd->bhtv", q_bthd, heads, preferred_element_type=wide)[..., rows]
@@ -109,7 +116,7 @@ class DisentangledLayer(RematAttentionLayer):
             total += every if context.is_square else jnp.take_along_axis(every, places, 2)
         return total * part.softmax.scale
 
-    def _distances(self, linear, vectors_vd):
+    def _distances(self, linear: Linear, vectors_vd: jax.Array) -> jax.Array:
         return linear(vectors_vd).reshape(-1, self.part.heads, self.part.head_dim)
 
 
@@ -131,7 +138,7 @@ class NeighboursLayer(nnx.Module):
         self.kernel = param((part.count, width, width), (None, "embed", None), "kernel")
         self.bias = param((width,), (None,), "bias", "zeros")
 
-    def __call__(self, x_btd, context, key):
+    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         side, length, dtype = self.part.count // 2, x_btd.shape[1], x_btd.dtype
         x, own = jnp.pad(x_btd, ((0, 0), (side, side), (0, 0))), context.keys.segments
         segments = jnp.pad(own, ((0, 0), (side, side)))

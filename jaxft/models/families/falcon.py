@@ -13,6 +13,7 @@ from jaxft.models.checkpoint.weight_table import Family, Fused, WeightRule, arch
 from jaxft.models.families.bloom import alibi_slopes
 from jaxft.models.layers.attention import Attention, AttentionLayer
 from jaxft.models.layers.basic import Dense, Embed, LayerNorm
+from jaxft.models.layers.context import Context
 from jaxft.models.layers.rotary import read_rotary
 from jaxft.models.spec import Layer, Spec
 
@@ -26,7 +27,7 @@ class Bf16ALiBi(Attention):
 
 
 class Bf16ALiBiLayer(AttentionLayer):
-    def attn_bias(self, q_bthd, k_bshd, context, key):
+    def attn_bias(self, q_bthd: jax.Array, k_bshd: jax.Array, context: Context, key: jax.Array | None) -> jax.Array:
         rounded = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
         alibi_slopes = rounded(jnp.array(self.part.alibi_slopes, float)).reshape(1, self.part.kv_heads, -1, 1)
         places = rounded(context.keys.positions[:, None, None, :].astype(float))

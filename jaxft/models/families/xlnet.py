@@ -26,7 +26,9 @@ from jaxft.models.checkpoint.weight_table import (
 from jaxft.models.heads import KINDS, TEXT_LEVEL, Classifier, Pooler
 from jaxft.models.layers.attention import Attention, RematAttentionLayer
 from jaxft.models.layers.basic import Dense, Embed, EmbedLayer, LayerNorm, Linear, fold_key, param
+from jaxft.models.layers.context import Context
 from jaxft.models.layers.dropout import dropout
+from jaxft.models.layers.kernels.kernel import SoftmaxSpec
 from jaxft.models.layers.precision import accumulator
 from jaxft.models.layers.relative_bias import rel_shift
 from jaxft.models.spec import POST_NORM, Layer, Spec
@@ -46,16 +48,18 @@ class TransformerXLAttention(Attention):
         return TransformerXLAttentionLayer(self, width)
 
     @property
-    def has_attn_bias(self):
+    def has_attn_bias(self) -> bool:
         return True
 
     @property
-    def softmax(self):
+    def softmax(self) -> SoftmaxSpec:
         return replace(super().softmax, learned_bias=True)
 
 
 class TransformerXLAttentionLayer(RematAttentionLayer):
     """The bias of `q` is the one added for products with keys (r_w_bias)."""
+
+    part: TransformerXLAttention
 
     def __init__(self, part: TransformerXLAttention, width: int):
         super().__init__(part, width)
@@ -65,8 +69,9 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
         self.type_bias = param(each, ("heads", None), "bias", "zeros")
         self.types = param((2, *each), (None, "heads", None), "other")  # for equal types, for different types
 
-    def attn_bias(self, q_bthd, k_bshd, context, key):
+    def attn_bias(self, q_bthd: jax.Array, k_bshd: jax.Array, context: Context, key: jax.Array | None) -> jax.Array:
         part, dtype = self.part, q_bthd.dtype
+        assert self.q.bias is not None, "the family's spec asks for it"
         plain = q_bthd - self.q.bias[...].reshape(part.heads, part.head_dim).astype(dtype)
         sinusoids = dropout(
             self._sinusoids(k_bshd.shape[1]).astype(dtype), part.position_dropout or 0.0, fold_key(key, 1)
@@ -74,7 +79,7 @@ class TransformerXLAttentionLayer(RematAttentionLayer):
         heads = self.r(sinusoids).reshape(-1, part.heads, part.head_dim)
         q = plain + self.distance_bias[...].astype(dtype)
         total = rel_shift(jnp.einsum("bthd,vhd->bhtv", q, heads, preferred_element_type=accumulator(q)), context)
-        if context.keys.types is not None:
+        if context.queries.types is not None and context.keys.types is not None:
             q, types = plain + self.type_bias[...].astype(dtype), self.types[...].astype(dtype)
             of_type = jnp.einsum("bthd,yhd->bhty", q, types, preferred_element_type=accumulator(q))
             differ = context.queries.types[..., None] != context.keys.types[:, None, :]

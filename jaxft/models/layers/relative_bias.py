@@ -21,7 +21,10 @@ from jaxft.models.layers.precision import upcast
 class RelativeBias(Protocol):
     """What a model learns of distances: frozen and hashable."""
 
-    shared: bool  # by all layers; or each has its own
+    @property
+    def shared(self) -> bool:
+        """Whether all layers share one module."""
+        ...
 
     def build(self, width: int) -> Callable:
         """A module that makes of a row's length what attention reads of it (Context.rel_bias in context.py)."""
