@@ -38,7 +38,7 @@ ALLOWED = {
     "models": {"models", "parallel", "problems", "host.strict_json"},
     "models.families": {
         *LAYERS,
-        *"models.spec models.heads problems".split(),
+        *"models.part models.spec models.heads problems".split(),
         *(f"models.checkpoint.{name}" for name in "weight_table head_rules config_reader".split()),
     },
     "data": {"data", "host.strict_json", *LEAVES},

@@ -18,7 +18,7 @@ from jaxft.models.layers.basic import Embedding, LayerNorm, Linear, fold_key, pa
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.lm_loss import LazyLogits
 from jaxft.models.layers.precision import upcast
-from jaxft.models.spec import Part
+from jaxft.models.part import Part
 
 # Heads that exist so far, by their names of CONTRACT.md, and how transformers names a model's class with each.
 KINDS = {

@@ -29,7 +29,8 @@ from jaxft.models.layers.context import Carry, Context
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.precision import accumulator, upcast
 from jaxft.models.layers.relative_bias import rel_shift, rel_shift_square
-from jaxft.models.spec import POST_NORM, Layer, Part, Spec
+from jaxft.models.part import Part
+from jaxft.models.spec import POST_NORM, Layer, Spec
 from jaxft.problems import raise_problems
 
 

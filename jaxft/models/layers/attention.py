@@ -20,7 +20,7 @@ from jaxft.models.layers.kernels.tiled import attention_weights
 from jaxft.models.layers.relative_bias import RelativeBias
 from jaxft.models.layers.rotary import Rotary, rotate
 from jaxft.models.layers.tokens import Tokens
-from jaxft.models.spec import Part
+from jaxft.models.part import NormPart
 from jaxft.parallel.mesh import platform, shard
 
 
@@ -28,7 +28,7 @@ from jaxft.parallel.mesh import platform, shard
 class QKNorm:
     """A norm of queries and of keys before they meet: over each head's width, or over all heads together."""
 
-    norm: Part
+    norm: NormPart
     over: str = "head"  # or "all"
     shared: bool = True  # one scale for all heads that are normed one by one; or each has its own
 

@@ -224,8 +224,10 @@ class Embed:
     scale: float = 1.0
     project: Projection | None = None  # behind all this, or behind the tokens
     fill: Callable | None = None  # shape -> the table of positions, if it does not train
-    shared_embedding: bool = False  # the table of tokens is another's
-    argument: str = "input_ids"  # of transformers' models
+    shared_embedding: bool = False  # the token embedding is the other backbone's
+    argument: ClassVar[str] = "input_ids"
+    shape: ClassVar[tuple[int, ...]] = ()
+    length: ClassVar[None] = None
 
     def build(self, width):
         return EmbedLayer(self, width)

@@ -3,18 +3,15 @@
 Letters: b batch, t query length, s key length, d width, n layers, e experts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxft.models.layers.kernels.kernel import Kernel
 from jaxft.models.layers.tokens import Tokens, gather_at
-
-if TYPE_CHECKING:  # the plans are keyed by it
-    from jaxft.models.layers.attention import Attention
 
 
 class Memory(NamedTuple):
@@ -89,7 +86,7 @@ class Context:
     memory: Memory | None = None
     rel_bias: jax.Array | None = None  # what all layers' shared RelativeBias made (relative_bias.py)
     collect: Collect = Collect()
-    plans: Mapping["Attention", AttentionPlan] = field(default_factory=dict)
+    plans: Mapping[Hashable, AttentionPlan] = field(default_factory=dict)  # by attention part
 
     def select(self, at_bk: jax.Array) -> "Context":
         """The same call with queries in the columns `at` only; its plans have to be made."""

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxft.models.layers.activations import ACTIVATIONS, known_activation
 from jaxft.models.layers.basic import Embedding, Linear, param
 from jaxft.models.layers.dropout import dropout
-from jaxft.models.spec import Part
+from jaxft.models.part import Part
 from jaxft.parallel.mesh import shard
 
 
