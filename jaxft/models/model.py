@@ -35,8 +35,8 @@ class Outputs(NamedTuple):
     @property
     def logits(self) -> jax.Array | None:
         """Float32 (batch, predictions, classes or vocabulary); None without a head."""
-        lazy = isinstance(self.head_output, LazyLogits)
-        return self.head_output.scores() if lazy else self.head_output
+        made = self.head_output
+        return made.scores() if isinstance(made, LazyLogits) else made
 
 
 class Backbone(nnx.Module):
@@ -46,7 +46,7 @@ class Backbone(nnx.Module):
         self.spec, self.hidden, self.dtype = spec, hidden, jnp.dtype(dtype)
         self.collect = Collect(hidden == "every", attentions, spec.router_aux_coef > 0)
         self.embed = spec.embed.build(spec.width)
-        kinds = [(layer, trains and trains(f"{name}layers.{i}.")) for i, layer in enumerate(spec.layers)]
+        kinds: list[tuple] = [(layer, trains and trains(f"{name}layers.{i}.")) for i, layer in enumerate(spec.layers)]
         if hidden == "read":
             kinds[-1] = (*kinds[-1], "last")  # a segment of its own
         shared = next((layer.attn.distances for layer in spec.layers if layer.attn.distances), None)
@@ -96,7 +96,8 @@ class Model(Backbone):
         remat="none",
         unroll=1,
     ):
-        self.mean, self.skip = (head.mean, head.skip) if head else (False, 0)
+        self.mean: bool = head.mean if head else False
+        self.skip: int = head.skip if head else 0
         hidden = "all" if self.mean and hidden == "read" else hidden  # a mean needs all of it
         super().__init__(spec, "", trains, hidden, attentions, dtype, remat, unroll)
         whole = "every" if hidden == "every" else "all"
@@ -115,7 +116,7 @@ class Model(Backbone):
             batch = decoder_batch(batch, self.spec.decoder_start)
         pair_at = batch.get("pair_at") if isinstance(self.head, PretrainingLayer) else None
         if pair_at is not None and self.hidden == "read":
-            batch = batch | {"at": jnp.concatenate([at, pair_at], 1)}
+            batch = {**batch, "at": jnp.concatenate([batch["at"], pair_at], 1)}
         x, carry = self.run(batch, key, memory=memory)
         rest = states, self._aux_loss(carry.router)
         if self.head is None:
@@ -134,8 +135,7 @@ class Model(Backbone):
         return (x, None) if pair_at is None else jnp.split(x, [at.shape[1]], 1)
 
     def _aux_loss(self, stats: RouterStats | None) -> jax.Array | None:
-        coef = self.spec.router_aux_coef
-        return coef * load_balancing_loss(stats) if coef else None
+        return None if stats is None else self.spec.router_aux_coef * load_balancing_loss(stats)
 
 
 def _states(x: jax.Array, carry: Carry) -> jax.Array:
@@ -158,18 +158,28 @@ def load_balancing_loss(stats: RouterStats) -> jax.Array:
 
 
 def decoder_batch(batch: Batch, start: int | str | None) -> Batch:
-    """The decoder's batch: `decoder_tokens` and so on if there are any, otherwise the same texts.
+    """The decoder's batch: `decoder_tokens` and so on if there are any, otherwise the same texts, shifted by one.
 
-    These are shifted by one: each begins with the token `start` and ends before its last (Lewis et al. 2020, section
-    3.1).
+    `start` is the token that each shifted text begins with; "last": the text's own last token.
     """
-    at = {"at": batch["at"]} if "at" in batch else {}
     if "decoder_tokens" in batch:
-        return at | {name: batch["decoder_" + name] for name in ("tokens", "segments", "positions")}
+        tokens, segments, positions = batch["decoder_tokens"], batch["decoder_segments"], batch["decoder_positions"]
+    else:
+        tokens, segments, positions = _shifted(batch, start), batch["segments"], batch["positions"]
+    made: Batch = {"tokens": tokens, "segments": segments, "positions": positions}
+    return {**made, "at": batch["at"]} if "at" in batch else made
+
+
+def _shifted(batch: Batch, start: int | str | None) -> jax.Array:
+    """(batch, length): each text begins with `start` and ends before its last token (Lewis et al. 2020, 3.1)."""
     tokens, segments = batch["tokens"], batch["segments"]
     before = jnp.pad(segments, ((0, 0), (1, 0)))[:, :-1]
-    if start == "last":
-        same = segments[:, :, None] == segments[:, None, :]
-        start = jnp.take_along_axis(tokens, jnp.max(jnp.where(same, jnp.arange(tokens.shape[1]), 0), -1), 1)
-    shifted = jnp.where(segments != before, start, jnp.roll(tokens, 1, 1))
-    return at | {"tokens": shifted, "segments": segments, "positions": batch["positions"]}
+    first = _last_tokens(tokens, segments) if start == "last" else jnp.asarray(start)
+    return jnp.where(segments != before, first, jnp.roll(tokens, 1, 1))
+
+
+def _last_tokens(tokens_bt: jax.Array, segments_bt: jax.Array) -> jax.Array:
+    """(batch, length): the last token of the text that each position is in."""
+    same = segments_bt[:, :, None] == segments_bt[:, None, :]
+    last = jnp.max(jnp.where(same, jnp.arange(tokens_bt.shape[1]), 0), -1)
+    return jnp.take_along_axis(tokens_bt, last, 1)

@@ -6,10 +6,12 @@ A stored path such as `layers.segments.0.0.attn.q.kernel` (segment, place) holds
 
 import logging
 import zlib
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from jaxft.models.model import Model
 from jaxft.parallel.memory import device_memory, held, split_over
@@ -36,8 +38,9 @@ def names(model: Model, path: str) -> list[str]:
     side, found, rest = path.rpartition("layers.segments.")
     if not found:
         return [path]
-    segment, place, rest = rest.split(".", 2)
-    segment = (model.encoder if side else model).layers.plan[int(segment)]
+    number, place, rest = rest.split(".", 2)
+    backbone: Any = model.encoder if side else model  # nnx gives None for a side that is not there
+    segment = backbone.layers.plan[int(number)]
     return [f"{side}layers.{segment.layer(row, int(place))}.{rest}" for row in range(segment.repeats)]
 
 
@@ -66,7 +69,7 @@ def shape(variable: nnx.Param) -> tuple[int, ...]:
     return variable.get_value().shape
 
 
-def shardings(model: Model, mesh) -> dict[str, jax.sharding.NamedSharding]:
+def shardings(model: Model, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:
     """Path -> placement of each parameter on the mesh."""
     return {
         path: sharding(variable.get_metadata("axes"), shape(variable), mesh)
@@ -74,7 +77,7 @@ def shardings(model: Model, mesh) -> dict[str, jax.sharding.NamedSharding]:
     }
 
 
-def fitting_mesh(model: Model, dtype) -> jax.sharding.Mesh:
+def fitting_mesh(model: Model, dtype: DTypeLike) -> jax.sharding.Mesh:
     """All devices; the weights are whole on each if they leave room there, else split over all."""
     devices = jax.devices()[: jax.device_count()]
 

@@ -11,7 +11,7 @@ class Part(Protocol):
     def build(self, width: int) -> Any: ...
 
 
-class NormPart(Protocol):
+class NormPart(Part, Protocol):
     """A norm over the last axis of (..., width), or with `heads` of (..., heads, width) with a scale for each head."""
 
     def build(self, width: int, heads: int | None = None) -> Any: ...
@@ -31,6 +31,10 @@ class InputPart(Part, Protocol):
     @property
     def shared_embedding(self) -> bool:
         """Whether the token embedding is the other backbone's."""
+
+    @property
+    def key(self) -> str:
+        """The input's key in a batch (models/batch.py)."""
 
     @property
     def argument(self) -> str:

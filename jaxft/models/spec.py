@@ -7,6 +7,7 @@ that needs something unusual writes its own part and puts it into the slot; noth
 from dataclasses import dataclass
 
 from jaxft.models.layers.attention import Attention, CrossAttention
+from jaxft.models.layers.basic import Unused
 from jaxft.models.part import InputPart, NormPart, Part
 
 # The places of a layer where a norm may be: before a sublayer, on its output, after the residual sum.
@@ -29,7 +30,7 @@ class Layer:
     parallel: bool = False  # the MLP has attention's input (after the norm `attn_in`, if there is no `mlp_in`)
     residual_multiplier: float = 1.0  # factor of each sublayer's output
     num_repeats: int = 1  # how often the layer runs in a row, with the same weights
-    cross: CrossAttention | None = None  # attention to the encoder's output; unused without an encoder
+    cross: CrossAttention | Unused | None = None  # attention to the encoder's output; unused without an encoder
     beside: Part | None = None  # side branch: takes the layer's input and is added to its output
 
 
@@ -40,7 +41,7 @@ class Spec:
     width: int
     embed: InputPart
     layers: tuple[Layer, ...]
-    final_norm: NormPart | None  # after the layers
+    final_norm: Part | None  # after the layers
     max_positions: int | None  # rows of a learned position table; None: no limit but memory
     init_std: float  # standard deviation of newly initialised kernels and embeddings
     pool_token: str = "first"  # the token that classification heads read: "first" or "last" of each text

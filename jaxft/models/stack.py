@@ -1,7 +1,6 @@
-"""Run the layers: runs and repeating patterns of equal layers are stacked arrays that one `lax.scan` walks.
+"""Run the layers: runs and repeating patterns of equal layers are stacked arrays, and `lax.scan` loops over them.
 
-There is one layout, always stacked. `Plan` translates between a layer's number and its place in the stacked arrays:
-layer i is row `row` of block `place` of segment `segment`.
+The layout is always stacked. `plan` cuts the layers into segments: layer i is row `row` of block `place` of a segment.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.models.layers.attention import Attention, plan_attention
+from jaxft.models.layers.attention import Attention, CrossAttention, plan_attention
 from jaxft.models.layers.basic import fold_key
 from jaxft.models.layers.context import Carry, Context, flatten_scan, merge
 from jaxft.models.layers.dropout import dropout
@@ -26,7 +25,7 @@ POLICIES = {
 
 @dataclass(frozen=True)
 class Segment:
-    """`repeats` times a pattern of `period` layers, beginning at layer `start`."""
+    """A pattern of `period` layers, repeated `repeats` times, from layer `start` on."""
 
     start: int
     repeats: int
@@ -37,9 +36,9 @@ class Segment:
 
 
 def plan(kinds: list) -> tuple[Segment, ...]:
-    """Cut a list of hashable layer kinds into the fewest scans: each segment is a pattern, repeated.
+    """Cut a list of hashable layer kinds into the fewest scans: each segment is a repeated pattern.
 
-    Two layers are of one kind when they are built alike and train alike; twelve equal layers give one segment.
+    Two layers are of one kind if they are built alike and train alike; twelve equal layers give one segment.
     """
     segments, start = [], 0
     while start < len(kinds):
@@ -50,7 +49,7 @@ def plan(kinds: list) -> tuple[Segment, ...]:
 
 
 def _best_pattern(kinds) -> tuple[int, int]:
-    """The (period, repeats) at the front of `kinds` that saves most layers; of equals, the shortest period."""
+    """The (period, repeats) at the front of `kinds` that saves most layers; among equals, the shortest period."""
     best = (1, 1)
     for period in range(1, len(kinds) // 2 + 1):
         repeats = 1
@@ -62,10 +61,9 @@ def _best_pattern(kinds) -> tuple[int, int]:
 
 
 class Block(nnx.Module):
-    """One layer, with norms where the spec puts them: x -> x + attn(x), of a decoder x -> x + cross(x), then
-    x -> x + mlp(x).
+    """One layer, with norms in the places of the spec: x + attn(x), in a decoder x + cross(x), then x + mlp(x).
 
-    A parallel one: x -> x + attn(x) + mlp(x). A side branch takes the layer's input and is added to its output.
+    A parallel layer is x + attn(x) + mlp(x). A side branch takes the layer's input and is added to its output.
     """
 
     def __init__(self, layer: Layer, width: int):
@@ -76,7 +74,7 @@ class Block(nnx.Module):
         self.beside = layer.beside.build(width) if layer.beside else nnx.data(None)
         self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
 
-    def __call__(self, x, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+    def __call__(self, x: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         """From (batch, s, width) to (batch, t, width), the results of the context's t queries."""
         entered, normed = x, self.norm("attn_in", x)
         y, carry = self.attn(normed, context, fold_key(key, 0))
@@ -97,7 +95,7 @@ class Block(nnx.Module):
             x = self.norm("beside_res", x + context.gather(y))
         return shard(x, "batch", "length", None), merge([carry, of_mlp])
 
-    def repeat(self, x, context: Context, last: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+    def repeat(self, x: jax.Array, context: Context, last: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         """The layer `num_repeats` times, the last time with the context `last`."""
         count, carries = self.layer.num_repeats, []
         if count > 1:
@@ -111,17 +109,18 @@ class Block(nnx.Module):
         carry = merge([*carries, carry])
         return x, carry._replace(hidden=x[None]) if context.collect.hidden else carry
 
-    def added(self, place: str, y, key):
-        """What a sublayer adds to the residual sum."""
+    def added(self, place: str, y: jax.Array, key: jax.Array | None) -> jax.Array:
+        """What a sublayer with the output y adds to the residual stream."""
         y = dropout(self.norm(place, y), self.layer.dropout if place in self.layer.dropout_places else 0.0, key)
         return y if self.layer.residual_multiplier == 1.0 else y * jnp.asarray(self.layer.residual_multiplier, y.dtype)
 
-    def norm(self, place: str, x):
+    def norm(self, place: str, x: jax.Array) -> jax.Array:
+        """x, normed if the layer has a norm in this place."""
         return self.norms[place](x) if place in self.norms else x
 
 
 class Stack(nnx.Module):
-    """All layers of a backbone."""
+    """All layers of a backbone, cut into `segments` (`plan`)."""
 
     def __init__(self, layers: tuple[Layer, ...], width: int, segments: tuple[Segment, ...], remat: str, unroll: int):
         self.parts, self.plan, self.remat, self.unroll = layers, segments, remat, unroll
@@ -130,10 +129,12 @@ class Stack(nnx.Module):
             for s in segments
         )
 
-    def __call__(self, x, context: Context, key: jax.Array | None, at: jax.Array | None = None):
+    def __call__(
+        self, x: jax.Array, context: Context, key: jax.Array | None, at: jax.Array | None = None
+    ) -> tuple[jax.Array, Carry]:
         """(the last layer's result, the Carry of all layers).
 
-        With `at` (batch, k), which needs a last layer in a segment of its own, the result at these columns only.
+        With `at` (batch, k) the result is that of these columns only; the last layer must be a segment of its own.
         """
         context = plan_attention(context, _attentions(self.parts, context))
         last = context
@@ -151,14 +152,14 @@ class Stack(nnx.Module):
         def body(x, row):
             (first, blocks), carries = row, []
             for place, block in enumerate(blocks):
-                # The key depends on the layer's number alone: cut elsewhere, the stack draws the same masks.
+                # The key depends on the layer's number only: cut in other places, the stack draws the same masks.
                 x, carry = block.repeat(x, context, final, fold_key(key, first + place))
                 carries.append(carry)
             return x, merge(carries)
 
         if self.remat != "none":
             body = jax.checkpoint(body, policy=POLICIES[self.remat])
-        if segment.repeats == 1:  # no loop, which could not change the shape of x either
+        if segment.repeats == 1:  # no scan, whose carry could not change its shape
             return body(x, (segment.start, jax.tree.map(lambda stacked: stacked[0], blocks)))
         numbers = segment.start + segment.period * jnp.arange(segment.repeats)
         x, carry = jax.lax.scan(body, x, (numbers, blocks), unroll=self.unroll or segment.repeats)
@@ -167,11 +168,13 @@ class Stack(nnx.Module):
 
 def _attentions(layers: tuple[Layer, ...], context: Context) -> list[Attention]:
     """The attention parts that these layers use."""
-    cross = [layer.cross for layer in layers if layer.cross is not None] if context.memory is not None else []
-    return [layer.attn for layer in layers] + cross
+    parts: list[Attention] = [layer.attn for layer in layers]
+    if context.memory is not None:
+        parts += [layer.cross for layer in layers if isinstance(layer.cross, CrossAttention)]
+    return parts
 
 
-def stacked(module, repeats: int):
+def stacked(module: nnx.Module, repeats: int) -> nnx.Module:
     """The same abstract module with a leading `layers` axis of `repeats` on every parameter."""
 
     def one(variable):

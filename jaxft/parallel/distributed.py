@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +22,16 @@ log = logging.getLogger("jaxft")
 
 
 @contextlib.contextmanager
-def distributed_session(workdir: str | None = None):
-    """Be one of the run's processes while inside: none of them outlives the others. See `start` and `Peers`.
+def distributed_session(workdir: str | None = None) -> Iterator[None]:
+    """Be one of the run's processes: none of them outlives the others. See `start` and `Peers`.
 
-    What a process says when another one has died names the step at which `workdir` is taken up again.
+    If another process dies, this one's last message names the step from which `workdir` resumes.
     """
     signals.advice = lambda: advice(workdir) if workdir is not None else ""
     start()
     peers = _meet(workdir) if jax.distributed.is_initialized() else None
     if peers is not None:
-        signals.take_back()  # JAX took SIGTERM; it hears of it while a run can stop in good order
+        signals.take_back()  # JAX took SIGTERM; it gets it while a run can stop in good order
         signals.farewell.append(partial(peers.leave, asked=True))
     try:
         yield
@@ -43,38 +44,39 @@ def distributed_session(workdir: str | None = None):
 
 
 def start() -> None:
-    """Connect to the other processes where the launcher says that there are some; comes before any use of a device.
+    """Connect to the run's other processes, if the launcher started any; call this before any use of a device.
 
-    JAXFT_DISTRIBUTED=1 asks the cluster: on TPU pods, under Slurm and Open MPI, JAX finds the others by itself.
-    Elsewhere JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it. Raises
-    UserError if that is not enough.
+    With JAXFT_DISTRIBUTED=1 JAX asks the cluster: on TPU pods, under Slurm and Open MPI. Elsewhere
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it. Raises UserError if
+    these are incomplete.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address is None and os.environ.get("JAXFT_DISTRIBUTED", "0") != "1":
         return
-    # Of two CPU programs in flight each process may start another one first, and then the sums of both fail or hang.
+    # With two CPU programs in flight, processes may start them in different orders, and their all-reduces hang or fail.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
-        # Where a cluster is known its own numbers fill what is None.
-        jax.distributed.initialize(address, *_numbers())
+        # In a known cluster JAX fills in what is None.
+        count, number = _numbers()
+        jax.distributed.initialize(address, count, number)
     except ValueError as error:
         raise UserError(
             f"the other processes of this run cannot be found ({error}): set JAX_COORDINATOR_ADDRESS=HOST:PORT, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or unset JAXFT_DISTRIBUTED to train on this machine alone"
         ) from error
     if jax.default_backend() == "cpu":
-        # A program that one process found compiled adds up in another order than one that another has just compiled,
-        # and a process whose sums meet those of another order is aborted.
+        # A program from the cache and one that was just compiled may order their all-reduces differently, and processes
+        # whose all-reduces do not match are aborted.
         jax.config.update("jax_enable_compilation_cache", False)
     if jax.process_index() != 0:
-        logging.getLogger("jaxft").setLevel(logging.WARNING)  # the first process says it for all
+        logging.getLogger("jaxft").setLevel(logging.WARNING)  # process 0 logs for all
 
 
 def _meet(workdir: str | None) -> Peers | None:
-    from jax._src.distributed import global_state as cluster  # there is no public way to its keys
+    from jax._src.distributed import global_state as cluster  # its key-value store has no public interface
 
     number, count, client = jax.process_index(), jax.process_count(), cluster.client
-    host = cluster.coordinator_address.rpartition(":")[0].strip("[]")
+    host = (cluster.coordinator_address or "").rpartition(":")[0].strip("[]")
 
     def publish(port):
         client.key_value_set(KEY, port)
@@ -93,13 +95,13 @@ def _meet(workdir: str | None) -> Peers | None:
 
 def _leave(peers: Peers, error: BaseException) -> None:
     if isinstance(error, KeyboardInterrupt | Terminated):
-        return  # `signals.farewell` tells the others
+        return  # `signals.farewell` tells the other processes
     code = 2 if isinstance(error, UserError) else getattr(error, "exit_code", 1)
     if not isinstance(error, UserError | RunStopped):
-        peers.wait()  # where another process died, that is the reason: this one ends in here, saying so
+        peers.wait()  # if another process died, that is the reason: this one ends here, with a message
     peers.leave(code)
     if code not in ORDERLY:
-        # JAX would wait for the others before the process may end.
+        # Otherwise JAX waits for the others before the process ends.
         atexit.register(_end, code)
 
 
@@ -121,7 +123,7 @@ def advice(workdir: str | None) -> str:
 def _numbers() -> list[int | None]:
     texts = [os.environ.get(name) for name in NUMBERS]
     raise_problems(
-        f"{name}={text} is no number of processes, or of one of them"
+        f"{name}={text} is not a whole number"
         for name, text in zip(NUMBERS, texts, strict=True)
         if text is not None and not text.isdecimal()
     )
@@ -129,6 +131,6 @@ def _numbers() -> list[int | None]:
 
 
 def print_json(record: dict) -> None:
-    """A line of a command's output, once for all processes."""
+    """Print a line of a command's output, in process 0 only."""
     if jax.process_index() == 0:
         print(dumps(record), flush=True)

@@ -1,4 +1,4 @@
-"""The memory of devices, and whether weights have to be split to fit."""
+"""The memory of devices, and whether weights must be split to fit."""
 
 import math
 import os
@@ -7,16 +7,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
+from jax.typing import DTypeLike
 
-# GiB that a program can have on one device, as the compiler says, by the kind that JAX calls it.
+# GiB that a program can use on one device, according to the compiler, by JAX's name of the device kind.
 HBM = {"TPU v2": 7.5, "TPU v3": 15.5, "TPU v4": 31.75, "TPU v5 lite": 15.75, "TPU v5": 95.0, "TPU v6 lite": 31.25}
 SHARE = 0.5  # of a device's memory that weights, gradients and optimizer may take: the rest is for activations
 
 
 def device_memory(devices: list) -> int | None:
-    """Bytes of each device, or None where nobody knows: what the device itself says, else what its kind has.
+    """Bytes of each device: what the device reports, otherwise what its kind has; None if unknown.
 
-    Devices on a CPU share the machine's memory.
+    CPU devices share the machine's memory.
     """
     device, local = devices[0], jax.local_devices()
     stats = device.memory_stats() if device in local else None
@@ -29,9 +31,9 @@ def device_memory(devices: list) -> int | None:
 
 
 def split_over(floor: Callable[[int], int], devices: int, memory: int | None) -> tuple[int, str]:
-    """(over how many devices to split weights, why): 1 where replicas leave room in `memory`, else all `devices`.
+    """(number of devices to split the weights over, why): 1 if replicas fit in SHARE of `memory`, else all `devices`.
 
-    `floor` gives the bytes that a device holds of weights split over so many.
+    `floor(n)` is the bytes that a device holds if the weights are split over n.
     """
     if memory is None:
         return 1, "whole on each device, whose memory is not known: config.mesh.fsdp would split them"
@@ -42,8 +44,8 @@ def split_over(floor: Callable[[int], int], devices: int, memory: int | None) ->
     return devices, split
 
 
-def held(shape: tuple[int, ...], dtype, place) -> int:
-    """Bytes of an array on one device, by its placement."""
+def held(shape: tuple[int, ...], dtype: DTypeLike, place: Sharding) -> int:
+    """Bytes of an array on one device."""
     return math.prod(place.shard_shape(shape)) * jnp.dtype(dtype).itemsize
 
 

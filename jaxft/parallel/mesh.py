@@ -1,20 +1,22 @@
-"""Build the device mesh, and translate the logical axis names of arrays into placements on it.
+"""The device mesh, and the translation of arrays' logical axis names into placements on it.
 
-Mesh axes: `data` (replicas), `fsdp` (replicas that also split the weights), `tensor` (splits heads, MLP, vocabulary).
+Mesh axes: `data` (replicas), `fsdp` (splits the batch and the weights), `tensor` (splits heads, MLP, vocabulary).
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+AnyMesh = Mesh | AbstractMesh
 AXES = ("data", "fsdp", "tensor")
 
 # Logical name -> mesh axes; () is replicated, and so is a dimension without a name.
 RULES = {
     "batch": ("data", "fsdp"),
-    "replica": "data",  # a batch of which all devices that share the weights hold the same rows
+    "replica": "data",  # rows of a batch that are the same on all devices that share the weights
     "embed": "fsdp",
     "vocab": "tensor",
     "heads": "tensor",
@@ -26,7 +28,7 @@ RULES = {
 }
 
 
-def make_mesh(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
+def make_mesh(sizes: dict[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over `devices` (default: all), with the axes of AXES in that order.
 
     The axes are Auto: the compiler propagates placements. (`jax.make_mesh` would make Explicit ones, under which an
@@ -36,35 +38,35 @@ def make_mesh(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def split(name: str | None, size: int, mesh) -> tuple[str, ...]:
-    """The mesh axes, of more than one device, that split a dimension of the logical `name`; () for none.
+def split(name: str | None, size: int, mesh: AnyMesh) -> tuple[str, ...]:
+    """The mesh axes, with more than one device, that split a dimension with the logical `name`; () for none.
 
-    A dimension that they do not divide is replicated: rounding it up instead would change exported shapes.
+    A dimension that they do not divide is replicated: padding it would change the shapes of exported weights.
     """
     axes = tuple(axis for axis in (() if name is None else _tuple(RULES[name])) if mesh.shape[axis] > 1)
     return axes if size % _size(axes, mesh) == 0 else ()
 
 
-def placement(names: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> PartitionSpec:
-    """Mesh axes for an array whose dimensions carry the logical `names`."""
+def placement(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: AnyMesh) -> PartitionSpec:
+    """The placement of an array whose dimensions have the logical `names`."""
     return PartitionSpec(*(split(name, size, mesh) or None for name, size in zip(names, shape, strict=True)))
 
 
-def sharding(names: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> NamedSharding:
-    """`placement` bound to a concrete mesh."""
+def sharding(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """`placement` on a concrete mesh."""
     return NamedSharding(mesh, placement(names, shape, mesh))
 
 
 def shard(x: jax.Array, *names: str | None) -> jax.Array:
-    """Constrain an activation inside a jitted function; does nothing where no mesh is set (`jax.set_mesh`)."""
+    """Constrain the placement of an activation inside jit; without a mesh (`jax.set_mesh`) this does nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, placement(names, x.shape, mesh))
 
 
-def shares(names: tuple[str | None, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Over how many devices each dimension of such an activation is spread; 1 where no mesh is set."""
+def shards_per_dim(names: tuple[str | None, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Into how many shards each dimension of such an activation is split; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return (1,) * len(shape)
@@ -72,29 +74,31 @@ def shares(names: tuple[str | None, ...], shape: tuple[int, ...]) -> tuple[int, 
 
 
 def platform() -> str:
-    """That of the devices which the mesh in use has, "cpu", "gpu" or "tpu"; without a mesh that of JAX's own choice.
+    """The platform of the devices of the current mesh: "cpu", "gpu" or "tpu"; without a mesh, the default backend.
 
-    Not always JAX's own choice: a program can be compiled for devices that are elsewhere.
+    The two differ when a program is compiled ahead of time for devices that are not here.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
 
 
-def data_shards(mesh) -> int:
-    """In how many pieces a batch is split."""
+def data_shards(mesh: AnyMesh) -> int:
+    """The number of shards of a batch."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def own_shards(mesh) -> tuple[int, ...]:
-    """Which of the pieces of a batch this process's devices hold. Processes may hold the same ones, those that share a
-    `tensor` axis, and not always neighbouring ones."""
+def own_shards(mesh: Mesh) -> tuple[int, ...]:
+    """The numbers of the batch's shards that this process's devices hold.
+
+    Processes along a `tensor` axis hold the same ones, and a process's shards need not be contiguous.
+    """
     count = data_shards(mesh)
     places = sharding(("batch",), (count,), mesh).addressable_devices_indices_map((count,))
-    return tuple(sorted({index[0].start or 0 for index in places.values()}))
+    return tuple(sorted({index[0].start or 0 for index in places.values() if index is not None}))
 
 
-def place_rows(values: np.ndarray, mesh) -> jax.Array:
-    """A batch's array on the devices, of which `values` holds the rows of `own_shards`, piece after piece."""
+def place_rows(values: np.ndarray, mesh: Mesh) -> jax.Array:
+    """A batch's array on the devices; `values` holds the rows of `own_shards`, in order."""
     count, own = data_shards(mesh), own_shards(mesh)
     placed = sharding(("batch",), (count,), mesh)
     if jax.process_count() == 1:

@@ -1,7 +1,7 @@
-"""The other processes of a run: each hears within seconds when one of them has died or failed, and ends as well.
+"""The other processes of a run: if one dies or fails, the others notice within seconds, and end as well.
 
-JAX alone would wait 100 s for a heartbeat, or end without a word that helps. Process 0 holds one TCP connection to each
-of the others; the kernel closes it with its process, keepalives notice a machine that is gone.
+JAX alone waits 100 s for a heartbeat, or ends without a useful message. Process 0 holds a TCP connection to each of the
+others; the kernel closes it when its process ends, keepalives notice a machine that is gone.
 """
 
 import ctypes
@@ -13,20 +13,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from jaxft.problems import RunInterrupted
 
 AGAIN = RunInterrupted.exit_code
-ORDERLY = (0, AGAIN)  # these ends are agreed upon by all
-GRACE = 10.0  # seconds in which the rest may meet the same error and say it themselves
+ORDERLY = (0, AGAIN)  # exit codes on which all processes agree
+GRACE = 10.0  # seconds for the other processes to meet the same error and report it themselves
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}  # seconds, seconds, tries: 30 s of silence
 
 
 class Peers:
-    """Connections between process `number` and the `count - 1` others; they last until the process ends.
+    """Connections between process `number` and the `count - 1` others, until the process ends.
 
-    `publish(address)` and `find()` exchange the address of process 0. `advice()` is the last part of the message: what
-    to do now. Raises OSError if the others cannot be reached.
+    `publish(port)` and `find()` exchange the port of process 0. `advice()` is the last part of the message: what to do
+    now. Raises OSError if the others cannot be reached.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Peers:
     ):
         self.number, self.count, self.advice = number, count, advice
         self.links: dict[int, socket.socket] = {}
-        self.left: dict[int, int] = {}  # process -> exit code that it announced
+        self.left: dict[int, int] = {}  # process -> the exit code that it announced
         self.lock = threading.Lock()
+        self.handler: Any = None  # of SIGABRT, kept alive here
         if number == 0:
             self._accept(publish)
         else:
@@ -46,11 +48,11 @@ class Peers:
             threading.Thread(target=self._listen, args=(peer, link), daemon=True, name=f"peer-{peer}").start()
 
     def leave(self, code: int, asked: bool = False) -> None:
-        """Tell the others that this process ends now, with this exit code; `asked` by a signal, they end as well."""
+        """Tell the others that this process ends with this code; `asked`: by a signal, so that they end as well."""
         self._tell({"process": self.number, "code": code, "asked": asked})
 
     def wait(self) -> None:
-        """Time for news: if one of the others died or failed, this process ends in here."""
+        """Wait for news: if another process died or failed, this one ends here."""
         time.sleep(5.0)
         if not set(self.left.values()) <= set(ORDERLY):
             time.sleep(GRACE)
@@ -101,22 +103,22 @@ class Peers:
         try:
             self.links[peer].sendall(json.dumps(news).encode() + b"\n")
         except OSError:
-            pass  # its own listener says so
+            pass  # the peer's own listener reports it
 
     def _end(self, code: int, message: str):
-        """End the process from whichever thread; the first one speaks."""
+        """End the process from any thread; only the first one prints."""
         self.lock.acquire()
         sys.stdout.flush()
-        # Not by print, which without buffers writes the end of the line apart: JAX's service may speak between.
+        # Not with print, which writes the newline separately without a buffer: JAX's service may write in between.
         sys.stderr.write(f"stopped: {message}\n")
         sys.stderr.flush()
         os._exit(code)
 
 
-def after_aborts(wait: Callable[[], None]):
-    """When JAX's own service notices first, it aborts: the listeners get some seconds to say what happened.
+def after_aborts(wait: Callable[[], None]) -> Any:
+    """Call `wait` on SIGABRT: JAX's own service aborts if it notices first, and the listeners need time to report.
 
-    Returns the handler, which has to be kept. A Python handler would never run, since abort() does not return.
+    Returns the handler, which the caller must keep alive. A Python handler would never run: abort() does not return.
     """
 
     def aborting(number):
@@ -130,7 +132,7 @@ def after_aborts(wait: Callable[[], None]):
 
 
 def _line(link: socket.socket) -> bytes:
-    """Up to the next newline; b"" at the end of the connection. Byte by byte: messages are few and short."""
+    """The bytes up to the next newline; b"" at the end of the connection. One at a time: messages are few and short."""
     read = b""
     while not read.endswith(b"\n"):
         byte = link.recv(1)

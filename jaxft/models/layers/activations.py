@@ -1,4 +1,4 @@
-"""Activation functions, by the names that config.json has for them."""
+"""Activation functions by their names in config.json."""
 
 import math
 
@@ -10,9 +10,9 @@ from jaxft.problems import raise_problems, truncated_repr
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution's share below x (Hendrycks and Gimpel 2016, section 2), in float32.
+    """x times the normal distribution function at x (Hendrycks and Gimpel 2016, section 2), computed in float32.
 
-    By erf, as in PyTorch; `jax.nn.gelu` goes by erfc, which is exact far below 0 but costs three times as much on CPU.
+    With erf, as in PyTorch; `jax.nn.gelu` has erfc, which is exact far below 0 and three times as slow on CPU.
     """
     wide = upcast(x)
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +27,11 @@ from jaxft.parallel.mesh import platform, shard
 
 @dataclass(frozen=True)
 class QKNorm:
-    """A norm of queries and of keys before they meet: over each head's width, or over all heads together."""
+    """A norm of queries and keys: over each head's width, or over all heads together."""
 
     norm: NormPart
     over: str = "head"  # or "all"
-    shared: bool = True  # one scale for all heads that are normed one by one; or each has its own
+    shared: bool = True  # all heads, normed one by one, share a scale; False: each has its own
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,14 @@ class CrossAttention(Attention):
     def build(self, width: int) -> "CrossAttentionLayer":
         return CrossAttentionLayer(self, width)
 
-    def keys(self, context):
-        return context.memory.tokens
+    def keys(self, context: Context) -> Tokens:
+        return context.encoded.tokens
 
 
 def plan_attention(context: Context, parts: Iterable[Attention]) -> Context:
     """The context with a plan for each part. Parts with the same mask or the same rotary positions share the arrays."""
 
-    @cache
-    def mask(kernel, spec: MaskSpec, is_cross: bool):
-        return kernel.prepare(spec, context.queries, context.memory.tokens if is_cross else context.keys)
+    masks: dict[tuple, Any] = {}
 
     @cache
     def tables(rotary: Rotary):
@@ -108,9 +107,11 @@ def plan_attention(context: Context, parts: Iterable[Attention]) -> Context:
 
     plans = dict(context.plans)
     for part in dict.fromkeys(parts):
-        kernel, is_cross = choose_kernel(part.call(context)), isinstance(part, CrossAttention)
-        rotary = None if part.rotary is None else tables(part.rotary)
-        plans[part] = AttentionPlan(kernel, mask(kernel, part.mask, is_cross), rotary)
+        kernel, keys = choose_kernel(part.call(context)), part.keys(context)
+        shared = kernel.name, part.mask, id(keys)
+        if shared not in masks:
+            masks[shared] = kernel.prepare(part.mask, context.queries, keys)
+        plans[part] = AttentionPlan(kernel, masks[shared], None if part.rotary is None else tables(part.rotary))
     return replace(context, plans=plans)
 
 
@@ -124,21 +125,23 @@ class AttentionLayer(nnx.Module):
         self.o = Linear(inner, width, ("heads", "embed"), "o" in part.bias)
         self.q_norm = self._norm(part.heads)
         self.k_norm = self._norm(part.kv_heads)
-        own = part.distances is not None and not part.distances.shared
-        self.distances = part.distances.build(width) if own else nnx.data(None)
+        learned = part.distances
+        self.distances = nnx.data(None) if learned is None or learned.shared else learned.build(width)
         self.sinks = param((part.heads,), ("heads",), "other", "zeros") if part.sinks else nnx.data(None)
 
     def __call__(self, x_bsd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         """(batch, t, width) for the t queries of the context, from x (batch, s, width), which holds all keys."""
         return self.attend(context.gather(x_bsd), x_bsd, context, key)
 
-    def attend(self, x_btd, x_bsd, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+    def attend(
+        self, x_btd: jax.Array, x_bsd: jax.Array, context: Context, key: jax.Array | None
+    ) -> tuple[jax.Array, Carry]:
         """(batch, t, width): queries from x (batch, t, width) attend to keys from x (batch, s, width)."""
         part, plan = self.part, context.plans[self.part]
         q = self._heads(self.q(x_btd), part.heads, self.q_norm)
         k = self._heads(self.k(x_bsd), part.kv_heads, self.k_norm)
         v = self._heads(self.v(x_bsd), part.kv_heads, None)
-        if part.rotary is not None:
+        if part.rotary is not None and plan.rotary is not None:
             q, k = (rotate(x, table, part.rotary) for x, table in zip((q, k), plan.rotary, strict=True))
         q = shard(q, "batch", "length", "heads", None)
         k, v = (shard(x, "batch", "key_length", "heads", None) for x in (k, v))
@@ -148,16 +151,18 @@ class AttentionLayer(nnx.Module):
         y = self.o(y.reshape(*x_btd.shape[:2], part.heads * part.head_dim))
         return y, self._carry(q, k, context, bias, sinks)
 
-    def attn_bias(self, q_bthd, k_bshd, context: Context, key: jax.Array | None) -> jax.Array | None:
+    def attn_bias(
+        self, q_bthd: jax.Array, k_bshd: jax.Array, context: Context, key: jax.Array | None
+    ) -> jax.Array | None:
         """What is added to the scores: float32 (1 or batch, kv_heads, t or heads / kv_heads, s); None: nothing."""
         if self.part.alibi_slopes is not None:
             # A query's own position is the same for all its keys, and the softmax does not see it.
             slopes = jnp.array(self.part.alibi_slopes, float).reshape(1, self.part.kv_heads, -1, 1)
             return slopes * context.keys.positions[:, None, None, :].astype(float)
-        if self.part.distances is None:
-            return None
         bias = context.rel_bias if self.distances is None else self.distances(k_bshd.shape[1])
-        return bias if context.is_square else bias[0][:, context.queries.indices].swapaxes(0, 1)
+        if bias is None or context.is_square:
+            return bias
+        return bias[0][:, context.queries.indices].swapaxes(0, 1)
 
     def _carry(self, q, k, context: Context, bias, sinks) -> Carry:
         if not context.collect.attentions:
@@ -172,24 +177,27 @@ class AttentionLayer(nnx.Module):
             return nnx.data(None)
         if norm.over == "all":
             return norm.norm.build(heads * part.head_dim)
-        return norm.norm.build(part.head_dim) if norm.shared else norm.norm.build(part.head_dim, heads)
+        return norm.norm.build(part.head_dim, None if norm.shared else heads)
 
     def _heads(self, y_btd, heads: int, norm):
         """(batch, t, heads, head_dim), clipped and normed as the part says."""
         part = self.part
         if part.clip is not None:
             y_btd = jnp.clip(y_btd, -part.clip, part.clip)
-        if norm is not None and part.qk_norm.over == "all":
+        over = part.qk_norm.over if part.qk_norm is not None and norm is not None else None
+        if over == "all":
             y_btd = norm(y_btd)
         y_bthd = y_btd.reshape(*y_btd.shape[:2], heads, part.head_dim)
-        return norm(y_bthd) if norm is not None and part.qk_norm.over == "head" else y_bthd
+        return norm(y_bthd) if over == "head" else y_bthd
 
 
 class RematAttentionLayer(AttentionLayer):
     """For attention whose bias depends on the queries: recomputed in the backward pass, so that no length x length bias
     is stored."""
 
-    def attend(self, x_btd, x_bsd, context, key):
+    def attend(
+        self, x_btd: jax.Array, x_bsd: jax.Array, context: Context, key: jax.Array | None
+    ) -> tuple[jax.Array, Carry]:
         def attend(x_btd, x_bsd):
             return super(RematAttentionLayer, self).attend(x_btd, x_bsd, context, key)
 
@@ -197,9 +205,9 @@ class RematAttentionLayer(AttentionLayer):
 
 
 class CrossAttentionLayer(AttentionLayer):
-    def __call__(self, x_btd, context, key):
+    def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         """(batch, t, width) for the t queries, which x holds."""
-        return self.attend(x_btd, context.memory.hidden, context, key)
+        return self.attend(x_btd, context.encoded.hidden, context, key)
 
     def _carry(self, q, k, context, bias, sinks):
         return Carry()  # `attentions` are those of a text to itself

@@ -1,7 +1,7 @@
-"""The small modules that every family is made of: linear maps, norms, activations, embeddings, MLPs.
+"""The small modules that families are made of: linear maps, norms, embeddings, MLPs.
 
-Modules are built abstract: a parameter is a shape, the logical names of its axes and how to initialise it. Values are
-put in later, from a checkpoint or from `initial` (models/params.py). Letters in names: b batch, t length, d width.
+Modules are abstract: a parameter is a shape, the logical names of its axes, a role and an initialiser. `bind`
+(models/params.py) puts values in, from a checkpoint or from `initial`. Letters in names: b batch, t length, d width.
 """
 
 from collections.abc import Callable
@@ -11,42 +11,51 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
+from jaxft.models.batch import Batch
 from jaxft.models.layers.activations import ACTIVATIONS, known_activation
 from jaxft.models.layers.context import Carry, Context
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.lookup import lookup
 from jaxft.models.layers.precision import accumulator, upcast
+from jaxft.models.part import Part
 from jaxft.parallel.mesh import shard
 
 Role = Literal["kernel", "embedding", "bias", "norm", "other"]
 
 
 def param(
-    shape: tuple[int, ...], axes: tuple[str | None, ...], role: Role, init="normal", fixed: bool = False
+    shape: tuple[int, ...],
+    axes: tuple[str | None, ...],
+    role: Role,
+    init: str | Callable = "normal",
+    fixed: bool = False,
 ) -> nnx.Param:
     """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py).
 
-    `role` says what optimizers and tuning do with it: a kernel is the matrix, or several, of a linear map, an embedding
-    a table of rows; both decay. A bias is added, a norm's is its scale, and "other" is none of these. `init` is normal,
-    zeros or ones, or a function from the shape to an array. A fixed one never trains: it is what `init` says, unless a
-    checkpoint has it.
+    `role` is what optimizers and tuning methods go by: "kernel" is the matrix of a linear map, or several, "embedding"
+    a table of rows (weight decay applies to both), "norm" the scale of a norm, "bias" whatever is added, "other" the
+    rest. `init` is "normal", "zeros", "ones", or a function from the shape to an array. A fixed parameter never trains:
+    it keeps its initial value, or the checkpoint's.
     """
     return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, role=role, init=init, fixed=fixed)
 
 
-def remat(function):
-    """The function, of which the backward pass keeps the arguments only: cheap steps are done again, not stored.
+def remat(function: Callable) -> Callable:
+    """The function, with only its arguments stored for the backward pass: cheap steps are recomputed.
 
-    Their products are not done again, since no gradient needs a product's own result.
+    A matrix product at its end is not recomputed, since no gradient needs the product's own result.
     """
-    return jax.checkpoint(function, prevent_cse=False)  # the loop over layers stands between the two passes
+    return jax.checkpoint(function, prevent_cse=False)  # the loop over layers separates the two passes
 
 
-def masked_mean(x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_bt: jax.Array | None = None):
-    """The mean over the text that each position `at` is in: (batch, slots, width), float32.
+def masked_mean(
+    x_btd: jax.Array, segments_bt: jax.Array, at_bk: jax.Array, counts_bt: jax.Array | None = None
+) -> jax.Array:
+    """The mean over the text that each position `at` is in: float32 (batch, predictions, width).
 
-    `counts` (batch, length) says which positions belong to means; None: all.
+    `counts` (batch, length), bool: which positions count; None: all.
     """
     mine = jnp.take_along_axis(segments_bt, at_bk, 1)
     inside = segments_bt[:, None, :] == mine[:, :, None]
@@ -61,7 +70,7 @@ def fold_key(key: jax.Array | None, number: int) -> jax.Array | None:
 
 
 class Linear(nnx.Module):
-    """y = x W + b, with W cast to the dtype of x: parameters may be fp32 masters while activations are bf16."""
+    """y = x W + b, with W cast to the dtype of x: parameters may be float32 masters while activations are bfloat16."""
 
     def __init__(self, inputs: int, outputs: int, axes: tuple[str | None, str | None], bias: bool = True):
         self.kernel = param((inputs, outputs), axes, "kernel")
@@ -81,14 +90,14 @@ class LayerNorm:
     scale: bool = True
     scale_offset: ClassVar[float] = 0.0
 
-    def build(self, width, heads=None):
+    def build(self, width: int, heads: int | None = None) -> "NormLayer":
         return NormLayer(self, width, heads)
 
-    def normalise(self, x):
+    def normalise(self, x: jax.Array) -> jax.Array:
         centred = x - jnp.mean(x, -1, keepdims=True)
         return centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + self.eps)
 
-    def scaled(self, x, scale):
+    def scaled(self, x: jax.Array, scale: jax.Array) -> jax.Array:
         return x * scale
 
 
@@ -104,21 +113,21 @@ class RMSNorm:
     bias: bool = False
     scale: bool = True
 
-    def build(self, width, heads=None):
+    def build(self, width: int, heads: int | None = None) -> "NormLayer":
         return NormLayer(self, width, heads)
 
-    def normalise(self, x):
+    def normalise(self, x: jax.Array) -> jax.Array:
         return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps)
 
-    def scaled(self, x, scale):
+    def scaled(self, x: jax.Array, scale: jax.Array) -> jax.Array:
         return x * (self.scale_offset + scale)
 
 
 class NormLayer(nnx.Module):
-    """A norm with its learned scale and bias, in float32 whatever comes in; the result has the input's dtype."""
+    """A norm with its learned scale and bias, computed in float32; the result has the input's dtype."""
 
     def __init__(self, norm: LayerNorm | RMSNorm, width: int, heads: int | None = None):
-        """With `heads`: of what is (..., heads, width), for each head its own."""
+        """With `heads` the input is (..., heads, width), and each head has a scale of its own."""
         self.norm, new = norm, "zeros" if norm.scale_offset else "ones"
         shape, axes = ((width,), (None,)) if heads is None else ((heads, width), ("heads", None))
         self.scale = param(shape, axes, "norm", new) if norm.scale else nnx.data(None)
@@ -143,9 +152,9 @@ class Dense:
     hidden: int
     act: str
     bias: bool = True
-    dropout: float | None = None  # on what `down` reads; None: there is none, whatever a run's rate
+    dropout: float | None = None  # on the input of `down`; None: none, whatever a run's rate
 
-    def build(self, width):
+    def build(self, width: int) -> "DenseLayer":
         return DenseLayer(self, width)
 
 
@@ -169,9 +178,9 @@ class Gated:
     hidden: int
     act: str
     bias: bool = False
-    dropout: float | None = None  # on what `down` reads; None: there is none, whatever a run's rate
+    dropout: float | None = None  # on the input of `down`; None: none, whatever a run's rate
 
-    def build(self, width):
+    def build(self, width: int) -> "GatedLayer":
         return GatedLayer(self, width)
 
 
@@ -191,64 +200,69 @@ class GatedLayer(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """An embedding table: rows by number."""
+    """A table of vectors, looked up by number."""
 
     def __init__(self, rows: int, width: int, axes: tuple[str | None, str | None], **options):
-        """`options` as of `param`."""
+        """`options` are those of `param`."""
         self.axes = axes
         self.embedding = param((rows, width), axes, "embedding", **options)
 
-    def __call__(self, numbers: jax.Array, dtype) -> jax.Array:
+    def __call__(self, numbers: jax.Array, dtype: DTypeLike) -> jax.Array:
         return lookup(self.embedding[...], numbers, self.axes, dtype)
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear map from tables of another width than the model's."""
+    """A linear map from embeddings of another width than the model's."""
 
     inputs: int
     bias: bool = True
-    first: bool = False  # only the table of tokens has that width; the others are added behind the map
+    first: bool = False  # only the token embedding has that width; the others are added after the map
 
 
 @dataclass(frozen=True)
 class Embed:
-    """Tokens, and where the family has them learned positions and text types, to vectors."""
+    """The sum of token embeddings and, if the family has them, learned positions and token types."""
 
     vocab: int
     positions: int | None = None  # rows of a learned table
     types: int | None = None
     norm: LayerNorm | RMSNorm | None = None
     dropout: float = 0.0
-    offset: int = 0  # row of the table that position 0 has
+    offset: int = 0  # the row of position 0
     scale: float = 1.0
-    project: Projection | None = None  # behind all this, or behind the tokens
-    fill: Callable | None = None  # shape -> the table of positions, if it does not train
+    project: Projection | None = None  # of the sum, or of the token embeddings
+    fill: Callable | None = None  # shape -> the table of positions, if that does not train
     shared_embedding: bool = False  # the token embedding is the other backbone's
+    key: ClassVar[str] = "tokens"
     argument: ClassVar[str] = "input_ids"
     shape: ClassVar[tuple[int, ...]] = ()
     length: ClassVar[None] = None
 
-    def build(self, width):
+    def build(self, width: int) -> "EmbedLayer":
         return EmbedLayer(self, width)
 
 
 class EmbedLayer(nnx.Module):
     def __init__(self, part: Embed, width: int):
         self.part, inner = part, part.project.inputs if part.project else width
-        self.tokens = nnx.data(None) if part.shared_embedding else Embedding(part.vocab, inner, ("vocab", "embed"))
+        self.tokens: Any = nnx.data(None) if part.shared_embedding else Embedding(part.vocab, inner, ("vocab", "embed"))
         fixed = {"init": part.fill, "fixed": True} if part.fill else {}
-        added = width if part.project and part.project.first else inner
+        self.projects_tokens = part.project is not None and part.project.first
+        added = width if self.projects_tokens else inner
         self.positions = (
             Embedding(part.positions, added, (None, "embed"), **fixed) if part.positions else nnx.data(None)
         )
         self.types = Embedding(part.types, added, (None, "embed")) if part.types else nnx.data(None)
         self.norm = part.norm.build(added) if part.norm else nnx.data(None)
-        self.project = Linear(inner, width, (None, "embed"), part.project.bias) if part.project else nnx.data(None)
+        self.project: Any = Linear(inner, width, (None, "embed"), part.project.bias) if part.project else nnx.data(None)
 
-    def __call__(self, batch: dict, dtype, key: jax.Array | None, tokens: Embedding | None = None) -> jax.Array:
-        x = (tokens or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
-        if self.project is not None and self.part.project.first:
+    def __call__(
+        self, batch: Batch, dtype: DTypeLike, key: jax.Array | None, table: Embedding | None = None
+    ) -> jax.Array:
+        """(batch, length, width); `table` is the token embedding if it is the other backbone's."""
+        x = (table or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
+        if self.projects_tokens:
             x = self.project(shard(x, "batch", "length", None))
         if self.types is not None:
             x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
@@ -258,18 +272,18 @@ class EmbedLayer(nnx.Module):
         if self.norm is not None:
             x = self.norm(x)
         x = dropout(x, self.part.dropout, key)
-        if self.project is not None and not self.part.project.first:
+        if self.project is not None and not self.projects_tokens:
             x = self.project(x)
         return shard(x, "batch", "length", None)
 
 
 @dataclass(frozen=True)
 class Unused:
-    """A part that a checkpoint has and that neither computes nor trains, since what it serves is not there."""
+    """Weights kept only so that they can be exported again; neither used nor trained."""
 
-    part: Any  # of spec.Part
+    part: Part
 
-    def build(self, width: int):
+    def build(self, width: int) -> Any:
         module = self.part.build(width)
         for variable in jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable)):
             variable.set_metadata("fixed", True)

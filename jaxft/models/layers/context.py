@@ -92,6 +92,12 @@ class Context:
         """The same call with queries in the columns `at` only; its plans have to be made."""
         return replace(self, queries=self.queries.take(at_bk), at=at_bk, plans={})
 
+    @property
+    def encoded(self) -> Memory:
+        """`memory`, for cross-attention, which is used only where there is one."""
+        assert self.memory is not None
+        return self.memory
+
     def gather(self, x_bsd: jax.Array) -> jax.Array:
         """The queries' vectors of a layer's input, (b, t, d)."""
         return gather_at(x_bsd, self.at)

@@ -1,4 +1,4 @@
-"""Rows of embedding tables by number.
+"""Lookup of an embedding table's rows.
 
 Letters: v rows of a table, d width.
 """
@@ -6,16 +6,18 @@ Letters: v rows of a table, d width.
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
 from jaxft.parallel.mesh import placement
 
 
-def lookup(table_vd: jax.Array, numbers: jax.Array, axes: tuple[str | None, str | None], dtype) -> jax.Array:
+def lookup(table_vd: jax.Array, numbers: jax.Array, axes: tuple[str | None, str | None], dtype: DTypeLike) -> jax.Array:
     """`table[numbers]` in `dtype`, (*numbers.shape, d); `axes` are the logical names of the table's dimensions.
 
-    The cast follows the lookup, so that gradients of equal numbers add up in float32: in bfloat16 a sum of ones ends at
-    256. On a mesh that splits the width the result is split so as well and holds the rows of all devices that share the
-    width: what is looked up moves, when the caller puts each device's own rows together, and never the table.
+    The cast follows the lookup, so that gradients of equal numbers are summed in float32: in bfloat16 a sum of ones
+    ends at 256. On a mesh that splits the width, the result is split in the same way and holds the rows of all devices
+    that share the width: the looked-up rows are moved when the caller puts each device's own rows together, the table
+    never is.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

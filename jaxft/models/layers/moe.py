@@ -3,7 +3,7 @@
 Letters: b batch, t length, d width, e experts, k experts of a token, f hidden width of an expert, n = b t k.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
+from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.layers.activations import ACTIVATIONS, known_activation
 from jaxft.models.layers.basic import Linear, param
 from jaxft.models.layers.context import Carry, Context, RouterStats
@@ -36,11 +38,11 @@ class Experts:
     bias: bool = False  # in the router and in each expert's linear maps
     gate_fn: Callable | None = None  # (gate, up) -> input of `down`; None: act(gate) * up
 
-    def build(self, width):
+    def build(self, width: int) -> "ExpertsLayer":
         return ExpertsLayer(self, width)
 
 
-def read_router_aux_coef(c) -> float:
+def read_router_aux_coef(c: ConfigReader) -> float:
     """Spec.router_aux_coef: transformers adds the load balancing loss only if it also returns the router's logits."""
     weight = c.get("router_aux_loss_coef", 0.0)
     return weight if c.get("output_router_logits", False) else 0.0
@@ -53,7 +55,7 @@ class ExpertLinear(nnx.Module):
         self.kernel = param((part.count, inputs, outputs), ("experts", *axes), "kernel")
         self.bias = param((part.count, outputs), ("experts", axes[1]), "bias", "zeros") if part.bias else nnx.data(None)
 
-    def arrays(self, dtype) -> tuple[jax.Array, jax.Array | None]:
+    def arrays(self, dtype: DTypeLike) -> tuple[jax.Array, jax.Array | None]:
         """The kernel in `dtype`; the bias as it is stored, since tokens look it up (models/layers/lookup.py)."""
         return self.kernel[...].astype(dtype), None if self.bias is None else self.bias[...]
 
@@ -104,7 +106,14 @@ class ExpertsLayer(nnx.Module):
         return jax.shard_map(local, in_specs=specs, out_specs=rows)(x_btd, experts_btk, weights_btk, maps)
 
 
-def combine(x_btd, experts_btk, weights_btk, maps, gate_fn: Callable, axis: str | None = None):
+def combine(
+    x_btd: jax.Array,
+    experts_btk: jax.Array,
+    weights_btk: jax.Array,
+    maps: Sequence[tuple[jax.Array, jax.Array | None]],
+    gate_fn: Callable,
+    axis: str | None = None,
+) -> jax.Array:
     """(b, t, d): the weighted sum of the chosen experts' results. `maps` has (kernel, bias) of gate, up and down.
 
     `axis` is the mesh axis that splits the experts' hidden width, if any.

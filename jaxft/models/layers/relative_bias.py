@@ -1,6 +1,6 @@
-"""Learned scores for how far a key lies from its query (Raffel et al. 2020, section 2.1).
+"""Attention biases learned from the distance between query and key (Raffel et al. 2020, section 2.1).
 
-Within a text the distance of two tokens is that of their places in the row: packing and padding change nothing.
+Within a text, the distance of two tokens is that of their columns in the row: packing and padding do not change it.
 """
 
 import math
@@ -27,15 +27,15 @@ class RelativeBias(Protocol):
         ...
 
     def build(self, width: int) -> Callable:
-        """A module that makes of a row's length what attention reads of it (Context.rel_bias in context.py)."""
+        """A module: length of a row -> what `attn_bias` reads (Context.rel_bias in context.py)."""
 
 
 @dataclass(frozen=True)
 class T5Buckets:
-    """For each head `count` scores, one for each bucket of distances.
+    """A bias per head for each of `count` buckets of distances.
 
-    Half of the buckets hold one distance each, the others more and more of them, the last all from `longest` on. Unless
-    causal, keys before and keys behind the query have half of all buckets each.
+    Half of the buckets hold one distance each, the rest logarithmically growing ranges, the last all from `longest` on.
+    Unless causal, keys before and after the query have half of the buckets each.
     """
 
     heads: int
@@ -44,16 +44,16 @@ class T5Buckets:
     causal: bool
     shared: bool = True
 
-    def build(self, width):
+    def build(self, width: int) -> "T5BucketsLayer":
         return T5BucketsLayer(self)
 
     def numbers(self, ahead: np.ndarray) -> np.ndarray:
-        """The bucket of each distance; `ahead` says by how many places the key lies behind the query in the text."""
+        """The bucket of each distance; `ahead` is the key's column minus the query's."""
         count = self.count if self.causal else self.count // 2
         behind = 0 if self.causal else count * (ahead > 0)
         far = np.maximum(-ahead, 0) if self.causal else np.abs(ahead)
         single = count // 2
-        # In float32 like PyTorch: at powers of 2 the logarithms' last bit decides about the bucket.
+        # In float32 as in PyTorch: at powers of 2 the last bit of the logarithm decides the bucket.
         logs = np.log(np.float32(np.maximum(far, 1)) / np.float32(single)) / np.float32(math.log(self.longest / single))
         wide = single + (logs * np.float32(count - single)).astype(np.int64)
         return behind + np.where(far < single, far, np.minimum(wide, count - 1))
@@ -65,7 +65,7 @@ class T5BucketsLayer(nnx.Module):
         self.scores = param((part.count, part.heads), (None, "heads"), "other")
 
     def __call__(self, length: int) -> jax.Array:
-        """Float32 (1, heads, length, length): what is added to the score of each query and key."""
+        """Float32 (1, heads, length, length): the bias of each query and key."""
         numbers = self.part.numbers(np.arange(1 - length, length))
         of_distance = upcast(self.scores[...])[numbers].T
         return toeplitz(of_distance, length)[None]
@@ -74,10 +74,10 @@ class T5BucketsLayer(nnx.Module):
 def toeplitz(of_distance: jax.Array, length: int) -> jax.Array:
     """(n, t, s) with entry s - t + length - 1 of each row of (n, 2 length - 1).
 
-    By copying and cutting, whose gradients are sums; a lookup's would be written to one number at a time.
+    By tiling and slicing, whose gradients are sums; the gradient of a lookup would be a scatter.
     """
     n, width = of_distance.shape
-    rows = jnp.tile(jnp.pad(of_distance, ((0, 0), (0, 1))), (1, length))  # a row of the result ends one place earlier
+    rows = jnp.tile(jnp.pad(of_distance, ((0, 0), (0, 1))), (1, length))  # each row begins one entry earlier
     return rows[:, : length * width].reshape(n, length, width)[:, :, length - 1 :]
 
 

@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021): queries and keys turn by angles that grow with the position."""
+"""Rotary position embeddings (Su et al. 2021): queries and keys are rotated by angles proportional to the position."""
 
 import math
 from dataclasses import dataclass
@@ -13,19 +13,21 @@ from jaxft.problems import raise_problems, truncated_repr
 
 
 class Scaling(Protocol):
-    """How frequencies change for texts longer than those of the training. Frozen and hashable."""
+    """How frequencies change for texts longer than in training. A frozen, hashable dataclass."""
 
-    amplitude: float  # of cosine and sine
+    @property
+    def amplitude(self) -> float:
+        """Factor of cosine and sine."""
 
     def __call__(self, frequencies: jax.Array, rotary: "Rotary", length: jax.Array) -> jax.Array:
-        """New frequencies (dim/2,); `length` is that of the batch's longest text."""
+        """New frequencies, (dim/2,); `length` is that of the batch's longest text."""
 
 
 @dataclass(frozen=True)
 class Rotary:
-    """The first `dim` numbers of a head turn, by position * theta^(-2i/dim) (Su et al. 2021, eq. 34).
+    """The first `dim` components of a head rotate by position * theta^(-2i/dim) (Su et al. 2021, eq. 34).
 
-    `pairs` says which turn together: "halves" i and i + dim/2, "neighbours" 2i and 2i + 1.
+    `pairs` says which rotate together: "halves" i and i + dim/2, "neighbours" 2i and 2i + 1.
     """
 
     dim: int
@@ -45,12 +47,12 @@ class Rotary:
 
 
 def rotate(x_bthd: jax.Array, table: tuple[jax.Array, jax.Array], rotary: Rotary) -> jax.Array:
-    """Turn the pairs of each head by the angles of `table`, in float32; the result has the input's dtype."""
+    """Rotate the pairs of each head by the angles of `table`, in float32; the result has the input's dtype."""
     cos, sin = table
     x, rest = upcast(x_bthd[..., : rotary.dim]), x_bthd[..., rotary.dim :]
     a, b = jnp.split(x, 2, -1) if rotary.pairs == "halves" else (x[..., ::2], x[..., 1::2])
-    turned = a * cos - b * sin, b * cos + a * sin
-    x = jnp.concatenate(turned, -1) if rotary.pairs == "halves" else jnp.stack(turned, -1).reshape(x.shape)
+    rotated = a * cos - b * sin, b * cos + a * sin
+    x = jnp.concatenate(rotated, -1) if rotary.pairs == "halves" else jnp.stack(rotated, -1).reshape(x.shape)
     return jnp.concatenate([x.astype(x_bthd.dtype), rest], -1)
 
 
@@ -61,19 +63,19 @@ class LinearScaling:
     factor: float
     amplitude: float = 1.0
 
-    def __call__(self, frequencies, rotary, length):
+    def __call__(self, frequencies: jax.Array, rotary: Rotary, length: jax.Array) -> jax.Array:
         return frequencies / self.factor
 
 
 @dataclass(frozen=True)
 class DynamicNTK:
-    """A base that grows with the length of the text, once it exceeds that of the training (bloc97 2023, NTK-aware)."""
+    """A base that grows with the text's length beyond the training length (bloc97 2023, NTK-aware scaling)."""
 
     factor: float
-    positions: int  # of the training
+    positions: int  # in training
     amplitude: float = 1.0
 
-    def __call__(self, frequencies, rotary, length):
+    def __call__(self, frequencies: jax.Array, rotary: Rotary, length: jax.Array) -> jax.Array:
         stretch = self.factor * jnp.maximum(length, self.positions) / self.positions - (self.factor - 1)
         base = rotary.theta * stretch ** (rotary.dim / (rotary.dim - 2))
         return 1.0 / base ** (jnp.arange(0, rotary.dim, 2, dtype=float) / rotary.dim)
@@ -84,12 +86,12 @@ class Llama3Scaling:
     """Low frequencies divided by a factor, high ones kept, smooth between (Dubey et al. 2024: Llama 3.1)."""
 
     factor: float
-    low: float  # turns within the training's positions up to which a frequency is low
+    low: float  # a frequency is low up to so many rotations within the training positions
     high: float
     positions: int
     amplitude: float = 1.0
 
-    def __call__(self, frequencies, rotary, length):
+    def __call__(self, frequencies: jax.Array, rotary: Rotary, length: jax.Array) -> jax.Array:
         turns = self.positions * frequencies / (2 * math.pi)
         smooth = jnp.clip((turns - self.low) / (self.high - self.low), 0.0, 1.0)
         return (1 - smooth) * frequencies / self.factor + smooth * frequencies
@@ -100,13 +102,13 @@ class Yarn:
     """Low dimensions kept, high ones divided by a factor, linear between (Peng et al. 2023, section 3.2)."""
 
     factor: float
-    fast: float  # turns within the training's positions from which on a dimension is kept
+    fast: float  # a dimension is kept from so many rotations within the training positions on
     slow: float
     positions: int
-    truncate: bool  # the two bounds to whole dimensions
+    truncate: bool  # round the two bounds to whole dimensions
     amplitude: float
 
-    def __call__(self, frequencies, rotary, length):
+    def __call__(self, frequencies: jax.Array, rotary: Rotary, length: jax.Array) -> jax.Array:
         low, high = (self._dimension(turns, rotary) for turns in (self.fast, self.slow))
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
@@ -116,27 +118,27 @@ class Yarn:
         return frequencies / self.factor * divided + frequencies * (1 - divided)
 
     def _dimension(self, turns: float, rotary: Rotary) -> float:
-        """Which pair makes so many turns within the training's positions."""
+        """The pair that makes so many rotations within the training positions."""
         return rotary.dim * math.log(self.positions / (turns * 2 * math.pi)) / (2 * math.log(rotary.theta))
 
 
 @dataclass(frozen=True)
 class LongRope:
-    """A factor for each frequency, from one list up to the training's length and another beyond (Ding et al. 2024)."""
+    """A factor per frequency: one list up to the training length, another beyond it (Ding et al. 2024)."""
 
     short: tuple[float, ...]
     long: tuple[float, ...]
     positions: int
     amplitude: float
 
-    def __call__(self, frequencies, rotary, length):
+    def __call__(self, frequencies: jax.Array, rotary: Rotary, length: jax.Array) -> jax.Array:
         return frequencies / jnp.where(length > self.positions, jnp.array(self.long), jnp.array(self.short))
 
 
 # Settings of `rope_parameters`, with values of the kind that they must have.
 KINDS = {
     "rope_type": "default",
-    "type": "default",  # its former name, kept beside it
+    "type": "default",  # the former name of rope_type
     "finetuned": True,
     "rope_theta": 1e4,
     "partial_rotary_factor": 1.0,
@@ -158,23 +160,24 @@ KINDS = {
 def read_rotary(
     c: ConfigReader, head_dim: int, layers: str | None = None, pairs: str = "halves", partial: bool = False
 ) -> Rotary:
-    """The part that config.json's `rope_parameters` describe (transformers 5), or those of one type of layers in it.
+    """The part that `rope_parameters` of config.json describe (transformers 5); `layers` is the type of layers, for
+    families with several.
 
-    `partial` says that in this family a part of each head may turn; others do not read `partial_rotary_factor`, and it
-    must be 1. Raises UserError for a type or a setting that is not among the above.
+    With `partial`, the family can rotate a part of each head; without, `partial_rotary_factor` must be 1. Raises
+    UserError for an unknown type or setting.
     """
     rope = c.section("rope_parameters", KINDS)
     if layers is not None and layers in rope:
         rope = rope.section(layers, KINDS)
-    strange = sorted(name for name in rope if name not in KINDS)
+    unknown = sorted(name for name in rope if name not in KINDS)
     raise_problems(
-        [f"config.json: rope_parameters has {truncated_repr(name)}, which jaxft does not read" for name in strange]
+        [f"config.json: rope_parameters has {truncated_repr(name)}, which jaxft does not read" for name in unknown]
     )
     kind = rope.get("rope_type", "default")
     if kind not in SCALINGS:
         raise_problems([f"config.json: rope_type={truncated_repr(kind)} is not supported, only {', '.join(SCALINGS)}"])
     if not partial:
-        rope.expect("partial_rotary_factor", 1.0, "in this family whole heads turn")
+        rope.expect("partial_rotary_factor", 1.0, "this family rotates whole heads")
     dim = int(head_dim * rope.get("partial_rotary_factor", 1.0))
     return Rotary(dim, float(rope.rope_theta), SCALINGS[kind](c, rope, dim), pairs)
 
@@ -189,7 +192,7 @@ def _yarn(c, rope, dim):
 
 
 def _magnitude(factor: float, scale: float) -> float:
-    """Peng et al. 2023, eq. 22: how much sharper attention is made."""
+    """The temperature of attention (Peng et al. 2023, eq. 22)."""
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 

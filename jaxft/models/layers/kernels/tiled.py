@@ -32,7 +32,17 @@ class Tiled:
     def prepare(self, mask: MaskSpec, queries: Tokens, keys: Tokens) -> jax.Array:
         return mask.dense(queries, keys)
 
-    def __call__(self, q, k, v, mask, softmax, key, bias=None, sinks=None):
+    def __call__(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        mask: jax.Array,
+        softmax: SoftmaxSpec,
+        key: jax.Array | None,
+        bias: jax.Array | None = None,
+        sinks: jax.Array | None = None,
+    ) -> jax.Array:
         b, t, heads, _ = q.shape
         kv, g = k.shape[2], heads // k.shape[2]
         sinks = None if sinks is None else upcast(sinks).reshape(1, kv, g, 1)
@@ -42,7 +52,14 @@ class Tiled:
         return y.reshape(b, kv, g, t, -1).transpose(0, 3, 1, 2, 4).reshape(b, t, heads, -1)
 
 
-def attention_weights(q, k, mask, softmax: SoftmaxSpec, bias=None, sinks=None) -> jax.Array:
+def attention_weights(
+    q: jax.Array,
+    k: jax.Array,
+    mask: jax.Array,
+    softmax: SoftmaxSpec,
+    bias: jax.Array | None = None,
+    sinks: jax.Array | None = None,
+) -> jax.Array:
     """Float32 (b, t, s): the attention weights of `Tiled`, without dropout, as the mean over all heads.
 
     The arguments are those of a kernel (kernel.py). One key head at a time, so that scores of all heads never exist.
@@ -69,7 +86,16 @@ def _by_heads(q, kv):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(7,))
-def dot_product_attention(q_bkrh, k_bksh, v_bksh, mask, bias, sinks, key, softmax: SoftmaxSpec):
+def dot_product_attention(
+    q_bkrh: jax.Array,
+    k_bksh: jax.Array,
+    v_bksh: jax.Array,
+    mask: jax.Array,
+    bias: jax.Array | None,
+    sinks: jax.Array | None,
+    key: jax.Array | None,
+    softmax: SoftmaxSpec,
+) -> jax.Array:
     """softmax(scale q k' + bias) v, (b, k, r, h); dropout leaves 1 - rate of the weights (key None: all)."""
     return _forward(q_bkrh, k_bksh, v_bksh, mask, bias, sinks, key, softmax)[0]
 

@@ -1,27 +1,28 @@
-"""Attention a tile at a time: some rows and key heads of a batch.
+"""Attention in tiles of some rows and key heads of a batch.
 
 Letters: b batch, k key/value heads, r query rows, s key length, h head width.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxft.parallel.mesh import platform, shares
+from jaxft.parallel.mesh import platform, shards_per_dim
 
-# Bytes of float32 scores that a device has at once: what a CPU's caches hold, and enough to keep others busy.
+# Bytes of float32 scores that a device holds at once: what fits a CPU's caches, and enough to occupy other devices.
 TILE = {"cpu": 2**23, "other": 2**28}
 
 
-def by_tiles(function: Callable, q_bkrh, k_bksh, *more):
-    """`function` of arrays (b, k, ...), a tile of some rows and key heads at a time.
+def by_tiles(function: Callable, q_bkrh: jax.Array, k_bksh: jax.Array, *more: Any) -> tuple[Any, Any]:
+    """`function` of arrays (b, k, ...), applied to a tile of some rows and key heads at a time.
 
-    It gives such arrays, and beside them a tree of arrays (1, k, ...) that are to be summed over the rows. An array may
-    be (1, k, ...), the same for all rows, or (b, 1, ...), the same for all key heads.
+    It returns arrays of that form, and a tree of arrays (1, k, ...) that are summed over the rows. An argument may be
+    (1, k, ...), the same for all rows, or (b, 1, ...), the same for all key heads.
 
     Scores are written and read several times: a tile of them stays in the caches, and no array of scores is as large as
-    the batch. Dropout's choice is, a byte for each score.
+    the batch. The mask of dropout is, with a byte per score.
     """
     b, k, r, _ = q_bkrh.shape
     rows, heads = tiles(b, k, 4 * r * k_bksh.shape[2])
@@ -42,12 +43,12 @@ def by_tiles(function: Callable, q_bkrh, k_bksh, *more):
 
 
 def tiles(b: int, k: int, size: int) -> tuple[int, int]:
-    """Into how many tiles rows and key heads are cut, whose scores take `size` bytes for a row and a key head.
+    """The numbers of tiles along rows and key heads; the scores of one row and key head take `size` bytes.
 
-    The fewest that keep a tile of each device within TILE; every device has a share of every tile.
+    The fewest that keep a device's part of a tile within TILE; every device has a part of every tile.
     """
-    spread_b, spread_k = shares(("batch", "heads"), (b, k))
-    most = TILE.get(platform(), TILE["other"]) // size * spread_b * spread_k  # pairs of row and key head
+    spread_b, spread_k = shards_per_dim(("batch", "heads"), (b, k))
+    most = TILE.get(platform(), TILE["other"]) // size * spread_b * spread_k  # row and key head pairs per tile
     options = [(n, 1) for n in divisors(b // spread_b)] + [(b // spread_b, n) for n in divisors(k // spread_k)]
     return next((x for x in options if b * k <= most * x[0] * x[1]), options[-1])
 
@@ -57,8 +58,8 @@ def divisors(n: int) -> list[int]:
 
 
 def _pick(x, number, rows, heads):
-    """Tile `number` of an array (b, k, ...): every `rows`-th row and every `heads`-th head, so that sharded axes stay
-    whole on each device."""
+    """Tile `number` of an array (b, k, ...): every `rows`-th row and every `heads`-th head, so that each device picks
+    from its own shard."""
     row, head = number // heads, number % heads
     rows, heads = rows if x.shape[0] > 1 else 1, heads if x.shape[1] > 1 else 1
     x = x.reshape(x.shape[0] // rows, rows, x.shape[1] // heads, heads, *x.shape[2:])
@@ -67,7 +68,7 @@ def _pick(x, number, rows, heads):
 
 
 def _joined(x, rows, heads):
-    """Inverse of `_pick` for all tiles in a row, (rows * heads, b / rows, k / heads, ...)."""
+    """The inverse of `_pick` for all tiles, stacked: (rows * heads, b / rows, k / heads, ...)."""
     b, k = rows * x.shape[1], heads * x.shape[2]
     x = x.reshape(rows, heads, *x.shape[1:])
     return x.transpose(2, 0, 3, 1, *range(4, x.ndim)).reshape(b, k, *x.shape[4:])
