@@ -29,7 +29,7 @@ ALLOWED = {
     "models.layers": {
         "models.layers",
         "models.batch",
-        "models.spec",
+        "models.part",
         "models.checkpoint.config_reader",
         "parallel",
         "problems",

@@ -159,6 +159,8 @@ class AttentionLayer(nnx.Module):
             # A query's own position is the same for all its keys, and the softmax does not see it.
             slopes = jnp.array(self.part.alibi_slopes, float).reshape(1, self.part.kv_heads, -1, 1)
             return slopes * context.keys.positions[:, None, None, :].astype(float)
+        if self.part.distances is None:
+            return None
         bias = context.rel_bias if self.distances is None else self.distances(k_bshd.shape[1])
         if bias is None or context.is_square:
             return bias
