@@ -18,7 +18,7 @@ from jaxft.assets import path
 from jaxft.config import Config, Mesh
 from jaxft.data import Data
 from jaxft.tasks.classify import Classify
-from jaxft.training.compiled import CompiledSteps, training
+from jaxft.training.compiled import CompiledSteps, compiled_steps
 from jaxft.training.setup import build
 
 ROWS, LENGTH = 16, 128
@@ -45,7 +45,7 @@ def deep(layers: int, folder: Path) -> CompiledSteps:
         init="random",
         mesh=Mesh(data=1),
     )
-    return training(build(cfg), 5)
+    return compiled_steps(build(cfg), 5)
 
 
 def arguments(run: CompiledSteps):

@@ -429,7 +429,7 @@ def test_a_part_is_judged_as_a_set_of_its_own(bert_tokenizer):
         alone, _, _ = judged([dict(rows[whole.rows[place]], id=str(at)) for at, place in enumerate(places)], logits)
         assert whole.measure(np.array(places)) == alone.measure(np.arange(len(places)))
     detail = Breakdown(resamples=100, by="length")
-    found = detail.of(task, {}, encoded, detail.read(rows_of(rows), encoded), whole)
+    found = detail.compute(task, {}, encoded, detail.read(rows_of(rows), encoded), whole)
     low, high = found["interval"]["f1"]
     assert low <= whole.measure(np.arange(len(whole.rows)))["f1"] <= high and low < high
     assert [(line["slice"]["value"], line["rows"]) for line in found["lines"]] == [

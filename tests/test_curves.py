@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxft.reports.curves import DOTS, HEIGHT, STRETCHES, WIDTH, Axis, curves, layers, linear, path, thin, y_axis
+from jaxft.reports.curves import BINS, HEIGHT, MAX_DOTS, WIDTH, Axis, curves, layers, linear, path, thin, y_axis
 
 
 def value_of(label: str) -> float:
@@ -56,37 +56,37 @@ def test_ranges():
 @pytest.mark.parametrize("seed", range(20))
 def test_a_long_curve_keeps_its_peaks_and_gaps(seed):
     rng = np.random.default_rng(seed)
-    values = rng.standard_normal(rng.integers(2 * STRETCHES + 1, 50_000))
+    values = rng.standard_normal(rng.integers(2 * BINS + 1, 50_000))
     values[rng.integers(0, len(values), 5)] = 1e6 * rng.standard_normal(5)
     gap = rng.integers(1, len(values) - 100)
     values[gap : gap + rng.integers(1, 99)] = math.nan
     kept = thin(values)
-    assert len(kept) <= 3 * STRETCHES + 2 and np.all(np.diff(kept) > 0)
+    assert len(kept) <= 3 * BINS + 2 and np.all(np.diff(kept) > 0)
     assert kept[0] == 0 and kept[-1] == len(values) - 1
     assert np.isnan(values[kept]).any()
     # Wherever one looks, the range that is drawn is the range that was logged.
-    for piece in np.array_split(np.arange(len(values)), STRETCHES):
+    for piece in np.array_split(np.arange(len(values)), BINS):
         if not np.isnan(values[piece]).all():
             drawn = values[kept[(kept >= piece[0]) & (kept <= piece[-1])]]
             assert np.nanmin(drawn) == np.nanmin(values[piece]) and np.nanmax(drawn) == np.nanmax(values[piece])
 
 
 def test_a_short_curve_is_drawn_as_it_is():
-    values = np.arange(2.0 * STRETCHES)
-    assert thin(values).tolist() == list(range(2 * STRETCHES))
-    ((kind, name, steps, drawn),) = layers("train", np.arange(2 * STRETCHES), values)
+    values = np.arange(2.0 * BINS)
+    assert thin(values).tolist() == list(range(2 * BINS))
+    ((kind, name, steps, drawn),) = layers("train", np.arange(2 * BINS), values)
     assert (kind, name) == ("line", "train") and drawn is values
 
 
 def test_means_of_a_long_curve():
-    steps, values = np.arange(8000) * 10, np.repeat(np.arange(STRETCHES) * 1.0, 8000 // STRETCHES)
+    steps, values = np.arange(8000) * 10, np.repeat(np.arange(BINS) * 1.0, 8000 // BINS)
     values[::2] += 0.25
     values[1::2] -= 0.25
     values[-20:] = math.nan
     (_, _, _, extremes), (kind, name, middles, means) = layers("train", steps, values)
-    assert (kind, name) == ("mean", "train, mean") and len(extremes) <= 3 * STRETCHES + 2
-    assert means[:-1].tolist() == list(range(STRETCHES - 1)) and math.isnan(means[-1])
-    assert np.all(np.diff(middles) == 10 * 8000 // STRETCHES)
+    assert (kind, name) == ("mean", "train, mean") and len(extremes) <= 3 * BINS + 2
+    assert means[:-1].tolist() == list(range(BINS - 1)) and math.isnan(means[-1])
+    assert np.all(np.diff(middles) == 10 * 8000 // BINS)
 
 
 def test_paths():
@@ -102,7 +102,7 @@ def test_a_drawing_says_what_it_shows():
     loss[30] = math.nan
     made = curves("Loss", "", None, {"train": (0, steps, loss), "val": (1, steps[::20], loss[::20])}, 60)
     train, val = made["lines"]
-    assert train["dots"] == "" and val["dots"].count("h0") == 3 and len(steps) > DOTS
+    assert train["dots"] == "" and val["dots"].count("h0") == 3 and len(steps) > MAX_DOTS
     numbers = [tuple(map(int, pair.split())) for pair in re.findall(r"\d+ \d+", train["path"])]
     assert len(numbers) == 59 and train["path"].count("M") == 2
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in numbers)

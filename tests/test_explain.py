@@ -179,7 +179,7 @@ def test_a_head_that_reads_the_mean_of_all(tmp_path, one_device):
     blank = ours.tokenizer.convert_tokens_to_ids(found.baseline)
     number = int(theirs(**inputs).logits.argmax())
     close(found.attributions, integrated(theirs, inputs, blank, special, [(None, number)])[0])
-    with pytest.raises(UserError, match="this model's head reads the mean of all: take another method"):
+    with pytest.raises(UserError, match="this model's head reads the mean of all: use another method"):
         jaxft.explain(ours, TEXT, "attention-rollout")
 
 
@@ -390,7 +390,7 @@ def test_the_token_of_a_language_model(models):
     assert by_piece.target == by_name.target == "Ġthe"
     number = ours.tokenizer.convert_tokens_to_ids("Ġthe")
     assert by_name.score == pytest.approx(theirs(**encoded(ours, "the cat")).logits[0, -1, number].item(), abs=1e-5)
-    with pytest.raises(UserError, match="which is no single token to this model, but "):
+    with pytest.raises(UserError, match="which is not a single token of this model, but "):
         jaxft.explain(ours, "the cat", target="raining cats")
 
 
@@ -417,7 +417,7 @@ def test_what_is_refused(models, tmp_path, one_device):
     ):
         assert words in str(caught.value)
     for model, text, problem in (
-        ("runs/model", TEXT, "explain takes a model that jaxft.load gives, not str"),
+        ("runs/model", TEXT, "explain takes a model that jaxft.load returned, not str"),
         (classifier, [], "there is no text to explain"),
         (bert, [MASKED, TEXT, "a cat"], r"text 2: it has no \[MASK\]\n- text 3"),
         (gpt2, ["a cat", ""], "text 2: it is empty"),

@@ -66,13 +66,16 @@ ALLOWED = {
     "inference": {"inference", "models", "tasks", "metrics", "text", "parallel", "host", *LEAVES},
     "tune": LEAVES,
     "optim": {"optim", "models.model", "models.params", *LEAVES},
-    "training.step": {"metrics"},
+    "training.step": {"metrics", "models.batch", "models.params", "models.model", "tasks.base"},
     "training": {
         *"training evaluation reports models data tasks.base optim.base parallel metrics config host".split(),
         *("inference.settings", *LEAVES),
     },
-    "evaluation.evaluate": {"metrics"},
-    "evaluation": {*"evaluation training reports data metrics config inference host".split(), *LEAVES},
+    "evaluation.evaluate": {"metrics", "models.batch", "data.encoded", "tasks.base"},
+    "evaluation": {
+        *"evaluation training reports data metrics models.batch tasks.base config inference host".split(),
+        *LEAVES,
+    },
     "reports.figures": {"metrics"},
     "reports": {*"reports assets models metrics host inference.settings training.disk_space".split(), *LEAVES},
     # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.

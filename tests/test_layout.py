@@ -20,7 +20,7 @@ from jaxft.parallel.memory import device_memory, split_over
 from jaxft.parallel.mesh import AXES, platform
 from jaxft.tasks.classify import Classify
 from jaxft.training import layout
-from jaxft.training.compiled import training
+from jaxft.training.compiled import compiled_steps
 from jaxft.training.setup import build, compute_dtype
 from jaxft.tune.partial import Partial
 
@@ -73,7 +73,7 @@ def test_the_default_mesh(optim, tiny_bert, tmp_path, monkeypatch, caplog):
 
 
 def floor_of(built) -> int:
-    state = training(built, 1).abstract_state()
+    state = compiled_steps(built, 1).abstract_state()
     trained = sum(map(bytes_held, state.params.values()))
     places, known = model_params.shardings(built.model, built.mesh), model_params.variables(built.model)
     frozen = [

@@ -31,7 +31,7 @@ from jaxft.tasks.pretrain import NextSentence, SentenceOrder, pieces
 from jaxft.tasks.replaced_tokens import ReplacedTokens
 from jaxft.tasks.sentences import SINGLE, encode_sentences, sentences_of
 from jaxft.tasks.span_corruption import SpanCorruption, parted
-from jaxft.training.compiled import training
+from jaxft.training.compiled import compiled_steps
 from jaxft.training.fit import fit
 from jaxft.training.run import train_batches
 from jaxft.training.setup import build
@@ -367,7 +367,7 @@ def configured(model, task, corpus, **more) -> Config:
 def steps_of(cfg, steps=20):
     """(batch, its metrics) of each step."""
     made = build(cfg)
-    batches, plan = train_batches(made), training(made, cfg.steps)
+    batches, plan = train_batches(made), compiled_steps(made, cfg.steps)
     trained, frozen, _ = made.load()
     state, step = plan.initial_state(trained), plan.step()
     with jax.set_mesh(made.mesh):

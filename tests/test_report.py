@@ -20,9 +20,9 @@ from jaxft.data import Data, Pad
 from jaxft.problems import RunStopped
 from jaxft.reports import report
 from jaxft.reports.figures import (
-    MATRIX,
-    POINTS,
-    ROWS,
+    MAX_CLASSES,
+    MAX_POINTS,
+    MAX_ROWS,
     answer_figures,
     choice_figures,
     class_figures,
@@ -270,26 +270,28 @@ def test_figures():
         None if np.isnan(score) else pytest.approx(score, abs=1e-6) for score in np.stack(scores[:3], 1).ravel()
     ]
     assert [cell for row in table["rows"] for cell in row[3:]] == expected
-    names = [f"class {number}" for number in range(MATRIX + 300)]
+    names = [f"class {number}" for number in range(MAX_CLASSES + 300)]
     truth, guesses = rng.integers(0, len(names), 5000), rng.zipf(1.5, 5000) % len(names)
     mistakes, classes = class_figures(truth, guesses, names)
     counts = Counter((names[a], names[b]) for a, b in zip(truth, guesses, strict=True) if a != b)
-    assert [row[2] for row in mistakes["rows"]] == [count for _, count in counts.most_common(ROWS)]
+    assert [row[2] for row in mistakes["rows"]] == [count for _, count in counts.most_common(MAX_ROWS)]
     assert all(counts[row[0], row[1]] == row[2] for row in mistakes["rows"])
     assert mistakes["rows"][0][3] == pytest.approx(
         mistakes["rows"][0][2] / np.sum(truth == int(mistakes["rows"][0][0][6:]))
     )
-    assert classes["title"] == f"Classes: the {ROWS} commonest of {len(names)}" and len(classes["rows"]) == ROWS
+    assert (
+        classes["title"] == f"Classes: the {MAX_ROWS} most common of {len(names)}" and len(classes["rows"]) == MAX_ROWS
+    )
     values = rng.standard_normal((2, 100_000))
     values[0, 7] = np.nan
     (cloud,) = value_figures(*values)
-    assert len(cloud["points"]) == POINTS and cloud["title"].endswith("1,000 of 100,000 examples")
-    few = truth % MATRIX, guesses % MATRIX
-    matrix, table = class_figures(*few, names[:MATRIX])
-    assert matrix["counts"] == sklearn.confusion_matrix(*few, labels=range(MATRIX)).tolist()
+    assert len(cloud["points"]) == MAX_POINTS and cloud["title"].endswith("1,000 of 100,000 examples")
+    few = truth % MAX_CLASSES, guesses % MAX_CLASSES
+    matrix, table = class_figures(*few, names[:MAX_CLASSES])
+    assert matrix["counts"] == sklearn.confusion_matrix(*few, labels=range(MAX_CLASSES)).tolist()
     precision, recall, f1, support = sklearn.precision_recall_fscore_support(*few)
     found = np.array([row[1:] for row in table["rows"]])
-    expected = [support, np.bincount(few[1], minlength=MATRIX), precision, recall, f1]
+    expected = [support, np.bincount(few[1], minlength=MAX_CLASSES), precision, recall, f1]
     np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-6)
 
 
@@ -303,7 +305,7 @@ def test_figures_of_choices():
     (found,) = choice_figures(marks, np.concatenate(scores), index)
     expected = sklearn.confusion_matrix(right, [some.argmax() for some in scores], labels=range(5))
     assert found["counts"] == expected.tolist() and found["names"] == ["0", "1", "2", "3", "4"]
-    assert choice_figures(np.eye(MATRIX + 1)[0], np.zeros(MATRIX + 1), np.zeros(MATRIX + 1, int)) == []
+    assert choice_figures(np.eye(MAX_CLASSES + 1)[0], np.zeros(MAX_CLASSES + 1), np.zeros(MAX_CLASSES + 1, int)) == []
 
 
 def test_figures_of_answers():
@@ -315,7 +317,7 @@ def test_figures_of_answers():
     assert table["title"].endswith("2 of 2, of 4 questions")
     assert answer_figures(questions[:1], golds[:1], given[:1], f1[:1]) == []
     (many,) = answer_figures(["who?"] * 500, [["x"]] * 500, ["y"] * 500, np.zeros(500))
-    assert len(many["rows"]) == ROWS and many["title"].endswith("100 of 500, of 500 questions")
+    assert len(many["rows"]) == MAX_ROWS and many["title"].endswith("100 of 500, of 500 questions")
 
 
 def test_a_run_that_stops(tiny_bert, tmp_path, one_device):

@@ -23,7 +23,7 @@ from jaxft.optim.sgd import SGD
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
-from jaxft.training.compiled import training
+from jaxft.training.compiled import compiled_steps
 from jaxft.training.setup import build
 from jaxft.training.step import Gradient, TrainState, apply_gradient, batch_gradient, split_rows, train_step
 from jaxft.tune.bitfit import Bitfit
@@ -244,7 +244,7 @@ def test_accumulation_and_update_are_those_of_pytorch(tiny_gpt2, one_device, tmp
     assert not frozen
     for micro_batches in (1, 2):
         built.cfg.micro_batches = micro_batches
-        plan = training(built, 4)
+        plan = compiled_steps(built, 4)
         with jax.set_mesh(built.mesh):
             state, metrics = plan.step()(plan.initial_state(jax.tree.map(jnp.copy, start)), frozen, batch)
         assert metrics.sums["loss"].value() == pytest.approx(float(loss.detach()), abs=1e-5)
@@ -286,7 +286,7 @@ def test_a_run_clips_as_its_configuration_says(tiny_bert, one_device, clip):
     """With SGD at the rate 1 the parameters move by the norm of the gradient, at most by the limit."""
     built = built_of(tiny_bert, Classify(), lr=1.0, clip=clip)
     trained, frozen = random_params(built)
-    start, plan = jax.tree.map(np.array, trained), training(built, 4)
+    start, plan = jax.tree.map(np.array, trained), compiled_steps(built, 4)
     with jax.set_mesh(built.mesh):
         state, metrics = plan.step()(plan.initial_state(trained), frozen, random_batch(4, 8, 120, False))
     moved = float(optax.tree.norm(jax.tree.map(lambda a, b: np.float64(a) - b, state.params, start)))
@@ -311,7 +311,7 @@ def test_what_is_frozen_stays_and_costs_nothing(tiny_bert, one_device):
     assert {x.dtype for x in trained.values()} == {jnp.dtype("float32")}
     assert {x.dtype for x in frozen.values()} == {jnp.dtype("bfloat16")}
     before, start = jax.tree.map(np.array, frozen), jax.tree.map(np.array, trained)
-    plan = training(built, 50)
+    plan = compiled_steps(built, 50)
     batch = random_batch(4, 8, 120, False)
     with jax.set_mesh(built.mesh):
         state, step = plan.initial_state(trained), plan.step()
@@ -339,7 +339,7 @@ def test_a_step_draws_anew():
 
 def test_a_step_runs_what_was_compiled_in_the_memory_of_the_state(tiny_bert, one_device):
     built, compiled = built_of(tiny_bert, Classify()), []
-    plan = training(built, 3)
+    plan = compiled_steps(built, 3)
     trained, frozen, _ = built.load()
 
     def listen(event, seconds, **more):
@@ -408,7 +408,7 @@ def test_no_backward_pass_below_the_lowest_trained_layer(families, deep, family,
 def test_every_way_to_tune_has_a_gradient(tiny_bert, one_device, tune):
     built = built_of(tiny_bert, MaskedLM(), tune=tune, init="pretrained")
     trained, frozen = random_params(built)
-    plan = training(built, 4)
+    plan = compiled_steps(built, 4)
     batch = random_batch(2, 8, 120, True)
     with jax.set_mesh(built.mesh):
         state, metrics = plan.step()(plan.initial_state(jax.tree.map(jnp.copy, trained)), frozen, batch)
@@ -425,7 +425,7 @@ def test_half_precision_moves_weights_as_single_precision_does(tiny_llama, one_d
         built = built_of(tiny_llama, CausalLM(), **more)
         trained, frozen = random_params(built)
         start = jax.tree.map(np.array, trained)
-        plan = training(built, 20)
+        plan = compiled_steps(built, 20)
         with jax.set_mesh(built.mesh):
             state, step = plan.initial_state(trained), plan.step()
             assert {x.dtype for x in jax.tree.leaves(state.opt) if x.ndim} == {jnp.dtype("float32")}

@@ -16,7 +16,7 @@ from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save, load_config
 from jaxft.data import Data, Pad
-from jaxft.evaluation.baseline import training_tally
+from jaxft.evaluation.baseline import training_counts
 from jaxft.models.checkpoint.save import output_problems
 from jaxft.problems import UserError
 from jaxft.reports.records import mend
@@ -146,14 +146,14 @@ def test_damaged_pictures_and_an_empty_summary(again):
     (again.workdir / "pictures.jsonl").write_text("\n".join(bad))
     (again.workdir / "summary.json").write_text("")
     assert "pictures.jsonl lacks 3 of the 3 lines up to step 6: 0 are restored" in again()
-    assert training_tally(str(again.workdir)) == training_tally(str(again.whole))
+    assert training_counts(str(again.workdir)) == training_counts(str(again.whole))
     assert (again.workdir / "report.html").read_text().count("<h") > 5
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"\xff", b'{"targets": 3}', b'{"targets": {"train": ["a"]}}'])
 def test_a_damaged_summary(tmp_path, content, caplog):
     (tmp_path / "summary.json").write_bytes(content)
-    assert training_tally(str(tmp_path)) is None
+    assert training_counts(str(tmp_path)) is None
     assert "summary.json is damaged" in caplog.text
 
 

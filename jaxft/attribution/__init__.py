@@ -1,1 +1,1 @@
-"""Which tokens a model's score comes from: four methods, and the page that shows what they find."""
+"""Attribution of a model's score to the input tokens: four methods, and an HTML page of the results."""

@@ -1,4 +1,6 @@
-"""Attributions from what a score loses without a token."""
+"""Attributions from the loss of score when a token is replaced."""
+
+from typing import Any
 
 import numpy as np
 
@@ -9,19 +11,19 @@ from jaxft.inference.model import LoadedModel
 
 
 def occlusion(model: LoadedModel, text: Text, target: Target, settings: Settings) -> np.ndarray:
-    """Float64 (tokens,): the text's score minus that of the text with this token blank; 0 for special tokens.
+    """Float64 (tokens,): the score of the text minus that with this token replaced; 0 for special tokens.
 
-    Zeiler and Fergus 2014, section 4.2, with a token in the place of a patch.
+    Zeiler and Fergus 2014, section 4.2, with tokens instead of patches.
     """
-    places = [place for place, part in enumerate(text.parts) if part is not None]
-    rows = [text.row, *(_without(text, place, settings.blank) for place in places)]
-    whole, *scores = scores_of(model, rows, target, settings.batch)
+    places = [place for place, text_id in enumerate(text.text_ids) if text_id is not None]
+    rows = [text.row, *(_without(text, place, settings.baseline) for place in places)]
+    score, *scores = scores_of(model, rows, target, settings.batch)
     lost = np.zeros(len(text.tokens))
-    lost[places] = whole - np.array(scores)
+    lost[places] = score - np.array(scores)
     return lost
 
 
-def _without(text: Text, place: int, blank: int) -> dict:
+def _without(text: Text, place: int, baseline: int) -> dict[str, Any]:
     ids = list(text.row["input_ids"])
-    ids[place] = blank
+    ids[place] = baseline
     return text.row | {"input_ids": ids}

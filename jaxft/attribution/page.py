@@ -1,7 +1,8 @@
-"""Explanations as one HTML page that needs no network and runs no script."""
+"""Explanations as one HTML page, without scripts and without network access."""
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -13,22 +14,22 @@ from jaxft.reports.page import number
 ABOUT = {
     "integrated-gradients": (
         "Integrated gradients",
-        "Sundararajan et al. 2017. From the same text with every token but the special ones replaced by {baseline}, to "
-        "the text: a token's number is its share of what the score gains on the way, by Gauss-Legendre quadrature with "
-        "{steps} points. Their sum is the whole difference but for the gap.",
+        "Sundararajan et al. 2017. The baseline is the text with all tokens but the special ones replaced by "
+        "{baseline}. A token's number is its part of the score's difference between text and baseline, by "
+        "Gauss-Legendre quadrature with {steps} points. The numbers sum to the difference, up to the gap.",
     ),
     "input-x-gradient": (
         "Input × gradient",
-        "Shrikumar et al. 2017. A token's number is its embedding times the score's slope at it.",
+        "Shrikumar et al. 2017. A token's number is its embedding times the score's gradient there.",
     ),
     "occlusion": (
         "Occlusion",
-        "Zeiler and Fergus 2014. A token's number is what the score loses when {baseline} stands in its place.",
+        "Zeiler and Fergus 2014. A token's number is the loss of score when {baseline} replaces it.",
     ),
     "attention-rollout": (
         "Attention rollout",
-        "Abnar and Zuidema 2020. A token's number is what the place where the score is read has of it, by the "
-        "attention of all layers: where the model looks, not what raises the score. They sum to 1.",
+        "Abnar and Zuidema 2020. A token's number is the attention of all layers to it, from the position where the "
+        "score is read. It shows where the model looks, not what raises the score. The numbers sum to 1.",
     ),
 }
 
@@ -36,7 +37,7 @@ UNKNOWN = " (unknown to the tokenizer)"
 
 
 def write(file: str, explanations: list[Explanation], model: str) -> None:
-    """`file` is there when all of it is."""
+    """Writes the page; replaces `file` atomically."""
     with atomic_write(file) as partial:
         Path(partial).write_text(page(explanations, model), encoding="utf-8")
 
@@ -67,37 +68,36 @@ def page(explanations: list[Explanation], model: str) -> str:
 
 
 def facts(one: Explanation) -> list[tuple[str, str]]:
-    """The numbers of a text as a whole."""
+    """(name, value) of the numbers of an explanation that are not per token."""
     found = [(f"score of {one.target}", number(one.score))]
     if any(one.unknown):
         found.append(("tokens unknown to the tokenizer", f"{sum(one.unknown)} of {len(one.tokens)}"))
     if one.gap is None:
         return found
-    gain = one.score - one.baseline_score
-    share = f" ({abs(one.gap / gain):.2%} of the difference)" if gain else ""
-    sums = float(one.attributions.sum())
+    share = f" ({abs(one.gap / one.difference):.2%} of the difference)" if one.difference else ""
     return found + [
         ("of the baseline", number(one.baseline_score)),
-        ("sum of the attributions", signed(sums)),
+        ("sum of the attributions", signed(float(one.attributions.sum()))),
         ("gap", signed(one.gap) + share),
     ]
 
 
-def pieces(one: Explanation) -> list[dict]:
-    """The texts cut into what stands between tokens, what a token stands for, and what was not read.
+def pieces(one: Explanation) -> list[dict[str, Any]]:
+    """The texts, split into tokens, text between tokens, and text that the model did not read.
 
-    A piece has `text` and `kind`: plain, unread, token, unknown (a token that stands for what the tokenizer does not
-    know) or special. Of the last three `value` is the attribution, `share` its size in per cent of the text's largest,
-    `tip` what to say of it. Tokens that are parts of one character are one piece, with the sum of theirs.
+    A piece has `text` and `kind`: plain, unread, token, unknown (the tokenizer's unknown token) or special. The last
+    three have `value`, the attribution; `share`, its size in per cent of the largest of the text; and `tip`, a tooltip.
+    Tokens that are parts of one character are one piece with their sum.
     """
-    found, done = [], [0] * len(one.texts)
-    last = {part: place for place, part in enumerate(one.parts)}
-    for place, (token, part, (start, end)) in enumerate(zip(one.tokens, one.parts, one.spans, strict=True)):
+    found: list[dict[str, Any]] = []
+    done = [0] * len(one.texts)  # characters of each text that are in a piece
+    last = {text_id: place for place, text_id in enumerate(one.text_ids)}
+    for place, (token, text_id, (start, end)) in enumerate(zip(one.tokens, one.text_ids, one.spans, strict=True)):
         value = float(one.attributions[place])
-        if part is None:
+        if text_id is None:
             found.append({"kind": "special", "text": token, "value": value, "tokens": [token]})
             continue
-        text, at = one.texts[part], done[part]
+        text, at = one.texts[text_id], done[text_id]
         if end <= at and start < at and found[-1]["kind"] in ("token", "unknown"):
             found[-1]["value"] += value
             found[-1]["tokens"].append(token)
@@ -105,17 +105,17 @@ def pieces(one: Explanation) -> list[dict]:
             start = max(start, at)
             start += len(text[start:end]) - len(text[start:end].lstrip()) if text[start:end].strip() else 0
             found.append({"kind": "plain", "text": text[at:start]})
-            shown = text[start:end] if text[start:end].strip() else "␣"
+            visible = text[start:end] if text[start:end].strip() else "␣"
             kind = "unknown" if one.unknown[place] else "token"
-            found.append({"kind": kind, "text": shown, "value": value, "tokens": [token]})
-        done[part] = max(at, end)
-        if place == last[part]:
-            rest = text[done[part] :]
+            found.append({"kind": kind, "text": visible, "value": value, "tokens": [token]})
+        done[text_id] = max(at, end)
+        if place == last[text_id]:
+            rest = text[done[text_id] :]
             found.append({"kind": "unread" if rest.strip() else "plain", "text": rest})
-    return [_toned(piece, found) for piece in found if piece["text"]]
+    return [_with_share(piece, found) for piece in found if piece["text"]]
 
 
-def _toned(piece: dict, pieces: list[dict]) -> dict:
+def _with_share(piece: dict[str, Any], pieces: list[dict[str, Any]]) -> dict[str, Any]:
     if "value" not in piece:
         return piece
     most = max(abs(one["value"]) for one in pieces if "value" in one)

@@ -4,6 +4,7 @@ Letters: n layers, b batch, t query length, s key length.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxft.attribution.text import Text
 from jaxft.inference.model import LoadedModel
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind
+from jaxft.models.spec import Spec
 
 
 def attention_rollout(model: LoadedModel, text: Text, target: Target, settings: Settings) -> np.ndarray:
@@ -29,7 +31,7 @@ def attention_rollout(model: LoadedModel, text: Text, target: Target, settings: 
 
 
 @partial(jax.jit, static_argnames=("spec", "dtype"))
-def rollout(spec, dtype, params: Params, batch) -> jax.Array:
+def rollout(spec: Spec, dtype: Any, params: Params, batch: dict[str, jax.Array]) -> jax.Array:
     """Float32 (b, t, s): the product of all layers' attention (Abnar and Zuidema 2020, section 3).
 
     A layer's is the mean over its heads, averaged with the identity that the residual connection is.
@@ -37,7 +39,7 @@ def rollout(spec, dtype, params: Params, batch) -> jax.Array:
     attentions_nbts = bind(Model(spec, dtype=dtype, attentions=True), params)(batch).attentions
     identity = jnp.eye(attentions_nbts.shape[-1])
 
-    def multiply(rolled_bts, attention_bts):
+    def multiply(rolled_bts: jax.Array, attention_bts: jax.Array) -> tuple[jax.Array, None]:
         mixed = attention_bts + identity
         return mixed / jnp.sum(mixed, -1, keepdims=True) @ rolled_bts, None
 

@@ -1,6 +1,6 @@
-"""Which score of a text is explained, and what the model says of the text."""
+"""Which score of a text is explained, and the model's prediction."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,23 +8,25 @@ from jaxft.attribution.settings import VOCABULARY, Settings
 from jaxft.attribution.text import Text
 from jaxft.inference.answers import label_names
 from jaxft.inference.model import LoadedModel
+from jaxft.models.model import Outputs
 from jaxft.tasks.question_answering import context_first, place_of
 from jaxft.text.spans import choose
 
 
 class Target(NamedTuple):
-    """A score: what the head says of some classes at some places, added up."""
+    """The explained score: the sum of the logits of `classes` at the tokens `at`."""
 
-    at: tuple[int, ...]  # tokens
-    classes: tuple[int, ...]  # one for each of them
-    name: str  # of what the score is for
-    predicted: str  # what the model says
+    at: tuple[int, ...]  # token positions
+    classes: tuple[int, ...]  # one for each position
+    name: str  # of the class, token, choice or answer
+    predicted: str  # the model's prediction
 
 
 def target_of(model: LoadedModel, text: Text, settings: Settings) -> Target | str:
-    """The target, by default what the model says; or why there is none."""
+    """The target, by default the model's prediction; or why there is none."""
 
-    def read(model, row, out, place):
+    def read(model: LoadedModel, row: dict[str, Any], out: Outputs, place: int) -> np.ndarray:
+        assert out.logits is not None
         of_text = text.at is None or out.logits.ndim == 2
         return np.asarray(out.logits[place] if of_text else out.logits[place, text.at])
 
@@ -40,10 +42,11 @@ def target_of(model: LoadedModel, text: Text, settings: Settings) -> Target | st
     return Target((text.at,), (number,), *(_name(model, one, len(scores)) for one in (number, best)))
 
 
-def scores_of(model: LoadedModel, rows: list[dict], target: Target, batch: int) -> np.ndarray:
-    """The target's score of each row, float64 (rows,)."""
+def scores_of(model: LoadedModel, rows: list[dict[str, Any]], target: Target, batch: int) -> np.ndarray:
+    """The target's score for each row, float64 (rows,)."""
 
-    def score(model, row, out, place):
+    def score(model: LoadedModel, row: dict[str, Any], out: Outputs, place: int) -> float:
+        assert out.logits is not None
         if out.logits.ndim == 2:  # (rows, classes)
             return float(out.logits[place, target.classes[0]])
         return sum(float(out.logits[place, at, one]) for at, one in zip(target.at, target.classes, strict=True))
@@ -59,9 +62,9 @@ def _name(model: LoadedModel, number: int, classes: int) -> str:
 
 
 def _answer(model: LoadedModel, text: Text, logits: np.ndarray) -> Target | str:
-    """Start and end of the best answer, as `predict` chooses it, in a context that is read at once."""
+    """Start and end of the best answer, as `predict` chooses it."""
     context = 0 if context_first(model.tokenizer) else 1
-    inside = np.array([part == context for part in text.parts])
+    inside = np.array([text_id == context for text_id in text.text_ids])
     offsets = np.where(inside[:, None], np.array(text.spans), -1)
     longest = model.inference.decoding.max_answer_length
     choice = choose([(logits[: len(offsets)], offsets)], text.texts[context], 1, longest)
@@ -69,4 +72,6 @@ def _answer(model: LoadedModel, text: Text, logits: np.ndarray) -> Target | str:
         return "the context is empty: there is no answer to explain"
     _, start, end = choice.candidates[0]
     answer = text.texts[context][start:end]
-    return Target(place_of(offsets, start, end), (0, 1), answer, answer)
+    at = place_of(offsets, start, end)
+    assert at is not None  # these are the spans of tokens
+    return Target(at, (0, 1), answer, answer)

@@ -1,8 +1,10 @@
-"""A text, or a pair of texts, as a model reads it."""
+"""A text, or several, as a model reads it: tokens, and the characters they stand for."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxft.attribution.settings import Settings
 from jaxft.inference.answers import choices
@@ -18,63 +20,63 @@ from jaxft.text.graphemes import widened
 
 @dataclass(frozen=True)
 class Text:
-    """Its tokens, and which characters they stand for."""
+    """One encoded input."""
 
     texts: tuple[str, ...]  # in the model's order
-    row: dict[str, list[int]]  # the model's arguments, each as long as the text has tokens
+    row: dict[str, list[int]]  # the arguments of the model, one number per token
     tokens: list[str]
-    parts: list[int | None]  # the text that each token is of; None: special tokens, which the model's layout adds
-    spans: list[tuple[int, int]]  # characters of that text
-    unknown: list[bool]  # tokens that stand for what the tokenizer does not know
-    at: int | None  # the token where the explained score is read; None: where the best answer is
-    chosen: tuple[int, int] | None = None  # of a question's choices the one that is explained, and the likeliest
+    text_ids: list[int | None]  # index into `texts` of each token; None: special tokens
+    spans: list[tuple[int, int]]  # start and end of each token in its text, in characters
+    unknown: list[bool]  # whether a token is the tokenizer's unknown token
+    at: int | None  # the token where the explained score is read; None: at the best answer
+    chosen: tuple[int, int] | None = None  # multiple choice: the explained choice, and the predicted one
 
-    def blank(self, token: int) -> np.ndarray:
-        """The same token numbers (tokens,) with all but the special ones replaced."""
-        return np.where([part is None for part in self.parts], self.row["input_ids"], token)
+    def baseline_ids(self, token: int) -> np.ndarray:
+        """Token ids (tokens,) of the text with all but the special tokens replaced by `token`."""
+        return np.where([text_id is None for text_id in self.text_ids], self.row["input_ids"], token)
 
     @property
     def batch(self) -> dict[str, np.ndarray]:
-        """A model's batch (models/batch.py) with this text alone and padded; all (length,)."""
+        """One row of a batch (models/batch.py) with this text alone, padded; each array (length,)."""
         names = {"tokens": "input_ids", "segments": "attention_mask", "types": "token_type_ids"}
-        batch = {ours: padded(self.row[theirs]) for ours, theirs in names.items() if theirs in self.row}
+        batch = {name: padded(self.row[argument]) for name, argument in names.items() if argument in self.row}
         return batch | {"positions": padded(range(len(self.tokens)))}
 
 
-def padded(values) -> np.ndarray:
-    """Int32, with zeros up to a power of two, so that few lengths compile."""
-    values = np.array(values, np.int32)
-    length = max(16, 2 ** (len(values) - 1).bit_length())
-    return np.pad(values, (0, length - len(values)))
+def padded(values: ArrayLike) -> np.ndarray:
+    """Int32, padded with zeros to a power of 2, so that few lengths are compiled."""
+    array = np.array(values, np.int32)
+    length = max(16, 2 ** (len(array) - 1).bit_length())
+    return np.pad(array, (0, length - len(array)))
 
 
-def read_texts(model: LoadedModel, texts: list, settings: Settings) -> list[Text]:
-    """Raises UserError with the numbers of the texts, from 1, of which there is nothing to explain."""
+def read_texts(model: LoadedModel, texts: list[Any], settings: Settings) -> list[Text]:
+    """Encodes texts. Raises UserError with the numbers, from 1, of those that cannot be explained."""
     raise_problems([] if texts else ["there is no text to explain"])
-    texts = [_running(some) for some in texts_read(texts, model.inference)]
+    strings = [_strings(some) for some in texts_read(texts, model.inference)]
     if model.arch.kind == "multiple-choice":
-        found = choices(model, texts, settings.batch)
-        read = [_read_choice(model, *pair, settings) for pair in zip(texts, found, strict=True)]
+        found = choices(model, strings, settings.batch)
+        read = [_read_choice(model, *pair, settings) for pair in zip(strings, found, strict=True)]
     else:
-        read = [_read(model, text, settings) for text in texts]
-    bad = [f"text {number}: {found}" for number, found in enumerate(read, 1) if isinstance(found, str)]
+        read = [_read(model, text, settings) for text in strings]
+    bad = [f"text {number}: {problem}" for number, problem in enumerate(read, 1) if isinstance(problem, str)]
     raise_problems(bad[:SHOWN])
-    return read
+    return [text for text in read if isinstance(text, Text)]
 
 
-def _running(texts: tuple) -> tuple[str, ...]:
-    """The texts; words that came as a list are joined with spaces between them."""
+def _strings(texts: tuple[str | list[str], ...]) -> tuple[str, ...]:
+    """The texts; lists of words are joined with spaces."""
     return tuple(text if isinstance(text, str) else " ".join(text) for text in texts)
 
 
-def _read_choice(model: LoadedModel, texts: tuple[str, ...], answer: dict, settings: Settings) -> Text | str:
-    """The question with its likeliest choice, or the one that is asked for."""
-    likeliest = answer["choice"]
-    number = likeliest if settings.number is None else settings.number
+def _read_choice(model: LoadedModel, texts: tuple[str, ...], answer: dict[str, Any], settings: Settings) -> Text | str:
+    """The question with one choice: the predicted one, or `settings.number`."""
+    predicted = answer["choice"]
+    number = predicted if settings.number is None else settings.number
     if number >= len(texts) - 1:
         return f"it has {len(texts) - 1} choices, numbered from 0: there is no choice {number}"
     read = _read(model, (texts[0], texts[1 + number]), settings)
-    return read if isinstance(read, str) else replace(read, chosen=(number, likeliest))
+    return read if isinstance(read, str) else replace(read, chosen=(number, predicted))
 
 
 def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Text | str:
@@ -90,7 +92,7 @@ def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Tex
         row = model.encoded(*texts)
     encoding = row.encodings[0]
     if not len(encoding):
-        return "it is empty: the tokenizer makes no token of it, so that there is nothing to explain"
+        return "it is empty: the tokenizer makes no token of it"
     if len(encoding) > model.longest:
         return (
             f"question and context have {len(encoding)} tokens, and explain reads {model.longest}: shorten the context"
@@ -107,17 +109,17 @@ def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Tex
     return Text(texts, arguments, encoding.tokens, encoding.sequence_ids, _spans(texts, encoding), unknown, at)
 
 
-def _spans(texts: tuple[str, ...], encoding) -> list[tuple[int, int]]:
-    """The characters of each token in its text, whole graphemes."""
+def _spans(texts: tuple[str, ...], encoding: Any) -> list[tuple[int, int]]:
+    """The characters of each token in its text, extended to whole graphemes."""
     spans = np.array(encoding.offsets, np.int32)
-    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
+    text_ids = np.array([-1 if text_id is None else text_id for text_id in encoding.sequence_ids])
     for number, text in enumerate(texts):
-        spans[parts == number] = widened(text, spans[parts == number])
-    return list(map(tuple, spans.tolist()))
+        spans[text_ids == number] = widened(text, spans[text_ids == number])
+    return [(start, end) for start, end in spans.tolist()]
 
 
-def _place(model: LoadedModel, texts, encoding, word: str | None) -> int | None | str:
-    """The token where the score is read, None where that depends on the scores; or why there is none."""
+def _place(model: LoadedModel, texts: tuple[str, ...], encoding: Any, word: str | None) -> int | None | str:
+    """The token where the score is read, None if that depends on the scores; or why there is none."""
     kind = model.arch.kind
     if kind == "question-answering":
         return None
@@ -128,5 +130,6 @@ def _place(model: LoadedModel, texts, encoding, word: str | None) -> int | None 
     if kind == "masked-lm":
         mask = model.tokenizer.mask_token_id
         return encoding.ids.index(mask) if mask in encoding.ids else f"it has no {model.tokenizer.mask_token}"
+    assert word is not None  # `settings.check`
     words = {texts[0][start:stop]: first for first, start, stop in reversed(words_of_text(texts[0], encoding))}
     return words.get(word, f"it has no word {word!r}")

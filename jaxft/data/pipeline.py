@@ -3,7 +3,7 @@
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -141,6 +141,9 @@ class EvalBatches:
 
     def __len__(self) -> int:
         return math.ceil(len(self.encoded) / self.batch)
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Example:
         if not 0 <= number < len(self):

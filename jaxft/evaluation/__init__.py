@@ -1,1 +1,1 @@
-"""Measuring a model: metrics of a set, of its slices, and beside a baseline."""
+"""Evaluating a model: metrics of a set, of its slices, and of a baseline."""

@@ -1,71 +1,83 @@
 """Evaluation: every example exactly once, on any number of devices; metrics of the whole set, not means of batches."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxft.data.encoded import Example
 from jaxft.metrics import Mean
 from jaxft.metrics.units import EvalUnits
+from jaxft.models.batch import Batch
+from jaxft.tasks.base import Task
+
+EvalResults = tuple[dict[str, Mean], dict[str, jax.Array]]  # of an evaluation step: sums, and outputs of predictions
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation set gives."""
+    """The results of an evaluation set."""
 
     numbers: dict[str, float]
-    figures: list[dict]  # jaxft/reports/figures.py; none for a task that has no picture
-    units: EvalUnits | None  # what the task judges, and the files of its answers; None for one that does not judge
+    figures: list[dict[str, Any]]  # reports/figures.py
+    units: EvalUnits | None  # of a task with `evaluate_predictions`
 
 
 def evaluate(
-    step: Callable, batches: Iterable[dict], put: Callable, task, evaluate_predictions: Callable | None = None
+    step: Callable[[Batch], EvalResults],
+    batches: Iterable[Example],
+    put: Callable[[Example], Batch],
+    task: Task,
+    evaluate_predictions: Callable[[dict[str, np.ndarray]], EvalUnits] | None = None,
 ) -> Evaluation:
-    """Metrics of one evaluation set, and the task's picture of it.
+    """Evaluates one set.
 
-    `step(batch)` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
-    Sums are added in float64 on the host. Of each slot with a weight the task keeps what it needs, nothing more.
-    `evaluate_predictions(kept)` gives the units, whose metrics are added.
+    `step` is the jitted evaluation step, with replicated results; `put` places a host batch on the devices.
+    `evaluate_predictions(outputs)` returns the units of evaluation, whose metrics are added to those of the task.
     """
-    return judged(task, *gather(step, batches, put), evaluate_predictions)
+    return finalize(task, *accumulate(step, batches, put), evaluate_predictions)
 
 
-def gather(step: Callable, batches: Iterable[dict], put: Callable) -> tuple[dict[str, Mean], dict[str, np.ndarray]]:
-    """The sums of an evaluation set, and its kept slots."""
+def accumulate(
+    step: Callable[[Batch], EvalResults], batches: Iterable[Example], put: Callable[[Example], Batch]
+) -> tuple[dict[str, Mean], dict[str, np.ndarray]]:
+    """(sums over all batches, added in float64 on the host; outputs of all predictions with a weight)."""
     sums: dict[str, Mean] = {}
     kept: dict[str, list[np.ndarray]] = {}
-    pending = None
+    pending: EvalResults | None = None
     for batch in batches:
         results = step(put(batch))
-        # The host looks at a batch's results while the devices run the next one.
-        _take(pending, sums, kept)
+        # The host handles the results of a batch while the devices compute the next one.
+        _add(pending, sums, kept)
         pending = results
-    _take(pending, sums, kept)
+    _add(pending, sums, kept)
     return sums, {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
-def judged(
-    task, sums: dict[str, Mean], kept: dict[str, np.ndarray], evaluate_predictions: Callable | None = None
+def finalize(
+    task: Task,
+    sums: dict[str, Mean],
+    outputs: dict[str, np.ndarray],
+    evaluate_predictions: Callable[[dict[str, np.ndarray]], EvalUnits] | None = None,
 ) -> Evaluation:
-    """What the sums and the kept slots of a whole set say."""
-    numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.compute_metrics(sums, kept)}
-    units = evaluate_predictions(kept) if evaluate_predictions is not None else None
-    more = units.measure(np.arange(len(units.rows))) if units else {}
-    figures = task.figures(kept)
-    return Evaluation(numbers | more, [*figures, *(units.figures if units else ())], units)
+    """Metrics and figures, from the sums and the outputs of a whole set."""
+    numbers = {**{name: mean.value() for name, mean in sums.items()}, **task.compute_metrics(sums, outputs)}
+    figures = list(task.figures(outputs))
+    if evaluate_predictions is None:
+        return Evaluation(numbers, figures, None)
+    units = evaluate_predictions(outputs)
+    return Evaluation(numbers | units.measure(np.arange(len(units.rows))), [*figures, *units.figures], units)
 
 
-def _take(results, sums, kept) -> None:
+def _add(results: EvalResults | None, sums: dict[str, Mean], kept: dict[str, list[np.ndarray]]) -> None:
     if results is None:
         return
-    new, slots = jax.device_get(results)
+    new, outputs = jax.device_get(results)
     for name, mean in new.items():
-        total, count = float(mean.total), float(mean.count)
-        old = sums.get(name, Mean(0.0, 0.0))
-        sums[name] = Mean(old.total + total, old.count + count)
-    slots = dict(slots)
-    if not slots:
-        return
-    used = slots.pop("weights") > 0
-    for name, values in slots.items():
-        kept.setdefault(name, []).append(values[used])
+        total, count = np.float64(mean.total), np.float64(mean.count)
+        old = sums.get(name)
+        sums[name] = Mean(total, count) if old is None else Mean(old.total + total, old.count + count)
+    used = outputs["weights"] > 0 if outputs else None
+    for name, values in outputs.items():
+        if name != "weights":
+            kept.setdefault(name, []).append(values[used])

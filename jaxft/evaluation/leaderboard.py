@@ -1,7 +1,7 @@
-"""All tasks of a benchmark: train each, write what its server takes, and sum up in one row."""
+"""All tasks of a benchmark such as GLUE: training, files for its server, and one row of scores."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,16 @@ from jaxft.training.fit import fit
 
 log = logging.getLogger("jaxft")
 
+Lines = Callable[[LoadedModel, list[dict]], Iterable[str]]  # (model, rows) -> the lines of a file
+
 
 @dataclass(frozen=True)
 class Test:
-    """Rows without answers, and the file of answers that a benchmark's server takes."""
+    """Rows without labels, and the file of predictions that the benchmark's server takes."""
 
     file: str  # its name
     data: object  # a source
-    lines: Callable[[LoadedModel, list[dict]], Iterable[str]]  # the model and the rows -> the lines of the file
+    lines: Lines
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,18 @@ class Entry:
 
     metrics: tuple[str, ...] = ()
     tests: tuple[Test, ...] = ()
-    of: str | None = None  # the task whose model answers, where there is nothing to train on
+    of: str | None = None  # the task whose model predicts, if this one has no training data
 
 
 def answers(model: LoadedModel, rows: list[dict], columns: tuple[str, ...]) -> list[dict]:
-    """What the model answers to the texts in these columns, or templates."""
+    """The model's predictions for the texts in these columns (or templates)."""
     return model.predict(texts_of(model.arch.kind, rows, columns))
 
 
-def tsv(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]):
-    """Lines of a table `index`, `prediction`, as GLUE's server takes them."""
+def tsv(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]) -> Lines:
+    """A table with `index` and `prediction`, the format of GLUE's server. `value(model, answer)` is a prediction."""
 
-    def lines(model, rows):
+    def lines(model: LoadedModel, rows: list[dict]) -> Iterator[str]:
         yield "index\tprediction"
         for number, (row, answer) in enumerate(zip(rows, answers(model, rows, columns), strict=True)):
             yield f"{row.get('idx', number)}\t{value(model, answer)}"
@@ -54,10 +56,10 @@ def tsv(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]):
     return lines
 
 
-def jsonl(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]):
-    """Lines {"idx": ..., "label": ...}, as SuperGLUE's server takes them."""
+def jsonl(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]) -> Lines:
+    """Lines {"idx": ..., "label": ...}, the format of SuperGLUE's server. `value(model, answer)` is a label."""
 
-    def lines(model, rows):
+    def lines(model: LoadedModel, rows: list[dict]) -> Iterator[str]:
         for number, (row, answer) in enumerate(zip(rows, answers(model, rows, columns), strict=True)):
             yield dumps({"idx": row.get("idx", number), "label": value(model, answer)}, ensure_ascii=False)
 
@@ -65,23 +67,23 @@ def jsonl(columns: tuple[str, ...], value: Callable[[LoadedModel, dict], object]
 
 
 def class_name(model: LoadedModel, answer: dict) -> str:
-    """The class that a text was given."""
+    """The predicted class."""
     return answer["label"]
 
 
 def class_number(model: LoadedModel, answer: dict) -> int:
-    """The same, by its number."""
+    """The id of the predicted class."""
     return model.pretrained.raw["label2id"][answer["label"]]
 
 
 def run(
-    entries: dict[str, Entry], config: Callable[[str], Config], workdir: Path, only: list[str] | None = None
-) -> dict:
-    """Task -> {"score": ..., and its metrics}, in percent; a task that is done in `workdir` is not done again.
+    entries: Mapping[str, Entry], config: Callable[[str], Config], workdir: Path, only: list[str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Task -> {"score": ..., and its metrics}, in percent. Tasks that are complete in `workdir` are not trained again.
 
-    `config` gives the configuration of a task. Each has a work directory of its own; the files for the server are in
-    `workdir`/submission. Raises UserError for tasks in `only` that there are not, or that another one's model answers
-    which is not trained; and in several processes, of which none could ask the model alone.
+    `config` returns the configuration of a task. Each has its own work directory; the files for the server are written
+    to `workdir`/submission. Raises UserError for unknown tasks in `only`, for tasks whose model (`Entry.of`) is not
+    trained, and with several processes, since prediction runs in one.
     """
     raise_problems(problems(entries, workdir, only))
     results = {}
@@ -97,13 +99,13 @@ def run(
     return results
 
 
-def problems(entries: dict[str, Entry], workdir: Path, only: list[str] | None) -> list[str]:
-    """Why the tasks `only`, or all of them, cannot be done."""
+def problems(entries: Mapping[str, Entry], workdir: Path, only: list[str] | None) -> list[str]:
+    """Why the tasks in `only` (None: all) cannot be run."""
     found = [] if jax.process_count() == 1 else ["a suite runs in one process, with all of its devices"]
     for task in only or ():
         if task not in entries:
             found.append(f"there is no task {task!r}, only {', '.join(entries)}.{suggest(task, entries)}")
-        elif (of := entries[task].of) is not None and of not in only and not (workdir / of / "model").exists():
+        elif (of := entries[task].of) is not None and of not in (only or ()) and not (workdir / of / "model").exists():
             found.append(
                 f"{task} is answered by the model of {of}, which is not trained in {workdir}: --only={of},{task}"
             )
@@ -111,7 +113,7 @@ def problems(entries: dict[str, Entry], workdir: Path, only: list[str] | None) -
 
 
 def submit(tests: Iterable[Test], model: str, directory: Path) -> None:
-    """Write the files that the server takes."""
+    """Writes the files for the server."""
     loaded = load(model)
     for test in tests:
         rows = as_rows(test.data.open(), test.file)
@@ -121,8 +123,8 @@ def submit(tests: Iterable[Test], model: str, directory: Path) -> None:
         replace_bytes(directory / test.file, f"{lines}\n".encode())
 
 
-def row(results: dict) -> dict[str, float]:
-    """The leaderboard's row: each task's score, and their mean."""
+def row(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The leaderboard's row: the score of each task, and their mean."""
     scores = [numbers["score"] for numbers in results.values()]
     average = {"average": round(float(np.mean(scores)), 2)} if scores else {}
     return {task: round(score, 2) for task, score in zip(results, scores, strict=True)} | average

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 class Mean(NamedTuple):
     """A mean kept as its two sums, so that pieces of any size add up to the exact whole; divided only when printed."""
 
-    total: jax.Array
-    count: jax.Array
+    total: jax.Array | float
+    count: jax.Array | float
 
     @classmethod
     def of(cls, values: jax.Array, weights: jax.Array) -> "Mean":

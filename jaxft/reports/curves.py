@@ -1,49 +1,58 @@
-"""Curves and point clouds as SVG paths: which points are drawn, where, and what stands at the axes.
+"""Curves and scatter plots as SVG paths with axis ticks.
 
-A drawing is a dict for the template: `paths`, ticks, and `data`, what the page's script needs to show values.
+A drawing is a dict for the template in assets/report: paths, ticks, and `data`, from which the page's script shows
+values.
 """
 
-import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-STRETCHES = 400  # a long curve is cut into so many; each keeps its smallest and its largest value
-WIDTH, HEIGHT = 2000, 1000  # of a drawing, in its own units: the page stretches it
-DOTS = 40  # a curve of no more points shows each of them
+BINS = 400  # of a long curve, of which each keeps its smallest and its largest value
+WIDTH, HEIGHT = 2000, 1000  # of a drawing, in its own units; the page scales it
+MAX_DOTS = 40  # points of a curve that are marked one by one
+
+
+class Series(NamedTuple):
+    """The points of a curve."""
+
+    hue: int  # which of the page's colours
+    steps: np.ndarray  # int (n,)
+    values: np.ndarray  # float64 (n,), NaN where there is none
 
 
 @dataclass
 class Axis:
-    """From value to place: 0 at `low`, 1 at `high`."""
+    """Maps values to positions: `low` to 0, `high` to 1."""
 
     low: float
     high: float
     log: bool = False
 
-    def at(self, values) -> np.ndarray:
+    def at(self, values: ArrayLike) -> np.ndarray:
+        """Positions of values, of the same shape."""
         low, high, values = (np.log(v) if self.log else np.asarray(v) for v in (self.low, self.high, values))
         return (values - low) / (high - low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """(place in per cent, label)."""
+        """(position in per cent, label)."""
         values = _decades(self.low, self.high) if self.log else _steps(self.low, self.high)
-        words = [labels([value])[0] for value in values] if self.log else labels(values)
-        return [(round(100 * float(self.at(v)), 2), label) for v, label in zip(values, words, strict=True)]
+        texts = [labels([value])[0] for value in values] if self.log else labels(values)
+        return [(round(100 * float(self.at(v)), 2), label) for v, label in zip(values, texts, strict=True)]
 
 
-def curves(title: str, unit: str, floor: float | None, series: dict[str, tuple], last: int) -> dict:
-    """A drawing of curves over steps 0 to `last`; `series` is name -> (hue, steps, values), NaN where there is none.
-
-    `floor` is a value that the axis reaches down to; None: it begins where the curves do.
-    """
+def curves(title: str, unit: str, floor: float | None, series: Mapping[str, Series], last: int) -> dict[str, Any]:
+    """A drawing of curves over steps 0 to `last`. The axis of values extends down to `floor` (None: to the curves)."""
     x, y = Axis(0, max(last, 1)), y_axis(np.concatenate([values for _, _, values in series.values()]), floor)
     lines, data = [], []
-    for whole, (hue, *points) in series.items():
-        for kind, name, steps, values in layers(whole, *points):
+    for curve, (hue, all_steps, all_values) in series.items():
+        for kind, name, steps, values in layers(curve, all_steps, all_values):
             across, up = x.at(steps), y.at(values)
-            marks = dots(across, up) if len(values) <= DOTS else ""
+            marks = dots(across, up) if len(values) <= MAX_DOTS else ""
             lines.append({"name": name, "kind": kind, "hue": hue, "path": path(across, up), "dots": marks})
             data.append({"name": name, "hue": hue, "x": steps.tolist(), "y": [short(value) for value in values]})
     frame = {"kind": "curves", "x": [x.low, x.high], "y": [short(y.low), short(y.high)], "log": y.log}
@@ -59,8 +68,8 @@ def curves(title: str, unit: str, floor: float | None, series: dict[str, tuple],
     }
 
 
-def cloud(figure: dict) -> dict:
-    """A drawing of a scatter figure (jaxft/reports/figures.py), on equal axes."""
+def cloud(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """A drawing of a scatter figure (reports/figures.py), on equal axes."""
     points = np.array(figure["points"], np.float64).reshape(-1, 2)
     axis = linear(points.ravel())
     places = axis.at(points)
@@ -76,22 +85,22 @@ def cloud(figure: dict) -> dict:
 
 
 def in_words(name: str, steps: np.ndarray, values: np.ndarray) -> str:
-    """A curve for those who do not see it."""
-    kept = np.flatnonzero(np.isfinite(values))
-    if not len(kept):
+    """The text alternative of a curve."""
+    finite = np.flatnonzero(np.isfinite(values))
+    if not len(finite):
         return f"{name}: no finite value"
-    first, last, least, most = kept[0], kept[-1], np.nanargmin(values), np.nanargmax(values)
-    first, last, least, most = (f"{values[i]:.4g} at step {steps[i]:,}" for i in (first, last, least, most))
+    points = (finite[0], finite[-1], np.nanargmin(values), np.nanargmax(values))
+    first, last, least, most = (f"{values[i]:.4g} at step {steps[i]:,}" for i in points)
     return f"{name}: from {first} to {last}; smallest {least}, largest {most}"
 
 
 def short(value: float) -> float | None:
-    """Six digits, more than a screen shows; None for NaN, which JSON lacks."""
+    """Six digits, more than a screen shows; None for NaN, which JSON does not have."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def y_axis(values: np.ndarray, floor: float | None = None) -> Axis:
-    """Around all finite `values`; logarithmic where a few would push the rest to the floor."""
+    """An axis for all finite `values`; logarithmic if a few large ones would flatten the others."""
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() > 30 * np.median(values):
         return Axis(float(values.min()) / 1.1, float(values.max()) * 1.1, log=True)
@@ -99,60 +108,65 @@ def y_axis(values: np.ndarray, floor: float | None = None) -> Axis:
 
 
 def linear(values: np.ndarray, floor: float | None = None) -> Axis:
-    """With some room around `values`, but none below `floor`."""
+    """A linear axis with a margin around `values`, but not below `floor`."""
     if not len(values):
         return Axis(0.0, 1.0)
     low, high = float(values.min()), float(values.max())
     low = low if floor is None else min(low, floor)
-    room = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
-    return Axis(low if low == floor else low - room, high + room)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    return Axis(low if low == floor else low - margin, high + margin)
 
 
-def layers(name: str, steps: np.ndarray, values: np.ndarray) -> list[tuple]:
-    """(kind, name, steps, values) of what is drawn for a curve: itself, or if it is long its extremes and its means."""
-    kept = thin(values)
-    if len(kept) == len(values):
+def layers(name: str, steps: np.ndarray, values: np.ndarray) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
+    """(kind, name, steps, values) of the lines that draw a curve: one line, or for a long curve a band of its extremes
+    and a line of its means."""
+    extremes = thin(values)
+    if len(extremes) == len(values):
         return [("line", name, steps, values)]
-    pieces = np.array_split(np.arange(len(values)), STRETCHES)
-    finite = [piece[np.isfinite(values[piece])] for piece in pieces]
-    means = np.array([values[piece].mean() if len(piece) else np.nan for piece in finite])
-    middles = steps[[piece[len(piece) // 2] for piece in pieces]]
-    return [("band", name, steps[kept], values[kept]), ("mean", f"{name}, mean", middles, means)]
+    bins = np.array_split(np.arange(len(values)), BINS)
+    finite = [one[np.isfinite(values[one])] for one in bins]
+    means = np.array([values[one].mean() if len(one) else np.nan for one in finite])
+    middles = steps[[one[len(one) // 2] for one in bins]]
+    return [("band", name, steps[extremes], values[extremes]), ("mean", f"{name}, mean", middles, means)]
 
 
 def thin(values: np.ndarray) -> np.ndarray:
-    """Numbers of the points to draw, ascending, for values (n,) with NaN where there is none.
+    """Indices of the points to draw, ascending, of values (n,), where NaN is a gap.
 
-    All of them up to 2 * STRETCHES; of more, the first and the last, and of each of STRETCHES equal stretches the
-    smallest, the largest and the first NaN: no peak and no gap is lost.
+    All of up to 2 * BINS points. Of more, the first and the last, and in each of BINS bins the smallest, the largest
+    and the first NaN, so that no peak and no gap is lost.
     """
     count = len(values)
-    if count <= 2 * STRETCHES:
+    if count <= 2 * BINS:
         return np.arange(count)
     kept = {0, count - 1}
-    for piece in np.array_split(np.arange(count), STRETCHES):
-        missing = np.isnan(values[piece])
+    for one in np.array_split(np.arange(count), BINS):
+        missing = np.isnan(values[one])
         if missing.any():
-            kept.add(int(piece[missing.argmax()]))
+            kept.add(int(one[missing.argmax()]))
         if not missing.all():
-            kept |= {int(piece[np.nanargmin(values[piece])]), int(piece[np.nanargmax(values[piece])])}
+            kept |= {int(one[np.nanargmin(values[one])]), int(one[np.nanargmax(values[one])])}
     return np.array(sorted(kept))
 
 
 def path(x: np.ndarray, y: np.ndarray) -> str:
-    """A line through places between 0 and 1, broken where `y` is NaN; a point with no neighbour becomes a dot."""
-    places = [None if math.isnan(b) else _place(a, b) for a, b in zip(x, y, strict=True)]
-    pieces = [list(run) for missing, run in itertools.groupby(places, lambda place: place is None) if not missing]
-    return "".join(f"M{'L'.join(piece)}{'h0' if len(piece) == 1 else ''}" for piece in pieces)
+    """A line through positions between 0 and 1, with gaps where `y` is NaN. A point without neighbours is a dot."""
+    lines: list[list[str]] = [[]]
+    for a, b in zip(x, y, strict=True):
+        if not math.isnan(b):
+            lines[-1].append(_point(a, b))
+        elif lines[-1]:
+            lines.append([])
+    return "".join(f"M{'L'.join(line)}{'h0' if len(line) == 1 else ''}" for line in lines if line)
 
 
 def dots(x: np.ndarray, y: np.ndarray) -> str:
-    """A dot at each place: lines of no length, which round ends make visible."""
-    return "".join(f"M{_place(a, b)}h0" for a, b in zip(x, y, strict=True) if not math.isnan(b))
+    """A dot at each position: lines of length 0, visible by their round ends."""
+    return "".join(f"M{_point(a, b)}h0" for a, b in zip(x, y, strict=True) if not math.isnan(b))
 
 
 def labels(values: list[float]) -> list[str]:
-    """Short, and alike for evenly spaced ticks: 0.50, 7.5k, 5e-4."""
+    """Short texts in one format for evenly spaced ticks: 0.50, 7.5k, 5e-4."""
     largest = max(map(abs, values), default=0)
     if 0 < largest < 1e-2:
         return [_power(value) for value in values]
@@ -163,7 +177,7 @@ def labels(values: list[float]) -> list[str]:
     return [f"{value:.{digits}f}{sign if value else ''}" if value else "0" for value in scaled]
 
 
-def _place(x: float, y: float) -> str:
+def _point(x: float, y: float) -> str:
     return f"{round(WIDTH * float(x))} {round(HEIGHT * (1 - float(y)))}"
 
 
@@ -185,7 +199,7 @@ def _steps(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """Powers of ten; where there would be fewer than three, also twice and five times them."""
+    """Powers of ten; if these are fewer than three, also 2 and 5 times powers of ten."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 2, 5)):
         values = [factor * 10.0**exponent for exponent in exponents for factor in factors]

@@ -1,46 +1,56 @@
-"""Files with a record a line, metrics.jsonl and pictures.jsonl: which lines are whole, and which a checkpoint knows.
+"""Files with one record a line, metrics.jsonl and pictures.jsonl: reading them, and repairing them from checkpoints.
 
-A record has `step` and `split`; of metrics the others are numbers or null, of pictures there is `figures`.
+A record has `step` and `split`. In metrics.jsonl the other values are numbers or null; in pictures.jsonl there is
+`figures`.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from types import UnionType
+from typing import Any
 
 from jaxft.host import strict_json
 from jaxft.host.output_file import replace_bytes
 
 log = logging.getLogger("jaxft")
 
-
-def read_lines(file: Path) -> list[dict]:
-    """The records of a file, [] without one. Lines that are none are left out: `mend` says so when a run goes on."""
-    return [record for _, record in _whole(file)[0]]
+Record = dict[str, Any]
 
 
-def earlier(file: Path, start: int, due: Iterable[str] = ()) -> list[tuple[bytes, dict]]:
-    """(line, record) of what a run that goes on after step `start` has written: not what came later, of a part that
-    was lost, and not that step's own of the splits of `due`, which are to be evaluated again."""
-    return [(line, record) for line, record in _whole(file)[0] if _is_earlier(record, start, due)]
+def read_lines(file: Path) -> list[Record]:
+    """The records of a file; [] if there is none. Skips damaged lines, of which `mend` warns when a run continues."""
+    return [record for _, record in _complete(file)[0]]
+
+
+def earlier(file: Path, start: int, due: Collection[str] = ()) -> list[tuple[bytes, Record]]:
+    """(line, record) up to step `start`, at which a run continues, without those of step `start` for the splits in
+    `due`, which are evaluated again."""
+    return [(line, record) for line, record in _complete(file)[0] if _is_earlier(record, start, due)]
 
 
 def mend(
-    file: Path, start: int, due: list[str], splits: list[str], count: int | None, known: Callable[[], list[dict]]
+    file: Path,
+    start: int,
+    due: Collection[str],
+    splits: Sequence[str],
+    count: int | None,
+    known: Callable[[], list[Record]],
 ) -> None:
-    """Say what is missing of the `count` lines up to step `start`, and put back what checkpoints know of them.
+    """Warns of lines that are missing up to step `start`, and restores those that checkpoints have.
 
-    `known()` gives these records, `splits` is the order of the lines of one step. None for `count`: nobody counted.
-    Lines that cannot be read are set aside.
+    `count` is the number of lines that the checkpoint recorded (None: not recorded), `known()` returns the records in
+    checkpoints, `splits` is the order of the lines of one step. A file with damaged lines is copied first.
     """
-    kept, bad = earlier(file, start, due), _whole(file)[1]
+    kept, bad = earlier(file, start, due), _complete(file)[1]
     missing = bad if count is None else count - len(kept)
     if missing <= 0:
         return
-    aside = ""
+    damaged = ""
     if bad:
         copy = file.with_name(file.name + ".unreadable")
         replace_bytes(copy, file.read_bytes())
-        aside = f"; {bad} that cannot be read are in {copy.name}"
+        damaged = f"; {bad} that cannot be read are in {copy.name}"
     have = {_place(record) for _, record in kept}
     found = {_place(record): record for record in known() if _is_earlier(record, start, due)}
     added = [record for place, record in found.items() if place not in have]
@@ -56,25 +66,26 @@ def mend(
         start,
         len(added),
         max(missing - len(added), 0),
-        aside,
+        damaged,
     )
 
 
-def line_of(record: dict) -> bytes:
+def line_of(record: Record) -> bytes:
+    """The record as a line of JSON."""
     return strict_json.dumps(record).encode() + b"\n"
 
 
-def _is_earlier(record: dict, start: int, due: Iterable[str]) -> bool:
+def _is_earlier(record: Record, start: int, due: Collection[str]) -> bool:
     return record["step"] < start or record["step"] == start and record["split"] not in due
 
 
-def _place(record: dict) -> tuple[int, str]:
+def _place(record: Record) -> tuple[int, str]:
     return record["step"], record["split"]
 
 
-def _whole(file: Path) -> tuple[list[tuple[bytes, dict]], int]:
-    """(line, record) of each whole line, and how many are not. A last line without an end is of a run that was killed:
-    it is not counted."""
+def _complete(file: Path) -> tuple[list[tuple[bytes, Record]], int]:
+    """((line, record) of each valid line, number of damaged lines). A last line without a line end, as a killed run
+    leaves it, is neither."""
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
     ended = [line for line in lines if line.endswith(b"\n") and line.strip()]
     records = [(line, _record(line)) for line in ended]
@@ -82,7 +93,7 @@ def _whole(file: Path) -> tuple[list[tuple[bytes, dict]], int]:
     return good, len(records) - len(good)
 
 
-def _record(line: bytes) -> dict | None:
+def _record(line: bytes) -> Record | None:
     try:
         record = strict_json.parse(line)
     except ValueError:
@@ -92,9 +103,9 @@ def _record(line: bytes) -> dict | None:
     others = {name: value for name, value in record.items() if name not in ("step", "split", "figures")}
     figures = record.get("figures", [])
     drawable = isinstance(figures, list) and all(isinstance(one, dict) and "figure" in one for one in figures)
-    fine = all(value is None or _is_number(value, int | float) for value in others.values())
-    return record if isinstance(record.get("split"), str) and drawable and fine else None
+    numeric = all(value is None or _is_number(value, int | float) for value in others.values())
+    return record if isinstance(record.get("split"), str) and drawable and numeric else None
 
 
-def _is_number(value, kind) -> bool:
+def _is_number(value: object, kind: type | UnionType) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)

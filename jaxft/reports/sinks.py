@@ -1,34 +1,42 @@
-"""Where a run's numbers go: metrics.jsonl, the terminal, and TensorBoard or Weights & Biases where asked for."""
+"""Where metrics are written: metrics.jsonl, the terminal, and TensorBoard or Weights & Biases if configured."""
 
 import importlib.util
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 
 from jaxft.host.output_file import replace_bytes
 from jaxft.host.torch_free import without_torch
-from jaxft.reports.records import earlier, line_of
+from jaxft.reports.records import Record, earlier, line_of
 
 
 def sink_problems(wandb: str | None) -> list[str]:
-    """What is asked for but cannot be had."""
+    """Why a configured sink is not available."""
     if wandb is None or importlib.util.find_spec("wandb"):
         return []
     return ["config.wandb is set but wandb is not installed: pip install 'jaxft[wandb]'"]
 
 
+class Sink(Protocol):
+    """Takes the metrics of a split ("train", or an evaluation set) at a step."""
+
+    def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Writer:
-    """Takes (step, split, numbers) and hands them to every sink. Only the first process of a pod writes."""
+    """Passes metrics on to every sink, in the first process only."""
 
-    def __init__(self, workdir, start: int, total: int, wandb: str | None = None, due: Sequence[str] = ()):
-        """Lines of metrics.jsonl after step `start`, of a part of the run that was lost, are cut off.
-
-        So are those of step `start` itself for the splits of `due`, which are to be evaluated again.
-        """
-        self.sinks, self.lines = [], None
+    def __init__(self, workdir: str | Path, start: int, total: int, wandb: str | None = None, due: Sequence[str] = ()):
+        """Drops lines of metrics.jsonl after step `start`, at which the run continues, and those of step `start` for
+        the splits in `due`, which are evaluated again."""
+        self.sinks: list[Sink] = []
+        self.lines: JsonLines | None = None
         if jax.process_index() != 0:
             return
         self.lines = JsonLines(Path(workdir) / "metrics.jsonl", start, due)
@@ -39,21 +47,23 @@ class Writer:
             self.sinks.append(WandB(wandb, workdir))
         self.sinks.append(Terminal(total) if sys.stderr.isatty() else Lines(total))
 
-    def write(self, step: int, split: str, numbers: dict[str, float]) -> None:
+    def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
+        """Writes the metrics of a split at a step."""
         for sink in self.sinks:
             sink.write(step, split, numbers)
 
-    def known(self) -> dict:
-        """What a checkpoint keeps of metrics.jsonl: how many lines it has, and the latest of each split."""
+    def known(self) -> dict[str, Any]:
+        """What a checkpoint records of metrics.jsonl: the number of lines, and the latest record of each split."""
         return {"lines": self.lines.count, "latest": list(self.lines.latest.values())} if self.lines else {}
 
     def close(self) -> None:
+        """Closes every sink."""
         for sink in self.sinks:
             sink.close()
 
 
 class JsonLines:
-    """One object a line. A number that JSON cannot hold (NaN, infinity) becomes null."""
+    """One JSON object a line. NaN and infinity, which JSON does not have, become null."""
 
     def __init__(self, path: Path, start: int, due: Sequence[str] = ()):
         kept = earlier(path, start, due)
@@ -62,25 +72,25 @@ class JsonLines:
         replace_bytes(path, b"".join(line for line, _ in kept))
         self.file = open(path, "ab")
 
-    def write(self, step, split, numbers):
+    def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
         finite = {
             name: value if value == value and abs(value) != float("inf") else None for name, value in numbers.items()
         }
         self.append({"step": step, "split": split, **finite})
 
-    def append(self, record: dict):
-        """One line, which is there at once for whoever reads along; it must have a `step` and a `split`."""
+    def append(self, record: Record) -> None:
+        """Writes a record, which must have `step` and `split`, and flushes it for other readers."""
         self.file.write(line_of(record))
         self.file.flush()
         self.count += 1
         self.latest[record["split"]] = record
 
-    def close(self):
+    def close(self) -> None:
         self.file.close()
 
 
 class TensorBoard:
-    """Event files for TensorBoard, through tensorboardX."""
+    """Event files for TensorBoard, by tensorboardX."""
 
     def __init__(self, directory: Path, start: int):
         with without_torch():
@@ -88,47 +98,46 @@ class TensorBoard:
 
         self.writer = SummaryWriter(str(directory), purge_step=start + 1)
 
-    def write(self, step, split, numbers):
+    def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
             self.writer.add_scalar(f"{split}/{name}", value, step)
 
-    def close(self):
+    def close(self) -> None:
         self.writer.close()
 
 
 class WandB:
-    """A Weights & Biases run of the given project; the same work directory continues the same run."""
+    """A Weights & Biases run of a project. The same work directory continues the same run."""
 
-    def __init__(self, project: str, workdir):
+    def __init__(self, project: str, workdir: str | Path):
         import wandb
 
         name = Path(workdir).absolute().name
         self.run = wandb.init(project=project, id=name, name=name, dir=str(workdir), resume="allow")
 
-    def write(self, step, split, numbers):
+    def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
         self.run.log({f"{split}/{name}": value for name, value in numbers.items()}, step=step)
 
-    def close(self):
+    def close(self) -> None:
         self.run.finish()
 
 
 class Lines:
-    """Plain lines on stderr, for logs."""
+    """Plain lines on stderr, for log files."""
 
     def __init__(self, total: int):
         self.total, self.clock = total, Clock(total)
 
-    def write(self, step, split, numbers):
-        print(
-            describe(step, self.total, split, numbers, self.clock.remaining(step, split)), file=sys.stderr, flush=True
-        )
+    def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
+        text = describe(step, self.total, split, numbers, self.clock.remaining(step, split))
+        print(text, file=sys.stderr, flush=True)
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 class Terminal:
-    """A live line at the bottom of the terminal; evaluations stay above it."""
+    """A live line at the bottom of the terminal, with evaluations above it."""
 
     def __init__(self, total: int):
         from rich.console import Console
@@ -140,22 +149,23 @@ class Terminal:
         self.task = self.progress.add_task("starting", total=total)
         self.progress.start()
 
-    def write(self, step, split, numbers):
+    def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
         text = describe(step, self.total, split, numbers, self.clock.remaining(step, split))
         if split == "train":
             self.progress.update(self.task, completed=step, description=text)
         else:
             self.progress.console.print(text, markup=False, highlight=False)
 
-    def close(self):
+    def close(self) -> None:
         self.progress.stop()
 
 
 class Clock:
-    """Time left, from the pace of the run so far. The first log point only starts the clock: compiling is no pace."""
+    """Estimates the time left. The first log point starts the clock, so that compilation does not count."""
 
     def __init__(self, total: int):
-        self.total, self.start = total, None
+        self.total = total
+        self.start: tuple[int, float] | None = None  # step and time of the first log point
 
     def remaining(self, step: int, split: str) -> float | None:
         """Seconds, or None while unknown."""
@@ -168,8 +178,8 @@ class Clock:
         return seconds / steps * (self.total - step) if steps else None
 
 
-def describe(step: int, total: int, split: str, numbers: dict[str, float], remaining: float | None) -> str:
-    """One line for people."""
+def describe(step: int, total: int, split: str, numbers: Mapping[str, float], remaining: float | None) -> str:
+    """Metrics as one line of text. `remaining` is the time left in seconds."""
     if split != "train":
         return f"step {step} {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
     parts = [f"step {step}/{total}", f"loss {numbers['loss']:.4f}"]
@@ -191,6 +201,6 @@ def describe(step: int, total: int, split: str, numbers: dict[str, float], remai
 
 def duration(seconds: float) -> str:
     """3:07 or 1:02:07."""
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: Orbax, asynchronous, complete or absent.
+"""Checkpoints of a run, written by Orbax: asynchronously, and complete or not at all.
 
 `checkpoints/STEP/` holds `state` (TrainState: trained parameters, optimizer, step) and `run` (JSON: the configuration,
-metrics since the last log point, the latest evaluation). The order of the data is a function of seed and step, so the
-step is its whole position.
+metrics since the last log point, the latest evaluation). The order of the data is a function of seed and step, so no
+other state of the data pipeline is saved.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,19 @@ from jaxft.training.best import Best
 
 log = logging.getLogger("jaxft")
 
-# Of an array that several devices hold, each writes a share, if a share has so many bytes. XLA compiles a slice for
-# every share: with all arrays cut, the first save of 24 small ones on eight devices took 7.6 s instead of 0.04 s.
-SHARE = 2**24
+# Bytes from which on replicas of an array write a slice each, instead of one of them the array. XLA compiles a program
+# for every slice: with all arrays sliced, the first save of 24 small ones on eight devices took 7.6 s, not 0.04 s.
+SLICE_BYTES = 2**24
 
 
 class KeepBestAndLast:
-    """Keep `keep` checkpoints: the best by a metric, and the newest; with keep=1 these may be two."""
+    """Orbax's preservation policy: `keep` checkpoints, with the best and the newest. With keep=1 two may remain."""
 
     def __init__(self, keep: int, best: Best):
         self.keep, self.best = keep, best
 
-    def should_preserve(self, checkpoints, *, context=None) -> list[bool]:
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> list[bool]:
+        """For each checkpoint, the oldest first, whether it stays."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         chosen = set(steps[-1:])
         best = self.best.step({c.step: (c.metrics or {}).get(self.best.metric) for c in checkpoints})
@@ -47,20 +49,20 @@ class KeepBestAndLast:
 class Checkpoints:
     """The checkpoints of one work directory."""
 
-    def __init__(self, workdir, keep: int, best: Best):
+    def __init__(self, workdir: str | Path, keep: int, best: Best):
         self.keep, self.ranking = keep, best
         self.directory = Path(workdir).absolute() / "checkpoints"
         self._open()
 
-    def _open(self):
+    def _open(self) -> None:
         best = self.ranking.metric
         options = ocp.CheckpointManagerOptions(
             preservation_policy=KeepBestAndLast(self.keep, self.ranking),
-            # The policy chooses; but without a function here Orbax does not write the metrics.
+            # The policy decides, but without this function Orbax does not write the metrics.
             best_fn=None if best is None else lambda metrics: metrics.get(best),
             cleanup_tmp_directories=True,
         )
-        arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARE)
+        arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SLICE_BYTES)
         kinds = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
         handlers = {
             "state": ocp.PyTreeCheckpointHandler(type_handler_registry=kinds),
@@ -69,8 +71,8 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def save(self, step: int, state: Any, run: dict, metrics: dict[str, float]) -> None:
-        """Begin to write; returns once the device arrays are copied. `metrics` rank the checkpoint."""
-        if step in self.steps():  # of a run that ended before its evaluation, whose metrics are here now
+        """Starts writing; returns once the device arrays are copied. `metrics` rank the checkpoint."""
+        if step in self.steps():  # saved before its evaluation was complete, hence without these metrics
             self.manager.delete(step)
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(run))
         self.manager.save(step, args=items, metrics=metrics or None, force=True)
@@ -84,20 +86,20 @@ class Checkpoints:
         return restored["state"], restored["run"]
 
     def restore_latest(self, abstract: Any) -> tuple[int, Any, dict] | None:
-        """The newest checkpoint that can be read; unreadable ones are set aside, and said so."""
+        """(step, state, run) of the newest readable checkpoint. Unreadable ones are moved aside with a warning."""
         _ignore_unfinished_reads()
         for step in sorted(self.steps(), reverse=True):
             try:
                 return step, *self.restore(step, abstract)
-            except Exception as error:  # whatever a damaged file provokes, an older checkpoint is the answer
-                if signals.received is not None:  # a library may make an error of it
+            except Exception as error:  # whatever a damaged file raises, an older checkpoint is the answer
+                if signals.received is not None:  # a library may turn the signal into an error
                     raise
                 reason = _first_line(error)
-            self._set_aside(step, reason)
+            self._move_aside(step, reason)
         return None
 
     def records(self) -> list[dict]:
-        """The `run` of each step whose file can be read, the oldest first; one process may ask alone."""
+        """The `run` of each step whose file can be read, the oldest first. Not a collective operation."""
         found = []
         for step in sorted(self.steps()):
             with contextlib.suppress(OSError, ValueError):
@@ -105,10 +107,11 @@ class Checkpoints:
         return found
 
     def steps(self) -> list[int]:
+        """The steps that have a checkpoint."""
         return list(self.manager.all_steps())
 
     def chosen(self) -> tuple[int | None, float | None]:
-        """(step, score) of the best checkpoint; of the newest, without a score, where no finite one decides."""
+        """(step, score) of the best checkpoint; if no score is finite, the newest one and None."""
         metric, steps = self.ranking.metric, self.steps()
         scores = {step: (self.manager.metrics(step) or {}).get(metric) for step in steps}
         best = self.ranking.step(scores)
@@ -119,13 +122,14 @@ class Checkpoints:
         return max(steps, default=None), None
 
     def wait(self) -> None:
-        """Until everything begun is on disk; raises what went wrong there."""
+        """Blocks until everything is on disk; raises errors of writing."""
         self.manager.wait_until_finished()
 
     def close(self) -> None:
+        """Waits, and ends Orbax's threads."""
         self.manager.close()
 
-    def _set_aside(self, step: int, reason: str) -> None:
+    def _move_aside(self, step: int, reason: str) -> None:
         aside, number = self.directory / f"{step}.unreadable", 0
         while aside.exists():
             number += 1
@@ -139,13 +143,13 @@ class Checkpoints:
 
 @functools.cache  # once for the process
 def _ignore_unfinished_reads() -> None:
-    """Print no traceback for each read that Orbax leaves waiting when another read of the same checkpoint fails.
+    """Suppresses the tracebacks of reads that Orbax leaves pending when another read of the same checkpoint fails.
 
-    They end after the event loop is gone, or never: dozens of "exception ignored" that tell nobody anything.
+    They end after the event loop is closed, or never, and would print dozens of "exception ignored".
     """
     hook = sys.unraisablehook
 
-    def filtered(unraisable):
+    def filtered(unraisable: Any) -> None:
         read = getattr(unraisable.object, "__name__", "") == "_read_array_index_and_device_put"
         ended = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
         if not (read or ended):

@@ -1,33 +1,45 @@
-"""The optimizer of a built run, its jitted steps, and where everything is placed."""
+"""The optimizer of a run, its jitted steps, and the placement of its arrays."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 
+from jaxft.models.batch import Batch
 from jaxft.models.params import Params, shape, shardings, variables
 from jaxft.optim.base import lr_multipliers, optimizer
 from jaxft.training.layout import opt_placements
 from jaxft.training.setup import Setup
-from jaxft.training.step import Gradient, TrainState, apply_gradient, batch_gradient, eval_step, train_step
+from jaxft.training.step import (
+    Gradient,
+    StepMetrics,
+    TrainState,
+    apply_gradient,
+    batch_gradient,
+    eval_step,
+    train_step,
+)
 
-RATES = 1000  # of a run: how many learning rates are looked at
+RATES = 1000  # learning rates of a run that are checked
 
 
 @dataclass
 class CompiledSteps:
-    """The optimizer of a built run and its two jitted steps."""
+    """The optimizer of a run, and its two jitted functions: gradient and update."""
 
     built: Setup
     schedule: optax.Schedule
     tx: optax.GradientTransformation
-    placements: TrainState  # of every array of the state
+    placements: TrainState[NamedSharding]
 
-    def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and placements, to restore a checkpoint into."""
+    def abstract_state(self) -> TrainState[jax.ShapeDtypeStruct]:
+        """Shapes, dtypes and placements, as needed for restoring a checkpoint."""
         model, paths = self.built.model, self.built.trained
         params = {
             path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(model).items() if path in paths
@@ -36,43 +48,50 @@ class CompiledSteps:
         state = TrainState(number, number, params, jax.eval_shape(self.tx.init, params))
         return _placed(state, self.placements)
 
-    def initial_state(self, params: Params) -> TrainState:
-        """Takes the parameters out of `params`: into memory of their own, which a step can reuse. Memory that was
-        filled by the host (models/checkpoint/load.py) cannot be, and the first step would hold everything twice."""
-        own = partial(jax.device_put, may_alias=False)  # unlike jnp.copy, it compiles nothing: 0.3 s, 30 MiB
+    def initial_state(self, params: Params) -> TrainState[jax.Array]:
+        """The state of step 0. Removes the parameters from `params` and copies them, so that a step can donate them:
+        memory that the host filled (models/checkpoint/load.py) cannot be donated, and would double the peak."""
+        own = partial(jax.device_put, may_alias=False)  # jnp.copy would compile a program: 0.3 s, 30 MiB
         params = {path: own(params.pop(path), place) for path, place in self.placements.params.items()}
         opt = jax.jit(self.tx.init, out_shardings=self.placements.opt)(params)
-        zeros = [own(np.int32(0), self.built.replicated) for _ in range(2)]
-        return TrainState(*zeros, params, opt)
+        step, skipped = (own(np.int32(0), self.built.replicated) for _ in range(2))
+        return TrainState(step, skipped, params, opt)
 
-    def step(self):
-        """(state, frozen, batch) -> (state, metrics), not to be jitted again; donates the state, pins all results."""
+    def step(self) -> Callable[[TrainState[jax.Array], Params, Batch], tuple[TrainState[jax.Array], StepMetrics]]:
+        """(state, frozen, batch) -> (state, metrics). Its two parts are jitted; the state is donated."""
         return partial(train_step, gradient=self.gradient, update=self.update)
 
-    def compile(self, state: TrainState, frozen: Params, batch) -> None:
-        """Compile what the next call of the step with such a batch would compile."""
+    def compile(self, state: TrainState[jax.Array], frozen: Params, batch: Batch) -> None:
+        """Compiles what the next call of the step with such a batch would compile."""
         gradient = self.gradient.lower(state.params, state.step, frozen, batch)
         gradient.compile()
         self.update.lower(state, _placed(gradient.out_info, self._gradient_placements())).compile()
 
     def _gradient_placements(self) -> Gradient:
-        return Gradient(self.placements.params, self.built.replicated, self.built.replicated)
+        # A prefix of the tree: one placement stands for all of `sums`.
+        return Gradient._make((self.placements.params, self.built.replicated, self.built.replicated))
 
     @cached_property
-    def gradient(self):
-        cfg = self.built.cfg
-        fixed = {"loss": self.built.loss, "micro_batches": cfg.micro_batches, "seed": cfg.seed}
-        function = partial(batch_gradient, **fixed, prepare_batch=self.built.task.prepare_batch)
+    def gradient(self) -> jax.stages.Wrapped:
+        """Jitted (params, step, frozen, batch) -> Gradient."""
+        function = partial(
+            batch_gradient,
+            loss=self.built.loss,
+            micro_batches=self.built.cfg.micro_batches,
+            seed=self.built.cfg.seed,
+            prepare_batch=self.built.task.prepare_batch,
+        )
         return jax.jit(function, out_shardings=self._gradient_placements())
 
     @cached_property
-    def update(self):
+    def update(self) -> jax.stages.Wrapped:
+        """Jitted (state, gradient) -> (state, metrics); donates the state."""
         function = partial(apply_gradient, tx=self.tx, schedule=self.schedule, clip=self.built.cfg.clip)
         return jax.jit(function, donate_argnums=0, out_shardings=(self.placements, self.built.replicated))
 
 
-def training(built: Setup, total: int) -> CompiledSteps:
-    """The optimizer for a run of `total` updates."""
+def compiled_steps(built: Setup, total: int) -> CompiledSteps:
+    """Optimizer and steps of a run of `total` updates; nothing is compiled yet."""
     cfg, model = built.cfg, built.model
     schedule = cfg.schedule.make(cfg.lr, total)
     multipliers = lr_multipliers(model, cfg.lr_multipliers, cfg.layer_decay)
@@ -85,12 +104,12 @@ def training(built: Setup, total: int) -> CompiledSteps:
 
 
 def idle_problems(plan: CompiledSteps, total: int) -> list[str]:
-    """Why no step of a run of `total` steps would change a weight."""
+    """Why a run of `total` steps would not change any weight."""
     cfg, model = plan.built.cfg, plan.built.model
     updates = np.unique(np.linspace(0, total - 1, RATES).astype(np.int32))
     rates = np.asarray(jax.jit(jax.vmap(plan.schedule))(updates))
     factors = lr_multipliers(model, cfg.lr_multipliers, cfg.layer_decay)
-    found = []
+    found: list[str] = []
     if not np.any(rates > 0):
         found.append(
             f"the learning rate is 0 in every one of the run's {total} steps: set config.schedule.warmup=0, more "
@@ -101,13 +120,13 @@ def idle_problems(plan: CompiledSteps, total: int) -> list[str]:
     return found
 
 
-def evaluation_step(built: Setup):
-    """(trained, frozen, batch) -> sums and kept slots, replicated so that every process has the whole result."""
+def evaluation_step(built: Setup) -> jax.stages.Wrapped:
+    """Jitted (trained, frozen, batch) -> (sums, outputs), replicated, so that every process has the whole result."""
     step = partial(eval_step, forward=built.forward, task=built.task)
     return jax.jit(step, out_shardings=built.replicated)
 
 
-def _placed(shapes, placements):
-    """Abstract arrays with their placements, of which one may stand for many."""
+def _placed(shapes: Any, placements: Any) -> Any:
+    """Abstract arrays with placements; `placements` may be a prefix of the tree."""
     placements = jax.tree.broadcast(placements, shapes)
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placements)

@@ -1,10 +1,11 @@
-"""Room on disk: asked for before the first step, and what is said when it runs out all the same."""
+"""Disk space: checked before the first step, and named as the reason when a write fails."""
 
 import contextlib
 import errno
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxft.problems import RunStopped, UserError
@@ -19,23 +20,24 @@ REASONS = {
     errno.EACCES: "permission was denied",
     errno.EPERM: "permission was denied",
 }
+# Of errors that a library reports as text only.
 WORDS = {"No space left": errno.ENOSPC, "Disk quota exceeded": errno.EDQUOT, "Read-only file system": errno.EROFS}
-ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the others may be of a file that is read, which is named then
+ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # others are the disk's only if the file is in the work directory
 
 
 def check_space(workdir: Path, checkpoint: int, keep: int, model: int) -> None:
-    """Compare what a run will write with what is free there; sizes in bytes, `keep` a number of checkpoints.
+    """Compares what a run will write with the free space: `checkpoint` and `model` are bytes, `keep` checkpoints stay.
 
-    An old checkpoint goes only when its successor is complete, so there is one more for a while. Raises UserError where
-    not even one and the model fit, and warns where some do.
+    An old checkpoint is deleted only when its successor is complete, so that there are keep + 1 for a while. Raises
+    UserError if one checkpoint and the model do not fit, and warns if not all do.
     """
     present = sum(file.stat().st_size for file in (workdir / "checkpoints").rglob("*") if file.is_file())
     free = shutil.disk_usage(workdir).free + present
     least, most = checkpoint + model, checkpoint * (keep + 1) + model
-    parts = f"a checkpoint of {_size(checkpoint)} and a model of {_size(model)}"
+    needed = f"a checkpoint of {_size(checkpoint)} and a model of {_size(model)}"
     if free < least:
         raise UserError(
-            f"{workdir} has {_size(free)} free, and the run needs {_size(least)} ({parts}): make room, or choose "
+            f"{workdir} has {_size(free)} free, and the run needs {_size(least)} ({needed}): make room, or choose "
             "another --workdir"
         )
     if free < most:
@@ -45,14 +47,14 @@ def check_space(workdir: Path, checkpoint: int, keep: int, model: int) -> None:
             workdir,
             _size(free),
             _size(most),
-            parts,
+            needed,
             keep,
         )
 
 
 @contextlib.contextmanager
-def report_disk_errors(workdir: Path):
-    """A failure to write that is the disk's becomes RunStopped; every other error passes."""
+def report_disk_errors(workdir: Path) -> Iterator[None]:
+    """Turns errors of the disk into RunStopped; all others pass unchanged."""
     try:
         yield
     except (UserError, RunStopped):
@@ -62,17 +64,18 @@ def report_disk_errors(workdir: Path):
         if code is None:
             raise
         raise RunStopped(
-            f"{workdir} cannot be written ({REASONS[code]}). Checkpoints that were complete are untouched: make room "
+            f"{workdir} cannot be written ({REASONS[code]}). Complete checkpoints are untouched: make room "
             "there and run the same command again"
         ) from error
 
 
 def _disk_error(error: BaseException | None, workdir: str) -> int | None:
-    """The number of the disk's error among an exception and its causes; libraries give some as text only."""
+    """The errno of the disk's error among an exception and its causes."""
     while error is not None:
-        code = getattr(error, "errno", None)
-        if code in ANYWHERE or code in REASONS and os.path.abspath(str(error.filename or "/")).startswith(workdir):
-            return code
+        if isinstance(error, OSError):
+            file = os.path.abspath(str(error.filename or "/"))
+            if error.errno in ANYWHERE or error.errno in REASONS and file.startswith(workdir):
+                return error.errno
         for words, code in WORDS.items():
             if words in str(error):
                 return code

@@ -1,4 +1,4 @@
-"""Write a run's weights as a Hugging Face directory with a model card."""
+"""Writes the weights of a run as a Hugging Face directory with a model card."""
 
 import logging
 import math
@@ -17,16 +17,24 @@ log = logging.getLogger("jaxft")
 
 
 def export_state(
-    built: Setup, params: Params, directory: Path, step: int, results: dict, how: Written | None = None
+    built: Setup,
+    params: Params,
+    directory: Path,
+    step: int,
+    results: dict[str, dict[str, float]],
+    how: Written | None = None,
 ) -> None:
-    """`directory` becomes a complete Hugging Face model, of weights that `check_finite` has seen.
+    """Makes `directory` a complete Hugging Face model. `results` are the metrics of each evaluation set.
 
-    Every process of a pod must call.
+    Call `check_finite` before. With several processes every one must call this.
     """
     task = built.task
     how = how or written(built, params)
     inference = inference_settings(built, results)
-    files = {"README.md": model_card(built, step, results, inference, how), FILE: inference.to_json()}
+    files: dict[str, str | bytes] = {
+        "README.md": model_card(built, step, results, inference, how),
+        FILE: inference.to_json(),
+    }
     files |= task.model_files(built.setting, built.arch.spec.output_width or built.arch.spec.width)
     save_model(
         directory,
@@ -44,8 +52,8 @@ def export_state(
     log.info("model written to %s: %s (%s), trained in float32", directory, how, why)
 
 
-def check_finite(built: Setup, params: dict, directory: Path, step: int) -> None:
-    """Raises RunStopped that names the weights with a NaN or an infinity: nothing is to be written then."""
+def check_finite(built: Setup, params: Params, directory: Path, step: int) -> None:
+    """Raises RunStopped with the names of weights that are NaN or infinite: such a model must not be written."""
     bad = [name for name, size in largest(built.model, params).items() if not math.isfinite(size)]
     if bad:
         raise RunStopped(
@@ -55,6 +63,6 @@ def check_finite(built: Setup, params: dict, directory: Path, step: int) -> None
         )
 
 
-def inference_settings(built: Setup, results: dict) -> Inference:
-    """How the task's evaluation read its inputs, and made answers of scores."""
+def inference_settings(built: Setup, results: dict[str, dict[str, float]]) -> Inference:
+    """How the evaluation of the task read its inputs and turned scores into answers."""
     return replace(built.task.inference(results), max_length=built.setting.max_len)

@@ -1,4 +1,4 @@
-"""The loop: steps, log points, evaluations, checkpoints, and at the end the exported model."""
+"""The training loop: steps, logging, evaluation, checkpoints, and at the end the exported model."""
 
 import contextlib
 import logging
@@ -9,7 +9,8 @@ import jax
 
 from jaxft.config import Config
 from jaxft.config.component import to_json
-from jaxft.evaluation.evaluate import evaluate
+from jaxft.evaluation.evaluate import EvalResults, evaluate
+from jaxft.models.batch import Batch
 from jaxft.models.checkpoint.save import output_problems
 from jaxft.problems import RunInterrupted, RunStopped, raise_problems
 from jaxft.reports.report import write_predictions
@@ -26,11 +27,11 @@ log = logging.getLogger("jaxft")
 
 
 def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, float]]:
-    """Train, or go on where an earlier run in `workdir` stopped. Returns the last metrics of each evaluation set.
+    """Trains, or continues the run in `workdir`. Returns the last metrics of each evaluation set.
 
-    With `extend` that run may have more steps or epochs than it had, even where it is complete.
+    With `extend`, a run may get more steps or epochs, even if it is complete.
     """
-    # What would only fail at the end of the run fails now.
+    # Fail now, not at the end of the run.
     raise_problems(sink_problems(cfg.wandb) + output_problems(Path(workdir).absolute() / "model"))
     built = build(cfg)
     with (
@@ -47,7 +48,7 @@ def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, 
                 try:
                     if run.due:
                         with run.pace.paused(run.state):
-                            measure(run, due(run))  # an earlier process did not end it
+                            measure(run, due(run))  # an earlier process stopped during this evaluation
                     if run.done < run.total:
                         train_step, batch = run.training.step(), run.next_batch()
                     while run.done < run.total:
@@ -56,7 +57,7 @@ def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, 
                         run.on_device.append(metrics)
                         run.done += 1
                         if run.done < run.total:
-                            batch = run.next_batch()  # while the devices are busy with the step
+                            batch = run.next_batch()  # while the devices compute the step
                         after_step(run)
                         if stop.due():
                             raise Preempted
@@ -67,11 +68,11 @@ def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, 
 
 
 def after_step(run: Run) -> None:
-    """Log, evaluate and save, each where it is due."""
+    """Logs, evaluates and saves, whatever is due."""
     logs = run.done == run.total or run.done % run.built.cfg.log_every == 0
     names, saving = due(run), saves(run)
     if not (logs or names or saving):
-        return  # without waiting for the devices
+        return  # does not wait for the devices
     if logs or saving:
         run.fetch()
     if logs:
@@ -83,17 +84,21 @@ def after_step(run: Run) -> None:
 
 
 def saves(run: Run) -> bool:
+    """Whether this step gets a checkpoint."""
     return run.done == run.total or run.done % run.built.cfg.save_interval(run.total) == 0
 
 
 def due(run: Run) -> list[str]:
-    """The sets to be evaluated at this step."""
+    """The evaluation sets that are due at this step."""
     cfg, last = run.built.cfg, run.done == run.total
     return [name for name in run.evals if last or run.done % cfg.eval_interval(name, run.total) == 0]
 
 
 def measure(run: Run, names: list[str]) -> None:
-    """Evaluate the sets, of which `run.due` are left where that was begun before, and save where it is due."""
+    """Evaluates the sets and saves a checkpoint if one is due.
+
+    `run.due` is not empty if an earlier process stopped during this evaluation: these sets are left.
+    """
     run.due = run.due or list(names)
     while run.due:
         run_eval(run, run.due[0])
@@ -103,8 +108,8 @@ def measure(run: Run, names: list[str]) -> None:
 
 
 def log_point(run: Run) -> None:
-    """Write what happened since the last log point: sums over its steps, divided once. Stops a run that diverged."""
-    numbers = {}
+    """Writes metrics since the last log point: sums over its steps, divided once. Raises RunStopped on divergence."""
+    numbers: dict[str, float] = {}
     for name in run.pending[0]["sums"]:
         total = sum(metrics["sums"][name][0] for metrics in run.pending)
         count = sum(metrics["sums"][name][1] for metrics in run.pending)
@@ -113,7 +118,7 @@ def log_point(run: Run) -> None:
     numbers |= {"learning_rate": last["learning_rate"], "grad_norm": last["grad_norm"]}
     numbers["epoch"] = run.batches.order.seen(run.done) / len(run.batches.encoded)
     numbers["skipped"] = int(run.state.skipped)
-    timed = run.pending[-run.pace.steps :]  # the others are of a process before this one
+    timed = run.pending[-run.pace.steps :]  # the others are of an earlier process
     numbers |= run.pace.numbers(sum(metrics["tokens"] for metrics in timed))
     run.writer.write(run.done, "train", numbers)
     bad = [metrics for metrics in run.pending if not metrics["finite"]]
@@ -127,9 +132,9 @@ def log_point(run: Run) -> None:
 
 
 def run_eval(run: Run, name: str) -> None:
-    """Evaluate one set by the current weights, and write what was found."""
+    """Evaluates one set with the current weights, and writes the results."""
 
-    def step(batch):
+    def step(batch: Batch) -> EvalResults:
         return run.eval_step(run.state.params, run.frozen, batch)
 
     batches = run.stop.between(run.evals[name])
@@ -142,7 +147,7 @@ def run_eval(run: Run, name: str) -> None:
 
 
 def save(run: Run, evaluated: list[str]) -> None:
-    """Begin an asynchronous checkpoint, ranked by the metrics that were measured at this very step."""
+    """Starts an asynchronous checkpoint, ranked by the metrics of the sets evaluated at this step."""
     metrics = {f"{name}/{key}": value for name in evaluated for key, value in run.results[name].items()}
     best = run.checkpoints.ranking.metric
     if best is not None and best.partition("/")[0] in evaluated and not math.isfinite(metrics.get(best, math.nan)):
@@ -154,7 +159,7 @@ def save(run: Run, evaluated: list[str]) -> None:
 
 
 def interrupt(run: Run) -> None:
-    """Save, if this step is not, and end the process."""
+    """Saves this step if it is not saved, and raises RunInterrupted."""
     if run.done not in run.checkpoints.steps():
         run.fetch()
         save(run, [])
@@ -163,11 +168,12 @@ def interrupt(run: Run) -> None:
 
 
 def finish(run: Run) -> None:
-    """Write the best or last model as `model/`, unless an earlier process did."""
+    """Exports the best or last checkpoint to `model/`, unless an earlier process did."""
     run.checkpoints.wait()
     target = run.workdir / "model"
     step, score = run.checkpoints.chosen()
-    run.report.facts["model_score"] = score  # of save.best; None: the step is the newest
+    assert step is not None  # every run saves its last step
+    run.report.facts["model_score"] = score  # by save.best; None: the newest step
     if run.first == run.total and target.exists():
         run.report.facts["model_step"] = step
         log.info("the run is complete: %d steps", run.total)
@@ -180,6 +186,6 @@ def finish(run: Run) -> None:
         log.info("step %d was best by %s: %.6g", step, run.built.cfg.save.best, score)
     params = {**state.params, **run.frozen}
     check_finite(run.built, params, target, step)
-    how = scored(run, state.params, run.frozen, run.results)
+    how = scored(run.built, run.eval_step, run.evals, state.params, run.frozen, run.results)
     export_state(run.built, params, target, step, run.results, how)
     run.report.facts["model_step"] = step

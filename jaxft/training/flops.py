@@ -68,7 +68,7 @@ def step_flops(model: Model, trained: Collection[str], batch: Batch) -> int:
 def program_flops(jaxpr: Jaxpr, needs_grad: Sequence[bool]) -> tuple[int, list[bool]]:
     """(FLOPs, which results need a gradient) of a program, given which of its inputs need one.
 
-    A result needs_grad a gradient if it is a float and depends on an input that needs one.
+    A result needs a gradient if it is a float and depends on an input that needs one.
     """
     known: dict[Var, bool] = dict(zip(jaxpr.invars, needs_grad, strict=True))
 

@@ -1,4 +1,4 @@
-"""One run at a time in a work directory, in which everything can be read and written."""
+"""The lock of a work directory, and the check that a run can read and write what it holds."""
 
 import contextlib
 import errno
@@ -21,16 +21,16 @@ FOLDERS = ("checkpoints", "tensorboard", "predictions", "model")
 
 @contextlib.contextmanager
 def workdir_lock(workdir: Path) -> Iterator[None]:
-    """Hold the work directory while inside; the claim ends with the process, however it ends.
+    """Locks the work directory. The lock ends with the process, however that ends.
 
-    Raises UserError if another run holds it, or if something in it cannot be read or written.
+    Raises UserError if another run has the lock, or if something in the directory cannot be read or written.
     """
     if jax.process_index() != 0:
         yield
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        # Neither through a link nor emptied: the file might be anyone's.
+        # O_NOFOLLOW and no O_TRUNC: a link could lead to a file of somebody else.
         file = os.open(workdir / ".running", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         reason = ".running is a symbolic link: remove it" if error.errno == errno.ELOOP else error.strerror
@@ -41,13 +41,13 @@ def workdir_lock(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"{workdir} is in use by another run: wait for it, or use another --workdir") from None
         except OSError as error:  # some network file systems have no locks
-            log.warning("%s cannot be locked (%s): see to it that only one run uses it", workdir, error)
+            log.warning("%s cannot be locked (%s): make sure that only one run uses it", workdir, error)
         raise_problems(entry_problems(workdir))
         yield
 
 
 def entry_problems(workdir: Path) -> list[str]:
-    """What a run cannot use of what lies in its work directory, and why."""
+    """The files and folders of a work directory that a run cannot use, and why."""
     problems = [] if os.access(workdir, os.W_OK | os.X_OK) else [f"{workdir} cannot be written (Permission denied)"]
     for name in (*FILES, *FOLDERS):
         path, folder = workdir / name, name in FOLDERS

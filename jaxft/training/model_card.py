@@ -1,7 +1,8 @@
-"""The model card of an exported model: what was trained on what, with which result."""
+"""The model card of an exported model: base model, training, inputs, results."""
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,11 +10,11 @@ from jaxft.inference.settings import FILE, Inference
 from jaxft.training.rounding import Written
 from jaxft.training.setup import Setup
 
-MOST = 200  # characters of a name
+MAX_CHARACTERS = 200  # of a name
 
 
 def inference_lines(inference: Inference) -> dict[str, str]:
-    """The settings for people, name to value in Markdown."""
+    """Inference settings by name, values in Markdown."""
     found = {"longest input": f"{inference.max_length} tokens"} if inference.max_length else {}
     if inference.columns:
         found["columns"] = ", ".join(code(name) for name in inference.columns)
@@ -22,8 +23,10 @@ def inference_lines(inference: Inference) -> dict[str, str]:
     return found | {name.replace("_", " "): code(str(value)) for name, value in given.items()}
 
 
-def model_card(built: Setup, step: int, results: dict, inference: Inference, how: Written) -> str:
-    """What was trained on what, with which result (metrics by evaluation set), for people."""
+def model_card(
+    built: Setup, step: int, results: Mapping[str, Mapping[str, float]], inference: Inference, how: Written
+) -> str:
+    """The text of README.md. `results` are the metrics of each evaluation set."""
     cfg = built.cfg
     name = code(Path(cfg.model).name)
     lines = [
@@ -49,8 +52,9 @@ def model_card(built: Setup, step: int, results: dict, inference: Inference, how
     return "\n".join(lines)
 
 
-def table(numbers: dict[str, float], after: dict[str, float] | None, formats: str) -> list[str]:
-    """Metrics in Markdown; `after` are those of the weights as they are written, where that rounds them."""
+def table(numbers: Mapping[str, float], after: Mapping[str, float] | None, formats: str) -> list[str]:
+    """Metrics as lines of a Markdown table. `after` are those of the rounded weights, if writing rounds them to
+    `formats`."""
     if after is None:
         rows = [f"| {cell(metric)} | {value:.4f} |" for metric, value in numbers.items()]
         return ["| metric | value |", "|---|---|", *rows]
@@ -61,9 +65,9 @@ def table(numbers: dict[str, float], after: dict[str, float] | None, formats: st
 
 
 def code(text: str) -> str:
-    """The text as a code span of Markdown (CommonMark 6.1): on one line, at most MOST characters of it."""
+    """The text as a code span of Markdown (CommonMark 6.1), on one line, at most MAX_CHARACTERS characters of it."""
     text = " ".join(text.split())
-    text = text if len(text) <= MOST else text[: MOST - 3] + "..."
+    text = text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."
     runs = re.findall("`+", text)
     fence = next("`" * size for size in range(1, len(runs) + 2) if "`" * size not in runs)
     space = " " if runs else ""
@@ -71,5 +75,5 @@ def code(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """The same in a table, where a bar would end the cell (GFM 4.10)."""
+    """`code` for a cell of a table, where a bar would end the cell (GFM 4.10)."""
     return code(text).replace("|", "\\|")

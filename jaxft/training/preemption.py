@@ -1,4 +1,4 @@
-"""Stop in good order when the machine is taken away: after the step, or the evaluation batch, in progress."""
+"""Stopping cleanly on SIGTERM, as before a preemption: after the step, or the evaluation batch, in progress."""
 
 import contextlib
 import threading
@@ -11,23 +11,23 @@ from jaxft.host.signals import signals
 
 
 class Preempted(Exception):
-    """The run was asked to end."""
+    """The run received SIGTERM."""
 
 
 class PreemptionHandler:
-    """Whether it is time to stop: `asked` says so of one process; several of them agree on a step."""
+    """Says whether to stop. A single process stops when `asked` is set; several processes agree on a step."""
 
     def __init__(self, asked: threading.Event | None = None):
         self.asked, self.calls = asked or threading.Event(), 0
 
     def due(self) -> bool:
-        """Whether to stop now; every process is to call this equally often, after steps and between batches."""
+        """Whether to stop now. Every process must call this equally often: after each step and between batches."""
         self.calls += 1
         several = jax.process_count() > 1
         return multihost_utils.reached_preemption_sync_point(self.calls) if several else self.asked.is_set()
 
     def between(self, batches: Iterable) -> Iterator:
-        """The same batches; raises Asked before one of them where it is time to stop."""
+        """The same batches; raises Preempted between them when it is time to stop."""
         for batch in batches:
             if self.due():
                 raise Preempted
@@ -36,9 +36,9 @@ class PreemptionHandler:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[PreemptionHandler]:
-    """While it is open, SIGTERM is a request and no longer the end.
+    """Inside this context SIGTERM asks the run to stop instead of ending the process.
 
-    With several processes JAX listens as well: where one of them gets the signal, all of them agree on a step.
+    With several processes JAX listens as well: if one of them gets the signal, all agree on a step.
     """
     if jax.process_count() > 1 and signals.pass_on is None:  # not a command: JAX listens alone
         yield PreemptionHandler()

@@ -1,11 +1,13 @@
-"""A run in progress: its data, weights, optimizer and checkpoints, brought to where an earlier process left them."""
+"""A run in progress: data, weights, optimizer and checkpoints, restored to where an earlier process stopped."""
 
 import contextlib
 import functools
 import json
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +15,23 @@ import jax.numpy as jnp
 from jaxft.config import save_config
 from jaxft.data.order import run_ends
 from jaxft.data.pipeline import Batches, EvalBatches, train_iterator
+from jaxft.evaluation.evaluate import EvalResults
+from jaxft.models.batch import Batch
 from jaxft.models.checkpoint.tokenizer import padding_id
+from jaxft.models.params import Params
 from jaxft.parallel.mesh import data_shards, own_shards
 from jaxft.problems import raise_problems
-from jaxft.reports.facts import gather
 from jaxft.reports.format import human
 from jaxft.reports.records import mend
 from jaxft.reports.report import Report, replace_text
 from jaxft.reports.sinks import Writer
 from jaxft.training.best import ranking
 from jaxft.training.checkpoint import Checkpoints
-from jaxft.training.compiled import CompiledSteps, evaluation_step, idle_problems, training
+from jaxft.training.compiled import CompiledSteps, compiled_steps, evaluation_step, idle_problems
 from jaxft.training.disk_space import check_space
+from jaxft.training.facts import run_facts
 from jaxft.training.preemption import PreemptionHandler
-from jaxft.training.resume import Former, check_growth, check_origin, former_run, origin_of, tell_growth
+from jaxft.training.resume import Former, check_growth, check_origin, former_run, log_growth, origin_of
 from jaxft.training.setup import Setup
 from jaxft.training.step import StepMetrics, TrainState
 from jaxft.training.throughput import Throughput
@@ -36,7 +41,7 @@ log = logging.getLogger("jaxft")
 
 @dataclass
 class Run:
-    """Everything that lives as long as the loop."""
+    """The state of the training loop."""
 
     built: Setup
     training: CompiledSteps
@@ -46,20 +51,20 @@ class Run:
     evals: dict[str, EvalBatches]
     checkpoints: Checkpoints
     state: TrainState
-    frozen: dict[str, jax.Array]
-    first: int = 0  # steps that were done before this process
+    frozen: Params
+    first: int = 0  # steps that earlier processes did
     done: int = 0  # steps that are done
-    pending: list[dict] = field(default_factory=list)  # host metrics of steps since the last log point
+    pending: list[dict[str, Any]] = field(default_factory=list)  # host metrics of steps since the last log point
     results: dict[str, dict[str, float]] = field(default_factory=dict)  # latest metrics by evaluation set
-    due: list[str] = field(default_factory=list)  # sets whose evaluation at this step is not done yet
-    report: Report | None = None  # from `start` on
+    due: list[str] = field(default_factory=list)  # sets still to be evaluated at this step
+    report: Report = field(init=False)  # set by `start`
 
-    def __post_init__(self):
-        self.opened = contextlib.ExitStack()  # closed from the last to the first, whatever some of them meet
+    def __post_init__(self) -> None:
+        self.opened = contextlib.ExitStack()  # closes all, in reverse order, whatever one of them raises
         self.opened.callback(self.checkpoints.close)
 
     def open(self, stop: PreemptionHandler) -> None:
-        """Start what runs beside the loop: data threads, writers, the clock."""
+        """Starts data threads, writers and the stopwatch."""
         self.stop = stop
         self.writer = Writer(self.workdir, self.first, self.total, self.built.cfg.wandb, self.due)
         self.opened.callback(self.writer.close)
@@ -70,33 +75,35 @@ class Run:
         self.opened.callback(self.iterator.close)
         self.on_device: list[StepMetrics] = []
 
-    def log(self) -> dict:
-        """What a checkpoint keeps of the files with a record a line."""
+    def log(self) -> dict[str, Any]:
+        """What a checkpoint records of metrics.jsonl and pictures.jsonl."""
         pictures = self.report.pictures
         return {"metrics": self.writer.known(), "pictures": {"lines": pictures.count} if pictures else {}}
 
     @functools.cached_property
-    def eval_step(self):
+    def eval_step(self) -> Callable[[Params, Params, Batch], EvalResults]:
+        """(trained, frozen, batch) -> results, jitted."""
         return evaluation_step(self.built)
 
     def close(self) -> None:
+        """Ends what `open` started."""
         self.opened.close()
 
-    def next_batch(self) -> dict[str, jax.Array]:
-        """The next batch, on its way to the devices."""
+    def next_batch(self) -> Batch:
+        """The next batch; its transfer to the devices is asynchronous."""
         batch = next(self.iterator)
         return self.built.put({key: value for key, value in batch.items() if key != "index"})
 
     def fetch(self) -> None:
-        """Bring the metrics of the latest steps to the host; waits for these steps."""
+        """Copies the metrics of the latest steps to the host; waits for these steps."""
         self.pending += [_on_host(metrics) for metrics in jax.device_get(self.on_device)]
         self.on_device.clear()
 
 
 def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
-    """Encode the data, load the weights, and take up the newest checkpoint if the work directory has one.
+    """Encodes the data, loads the weights, and restores the newest checkpoint of the work directory, if there is one.
 
-    With `extend` the run that is there may be longer than it was.
+    With `extend` an existing run may become longer.
     """
     cfg = built.cfg
     workdir.mkdir(parents=True, exist_ok=True)
@@ -104,19 +111,19 @@ def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
     best = ranking(cfg, built.task)
     batches = train_batches(built, former)
     evals = {name: eval_batches(built, name) for name in cfg.evals}
-    sets = {"train": batches, **evals}
+    sets: dict[str, Batches | EvalBatches] = {"train": batches, **evals}
     if former is not None:
         check_origin(built, workdir, former, sets)
         check_growth(batches, former)
     total = len(batches)
-    plan = training(built, total)
+    plan = compiled_steps(built, total)
     raise_problems(idle_problems(plan, total))
     trained, frozen, report = built.load()
     checkpoints = Checkpoints(workdir, cfg.save.keep, best)
     run = Run(built, plan, workdir, total, batches, evals, checkpoints, plan.initial_state(trained), frozen)
     del trained
     log.info("weights: %s", report)
-    # Order: this work directory's newest readable checkpoint, else what `load` gave (pretrained or random).
+    # The newest readable checkpoint of this work directory; without one, what `load` returned (pretrained or random).
     found = checkpoints.restore_latest(plan.abstract_state())
     if found is not None:
         run.first, run.state, saved = found
@@ -126,34 +133,38 @@ def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
         log.info("resumed from the checkpoint of step %d", run.first)
         mend_log(run, saved.get("log", {}))
     if former is not None:
-        tell_growth(plan, batches, former, run.done, int(run.state.skipped))
+        log_growth(plan, batches, former, run.done, int(run.state.skipped))
     if run.done < total:
         check_space(workdir, *sizes(run))
     if jax.process_index() == 0:
         replace_text(workdir / "origin.json", json.dumps(origin_of(built, sets, batches.order.ends)) + "\n")
         save_config(cfg, workdir / "config.json")
-    run.report = Report(workdir, gather(run))
+    run.report = Report(workdir, run_facts(built, run.state, frozen, batches, evals))
     describe(run)
     return run
 
 
-def mend_log(run: Run, saved: dict) -> None:
-    """Say what is missing of metrics.jsonl and pictures.jsonl, and restore what the checkpoints know."""
+def mend_log(run: Run, saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Restores records that metrics.jsonl and pictures.jsonl lack and checkpoints have, and warns of the others.
+
+    `saved` is what `Run.log` returned for the restored checkpoint.
+    """
     if jax.process_index() != 0:
         return
     splits = ["train", *run.evals]
 
-    def known():
+    def known() -> list[dict]:
         logs = [record.get("log", {}).get("metrics", {}) for record in run.checkpoints.records()]
         return [record for one in logs for record in one.get("latest", ())]
 
-    for name, records in (("metrics", known), ("pictures", list)):
+    sources: dict[str, Callable[[], list[dict]]] = {"metrics": known, "pictures": list}
+    for name, records in sources.items():
         count = saved.get(name, {}).get("lines")
         mend(run.workdir / f"{name}.jsonl", run.first, run.due, splits, count, records)
 
 
 def sizes(run: Run) -> tuple[int, int, int]:
-    """(bytes of a checkpoint, how many are kept, bytes of the exported model), before any compression."""
+    """(bytes of a checkpoint, number of checkpoints, bytes of the exported model), before compression."""
     cfg = run.built.cfg
     width = {"float16": 2, "bfloat16": 2}.get(cfg.export_dtype, 4)
     weights = sum(x.size for x in jax.tree.leaves((run.state.params, run.frozen)))
@@ -161,11 +172,11 @@ def sizes(run: Run) -> tuple[int, int, int]:
 
 
 def train_batches(built: Setup, former: Former | None = None) -> Batches:
-    """The batches of the run, which may continue, and be longer than, a former one."""
+    """The training batches. The run may continue, and be longer than, a former one."""
     cfg = built.cfg
     multiple = data_shards(built.mesh) * cfg.micro_batches
 
-    def ends(examples):
+    def ends(examples: int) -> tuple[int, ...]:
         known = former.ends(examples, cfg.batch) if former else ()
         return run_ends(known, examples, cfg.batch, cfg.steps, cfg.epochs)
 
@@ -177,6 +188,7 @@ def train_batches(built: Setup, former: Former | None = None) -> Batches:
 
 
 def eval_batches(built: Setup, name: str) -> EvalBatches:
+    """The batches of an evaluation set."""
     cfg = built.cfg
     shards = data_shards(built.mesh)
     batch = -(-cfg.eval_batch(name) // shards) * shards
@@ -186,7 +198,7 @@ def eval_batches(built: Setup, name: str) -> EvalBatches:
 
 
 def data_report(report: dict) -> str:
-    """What became of the rows, in a sentence."""
+    """A data report (data/encoded.py) as one line."""
     tokens = f"{report['tokens']:,} tokens"
     if report.get("unknown"):
         tokens += f" (unknown to the tokenizer: {report['unknown']:,}, {report['unknown'] / report['ordinary']:.1%})"
@@ -204,7 +216,7 @@ def data_report(report: dict) -> str:
 
 
 def describe(run: Run) -> None:
-    """The summary before the first step."""
+    """Logs sizes, devices and batches before the first step."""
     cfg, facts = run.built.cfg, run.report.facts
     parameters, devices, batches = facts["parameters"], facts["devices"], facts["batches"]
     shape = " x ".join(f"{axis} {size}" for axis, size in devices["mesh"].items())
@@ -226,14 +238,14 @@ def describe(run: Run) -> None:
     log.info("steps: %d, of which %d are done", run.total, run.first)
 
 
-def precision(built: Setup):
-    """float32 means float32: accelerators would otherwise multiply in fewer bits."""
+def precision(built: Setup) -> contextlib.AbstractContextManager[None]:
+    """A context in which float32 products are exact: accelerators multiply float32 in fewer bits by default."""
     if built.model.dtype == jnp.float32 and built.mesh.devices.flat[0].platform != "cpu":
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()
 
 
-def _common(built: Setup, multiple: int) -> dict:
+def _common(built: Setup, multiple: int) -> dict[str, Any]:
     return {
         "seed": built.cfg.seed,
         "random_transform": built.random_transform,
@@ -246,8 +258,8 @@ def _common(built: Setup, multiple: int) -> dict:
     }
 
 
-def _on_host(metrics: StepMetrics) -> dict:
-    """One step's metrics as JSON values, exact to the last bit."""
+def _on_host(metrics: StepMetrics) -> dict[str, Any]:
+    """The metrics of one step as JSON values, exact to the last bit."""
     sums = {name: [float(mean.total), float(mean.count)] for name, mean in metrics.sums.items()}
     return {
         "sums": sums,

@@ -1,74 +1,79 @@
-"""What can be done with a run that lies in a work directory, or with an exported model: measure it, write it out."""
+"""Evaluating and exporting a run in a work directory, and evaluating an exported model."""
 
 import contextlib
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from jaxft.config import Config, load_config
 from jaxft.evaluation.baseline import baseline
 from jaxft.evaluation.breakdown import Breakdown
-from jaxft.evaluation.evaluate import gather, judged
+from jaxft.evaluation.evaluate import EvalResults, accumulate, finalize
 from jaxft.inference.settings import inference_of
+from jaxft.models.batch import Batch
 from jaxft.models.checkpoint.save import output_problems, place_problems
+from jaxft.models.params import Params
 from jaxft.problems import UserError, clipped, raise_problems
 from jaxft.reports.report import write_predictions
 from jaxft.training.best import Best, ranking
 from jaxft.training.checkpoint import Checkpoints
-from jaxft.training.compiled import evaluation_step, training
+from jaxft.training.compiled import compiled_steps, evaluation_step
 from jaxft.training.export import check_finite, export_state, inference_settings
 from jaxft.training.run import eval_batches, precision
 from jaxft.training.setup import Setup, build
 from jaxft.training.step import TrainState
 
 log = logging.getLogger("jaxft")
-PLAIN = Breakdown()
+METRICS_ONLY = Breakdown()
 
 
 def evaluate_run(
-    workdir: str, step: int | None, detail: Breakdown = PLAIN, output: str | None = None
-) -> dict[str, dict]:
-    """`evaluate_all` of a run, by one of its checkpoints (None: the best, else the newest)."""
+    workdir: str, step: int | None, breakdown: Breakdown = METRICS_ONLY, output: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """`evaluate_all` with the checkpoint of a run at `step` (None: the best, else the newest)."""
     cfg = load_config(Path(workdir) / "config.json")
     built = build(cfg, list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
         _, state, _ = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        return evaluate_all(built, state.params, frozen, detail, workdir, output)
+        return evaluate_all(built, state.params, frozen, breakdown, workdir, output)
 
 
-def evaluate_model(cfg: Config, model: str, detail: Breakdown = PLAIN, output: str | None = None) -> dict[str, dict]:
-    """`evaluate_all` of the sets of `cfg` by the weights in a model directory. Labels are the model's own."""
+def evaluate_model(
+    cfg: Config, model: str, breakdown: Breakdown = METRICS_ONLY, output: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """`evaluate_all` with the weights of a model directory on the evaluation sets of `cfg`. Labels are the model's."""
     built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
     own = inference_settings(built, {})
     decoding = asdict(own.decoding) if own.decoding is not None else {}
-    kept = inference_of(built.pretrained.directory, built.arch.kind)
-    kept.departing(max_length=own.max_length, columns=own.columns, **decoding)  # which says where they differ
+    saved = inference_of(built.pretrained.directory, built.arch.kind)
+    saved.departing(max_length=own.max_length, columns=own.columns, **decoding)  # logs the differences
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
-        return evaluate_all(built, trained, frozen, detail, output=output)
+        return evaluate_all(built, trained, frozen, breakdown, output=output)
 
 
 def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
-    """Write a checkpoint as a Hugging Face directory; returns its step."""
+    """Writes a checkpoint as a Hugging Face directory and returns its step (`step` None: as for `evaluate_run`)."""
     cfg = load_config(Path(workdir) / "config.json")
     if form == "adapter":
         raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
     raise_problems(output_problems(Path(output).absolute()) + place_problems(Path(output).absolute()))
     built = build(cfg, [])
     with jax.set_mesh(built.mesh), precision(built):
-        step, state, record = restore(built, workdir, step)
+        restored, state, record = restore(built, workdir, step)
         _, frozen, _ = built.load()
         params = {**state.params, **frozen}
-        check_finite(built, params, Path(output), step)
-        export_state(built, params, Path(output), step, record["results"])
-    return step
+        check_finite(built, params, Path(output), restored)
+        export_state(built, params, Path(output), restored, record["results"])
+    return restored
 
 
-def restore(built: Setup, workdir: str, step: int | None) -> tuple[int, TrainState, dict]:
-    """(step, state, record) of a checkpoint that must be there and whole."""
+def restore(built: Setup, workdir: str, step: int | None) -> tuple[int, TrainState, dict[str, Any]]:
+    """(step, state, record) of a checkpoint. Raises UserError if it is missing or damaged."""
     directory = Path(workdir) / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} has no checkpoints/: is it the work directory of a run?")
@@ -76,44 +81,49 @@ def restore(built: Setup, workdir: str, step: int | None) -> tuple[int, TrainSta
     with contextlib.closing(Checkpoints(workdir, built.cfg.save.keep, best)) as checkpoints:
         steps = sorted(checkpoints.steps())
         chosen = checkpoints.chosen()[0] if step is None else step
-        if chosen not in steps:
+        if chosen is None or chosen not in steps:
             known = ", ".join(map(str, steps)) or "none"
             raise UserError(f"{directory} has no checkpoint of step {chosen}: there are {known}")
         try:
-            return chosen, *checkpoints.restore(chosen, training(built, 1).abstract_state())
-        except Exception as error:  # whatever a damaged file provokes
+            return chosen, *checkpoints.restore(chosen, compiled_steps(built, 1).abstract_state())
+        except Exception as error:  # whatever a damaged file raises
             raise UserError(
                 f"the checkpoint {directory}/{chosen} cannot be read: {clipped(str(error), 300)}"
             ) from error
 
 
 def evaluate_all(
-    built: Setup, trained, frozen, detail: Breakdown, workdir: str | None = None, output: str | None = None
-) -> dict[str, dict]:
-    """By evaluation set its metrics, and what `detail` asks for.
+    built: Setup,
+    trained: Params,
+    frozen: Params,
+    breakdown: Breakdown,
+    workdir: str | None = None,
+    output: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Evaluation set -> its metrics, and `interval` and `lines` if `breakdown` asks for them (evaluation/breakdown.py).
 
-    Besides the metrics, all of them numbers, there may be `interval` and `lines` (evaluation/breakdown.py). Answers,
-    where the task gives some, go to `output`, else to `workdir`, which is that of the run if there was one.
+    `workdir` is that of the run, if there was one. Files of answers, if the task has any, are written to `output`, else
+    to `workdir`.
     """
-    task, run = built.task, evaluation_step(built)
-    raise_problems(detail.problems(task, built.sources))
+    task, eval_step = built.task, evaluation_step(built)
+    raise_problems(breakdown.problems(task, built.sources))
 
-    def step(batch):
-        return run(trained, frozen, batch)
+    def step(batch: Batch) -> EvalResults:
+        return eval_step(trained, frozen, batch)
 
-    def measure(name):
-        rows = built.sources[name]  # which encoding releases
+    def measure(name: str) -> dict[str, Any]:
+        rows = built.sources[name]  # `encode` drops it from `sources`
         batches = eval_batches(built, name)
-        values = detail.read(rows, batches.encoded)
-        detail.check_kept(task, step, built.put(batches[0]))
-        sums, kept = gather(step, batches, built.put)
-        numbers, _, units = judged(task, sums, kept, built.evaluate_predictions(name, batches.encoded))
+        values = breakdown.read(rows, batches.encoded)
+        breakdown.check_outputs(task, step, built.put(batches[0]))
+        sums, outputs = accumulate(step, batches, built.put)
+        numbers, _, units = finalize(task, sums, outputs, built.evaluate_predictions(name, batches.encoded))
         files = units.files if units else {}
         if folder := output or workdir:
             write_predictions(Path(folder), name, files)
         if output and not files:
             log.warning("%s: nothing to write to %s: jaxft.predict writes the answers of this task", name, output)
-        more = baseline(name, task, batches.encoded, workdir) | detail.of(task, kept, batches.encoded, values, units)
-        return numbers | more
+        details = breakdown.compute(task, outputs, batches.encoded, values, units)
+        return {**numbers, **baseline(name, task, batches.encoded, workdir), **details}
 
     return {name: measure(name) for name in built.cfg.evals}

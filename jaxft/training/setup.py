@@ -1,29 +1,32 @@
-"""From a configuration to everything that a run needs; the only module that knows every package."""
+"""From a configuration to the model, task, mesh and data of a run. No other module imports every package."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxft.config import Config
-from jaxft.data.encoded import Encoded, encode_all
+from jaxft.data.encoded import Encoded, Example, encode_all
 from jaxft.data.source import Rows, as_rows
 from jaxft.metrics import Mean, objective
+from jaxft.metrics.units import EvalUnits
+from jaxft.models.batch import Batch
 from jaxft.models.checkpoint.encoder_only import backbone_rules
 from jaxft.models.checkpoint.load import LoadReport, find_weights, place
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.models.checkpoint.sentence_transformers import read_embedding, with_lower_case
 from jaxft.models.checkpoint.tokenizer import unknown_counts
 from jaxft.models.input_ranges import range_problems
-from jaxft.models.model import Model
+from jaxft.models.model import Model, Outputs
 from jaxft.models.params import Params, bind, names, roles, shape, shardings, variables
 from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest
-from jaxft.tasks.base import EncodingContext
+from jaxft.tasks.base import EncodingContext, Task
 from jaxft.training.layout import mesh_for
 
 
@@ -36,17 +39,18 @@ class Setup:
     pretrained: Pretrained
     arch: Architecture
     model: Model
-    task: Any
+    task: Task
     setting: EncodingContext
     trained: list[str]
     sources: dict[str, Rows] = field(default_factory=dict)  # opened data by name, "train" among them
 
     @property
     def replicated(self) -> jax.sharding.NamedSharding:
+        """The placement of an array that every device holds whole."""
         return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
     def encode(self, split: str) -> Encoded:
-        """All examples of a split; the source rows are released, unless the task judges its answers by them."""
+        """All examples of a split. Drops its rows from `sources`, unless `Task.evaluate_predictions` needs them."""
         keeps = split != "train" and self.task.evaluates_texts
         rows = self.sources[split] if keeps else self.sources.pop(split)
         rows_read = rows.only(self.task.columns())
@@ -57,23 +61,25 @@ class Setup:
         raise_problems(f"{split}: {problem}" for problem in problems)
         return encoded
 
-    def evaluate_predictions(self, split: str, encoded: Encoded) -> Callable | None:
-        """What the task makes of an evaluation set's kept slots; None where it needs no texts."""
+    def evaluate_predictions(self, split: str, encoded: Encoded) -> Callable[[dict[str, np.ndarray]], EvalUnits] | None:
+        """`Task.evaluate_predictions` of a set, as a function of the outputs; None for a task without it."""
         if not self.task.evaluates_texts:
             return None
         return partial(self.task.evaluate_predictions, encoded=encoded, rows=self.sources[split])
 
-    def random_transform(self, example, rng):
-        """What the task makes of an example at a visit. Raises UserError if that has numbers beyond the tables."""
-        drawn = self.task.random_transform(example, rng, self.setting)
-        made = {key: values for key, values in drawn.items() if values is not example.get(key)}
-        raise_problems(range_problems(made, self.arch.spec))
-        return drawn
+    def random_transform(self, example: Example, rng: np.random.Generator) -> Example:
+        """`Task.random_transform`. Raises UserError for ids beyond the model's embedding tables."""
+        transformed = self.task.random_transform(example, rng, self.setting)
+        changed = {key: values for key, values in transformed.items() if values is not example.get(key)}
+        raise_problems(range_problems(changed, self.arch.spec))
+        return transformed
 
-    def forward(self, params: Params, batch, key):
+    def forward(self, params: Params, batch: Batch, key: jax.Array | None) -> Outputs:
+        """The model's outputs; `key` None: without dropout."""
         return bind(self.model, params)(batch, key)
 
-    def loss(self, params: Params, batch, key):
+    def loss(self, params: Params, batch: Batch, key: jax.Array | None) -> dict[str, Mean]:
+        """The task's loss, and the load balancing loss of the experts, if the model has any."""
         out = self.forward(params, batch, key)
         sums = self.task.loss(out, batch)
         if out.aux_loss is None:
@@ -82,12 +88,12 @@ class Setup:
         balance = Mean(out.aux_loss * count, count)
         return sums | {"weighted_loss": Mean(total + balance.total, count), "balance": balance}
 
-    def put(self, batch: dict) -> dict[str, jax.Array]:
-        """A host's rows of a batch, onto its devices."""
-        return {key: place_rows(value, self.mesh) for key, value in batch.items()}
+    def put(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """A host's rows of a batch, on its devices."""
+        return jax.tree.map(lambda values: place_rows(values, self.mesh), dict(batch))
 
     def load(self) -> tuple[Params, Params, LoadReport]:
-        """(trained, frozen, report): trained parameters are float32 masters, frozen ones have the compute dtype."""
+        """(trained, frozen, report). Trained parameters are float32, frozen ones have the compute dtype."""
         views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init, self.cfg.seed)
         new = {name for name in report.new if name not in self._trained_names()}
         raise_problems(
@@ -100,11 +106,12 @@ class Setup:
         trained = {path: params.pop(path) for path in self.trained}
         return trained, params, report
 
-    def dtype_of(self, path: str):
+    def dtype_of(self, path: str) -> jnp.dtype:
+        """The dtype in which a parameter is stored."""
         return jnp.float32 if path in self.trained else self.model.dtype
 
     def sizes(self) -> tuple[int, int]:
-        """How many numbers train, and how many are frozen."""
+        """(number of trained parameters, number of frozen ones)."""
         counts = {path: math.prod(shape(variable)) for path, variable in variables(self.model).items()}
         trained = sum(counts[path] for path in self.trained)
         return trained, sum(counts.values()) - trained
@@ -114,10 +121,10 @@ class Setup:
 
 
 def build(cfg: Config, splits: list[str] | None = None) -> Setup:
-    """Everything but arrays: opens model and data, settles the task, lays the model out on the mesh.
+    """Everything but arrays: opens model and data, resolves the task, builds the model and the mesh.
 
-    `splits` are the data to open: None for all of them. Raises UserError with every problem of a stage before the
-    next, costlier stage begins.
+    `splits` are the data to open (None: all). Raises UserError with all problems of a stage before the next, more
+    expensive stage begins.
     """
     devices = jax.devices()[: jax.device_count()]
     cfg.validate(len(devices))
@@ -148,8 +155,8 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     return Setup(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
 
 
-def resolve_task(cfg: Config, sources: dict[str, Rows], setting: EncodingContext):
-    """The task with its labels: those of the training data or, where that is not opened, the checkpoint's."""
+def resolve_task(cfg: Config, sources: Mapping[str, Rows], setting: EncodingContext) -> Task:
+    """The task with its labels: those of the training data or, if that is not opened, the checkpoint's."""
     if "train" in sources:
         return cfg.task.prepare(sources["train"].only(cfg.task.columns()), setting)
     task = cfg.task.resolved(setting)
@@ -161,28 +168,28 @@ def resolve_task(cfg: Config, sources: dict[str, Rows], setting: EncodingContext
 
 
 def build_model(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
-    """The model, cut so that every stacked array trains as a whole or not at all, and the stored paths that train."""
+    """(the model, the stored paths that train). Layers are stacked so that an array trains as a whole or not at all."""
     options = {"dtype": compute_dtype(cfg, platform), "remat": cfg.remat, "unroll": cfg.scan}
     chosen = cfg.tune.select(roles(Model(arch.spec, arch.head)), len(arch.spec.layers))
     if not chosen:
         raise UserError("config.tune selects no parameter: nothing would train")
 
-    def trains(layer: str):
+    def trains(layer: str) -> frozenset[str]:
         return frozenset(name.removeprefix(layer) for name in chosen if name.startswith(layer))
 
     model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
     return model, [path for path in variables(model) if names(model, path)[0] in chosen]
 
 
-def compute_dtype(cfg: Config, platform: str):
-    """`auto` is bfloat16 on accelerators, and float32 on CPU, where bfloat16 is slow."""
+def compute_dtype(cfg: Config, platform: str) -> jnp.dtype:
+    """Of activations and products. "auto" is bfloat16 on accelerators, float32 on CPU, where bfloat16 is slow."""
     if cfg.dtype != "auto":
         return jnp.dtype(cfg.dtype)
     return jnp.dtype("float32" if platform == "cpu" else "bfloat16")
 
 
 def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows]:
-    """All data of a run, opened and checked for the task's columns; one error for all of it."""
+    """The data of a run by name, checked for the task's columns; one UserError for all problems."""
     sources = {"train": cfg.data, **{name: e.data for name, e in cfg.evals.items()}}
     opened, problems = {}, []
     for name, source in sources.items():
@@ -207,7 +214,7 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
 
 
 def length_problems(cfg: Config, arch: Architecture) -> list[str]:
-    """Positions begin anew in every example, so the examples' lengths count, not those of packed rows."""
+    """Whether examples exceed the model's positions. Packing does not matter: positions start at 0 in each example."""
     longest = cfg.batching.cut(cfg.max_len) or cfg.batching.length
     limit = arch.spec.max_positions
     if limit is None or longest <= limit:
@@ -218,20 +225,20 @@ def length_problems(cfg: Config, arch: Architecture) -> list[str]:
     ]
 
 
-def unknown_problems(report: dict, limit: float) -> list[str]:
-    """What to say of more than a share `limit` of tokens that the tokenizer does not know."""
+def unknown_problems(report: Mapping[str, Any], limit: float) -> list[str]:
+    """Whether more than a fraction `limit` of the tokens is unknown to the tokenizer."""
     unknown, ordinary = report["unknown"], report["ordinary"]
     if unknown <= limit * ordinary:
         return []
     return [
         f"{unknown:,} of {ordinary:,} tokens ({unknown / ordinary:.1%}) are unknown to the tokenizer, and "
-        f"config.max_unknown allows {limit:.1%}: take a model whose tokenizer knows the language of the texts, "
+        f"config.max_unknown allows {limit:.1%}: use a model whose tokenizer knows the language of the texts, "
         "or raise config.max_unknown"
     ]
 
 
-def label_problems(cfg: Config, task, pretrained: Pretrained, arch: Architecture) -> list[str]:
-    """A checkpoint's classifier must not silently serve for other classes."""
+def label_problems(cfg: Config, task: Task, pretrained: Pretrained, arch: Architecture) -> list[str]:
+    """Whether the checkpoint's classifier is for other classes than the task's, and would be used for these."""
     has_head = pretrained.family.architectures.get(task.head) in (pretrained.raw.get("architectures") or [])
     if cfg.init != "pretrained" or not has_head or pretrained.labels is None:
         return []
