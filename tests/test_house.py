@@ -64,7 +64,7 @@ ALLOWED = {
     },
     "inference.settings": {"host.strict_json", *LEAVES},
     "inference": {"inference", "models", "tasks", "metrics", "text", "parallel", "host", *LEAVES},
-    "tune": LEAVES,
+    "tune": {"tune", *LEAVES},
     "optim": {"optim", "models.model", "models.params", *LEAVES},
     "training.step": {"metrics", "models.batch", "models.params", "models.model", "tasks.base"},
     "training": {

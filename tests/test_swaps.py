@@ -106,7 +106,7 @@ def test_numbers_are_those_of_the_rows_that_held_a_term():
 def test_without_true_classes_there_are_no_accuracies():
     summary = compare(ROWS, None, LABELS, Swaps(PAIRS), scores).summary()
     assert not [name for name in summary if "accuracy" in name] and "accuracy" not in summary["terms"]["he"]
-    with pytest.raises(UserError, match="none of 1 rows holds a term"):
+    with pytest.raises(UserError, match="none of 1 rows contains a term"):
         compare(ROWS[1:2], None, LABELS, Swaps(PAIRS), scores)
 
 
@@ -163,7 +163,7 @@ def test_mistakes(tiny_bert, tiny_classifier, files, tmp_path):
     assert "they are 'he', 'she'" in message(read_swaps, write(tmp_path / "c.csv", "he,she\nhis,her\n"))
     rows, swaps = Data(path=files[0]).open(), read_swaps(files[1])
     said = message(compare_rows, jaxft.load(str(tiny_bert)), rows, ["text"], None, swaps, 2)
-    assert "does not choose one of several classes" in said
+    assert "is not a single-label classifier" in said
     model = jaxft.load(str(tiny_classifier))
     lists = Data(path=write(tmp_path / "d.jsonl", '{"text": "a"}\n{"text": "b"}\n{"text": null}\n')).open()
     assert "none of 3 rows" in message(compare_rows, model, lists, ["text"], None, swaps, 2)

@@ -17,6 +17,7 @@ from jaxft.attribution.settings import Settings
 from jaxft.attribution.target import Target
 from jaxft.attribution.text import Text, padded
 from jaxft.inference.model import LoadedModel
+from jaxft.models.batch import Batch
 from jaxft.models.layers.basic import masked_mean
 from jaxft.models.layers.tokens import gather_at
 from jaxft.models.model import Model, Outputs
@@ -72,7 +73,7 @@ def _along(
 def slopes(
     what: tuple[Spec, Any, Any],
     params: Params,
-    batch: dict[str, jax.Array],
+    batch: Batch,
     start_td: jax.Array,
     points_n: jax.Array,
     at_k: jax.Array,
@@ -93,7 +94,7 @@ def slopes(
 
 
 def _logits(
-    what: tuple[Spec, Any, Any], params: Params, line_ntd: jax.Array, batch: dict[str, jax.Array], at_k: jax.Array
+    what: tuple[Spec, Any, Any], params: Params, line_ntd: jax.Array, batch: Batch, at_k: jax.Array
 ) -> jax.Array:
     """Float32 (n, k, classes or vocabulary) for these embeddings at the positions of the text."""
     spec, head, dtype = what
@@ -104,7 +105,7 @@ def _logits(
     whole = bind(Model(spec, head, dtype=dtype), params)
     backbone = bind(Model(replace(spec, decoder_start=0) if begins else spec, dtype=dtype), params | {TABLE: rows})
     rows_nt = 1 + jnp.arange(n * t).reshape(n, t)
-    out = backbone({name: jnp.broadcast_to(values, (n, t)) for name, values in batch.items()} | {"tokens": rows_nt})
+    out = backbone(jax.tree.map(lambda values: jnp.broadcast_to(values, (n, t)), batch) | {"tokens": rows_nt})
     at_nk = jnp.broadcast_to(at_k, (n, len(at_k)))
     ones = jnp.broadcast_to(batch["segments"], (n, t))
     seen = masked_mean(out.hidden, ones, at_nk).astype(dtype) if whole.mean else gather_at(out.hidden, at_nk)

@@ -14,6 +14,7 @@ from jaxft.attribution.settings import Settings
 from jaxft.attribution.target import Target
 from jaxft.attribution.text import Text
 from jaxft.inference.model import LoadedModel
+from jaxft.models.batch import Batch
 from jaxft.models.model import Model
 from jaxft.models.params import Params, bind
 from jaxft.models.spec import Spec
@@ -24,19 +25,20 @@ def attention_rollout(model: LoadedModel, text: Text, target: Target, settings: 
 
     The mean over the positions, if there are two. It says where the model attends, not whether that raises the score.
     """
-    batch = {name: values[None] for name, values in text.batch.items()}
+    batch: Batch = jax.tree.map(lambda values: values[None], text.batch)
     with jax.set_mesh(model.mesh):
         rolled = np.asarray(rollout(model.arch.spec, model.model.dtype, model.params, batch)[0], np.float64)
     return rolled[list(target.at), : len(text.tokens)].mean(0)
 
 
 @partial(jax.jit, static_argnames=("spec", "dtype"))
-def rollout(spec: Spec, dtype: Any, params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+def rollout(spec: Spec, dtype: Any, params: Params, batch: Batch) -> jax.Array:
     """Float32 (b, t, s): the product of all layers' attention (Abnar and Zuidema 2020, section 3).
 
     A layer's is the mean over its heads, averaged with the identity that the residual connection is.
     """
     attentions_nbts = bind(Model(spec, dtype=dtype, attentions=True), params)(batch).attentions
+    assert attentions_nbts is not None
     identity = jnp.eye(attentions_nbts.shape[-1])
 
     def multiply(rolled_bts: jax.Array, attention_bts: jax.Array) -> tuple[jax.Array, None]:

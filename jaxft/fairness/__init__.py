@@ -1,1 +1,1 @@
-"""Whether the model treats groups alike: counterfactual rows and what they change."""
+"""Counterfactual fairness: whether predictions change when terms for groups are swapped."""

@@ -1,4 +1,7 @@
-"""Adafactor (Shazeer and Stern 2018), in Optax's form: second moments kept as row and column means."""
+"""Adafactor (Shazeer and Stern 2018), in Optax's form: second moments are stored as row and column means."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +11,23 @@ from jaxft.config.component import config
 from jaxft.config.ranges import Count, NonNegative, Positive
 from jaxft.optim.parameters import Parameters, decay_mask
 
-BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # axes of a batch; the count of steps is one for all
+Arrays = dict[str, jax.Array]  # by stored path
+BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # vmap axes; the count of steps is shared
 
 
 @config
 class Adafactor:
-    decay: NonNegative = 0.0
-    min_dim_factored: Count = 128  # smaller matrices keep the full second moment
-    clip_update: Positive = 1.0  # root mean square of an update, at most
-    relative: bool = False  # rates are shares of each parameter's root mean square, 0.001 at least (section 8)
+    """Adafactor without momentum."""
 
-    def make(self, lr, parameters: Parameters):
+    decay: NonNegative = 0.0
+    min_dim_factored: Count = 128  # smaller matrices have the full second moment
+    clip_update: Positive = 1.0  # maximal root mean square of an update
+    relative: bool = False  # rates are relative to each parameter's root mean square, at least 0.001 (section 8)
+
+    def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
+        """See optim/base.py."""
         stacked = {path for path, parameter in parameters.items() if parameter.stacked}
-        # Not `optax.adafactor`: it does not multiply the decay by the rate.
+        # `optax.adafactor` does not multiply the decay by the rate.
         return optax.chain(
             _factored(self.min_dim_factored, stacked),
             _clipped(self.clip_update, stacked),
@@ -31,22 +38,22 @@ class Adafactor:
 
 
 def _factored(smallest: int, stacked: set[str]) -> optax.GradientTransformation:
-    """Factored second moments of each matrix by itself: the last two axes of an array, what leads being a batch.
+    """Factored second moments of each matrix: of the last two axes of an array, with the leading ones as a batch.
 
-    Optax alone takes the two longest axes, of which one may be that of the layers: of norm scales, which are no
-    matrices, or of a model with more layers than a kernel has columns.
+    Optax factors the two longest axes, one of which may be that of layers: for norm scales, which are not matrices, or
+    in a model with more layers than a kernel has columns.
     """
     rule = optax.scale_by_factored_rms(min_dim_size_to_factor=smallest)
 
-    def batched(function, path: str, ndim: int, takes: tuple, gives):
+    def batched(function: Callable, path: str, ndim: int, in_axes: tuple, out_axes: Any) -> Callable:
         for _ in range(max(ndim - 2, path in stacked)):
-            function = jax.vmap(function, takes, gives)
+            function = jax.vmap(function, in_axes, out_axes)
         return function
 
-    def init(params):
+    def init(params: Arrays) -> dict[str, Any]:
         return {path: batched(rule.init, path, x.ndim, (0,), BATCHED)(x) for path, x in params.items()}
 
-    def update(updates, state, params):
+    def update(updates: Arrays, state: dict[str, Any], params: Arrays) -> tuple[Arrays, dict[str, Any]]:
         made = {
             path: batched(rule.update, path, x.ndim, (0, BATCHED, 0), (0, BATCHED))(x, state[path], params[path])
             for path, x in updates.items()
@@ -57,24 +64,24 @@ def _factored(smallest: int, stacked: set[str]) -> optax.GradientTransformation:
 
 
 def _clipped(limit: float, stacked: set[str]) -> optax.GradientTransformation:
-    """Each parameter's update with a root mean square of at most `limit`; of a stacked array, each layer's."""
+    """Scales the update of each parameter (of each layer) to a root mean square of at most `limit`."""
 
-    def clip(path, update):
+    def clip(path: str, update: jax.Array) -> jax.Array:
         return update / jnp.maximum(1.0, _rms(update, path in stacked) / limit)
 
     return optax.stateless(lambda updates, _: {path: clip(path, update) for path, update in updates.items()})
 
 
 def _relative(stacked: set[str]) -> optax.GradientTransformation:
-    """Each update times the root mean square of its parameter; of a stacked array, of each layer's."""
+    """Multiplies each update by the root mean square of its parameter (of each layer)."""
 
-    def scale(updates, params):
+    def scale(updates: Arrays, params: Arrays) -> Arrays:
         sizes = {path: jnp.maximum(_rms(params[path], path in stacked), 1e-3) for path in updates}
         return {path: update * sizes[path] for path, update in updates.items()}
 
     return optax.stateless(scale)
 
 
-def _rms(x, of_layers: bool):
+def _rms(x: jax.Array, of_layers: bool) -> jax.Array:
     axes = tuple(range(1 if of_layers else 0, x.ndim))
     return jnp.sqrt(jnp.mean(x**2, axes, keepdims=True))

@@ -9,10 +9,13 @@ from jaxft.optim.parameters import Parameters, decay_mask
 
 @config
 class AdamW:
+    """Adam with decoupled weight decay."""
+
     b1: ProperFraction = 0.9
     b2: ProperFraction = 0.999
     eps: Epsilon = 1e-8
     decay: NonNegative = 0.01
 
-    def make(self, lr, parameters: Parameters):
+    def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
+        """See optim/base.py."""
         return optax.adamw(lr, self.b1, self.b2, self.eps, weight_decay=self.decay, mask=decay_mask(parameters))

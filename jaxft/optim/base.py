@@ -1,11 +1,8 @@
-"""What surrounds every optimizer: learning-rate multipliers after it, no decay on biases and norms.
-
-An optimizer is a `@config` object with `make(lr, parameters) -> optax.GradientTransformation`: `lr` is a schedule,
-`parameters` says what each one is (optim/parameters.py). It sees only what trains: frozen parameters have no state and
-cost nothing.
-"""
+"""The interface of optimizers, and the learning-rate multipliers that apply to each of them."""
 
 import re
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import optax
@@ -13,12 +10,21 @@ import optax
 from jaxft import paths
 from jaxft.models.model import Model
 from jaxft.models.params import all_names, lead, names, shape, variables
-from jaxft.optim.parameters import Parameter
+from jaxft.optim.parameters import Parameter, Parameters
 from jaxft.problems import raise_problems
 
 
-def optimizer(optim, lr, model: Model, trained: list[str], multipliers: dict[str, np.ndarray]):
-    """The whole gradient transformation for the parameters at the stored paths `trained`."""
+class Optimizer(Protocol):
+    """A `@config` class. It gets only the trained parameters; frozen ones have no optimizer state."""
+
+    def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
+        """The transformation for flat dicts (stored path -> array). Only kernels and embeddings decay."""
+
+
+def optimizer(
+    optim: Optimizer, lr: optax.Schedule, model: Model, trained: list[str], multipliers: Mapping[str, np.ndarray]
+) -> optax.GradientTransformation:
+    """The gradient transformation for the parameters at the stored paths `trained`, multipliers included."""
     found = variables(model)
     parameters = {path: Parameter(found[path].get_metadata("role"), bool(lead(found[path]))) for path in trained}
     parts = [optim.make(lr, parameters)]
@@ -30,14 +36,15 @@ def optimizer(optim, lr, model: Model, trained: list[str], multipliers: dict[str
 def lr_multipliers(
     model: Model, table: tuple[tuple[str, float], ...], layer_decay: float | None
 ) -> dict[str, np.ndarray]:
-    """Stored path -> factor on the learning rate, shaped to broadcast over the parameter.
+    """Stored path -> factor of the learning rate, in a shape that broadcasts over the parameter.
 
-    `table` holds (pattern, factor) pairs, the first match counts. With `layer_decay` d, layer i of n has d^(n - i),
-    the embeddings d^(n + 1), everything above the layers 1 (Clark et al. 2020, appendix A). An encoder's layers come
-    before its decoder's.
+    `table` holds (pattern, factor) pairs, of which the first match counts. With `layer_decay` d, layer i of n gets
+    d^(n - i), the embeddings d^(n + 1), parameters above the layers 1 (Clark et al. 2020, appendix A). The layers of an
+    encoder come before those of its decoder.
     """
     raise_problems(paths.unmatched_problems([pattern for pattern, _ in table], all_names(model), "lr_multipliers"))
-    factors, encoder = {}, len(model.spec.encoder.layers) if model.spec.encoder else 0
+    factors: dict[str, np.ndarray] = {}
+    encoder = len(model.spec.encoder.layers) if model.spec.encoder else 0
     for path, variable in variables(model).items():
         rows = [
             paths.lookup(table, name, 1.0) * (layer_decay or 1.0) ** _from_top(name, len(model.spec.layers), encoder)
@@ -49,14 +56,16 @@ def lr_multipliers(
 
 
 def _from_top(name: str, layers: int, encoder_layers: int) -> int:
-    """How many layers up to the top a parameter is, its own one included."""
-    side, number = re.match(r"(encoder\.)?(?:layers\.(\d+)\.)?", name).groups()
+    """The number of layers from a parameter to the top, its own included."""
+    match = re.match(r"(encoder\.)?(?:layers\.(\d+)\.)?", name)
+    assert match is not None  # both groups are optional
+    side, number = match.groups()
     if name.removeprefix(side or "").startswith(("embed.", "distances.")):
         return layers + encoder_layers + 1
     above, own = (layers, encoder_layers) if side else (0, layers)
     return above + (own - int(number) if number else 0)
 
 
-def _scaled(factors) -> optax.GradientTransformation:
-    """Multiply each update by its factor. Last in the chain, so decay is scaled with the rate, as it should be."""
+def _scaled(factors: Mapping[str, np.ndarray]) -> optax.GradientTransformation:
+    """Multiplies each update by its factor. Last in the chain, so that weight decay is scaled like the rate."""
     return optax.stateless(lambda updates, _: {path: update * factors[path] for path, update in updates.items()})

@@ -1,4 +1,4 @@
-"""Lion (Chen et al. 2023, algorithm 2): the sign of a momentum. Its rate is 3 to 10 times smaller than AdamW's."""
+"""Lion (Chen et al. 2023, algorithm 2): the sign of a momentum, with rates 3 to 10 times smaller than AdamW's."""
 
 import optax
 
@@ -9,9 +9,12 @@ from jaxft.optim.parameters import Parameters, decay_mask
 
 @config
 class Lion:
+    """Sign momentum with decoupled weight decay."""
+
     b1: ProperFraction = 0.9
     b2: ProperFraction = 0.99
     decay: NonNegative = 0.1
 
-    def make(self, lr, parameters: Parameters):
+    def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
+        """See optim/base.py."""
         return optax.lion(lr, self.b1, self.b2, weight_decay=self.decay, mask=decay_mask(parameters))

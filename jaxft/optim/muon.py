@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): orthogonalised momentum for the matrices of the layers, AdamW for everything else."""
+"""Muon (Jordan et al. 2024): orthogonalised momentum for the kernels of the layers, AdamW for all other parameters."""
 
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
@@ -10,7 +10,7 @@ from jaxft.optim.parameters import Parameters, decay_mask
 
 @config
 class Muon:
-    """With `rms` 0.2 an update is as large as AdamW's (Liu et al. 2025, eq. 4), so AdamW's rates serve."""
+    """With `rms` 0.2, updates are as large as AdamW's (Liu et al. 2025, eq. 4), so that AdamW's rates apply."""
 
     momentum: ProperFraction = 0.95
     decay: NonNegative = 0.01
@@ -18,11 +18,11 @@ class Muon:
     b1: ProperFraction = 0.9
     b2: ProperFraction = 0.999
 
-    def make(self, lr, parameters: Parameters):
+    def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
+        """See optim/base.py."""
         matrices = {path for path, one in parameters.items() if one.stacked and one.role == "kernel"}
         decays = decay_mask(parameters)
-        # A stacked kernel is (layers, inputs, outputs) or (layers, experts, inputs, outputs): what leads is a batch of
-        # matrices.
+        # A stacked kernel is (layers, inputs, outputs) or (layers, experts, inputs, outputs): a batch of matrices.
         axes = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
         muons = muon(
             lr,
@@ -31,7 +31,7 @@ class Muon:
             consistent_rms=self.rms,
             muon_weight_dimension_numbers=lambda params: {path: axes if path in matrices else None for path in params},
         )
-        # An AdamW of our own, because that of `muon` decays biases and norms as well.
+        # The AdamW inside `muon` would decay biases and norms as well.
         rest = optax.adamw(
             lr,
             self.b1,

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, with momentum and decoupled weight decay where they are not 0."""
+"""Stochastic gradient descent, with optional momentum and decoupled weight decay."""
 
 import optax
 
@@ -10,18 +10,20 @@ from jaxft.problems import truncated_repr
 
 @config
 class SGD:
+    """SGD; decay is scaled by the learning rate, as in AdamW."""
+
     momentum: ProperFraction = 0.0
     nesterov: str = "off"  # "on": Nesterov's momentum
     decay: NonNegative = 0.0
 
-    def problems(self):
-        return (
-            []
-            if self.nesterov in ("on", "off")
-            else [f"nesterov is {truncated_repr(self.nesterov)}, expected on or off"]
-        )
+    def problems(self) -> list[str]:
+        """What is wrong with the fields."""
+        if self.nesterov in ("on", "off"):
+            return []
+        return [f"nesterov is {truncated_repr(self.nesterov)}, expected on or off"]
 
-    def make(self, lr, parameters: Parameters):
+    def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
+        """See optim/base.py."""
         parts = [optax.trace(self.momentum, self.nesterov == "on")] if self.momentum else []
         parts += [optax.add_decayed_weights(self.decay, decay_mask(parameters))] if self.decay else []
         return optax.chain(*parts, optax.scale_by_learning_rate(lr))

@@ -1,1 +1,1 @@
-"""Tuning methods: which parameters train. One file per method."""
+"""Tuning methods: which parameters train. One file for each method."""

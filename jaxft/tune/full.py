@@ -1,11 +1,12 @@
-"""Full fine-tuning: everything trains."""
+"""Full fine-tuning: all parameters train."""
 
 from jaxft.config.component import config
 
 
 @config
 class Full:
+    """All parameters train."""
+
     def select(self, roles: dict[str, str], layers: int) -> set[str]:
-        """The names that train. `roles` has the role of each name (models/params.py), `layers` is how many layers the
-        model has."""
+        """See tune/base.py."""
         return set(roles)

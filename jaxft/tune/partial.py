@@ -1,4 +1,4 @@
-"""Partial fine-tuning: some parameters train, the rest stays as it is."""
+"""Partial fine-tuning: some parameters train, the others are frozen."""
 
 import re
 
@@ -10,11 +10,11 @@ from jaxft.problems import raise_problems
 
 @config
 class Partial:
-    """What trains: the names that `train` matches; with `last_layers` also the last N layers, the final norm and the
-    head; with neither, everything. What `freeze` matches does not train in any case.
+    """The parameters that `train` matches train; with `last_layers` also the last N layers, the final norm and the
+    head; with neither, all. Parameters that `freeze` matches never train.
 
-    Head only: train=("head",). Embeddings frozen: freeze=("embed",), of an encoder-decoder ("embed", "encoder.embed"),
-    whose last layers are the decoder's. Patterns: paths.py.
+    Head only: train=("head",). Frozen embeddings: freeze=("embed",), for an encoder-decoder ("embed", "encoder.embed").
+    The last layers of an encoder-decoder are those of its decoder. Patterns: paths.py.
     """
 
     train: tuple[str, ...] = ()
@@ -22,6 +22,7 @@ class Partial:
     last_layers: Count | None = None
 
     def select(self, roles: dict[str, str], layers: int) -> set[str]:
+        """See tune/base.py."""
         names = list(roles)
         problems = paths.unmatched_problems(self.train, names, "tune.train")
         problems += paths.unmatched_problems(self.freeze, names, "tune.freeze")
@@ -37,7 +38,7 @@ class Partial:
 
 
 def _layer(name: str) -> float:
-    """The layer a parameter belongs to: embeddings and an encoder come before all, the final norm and head after."""
+    """The layer of a parameter; -1 for embeddings and the encoder, infinity for the final norm and the head."""
     number = re.match(r"layers\.(\d+)\.", name)
     if number:
         return int(number[1])
