@@ -4,6 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from jaxft.config import Config, Eval, Save, load_config
@@ -14,16 +18,20 @@ from jaxft.inference.settings import read_inference
 from jaxft.optim.adamw import AdamW
 from jaxft.problems import UserError
 from jaxft.tasks.question_answering import QuestionAnswering
+from jaxft.training.best import Best
+from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.fit import fit
+from jaxft.training.former_parameters import FORMER, with_paths
+from jaxft.training.step import TrainState
 from jaxft.tune.partial import Partial
 
-FORMER = Path(__file__).parent / "former_run"
+FORMER_RUN = Path(__file__).parent / "former_run"
 CLOSE = 1e-5  # machines round differently; on one machine the numbers are the same to the last bit
 
 
 @pytest.fixture
 def former(tmp_path, monkeypatch, one_device):
-    shutil.copytree(FORMER, tmp_path / "former")
+    shutil.copytree(FORMER_RUN, tmp_path / "former")
     monkeypatch.chdir(tmp_path / "former")
     return tmp_path / "former" / "run"
 
@@ -48,8 +56,8 @@ def test_a_former_run_resumes_as_it_would_have(former):
     """Six steps more, with the optimizer's state, the data's order and the log of before."""
     fit(configured(), str(former))
     lines = [json.loads(line) for line in (former / "metrics.jsonl").read_text().splitlines()]
-    before = [json.loads(line) for line in (FORMER / "run" / "metrics.jsonl").read_text().splitlines()]
-    expected = [json.loads(line) for line in (FORMER / "expected.jsonl").read_text().splitlines()]
+    before = [json.loads(line) for line in (FORMER_RUN / "run" / "metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (FORMER_RUN / "expected.jsonl").read_text().splitlines()]
     assert lines[: len(before)] == before and len(lines) == len(before) + len(expected) == 14
     for line, wanted in zip(lines[len(before) :], expected, strict=True):
         assert line["split"] == wanted.pop("split")
@@ -66,7 +74,28 @@ def test_another_setting_is_still_another_run(former):
 
 
 def test_former_settings_of_a_model():
-    assert read_inference(FORMER / "jaxft.json").decoding.stride == 8
+    assert read_inference(FORMER_RUN / "jaxft.json").decoding.stride == 8
+
+
+def test_a_checkpoint_with_former_paths_of_parameters(tmp_path):
+    """Its arrays come back under the paths of today, in the parameters and in the optimizer's state."""
+    paths = [
+        "rel_bias.scores",
+        "layers.segments.0.0.side_branch.kernel",
+        "layers.segments.0.0.norms.side_branch_res.bias",
+    ]
+    params = {path: jnp.full(3, number) for number, path in enumerate([*paths, "embed.tokens.embedding"])}
+    state = TrainState(jnp.array(6), jnp.array(0), params, optax.adam(0.1).init(params))
+    former = with_paths(state, FORMER)
+    assert {"distances.scores", "layers.segments.0.0.beside.kernel"} < former.params.keys() & former.opt[0].mu.keys()
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    checkpoints = Checkpoints(tmp_path, 2, Best())
+    for step, saved in ((1, former), (2, state)):
+        checkpoints.save(step, saved, {}, {})
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(step, abstract)
+        jax.tree.map(np.testing.assert_array_equal, restored, state)
+    checkpoints.close()
 
 
 def test_every_former_name_has_one_of_today():

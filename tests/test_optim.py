@@ -456,11 +456,11 @@ def test_layer_decay_of_an_encoder_before_its_decoder(tmp_path):
         powers |= dict(zip(rows, -np.log2(np.broadcast_to(factor.ravel(), len(rows))), strict=True))
     wanted = {
         "embed.tokens.embedding": 6,
-        "encoder.distances.scores": 6,
+        "encoder.rel_bias.scores": 6,
         "encoder.layers.0.attn.q.kernel": 5,
         "encoder.layers.2.mlp.up.kernel": 3,
         "encoder.norm.scale": 2,
-        "distances.scores": 6,
+        "rel_bias.scores": 6,
         "layers.0.cross.k.kernel": 2,
         "layers.1.mlp.up.kernel": 1,
         "norm.scale": 0,

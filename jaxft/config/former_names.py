@@ -24,6 +24,9 @@ CLASSES = {
 # Today's "module:Class" -> former field -> today's.
 FIELDS = {"jaxft.config.run:Config": {"rows": "batching"}}
 
+# Former part of a parameter's path -> today's, in checkpoints.
+PARAMETERS = {"beside": "side_branch", "beside_res": "side_branch_res", "distances": "rel_bias"}
+
 
 def renamed(value: Any) -> Any:
     """JSON of a configuration (config.component.to_json) with today's names for all former ones."""

@@ -49,8 +49,8 @@ class Backbone(nnx.Module):
         kinds: list[tuple] = [(layer, trains and trains(f"{name}layers.{i}.")) for i, layer in enumerate(spec.layers)]
         if hidden == "read":
             kinds[-1] = (*kinds[-1], "last")  # a segment of its own
-        shared = next((layer.attn.distances for layer in spec.layers if layer.attn.distances), None)
-        self.distances = shared.build(spec.width) if shared and shared.shared else nnx.data(None)
+        shared = next((layer.attn.rel_bias for layer in spec.layers if layer.attn.rel_bias), None)
+        self.rel_bias = shared.build(spec.width) if shared and shared.shared else nnx.data(None)
         self.layers = Stack(spec.layers, spec.width, plan(kinds), remat, unroll)
         self.norm = spec.final_norm.build(spec.width) if spec.final_norm else nnx.data(None)
 
@@ -63,7 +63,7 @@ class Backbone(nnx.Module):
         embeddings. `table` is the token embedding where it is another backbone's.
         """
         tokens = Tokens.rows(batch["segments"], batch["positions"], batch.get("types"))
-        rel_bias = None if self.distances is None else self.distances(batch["tokens"].shape[1])
+        rel_bias = None if self.rel_bias is None else self.rel_bias(batch["tokens"].shape[1])
         context = Context(tokens, tokens, memory=memory, rel_bias=rel_bias, collect=self.collect)
         x = embedded = self.embed(batch, self.dtype, fold_key(key, 0), table)
         x, carry = self.layers(x, context, fold_key(key, 1), batch.get("at") if self.hidden == "read" else None)

@@ -11,7 +11,10 @@ from jaxft.models.layers.basic import Unused
 from jaxft.models.part import InputPart, NormPart, Part
 
 # The places of a layer where a norm may be: before a sublayer, on its output, after the residual sum.
-NORM_PLACES = ("attn_in", "attn_out", "attn_res", "cross_in", "cross_res", "mlp_in", "mlp_out", "mlp_res", "beside_res")
+NORM_PLACES = (
+    *("attn_in", "attn_out", "attn_res", "cross_in", "cross_res", "mlp_in", "mlp_out", "mlp_res"),
+    "side_branch_res",
+)
 PRE_NORM = frozenset({"attn_in", "mlp_in"})
 POST_NORM = frozenset({"attn_res", "mlp_res"})
 
@@ -31,7 +34,7 @@ class Layer:
     residual_multiplier: float = 1.0  # factor of each sublayer's output
     num_repeats: int = 1  # how often the layer runs in a row, with the same weights
     cross: CrossAttention | Unused | None = None  # attention to the encoder's output; unused without an encoder
-    beside: Part | None = None  # side branch: takes the layer's input and is added to its output
+    side_branch: Part | None = None  # takes the layer's input and is added to its output
 
 
 @dataclass(frozen=True)

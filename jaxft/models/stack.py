@@ -71,7 +71,7 @@ class Block(nnx.Module):
         self.attn = layer.attn.build(width)
         self.cross = layer.cross.build(width) if layer.cross else nnx.data(None)
         self.mlp = layer.mlp.build(width)
-        self.beside = layer.beside.build(width) if layer.beside else nnx.data(None)
+        self.side_branch = layer.side_branch.build(width) if layer.side_branch else nnx.data(None)
         self.norms = nnx.Dict({place: layer.norm.build(width) for place in sorted(layer.norms)})
 
     def __call__(self, x: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
@@ -90,9 +90,9 @@ class Block(nnx.Module):
                 x = self.norm("cross_res", x + self.added("cross_out", y, fold_key(key, 5)))
             z, of_mlp = self.mlp(self.norm("mlp_in", x), context, fold_key(key, 3))
             x = self.norm("mlp_res", x + self.added("mlp_out", z, fold_key(key, 2)))
-        if self.beside is not None:
-            y, _ = self.beside(entered, context, fold_key(key, 6))
-            x = self.norm("beside_res", x + context.gather(y))
+        if self.side_branch is not None:
+            y, _ = self.side_branch(entered, context, fold_key(key, 6))
+            x = self.norm("side_branch_res", x + context.gather(y))
         return shard(x, "batch", "length", None), merge([carry, of_mlp])
 
     def repeat(self, x: jax.Array, context: Context, last: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:

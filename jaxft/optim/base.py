@@ -60,7 +60,7 @@ def _from_top(name: str, layers: int, encoder_layers: int) -> int:
     match = re.match(r"(encoder\.)?(?:layers\.(\d+)\.)?", name)
     assert match is not None  # both groups are optional
     side, number = match.groups()
-    if name.removeprefix(side or "").startswith(("embed.", "distances.")):
+    if name.removeprefix(side or "").startswith(("embed.", "rel_bias.")):
         return layers + encoder_layers + 1
     above, own = (layers, encoder_layers) if side else (0, layers)
     return above + (own - int(number) if number else 0)

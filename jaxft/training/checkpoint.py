@@ -17,8 +17,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from jaxft.config.former_names import PARAMETERS
 from jaxft.host.signals import signals
 from jaxft.training.best import Best
+from jaxft.training.former_parameters import FORMER, has_former_parameters, with_paths
 
 log = logging.getLogger("jaxft")
 
@@ -79,11 +81,13 @@ class Checkpoints:
 
     def restore(self, step: int, abstract: Any) -> tuple[Any, dict]:
         """(state, run) of one step; `abstract` gives shapes, dtypes and placements."""
+        former = has_former_parameters(self.manager.item_metadata(step)["state"].tree)
+        abstract = with_paths(abstract, FORMER) if former else abstract
         placed = ocp.checkpoint_utils.construct_restore_args(abstract)
         state = ocp.args.PyTreeRestore(abstract, restore_args=placed)
         items = ocp.args.Composite(state=state, run=ocp.args.JsonRestore())
         restored = self.manager.restore(step, args=items)
-        return restored["state"], restored["run"]
+        return with_paths(restored["state"], PARAMETERS) if former else restored["state"], restored["run"]
 
     def restore_latest(self, abstract: Any) -> tuple[int, Any, dict] | None:
         """(step, state, run) of the newest readable checkpoint. Unreadable ones are moved aside with a warning."""

@@ -42,4 +42,4 @@ def _layer(name: str) -> float:
     number = re.match(r"layers\.(\d+)\.", name)
     if number:
         return int(number[1])
-    return -1 if name.startswith(("embed.", "distances.", "encoder.")) else float("inf")
+    return -1 if name.startswith(("embed.", "rel_bias.", "encoder.")) else float("inf")

@@ -77,7 +77,7 @@ class Disentangled(Attention):
     map of their own, with or without bias: (of distances as keys, of distances as queries).
     """
 
-    distances: DistanceEmbeddings | None = None
+    rel_bias: DistanceEmbeddings | None = None
     kinds: frozenset[str] = frozenset()
     maps: tuple[tuple[bool, bool], tuple[bool, bool]] = ((True, True), (True, True))
     position_dropout: float | None = None  # on the embeddings of distances
@@ -101,9 +101,9 @@ class DisentangledLayer(RematAttentionLayer):
 
     def attn_bias(self, q_bthd: jax.Array, k_bshd: jax.Array, context: Context, key: jax.Array | None) -> jax.Array:
         part, length, wide = self.part, k_bshd.shape[1], accumulator(q_bthd)
-        assert part.distances is not None and context.rel_bias is not None, "the model makes them once for all layers"
+        assert part.rel_bias is not None and context.rel_bias is not None, "the model makes them once for all layers"
         vectors = dropout(context.rel_bias.astype(q_bthd.dtype), part.position_dropout or 0.0, fold_key(key, 1))
-        rows = part.distances.numbers(np.arange(length - 1, -length, -1))  # from the first key to the last
+        rows = part.rel_bias.numbers(np.arange(length - 1, -length, -1))  # from the first key to the last
         total = jnp.zeros((), wide)
         if "c2p" in part.kinds:
             heads = self._distances(self.position_k or self.k, vectors)
@@ -169,15 +169,15 @@ def spec(c: ConfigReader, **attention: Any) -> Spec:
     usual = {
         "dropout": c.attention_probs_dropout_prob,
         "scale": 1.0 / math.sqrt(head_dim * (1 + len(kinds))),
-        "distances": DistanceEmbeddings(buckets if buckets > 0 else longest, buckets > 0, longest, normed),
+        "rel_bias": DistanceEmbeddings(buckets if buckets > 0 else longest, buckets > 0, longest, normed),
         "kinds": kinds,
         "maps": ((own, True), (own, True)),
         "position_dropout": rate,
     }
     part = Disentangled(heads, heads, head_dim, causal=False, **usual | attention)
     layer = Layer(part, Dense(c.intermediate_size, c.hidden_act), ln, POST_NORM, rate)
-    beside = neighbours(c)
-    first = replace(layer, norms=POST_NORM | {"beside_res"}, beside=beside) if beside else layer
+    side = neighbours(c)
+    first = replace(layer, norms=POST_NORM | {"side_branch_res"}, side_branch=side) if side else layer
     places = positions if c.get("position_biased_input", True) else None
     embed = Embed(c.vocab_size, places, c.type_vocab_size or None, ln, rate)
     layers = (first, *(layer,) * (c.num_hidden_layers - 1))
@@ -204,10 +204,10 @@ def rules(c: ConfigReader) -> list[WeightRule]:
         WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
         WeightRule("embeddings.token_type_embeddings", "embed.types", embedding),
         WeightRule("embeddings.LayerNorm", "embed.norm", norm),
-        WeightRule("encoder.rel_embeddings", "distances.table", embedding),
-        WeightRule("encoder.LayerNorm", "distances.norm", norm),
-        WeightRule("encoder.conv.conv", "layers.0.beside", linear),
-        WeightRule("encoder.conv.LayerNorm", "layers.0.norms.beside_res", norm),
+        WeightRule("encoder.rel_embeddings", "rel_bias.table", embedding),
+        WeightRule("encoder.LayerNorm", "rel_bias.norm", norm),
+        WeightRule("encoder.conv.conv", "layers.0.side_branch", linear),
+        WeightRule("encoder.conv.LayerNorm", "layers.0.norms.side_branch_res", norm),
         WeightRule(hf_attn + "query_proj", attn + "q", linear),
         WeightRule(hf_attn + "key_proj", attn + "k", linear),
         WeightRule(hf_attn + "value_proj", attn + "v", linear),

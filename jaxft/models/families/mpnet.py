@@ -31,7 +31,7 @@ def spec(c: ConfigReader) -> Spec:
         c.quotient("hidden_size", "num_attention_heads"),
         causal=False,
         dropout=c.attention_probs_dropout_prob,
-        distances=T5Buckets(heads, 32, 128, causal=False),
+        rel_bias=T5Buckets(heads, 32, 128, causal=False),
     )
     layer = Layer(attention, Dense(c.intermediate_size, c.hidden_act), ln, POST_NORM, rate)
     embed = Embed(c.vocab_size, c.max_position_embeddings, norm=ln, dropout=rate, offset=FIRST)
@@ -45,7 +45,7 @@ def rules(c: ConfigReader) -> list[WeightRule]:
         WeightRule("embeddings.word_embeddings", "embed.tokens", embedding),
         WeightRule("embeddings.position_embeddings", "embed.positions", embedding),
         WeightRule("embeddings.LayerNorm", "embed.norm", norm),
-        WeightRule("encoder.relative_attention_bias", "distances", rel_bias),
+        WeightRule("encoder.relative_attention_bias", "rel_bias", rel_bias),
         *(WeightRule(f"{hf}attention.attn.{x}", f"{jaxft}attn.{x}", linear) for x in "qkvo"),
         WeightRule(hf + "attention.LayerNorm", jaxft + "norms.attn_res", norm),
         WeightRule(hf + "intermediate.dense", jaxft + "mlp.up", linear),

@@ -33,7 +33,7 @@ def spec(c: ConfigReader, shared: bool = True) -> Spec:
 
     def side(layers: int, decodes: bool, **more: Any) -> Spec:
         learned = T5Buckets(heads, *buckets, causal=decodes, shared=shared)
-        attention = Attention(heads, heads, c.d_kv, causal=decodes, distances=learned, **plain)
+        attention = Attention(heads, heads, c.d_kv, causal=decodes, rel_bias=learned, **plain)
         cross = CrossAttention(heads, heads, c.d_kv, **plain) if decodes else None
         places = PRE_NORM | {"cross_in"} if decodes else PRE_NORM
         layer = Layer(attention, mlp, ln, places, rate, cross=cross)
@@ -51,7 +51,7 @@ def rules(c: ConfigReader, shared: bool = True) -> list[WeightRule]:
         attention, layer = jaxft + "layers.{i}.attn.", hf + "block.{i}."
         first = hf + "block.0.layer.0.SelfAttention.", jaxft
         table, of = first if shared else (layer + "layer.0.SelfAttention.", attention)
-        found.append(WeightRule(table + "relative_attention_bias", of + "distances", rel_bias))
+        found.append(WeightRule(table + "relative_attention_bias", of + "rel_bias", rel_bias))
         found += [WeightRule(layer + f"layer.0.SelfAttention.{x}", attention + x, linear) for x in "qkvo"]
         found.append(WeightRule(layer + "layer.0.layer_norm", jaxft + "layers.{i}.norms.attn_in", norm))
         if not jaxft:

@@ -51,7 +51,7 @@ class Attention:
     clip: float | None = None  # queries, keys and values are clipped to [-clip, clip]
     qk_norm: QKNorm | None = None
     alibi_slopes: tuple[float, ...] | None = None  # per head, what a score loses per position (Press et al. 2022)
-    distances: RelativeBias | None = None  # learned; needs heads == kv_heads
+    rel_bias: RelativeBias | None = None  # learned; needs heads == kv_heads
     sinks: bool = False  # a learned score per head that takes weight and has no value (Xiao et al. 2024)
 
     def build(self, width: int) -> "AttentionLayer":
@@ -64,12 +64,12 @@ class Attention:
     @property
     def softmax(self) -> SoftmaxSpec:
         scale = self.scale or 1.0 / math.sqrt(self.head_dim)
-        return SoftmaxSpec(scale, self.softcap, self.dropout, learned_bias=self.distances is not None)
+        return SoftmaxSpec(scale, self.softcap, self.dropout, learned_bias=self.rel_bias is not None)
 
     @property
     def has_attn_bias(self) -> bool:
         """Whether `attn_bias` of its layer gives something."""
-        return self.alibi_slopes is not None or self.distances is not None
+        return self.alibi_slopes is not None or self.rel_bias is not None
 
     def keys(self, context: Context) -> Tokens:
         """The tokens that the queries attend to."""
@@ -125,8 +125,8 @@ class AttentionLayer(nnx.Module):
         self.o = Linear(inner, width, ("heads", "embed"), "o" in part.bias)
         self.q_norm = self._norm(part.heads)
         self.k_norm = self._norm(part.kv_heads)
-        learned = part.distances
-        self.distances = nnx.data(None) if learned is None or learned.shared else learned.build(width)
+        learned = part.rel_bias
+        self.rel_bias = nnx.data(None) if learned is None or learned.shared else learned.build(width)
         self.sinks = param((part.heads,), ("heads",), "other", "zeros") if part.sinks else nnx.data(None)
 
     def __call__(self, x_bsd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
@@ -159,9 +159,9 @@ class AttentionLayer(nnx.Module):
             # A query's own position is the same for all its keys, and the softmax does not see it.
             slopes = jnp.array(self.part.alibi_slopes, float).reshape(1, self.part.kv_heads, -1, 1)
             return slopes * context.keys.positions[:, None, None, :].astype(float)
-        if self.part.distances is None:
+        if self.part.rel_bias is None:
             return None
-        bias = context.rel_bias if self.distances is None else self.distances(k_bshd.shape[1])
+        bias = context.rel_bias if self.rel_bias is None else self.rel_bias(k_bshd.shape[1])
         if bias is None or context.is_square:
             return bias
         return bias[0][:, context.queries.indices].swapaxes(0, 1)
