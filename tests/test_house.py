@@ -93,7 +93,7 @@ ALLOWED = {
         *"attribution inference models text parallel.mesh host assets reports.page reports.format problems".split(),
         *("tasks.question_answering", "tasks.word_alignment", "tasks.labels"),
     },
-    "fairness": {"fairness", "data", "inference", "host", "tasks.labels", "tasks.template", "problems"},
+    "fairness": {"fairness", "data", "inference", "models.model", "host", "tasks.labels", "tasks.template", "problems"},
     "config": {"config", "data.batching", "tune.full", "optim.adamw", "optim.schedule", "host", *LEAVES},
     "cli": {"cli", "config", "host", *LEAVES},
 }
