@@ -15,7 +15,7 @@ from jaxft.data import Data
 from jaxft.evaluation.leaderboard import Entry, Test, answers, class_name, jsonl
 from jaxft.problems import UserError, suggest
 from jaxft.tasks.classify import Classify
-from jaxft.tasks.cloze import Cloze, filled
+from jaxft.tasks.cloze import Cloze, distinct_texts
 from jaxft.tasks.grouped_verification import GroupedVerification
 from jaxft.tasks.multiple_choice import MultipleChoice
 from jaxft.tasks.template import column
@@ -113,7 +113,7 @@ def names(model, rows):
     task = TASKS["record"][0]
     passage, query = column(rows, task.text), column(rows, task.query)
     for row, text, question in zip(rows, passage, query, strict=True):
-        known = filled(row[task.names], task.names)
+        known = distinct_texts(row[task.names], task.names)
         asked = [(text, question.replace(task.gap, name)) for name in known]
         right = [(-1) ** (answer["label"] != "right") * answer["score"] for answer in model.predict(asked)]
         yield json.dumps({"idx": row["idx"]["query"], "label": known[right.index(max(right))]}, ensure_ascii=False)

@@ -24,6 +24,7 @@ from jaxft.cli.command import CONFIG, parse
 from jaxft.config import load_config
 from jaxft.config.ranges import problems_of
 from jaxft.data import Chunk, Pack, Pad
+from jaxft.data.data_report import fault_problems
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches, EvalBatches
 from jaxft.data.source import Data
@@ -33,13 +34,12 @@ from jaxft.models.model import Outputs
 from jaxft.models.params import bind
 from jaxft.problems import UserError
 from jaxft.reports.page import data_rows
-from jaxft.tasks.base import EncodingContext, fault_problems
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.question_answering import LOST, QuestionAnswering, place_of, windows
 from jaxft.tasks.segment_log_softmax import segment_log_softmax
 from jaxft.tasks.template import ids_of
 from jaxft.text.spans import best_spans, best_threshold, choose, exact_match, f1, squad_metrics, squad_scores
 from jaxft.training.fit import fit
-from jaxft.training.run import data_report
 from jaxft.training.saved_run import evaluate_model, evaluate_run
 
 STRANGE = "Die Straße  nach Ōsaka: 東京 — ﬁn, naïve café 👩‍👩‍👧 costs 10 €; İstanbul!"
@@ -91,7 +91,7 @@ ROWS = [asked(text, text.split()[n], "the cat") for n, text in enumerate(TEXTS, 
 def encoded_of(rows, tokenizer, max_len=40, stride=8, **more):
     task = QuestionAnswering(stride=stride, **more)
     setting = EncodingContext(tokenizer, max_len)
-    return task, encode_all(rows_of(rows), lambda piece: task.encode(piece, setting))
+    return task, encode_all(rows_of(rows), lambda piece: task.encode(piece, setting), name="rows")
 
 
 # --- windows ---
@@ -169,7 +169,7 @@ def test_answers_are_where_the_example_of_transformers_puts_them(tokenizer):
     found = [tuple(encoded[i]["targets"].argmax(0).tolist()) for i in range(len(encoded))]
     assert found == wanted and len({place for place in found if place != wanted[-1]}) > 30
     assert all(encoded[i]["targets"].sum() == 2 for i in range(len(encoded)))
-    assert "faults" not in encoded.report  # each is whole in a window: it is shorter than what two share
+    assert not encoded.report.faults  # each is whole in a window: it is shorter than what two share
 
 
 def test_perfect_logits_give_every_answer_back(tokenizer):
@@ -179,7 +179,7 @@ def test_perfect_logits_give_every_answer_back(tokenizer):
     rows += [asked(CONTEXTS[0], "the cat", start=0), asked(CONTEXTS[0], "is not!"), unanswered(CONTEXTS[0])]
     rows += [asked(" edge ", " edge ", start=0), unanswered("", "")]
     task, encoded = encoded_of(rows, tokenizer)
-    assert "faults" not in encoded.report
+    assert not encoded.report.faults
     used = [encoded[i]["weights"] > 0 for i in range(len(encoded))]
     kept = {
         "index": np.concatenate([np.full(mask.sum(), i) for i, mask in enumerate(used)]),
@@ -206,13 +206,13 @@ def test_a_character_of_several_tokens():
 
 def test_long_questions_are_cut(tokenizer):
     task, encoded = encoded_of([unanswered(CONTEXTS[0], "naïve " * 50), unanswered("short")], tokenizer)
-    assert encoded.report["truncated"] == 1 and encoded.lengths.max() <= 40
+    assert encoded.report.truncated == 1 and encoded.lengths.max() <= 40
     room = 40 - tokenizer.num_special_tokens_to_add(pair=True) - 8 - 1
     assert (encoded[0]["weights"] == 0).sum() <= room + tokenizer.num_special_tokens_to_add(pair=True)
-    with pytest.raises(UserError, match="windows of 40 tokens that share 40 leave no room.*task.stride to a third"):
+    with pytest.raises(UserError, match="windows of 40 tokens that share 40 leave no tokens.*task.stride to a third"):
         QuestionAnswering(stride=40).prepare([], EncodingContext(tokenizer, 40))
-    with pytest.raises(UserError, match="use Pad or Pack for config.batching, not Chunk"):
-        QuestionAnswering().prepare([], EncodingContext(tokenizer, Chunk(length=8).cut(384)))
+    with pytest.raises(UserError, match="use Pad or Pack for config.batching"):
+        QuestionAnswering().prepare([], EncodingContext(tokenizer, Chunk(length=8).max_example_length(384)))
 
 
 def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
@@ -222,12 +222,15 @@ def test_what_is_wrong_is_counted_shown_and_limited(bert_tokenizer):
     task, encoded = encoded_of(rows, bert_tokenizer)
     misplaced, lost = "an answer that is not where answer_start says", "an answer that no window holds"
     report = encoded.report
-    assert report["dropped"] == {"no answers, not even an empty list": 1}
-    assert report["faults"] == {misplaced: 2, lost: 1}
-    assert report["shown"][misplaced] == ["row 9: at 5 stands 'at ', not 'cat'", "row 10: at -1 stands '', not 'cat'"]
-    shown = data_rows({"train": report})
+    assert report.dropped == {"no answers, not even an empty list": 1}
+    assert report.faults == {misplaced: 2, lost: 1}
+    assert report.fault_examples[misplaced] == [
+        "row 9: at 5 stands 'at ', not 'cat'",
+        "row 10: at -1 stands '', not 'cat'",
+    ]
+    shown = data_rows({"train": report.to_json()})
     assert [f"rows with {misplaced}", 2] in shown and ["their windows", len(encoded)] in shown
-    assert f"1 with {lost} (row 11: {context[:20]!r}"[:-1] in data_report(report)
+    assert f"1 with {lost} (row 11: {context[:20]!r}"[:-1] in str(report)
     # Nothing is learned of an answer that is misplaced; no window of an answer that is lost holds it.
     marks = [encoded[i]["targets"].sum() for i in range(len(encoded))]
     by_row = [{mark for mark, row in zip(marks, encoded.source, strict=True) if row == number} for number in range(13)]
@@ -275,7 +278,7 @@ def test_loss_is_that_of_transformers_and_packing_changes_nothing(family, reader
 
     found = {}
     for name, rows in {"padded": Pad(), "packed": Pack(length=64)}.items():
-        batch = Batches(encoded, rows, len(encoded), 0, None, task.slots, 1, 64, 0)[0]
+        batch = Batches(encoded, rows, len(encoded), 0, None, task.max_predictions, 1, 64, 0)[0]
         batch.pop("index")
         assert (batch["segments"].max() > 1) == (name == "packed")
         found[name] = mean(ours.params, batch)
@@ -530,7 +533,7 @@ def test_evaluation_does_not_depend_on_batches_or_padding(bert_tokenizer):
 
     found = []
     for size in (3, 16):
-        batches = EvalBatches(encoded, Pad(), size, 0, None, task.slots, 1, 64, 0)
+        batches = EvalBatches(encoded, Pad(), size, 0, None, task.max_predictions, 1, 64, 0)
         evaluate_predictions = partial(task.evaluate_predictions, encoded=encoded, rows=rows_of(ROWS))
         found.append(evaluate(step, batches, lambda batch: batch, task, evaluate_predictions))
     assert found[1].numbers == pytest.approx(found[0].numbers, abs=1e-6)
@@ -581,10 +584,10 @@ def test_ids_that_are_numbers_or_missing(tmp_path, caplog):
     with caplog.at_level("INFO", "jaxft"):
         rows = Data(path=str(tmp_path / "ids.json")).open()
     assert [row["id"] for row in rows] == ["51870", "1", "2", "7f", "1.5", "5"]
-    assert "3 questions have no id: it is their number in the file, from 0" in caplog.text
+    assert "3 questions have no id and get their number in the file, from 0" in caplog.text
     assert ids_of(rows[:], "id") == ["51870", "1", "2", "7f", "1.5", "5"]
     assert ids_of([{"id": 3}, {"id": None}, {"id": ""}], "id") == ["3", "1", "2"]
-    assert ids_of([{"id": 1}, {"id": None}], "id") == ["0", "1"] and "calls several rows alike" in caplog.text
+    assert ids_of([{"id": 1}, {"id": None}], "id") == ["0", "1"] and "has the same id for several rows" in caplog.text
     assert ids_of([{}, {}], "id") == ids_of([{}, {}], None) == ["0", "1"]
     good["data"][0]["paragraphs"][0]["qas"] = [question | {"id": ["x"]}]
     (tmp_path / "bad.json").write_text(json.dumps(good))
@@ -604,7 +607,7 @@ def test_marks_at_the_ends_of_answers(text, around):
     start = len(around[0])
     row = {"question": "who?", "context": context, "answers": {"text": [text], "answer_start": [start]}}
     encoded = encode_all(rows_of([row]), partial(QuestionAnswering(stride=8).encode, setting=setting))
-    assert "faults" not in encoded.report
+    assert not encoded.report.faults
     (window,) = encoded
     first, last = window["targets"].argmax(0)
     taught = context[window["offsets"][first, 0] : window["offsets"][last, 1]]
@@ -624,4 +627,4 @@ def test_only_what_has_no_token_is_left_out_of_an_answer():
     encoded = encode_all(
         rows_of([row]), partial(QuestionAnswering(stride=2, max_query_length=2).encode, setting=setting)
     )
-    assert list(encoded.report["faults"]) == [LOST]
+    assert list(encoded.report.faults) == [LOST]

@@ -313,7 +313,7 @@ BAD_FILES = {
         '{"text": "a"}\n{"text": 1e400}\n': "bad.jsonl, line 2: not JSON (1e400 is not valid JSON",
         '{"text": "a", "text": "b"}\n': "bad.jsonl, line 1: not JSON (the key 'text' stands twice in one object)",
         '{"text": "a"}\n{"text": \n': "bad.jsonl, line 2: not JSON",
-        '{"a\\u0000": 1}\n': "bad.jsonl: the column name 'a\\x00' holds characters that are no text",
+        '{"a\\u0000": 1}\n': "bad.jsonl: the column name 'a\\x00' holds characters that are not text",
         "[" * 100_000: "bad.jsonl, line 1: not JSON (nested too deeply)",
         b'{"text": "a"}\n{"text": "\xff"}\n': "bad.jsonl, line 2, byte 11 of the line, is not UTF-8",
         '{"text": "a"}\n'.encode("utf-16"): "bad.jsonl, line 1, byte 1 of the line, is not UTF-8",
@@ -324,13 +324,13 @@ BAD_FILES = {
         '[{"text": "a"}, 7]': "bad.json, row 2: expected an object, found a number",
     },
     "bad.csv": {
-        "text,label\na\n": "bad.csv, row 1 (line 2): 1 cells where the header has 2",
+        "text,label\na\n": "bad.csv, row 1 (line 2): 1 cells, but the header has 2",
         'text,label\n"a\nb",1\n"c",2,3\n': "bad.csv, row 2 (line 4): 3 cells",
         'text,label\n"a"b,1\n': "bad.csv, line 2",
         "text,text\na,b\n": "'text' more than once",
         b"text\nok\n\xe9t\xe9\n": "bad.csv, line 3, byte 1 of the line, is not UTF-8",
     },
-    "bad.csv.gz": {b"text\n": "bad.csv.gz cannot be read", b"\x1f\x8b\x08\0\0\0\0\0": "bad.csv.gz is not whole"},
+    "bad.csv.gz": {b"text\n": "bad.csv.gz cannot be read", b"\x1f\x8b\x08\0\0\0\0\0": "bad.csv.gz is incomplete"},
     "bad.parquet": {b"PAR1": "bad.parquet cannot be read", b"": "bad.parquet cannot be read"},
     "bad.arrow": {b"ARROW1\0\0": "bad.arrow cannot be read", b"x" * 99: "bad.arrow cannot be read"},
 }
@@ -343,10 +343,10 @@ def test_files(tmp_path, name, number):
 
 
 ODD_COLUMNS = {
-    '{"x": "a"}\n{"x": "\\ud83d"}\n': "bad.jsonl, row 2: column 'x' holds half of a character",
+    '{"x": "a"}\n{"x": "\\ud83d"}\n': "bad.jsonl, row 2: column 'x' holds half of a surrogate pair",
     '{"x": 1}\n{"x": 18446744073709551616}\n': "bad.jsonl, row 2: 18446744073709551616 in column 'x'",
-    '{"x": 1.5}\n{"x": true}\n': "bad.jsonl, row 2: True in column 'x' is not of the kind",
-    '{"x": {"a": null}}\n{"x": [1]}\n': "bad.jsonl, row 2: [1] in column 'x' is not of the kind",
+    '{"x": 1.5}\n{"x": true}\n': "bad.jsonl, row 2: True in column 'x' has another type",
+    '{"x": {"a": null}}\n{"x": [1]}\n': "bad.jsonl, row 2: [1] in column 'x' has another type",
 }
 
 
@@ -380,7 +380,7 @@ def setting(bert_tokenizer):
 def encoded(task, rows, setting):
     source = as_rows(rows, "rows.jsonl")
     prepared = task.prepare(source, setting)
-    return encode_all(source, lambda piece: prepared.encode(piece, setting))
+    return encode_all(source, lambda piece: prepared.encode(piece, setting), name=source.name)
 
 
 TEXTLESS = ["a cat", "", None, " \t\n ", "\u200b\ufeff\0", "a dog"]
@@ -390,9 +390,9 @@ def test_rows_without_text(setting):
     """Empty, missing, or nothing left of them when the tokenizer has cleaned them: kept and counted, or left out."""
     rows = [{"text": text, "label": "yn"[i % 2]} for i, text in enumerate(TEXTLESS)]
     report = encoded(Classify(), rows, setting).report
-    assert (report["kept"], report["empty"], report["dropped"]) == (6, 4, {})
+    assert (report.kept, report.empty, report.dropped) == (6, 4, {})
     kept = encoded(Classify(drop_empty=True), rows, setting)
-    assert (kept.report["empty"], kept.report["dropped"]) == (0, {"no text": 4}) and kept.source.tolist() == [0, 5]
+    assert (kept.report.empty, kept.report.dropped) == (0, {"no text": 4}) and kept.source.tolist() == [0, 5]
     said = message(encoded, Classify(drop_empty=True), rows[1:5], setting)
     assert "rows.jsonl: no example is left of 4 rows" in said and "no text (4)" in said
 
@@ -401,7 +401,7 @@ def test_texts_without_a_token(gpt2_tokenizer, tiny_gpt2):
     """This tokenizer adds nothing to a text: of an empty one there is nothing that a classifier could read."""
     rows = [{"text": text, "label": "yn"[i % 2]} for i, text in enumerate(["a cat", "", None, "a dog"])]
     kept = encoded(Classify(), rows, EncodingContext(gpt2_tokenizer, 32, "last"))
-    assert kept.report["dropped"] == {"no text": 2} and (kept.flat["at"] >= 0).all()
+    assert kept.report.dropped == {"no text": 2} and (kept.flat["at"] >= 0).all()
     assert "text 2 is empty" in message(jaxft.load(str(tiny_gpt2)).predict, ["a cat", ""])
 
 
@@ -412,7 +412,7 @@ def test_texts_that_are_no_text(setting, value):
     assert said == f"rows.jsonl, row 2: column 'text' holds {value!r}, expected a text"
     rows = [{"text": "a cat", "label": "y"}, {"text": "a dog", "label": "n"}, {"text": "the log", "label": value}]
     if isinstance(value, float):  # not a number: no label
-        assert encoded(Classify(), rows, setting).report["dropped"] == {"no label": 1}
+        assert encoded(Classify(), rows, setting).report.dropped == {"no label": 1}
         return
     said = message(encoded, Classify(), rows, setting)
     assert said == f"rows.jsonl, row 3: column 'label' holds {value!r}, expected a text"
@@ -423,7 +423,7 @@ LABELS = {
     "not in training": (Classify(labels=("y", "n")), ["y", "maybe"], "row 2: label 'maybe' is not among"),
     "out of range": (Classify(labels=("0", "1")), [0, 2], "row 2: label '2' is not among the training labels: 0, 1"),
     "decimals": (Classify(), [0.5, 1.5], "holds decimals such as 0.5: for regression use the task Regress"),
-    "none": (Classify(), [None, None], "column 'label' holds no label at all"),
+    "none": (Classify(), [None, None], "column 'label' holds no labels"),
     "texts for numbers": (Regress(), ["1.5", "high"], "row 2: column 'label' holds 'high', expected a number"),
     "no number": (Regress(), ["1.5", "nan"], "row 2: column 'label' holds 'nan', expected a number"),
     "a list in a list": (SEVERAL, [["a"], [["b"]]], "row 2: column 'label' holds ['b'], expected a text"),
@@ -466,7 +466,7 @@ def test_texts_of_ten_megabytes(bert_tokenizer, word, tmp_path):
         source, lambda rows: Classify(labels=("y", "n")).encode(rows, EncodingContext(bert_tokenizer, 32))
     )
     assert time.monotonic() - started < 60
-    assert kept.lengths.max() <= 32 and kept.report["truncated"] == (1 if " " in word else 0)
+    assert kept.lengths.max() <= 32 and kept.report.truncated == (1 if " " in word else 0)
     assert source[0]["text"] == text
 
 
@@ -527,14 +527,14 @@ def test_commands_end_with_2_and_one_message(tiny_bert, tmp_path):
     (tmp_path / "data.py").write_text(config.format(str(tiny_bert), "bad.jsonl"))
     cases = {
         "train --config=model.py --workdir=run": ("model.safetensors is truncated", "copy it again"),
-        "train --config=data.py --workdir=run": ("config.data: bad.jsonl, row 2", "'text' is not of the kind"),
+        "train --config=data.py --workdir=run": ("config.data: bad.jsonl, row 2", "'text' has another type"),
         f"predict --model={broken} --input=good.jsonl --output=out": (
             "model.safetensors is truncated",
             "copy it again",
         ),
         f"predict --model={tiny_bert} --input=bad.jsonl --output=out": (
             "bad.jsonl, row 2",
-            "write all of them in one way",
+            "write all values in one way",
         ),
     }
     for line, words in cases.items():

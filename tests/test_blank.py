@@ -66,7 +66,7 @@ def test_mistakes(tmp_path, data):
         return str(caught.value)
 
     assert "no column 'premis'. Did you mean 'premise'?" in message(data=data, columns=("premis",))
-    assert "columns are none" in message(data=data, columns=())
+    assert "columns is empty" in message(data=data, columns=())
     (tmp_path / "words.jsonl").write_text('{"tokens": ["a"]}\n{"tokens": ["b"]}\n')
     said = message(data=Data(path=str(tmp_path / "words.jsonl")), columns=("tokens",))
     assert "row 1: column 'tokens' holds ['a'], expected a text" in said

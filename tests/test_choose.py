@@ -20,7 +20,7 @@ from jaxft.evaluation.evaluate import evaluate
 from jaxft.inference.answer_files import write_answers
 from jaxft.inference.inputs import text_columns
 from jaxft.metrics import choice_metrics
-from jaxft.metrics.units import KeptRows
+from jaxft.metrics.units import GroupedOutputs
 from jaxft.problems import UserError
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.multiple_choice import MultipleChoice
@@ -60,7 +60,7 @@ def batches_of(made, rows=None) -> Batches:
     """Batches of five examples."""
     task, cfg = made.task, made.cfg
     encoded = encode_all(rows_of(ROWS), lambda some: task.encode(some, made.setting))
-    return Batches(encoded, rows or cfg.batching, 5, 0, None, task.slots, cfg.micro_batches, 24, 0)
+    return Batches(encoded, rows or cfg.batching, 5, 0, None, task.max_predictions, cfg.micro_batches, 24, 0)
 
 
 def on_device(batch: dict) -> dict:
@@ -84,7 +84,7 @@ def test_loss_and_scores_equal_pytorch(chooser, theirs, tmp_path, one_device, ro
     made = built(chooser, tmp_path, batching=rows)
     trained, frozen, _ = made.load()
     batch = on_device(batches_of(made)[0])
-    assert batch["owners"].max() >= (2 if isinstance(rows, Pack) else 1)
+    assert batch["example_ids"].max() >= (2 if isinstance(rows, Pack) else 1)
     out = made.forward(trained | frozen, batch, None)
     sums = made.task.loss(out, batch)
     pairs = zip(theirs, torch.tensor(RIGHT), strict=True)
@@ -102,7 +102,7 @@ def test_gradient_equals_pytorch_whatever_the_rows(chooser, bert_tokenizer, tmp_
     key = jax.random.key(0)
 
     def gradient(rows, pieces=1):
-        batches = Batches(batches_of(made).encoded, rows, 5, 0, None, made.task.slots, pieces, 24, 0)
+        batches = Batches(batches_of(made).encoded, rows, 5, 0, None, made.task.max_predictions, pieces, 24, 0)
         sums, values = accumulate(trained, frozen, on_device(batches[0]), made.loss, pieces, key)
         return {name: value / sums["loss"].count for name, value in values.items()}
 
@@ -124,7 +124,7 @@ def test_gradient_equals_pytorch_whatever_the_rows(chooser, bert_tokenizer, tmp_
 def test_evaluation_counts_every_example_once(chooser, theirs, tmp_path, one_device):
     made = built(chooser, tmp_path)
     trained, frozen, _ = made.load()
-    batches = EvalBatches(batches_of(made).encoded, Pad(), 2, 0, None, made.task.slots, 1, 24, 0)
+    batches = EvalBatches(batches_of(made).encoded, Pad(), 2, 0, None, made.task.max_predictions, 1, 24, 0)
     step = evaluation_step(made)
     found = evaluate(lambda batch: step(trained, frozen, batch), batches, lambda batch: batch, made.task).numbers
     scores = [some.detach().numpy() for some in theirs]
@@ -147,7 +147,7 @@ def test_choice_metrics_equal_sklearn():
 def test_a_row_that_is_drawn_twice_counts_twice():
     """As the bootstrap draws rows: also where they stand side by side."""
     slots = {"targets": [1.0, 0, 0, 1, 0], "logits": [2.0, 1, 0, -1, 3], "index": [4, 4, 7, 7, 7]}
-    kept = KeptRows({name: np.array(values) for name, values in slots.items()}, np.array(slots["index"]))
+    kept = GroupedOutputs({name: np.array(values) for name, values in slots.items()}, np.array(slots["index"]))
     drawn = kept.take(np.array([1, 1, 0]))
     found = choice_metrics(drawn["targets"], drawn["logits"], drawn["index"])
     assert found == pytest.approx({"accuracy": 1 / 3, "mrr": (1 / 3 + 1 / 3 + 1) / 3})
@@ -165,7 +165,7 @@ def test_examples(bert_tokenizer):
     assert example["tokens"].tolist() == sum((pair["input_ids"] for pair in pairs), [])
     assert example["types"].tolist() == sum((pair["token_type_ids"] for pair in pairs), [])
     sizes = [len(pair["input_ids"]) for pair in pairs]
-    assert example["parts"].tolist() == np.repeat([0, 1, 2], sizes).tolist() and example["cut"]
+    assert example["sub_texts"].tolist() == np.repeat([0, 1, 2], sizes).tolist() and example["truncated"]
     assert example["at"].tolist() == [0, sizes[0], sizes[0] + sizes[1]]
     assert example["targets"].tolist() == [0, 1, 0] and example["weights"].tolist() == [1, 1, 1]
     last = made_of([ROWS[0]], replace(setting, pool_token="last"))[0]
@@ -177,7 +177,9 @@ def test_segments_and_positions_of_parts(bert_tokenizer):
     encoded = encode_all(rows_of(ROWS), lambda some: made_of(some, EncodingContext(bert_tokenizer, 24)))
     batch = Batches(encoded, Pack(length=140), 5, 0, None, lambda length: 1, 1, 24, 0)[0]
     starts = {}
-    for row, owner, index in zip(*np.nonzero(batch["owners"]), batch["index"][batch["owners"] > 0], strict=False):
+    for row, owner, index in zip(
+        *np.nonzero(batch["example_ids"]), batch["index"][batch["example_ids"] > 0], strict=False
+    ):
         starts.setdefault(int(index), []).append((int(row), int(owner)))
     for row in range(len(batch["tokens"])):
         segments, positions = batch["segments"][row], batch["positions"][row]
@@ -214,7 +216,7 @@ def test_what_is_no_choice(bert_tokenizer):
         made_of([{"question": "the", "choices": "a, b", "label": 0}], setting)
     with pytest.raises(UserError, match="'label' holds 2, but there are 2 choices"):
         made_of([{"question": "the", "choices": ["a", "b"], "label": 2}], setting)
-    with pytest.raises(UserError, match="choices are no running text"):
+    with pytest.raises(UserError, match="choices cannot be cut into chunks"):
         MultipleChoice().prepare([], EncodingContext(bert_tokenizer, None))
 
 

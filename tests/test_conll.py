@@ -67,10 +67,10 @@ def test_tabs_keep_spaces_and_comments_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a x O\n\nb x\n", "line 3: 2 columns where line 1 has 3, parted by spaces"),
-        ("a\tO\nb O\n", "line 2: 1 columns where line 1 has 2, parted by tabs"),
+        ("a x O\n\nb x\n", "line 3: 2 columns, line 1 has 3, separated by spaces"),
+        ("a\tO\nb O\n", "line 2: 1 columns, line 1 has 2, separated by tabs"),
         ("# c\na\tO\nb\t\n", "line 3: column 2 is empty"),
-        ("a\nb\n", "line 1: a single column, where a word and its tag are expected"),
+        ("a\nb\n", "line 1: one column, expected a word and its tag"),
         ("\n\n-DOCSTART- O\n", "has no rows"),
         ("", "has no rows"),
     ],
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_line(tmp_path, text, message):
 
 
 def test_what_is_wrong_with_the_columns(tmp_path):
-    with pytest.raises(UserError, match="columns are a, a: each must have a name of its own"):
+    with pytest.raises(UserError, match="columns are a, a: use different names"):
         Data(path=write(tmp_path / "a.conll", "x O\n"), columns=("a", "a")).open()
     with pytest.raises(UserError, match="no such file: eng.train"):
         Data(path="eng.train", columns=NAMES).open()
@@ -113,7 +113,7 @@ def test_ranges_and_empty_nodes_are_no_words(tmp_path, caplog):
         rows = Data(path=path, columns=UD_NAMES).open()
     assert [row["tokens"] for row in rows] == [["vamos", "a", "el", "mar"], ["de", "el"]]
     assert [row["tags"] for row in rows] == [["VERB", "ADP", "DET", "NOUN"], ["ADP", "DET"]]
-    assert "3 multiword tokens (2-3) and empty nodes (4.1) are no words and left out" in caplog.text
+    assert "3 multiword tokens (2-3) and empty nodes (4.1) are left out" in caplog.text
     only = write(tmp_path / "only.conllu", "2-3" + "\tx" * 9 + "\n\n1" + "\ty" * 9 + "\n")
     assert [row["tokens"] for row in Data(path=only, columns=UD_NAMES).open()] == [["y"]]
 

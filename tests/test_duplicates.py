@@ -60,7 +60,7 @@ def test_the_first_of_equal_texts_is_kept(tmp_path, caplog):
     assert read.columns == ["text", "label", "id"]
     # Rows 2, 5, 7 and 8 went: of labels 2, 2, 1 and 2 where 0, 1, 0 and 1 are kept.
     assert "4 of 10 rows are duplicates by text" in caplog.text
-    assert "differ from the row that is kept in label (4), id (4)" in caplog.text
+    assert "differ from the first row in label (4), id (4)" in caplog.text
     assert read[-1] == rows[9] and read[2:4] == [rows[3], rows[4]] and read[4:4] == []
 
 
@@ -84,7 +84,7 @@ def test_rows_of_another_set_are_left_out(tmp_path, caplog):
     with caplog.at_level("INFO", "jaxft"):
         rows = Deduplicated(data=train, against=test).open()
     assert [row["text"] for row in rows] == [TEXTS[i] for i in (0, 3, 6, 9)]
-    assert "2 of 6 distinct rows are in" in caplog.text and "test.jsonl" in caplog.text
+    assert "2 of 6 distinct rows are also in" in caplog.text and "test.jsonl" in caplog.text
     assert "no row of" in messages(Deduplicated(data=train, against=train))
 
 
@@ -109,7 +109,7 @@ def test_mistakes(tmp_path):
     data = write(tmp_path / "a.jsonl", [{"text": "a", "more": {"x": 1}}])
     assert "no column 'txt'. Did you mean 'text'?" in messages(Deduplicated(data=data, columns=("txt",)))
     assert "row 1: column 'more' holds {'x': 1}" in messages(Deduplicated(data=data, columns=("more",)))
-    assert "columns are none" in messages(Deduplicated(data=data, columns=()))
+    assert "columns is empty" in messages(Deduplicated(data=data, columns=()))
     assert "data is 'a.jsonl', expected a source" in messages(Deduplicated(data="a.jsonl"))
     both = messages(Deduplicated(data=Data(path="a", limit=0), against=Data(path="b", limit=-1)))
     assert "data: limit is 0" in both and "against: limit is -1" in both
@@ -131,7 +131,7 @@ def test_within_a_configuration(tmp_path, tiny_bert):
     cfg.evals["val"].data = Blanked(data=7, columns=())
     assert cfg.problems() == [
         "config.data: data: limit is 0, expected 1 or more, or None",
-        "config.evals.val.data: columns are none: name one or more",
+        "config.evals.val.data: columns is empty: name one column or more",
         "config.evals.val.data: data is 7, expected a source such as Data(...)",
     ]
 

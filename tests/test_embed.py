@@ -117,7 +117,7 @@ def test_loss_and_gradient_equal_pytorch(case, pooling, tiny_bert, bert_tokenize
         made = build(configured(tiny_bert, task, file, batching=rows, init="backbone"))
         trained, frozen, _ = made.load()
         encoded = encode_all(rows_of(ROWS), partial(task.encode, setting=made.setting))
-        batch = Batches(encoded, rows, 7, 0, None, task.slots, 1, 24, 0)[0]
+        batch = Batches(encoded, rows, 7, 0, None, task.max_predictions, 1, 24, 0)[0]
         batch.pop("index")
         sums, gradient = accumulate(trained, frozen, batch, made.loss, 1, jax.random.key(0))
         assert objective(sums).value() == pytest.approx(wanted.item(), rel=2e-5)
@@ -186,7 +186,7 @@ def test_equal_texts_are_not_wrong(bert_tokenizer, monkeypatch):
     # In a batch, packed or not, and with rows that hold nothing.
     encoded = encode_all(rows_of(rows), partial(task.encode, setting=setting))
     for how in (Pad(), Pack(length=60)):
-        batch = Batches(encoded, how, 4, 0, None, task.slots, 1, 9, 0)[0]
+        batch = Batches(encoded, how, 4, 0, None, task.max_predictions, 1, 9, 0)[0]
         used = batch["weights"] > 0
         order = batch["index"][used][::3]
         assert batch["digests"][used].reshape(-1, 3, 2).tolist() == marks[order].tolist()
@@ -227,16 +227,16 @@ def test_examples(bert_tokenizer):
     task = Similarity(text="a", pair="p", label="s")
     rows = [{"a": TEXTS[0], "p": "the dog", "s": 0.5}, {"a": "x", "p": "y", "s": None}]
     example, without = task.encode(rows, setting)
-    assert without == "no label" and example["cut"]
+    assert without == "no label" and example["truncated"]
     first, second = (bert_tokenizer(rows[0][name], truncation=True, max_length=9)["input_ids"] for name in "ap")
     assert example["tokens"].tolist() == first + second and example["at"].tolist() == [0, len(first)]
-    assert example["parts"].tolist() == [0] * len(first) + [1] * len(second)
+    assert example["sub_texts"].tolist() == [0] * len(first) + [1] * len(second)
     assert example["targets"].tolist() == [0.5, 0.5]
     with pytest.raises(
         UserError, match="'s' holds 4, expected a number from -1 to 1: config.task.most is the label of"
     ):
         task.encode([rows[0] | {"s": 4}], setting)
-    with pytest.raises(UserError, match="running text has none"):
+    with pytest.raises(UserError, match="texts cannot be cut into chunks"):
         task.prepare([], EncodingContext(bert_tokenizer, None))
     bad = problems_of(ContrastiveEmbedding(pooling="max", scale=0.0, matryoshka=(0,)))
     assert len(bad) == 3 and "pooling is 'max', expected mean or first or last" in bad[-1]

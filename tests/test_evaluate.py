@@ -17,7 +17,7 @@ from jaxft.config import Config, Eval
 from jaxft.data import Data, Pad
 from jaxft.evaluation.breakdown import Breakdown
 from jaxft.evaluation.slices import length_name, lengths_of, values_of
-from jaxft.metrics.units import KeptRows
+from jaxft.metrics.units import GroupedOutputs
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.grouped_verification import GroupedVerification
@@ -255,7 +255,7 @@ def test_slots_of_rows():
     """Rows of one slot, of several, and of several examples that lie apart; each as often as it is drawn."""
     source = np.array([4, 4, 1, 7])  # of four examples
     index = np.array([2, 2, 0, 3, 1, 1, 1])
-    kept = KeptRows({"index": index, "x": np.arange(7)}, source[index])
+    kept = GroupedOutputs({"index": index, "x": np.arange(7)}, source[index])
     assert kept.rows.tolist() == [1, 4, 7]
     assert kept.take(np.array([1]))["x"].tolist() == [2, 4, 5, 6]
     assert kept.take(np.array([2, 0, 2, 1]))["x"].tolist() == [3, 0, 1, 3, 2, 4, 5, 6]

@@ -27,7 +27,7 @@ from jaxft.models.model import Model
 from jaxft.models.params import bind, roles, shardings, variables
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import UserError
-from jaxft.tasks.clip_loss import contrast
+from jaxft.tasks.clip_loss import clip_loss
 
 CLASSES = 5
 
@@ -241,7 +241,7 @@ def test_texts_beside_images(tmp_path):
 
     def objective(params):
         logits = jnp.stack([row[0] for row in of_texts(bind(ours.model, params)(batch).logits, "last", TARGETS)])
-        mean = contrast(logits)
+        mean = clip_loss(logits)
         return mean.total / mean.count, logits
 
     (value, logits), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(ours.params)

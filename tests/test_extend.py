@@ -84,7 +84,7 @@ def test_other_rows_are_refused(make, tmp_path, caplog):
     (folder / "train.jsonl").write_text((folder / "train.jsonl").read_text().replace("cat 6", "dog 6"))
     assert "as many rows; the first that differs is row 7." in problems(make(), str(run))
     write(folder / "train.jsonl", range(COUNT - 2))
-    assert "8 rows, 10 before; those that are there are the same" in problems(make(), str(run))
+    assert "8 rows, 10 before; the common ones are the same" in problems(make(), str(run))
     write(folder / "train.jsonl")
     write(folder / "val.jsonl", range(5))
     with caplog.at_level(logging.INFO, "jaxft"):

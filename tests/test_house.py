@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FAMILIES = [file.stem for file in sorted((PACKAGE / "models" / "families").glob("*.py")) if file.stem != "__init__"]
 
 # What a part of the package may import of jaxft; the longest prefix counts.
-LEAVES = {"problems", "config.component", "paths", "config.ranges"}
+LEAVES = {"problems", "config.component", "config.protocols", "paths", "config.ranges"}
 LAYERS = {
     f"models.layers.{name}"
     for name in "activations attention basic context dropout moe patches precision rotary sinusoids".split()
@@ -45,21 +45,25 @@ ALLOWED = {
     "tasks": {
         *(
             f"tasks.{name}"
-            for name in "base special_tokens labels label_sets list_cells long_texts sentences segment_log_softmax "
-            "decoder_targets template tokens vectors word_alignment".split()
+            for name in "base source_rows special_tokens labels labelled_texts label_sets list_cells long_texts "
+            "sentences segment_log_softmax decoder_targets template tokens vectors word_alignment".split()
         ),
+        *"data.data_report data.encoded data.example".split(),
         "inference.settings",
         *("tasks.classify", "tasks.mlm"),  # of which other tasks are made
-        *"models.batch models.model metrics text reports.figures".split(),
+        *"models.batch models.model models.layers.lm_loss models.checkpoint.sentence_embedding".split(),
+        *"metrics text reports.figures".split(),
         *LEAVES,
     },
     "tasks.vectors": {
-        *"inference.settings tasks.base tasks.template metrics problems".split(),
-        *"models.checkpoint.sentence_transformers models.heads models.model".split(),
+        *"data.example inference.settings tasks.base tasks.source_rows tasks.template metrics problems".split(),
+        *"models.checkpoint.sentence_transformers models.checkpoint.sentence_embedding".split(),
+        *"models.heads models.model".split(),
         *"models.batch models.layers.basic models.layers.tokens".split(),
     },
     "tasks.contrastive_embedding": {
-        *"tasks.labels tasks.template tasks.vectors models.batch models.model models.heads metrics".split(),
+        *"data.example tasks.base tasks.labels tasks.source_rows tasks.template tasks.vectors".split(),
+        *"models.batch models.model models.heads metrics".split(),
         *LEAVES,
     },
     "inference.settings": {"host.strict_json", *LEAVES},

@@ -54,8 +54,8 @@ def test_no_label(task, setting, caplog):
     with caplog.at_level("INFO", "jaxft"):
         task, found = read(task, labelled(["pos", *NONE, "neg"]), setting)
     assert task.labels == ("neg", "pos") and found.flat["targets"].tolist() == [1, 0]
-    assert found.report["dropped"] == {"no label": len(NONE)}
-    assert "-1 in 2 rows stands for no label" in caplog.text and "-100 in 2 rows" in caplog.text
+    assert found.report.dropped == {"no label": len(NONE)}
+    assert "-1 in 2 rows stands for a missing label" in caplog.text and "-100 in 2 rows" in caplog.text
 
 
 def test_a_csv_file_without_some_labels(setting, tmp_path):
@@ -63,16 +63,18 @@ def test_a_csv_file_without_some_labels(setting, tmp_path):
     file.write_text("text,label\na,pos\nb,\nc,neg \nd, neg\n")
     task, found = read(Classify(), Data(path=str(file)).open(), setting)
     assert task.labels == ("neg", "pos") and found.flat["targets"].tolist() == [1, 0, 0]
-    assert found.report["dropped"] == {"no label": 1} and found.report["notes"] == {STRIPPED: 2}
+    assert found.report.dropped == {"no label": 1} and found.report.notes == {STRIPPED: 2}
 
 
 def test_a_class_that_is_called_as_no_label_is(setting):
     task, found = read(Classify(labels=("-1", "1")), labelled([1, -1, "-1", -1.0, None]), setting)
-    assert found.flat["targets"].tolist() == [1, 0, 0, 0] and found.report["dropped"] == {"no label": 1}
+    assert found.flat["targets"].tolist() == [1, 0, 0, 0] and found.report.dropped == {"no label": 1}
     named = EncodingContext(setting.tokenizer, 32, labels=["-1", "0", "1"])  # the checkpoint's
     assert read(Classify(), labelled([1, -1, 0]), named)[1].flat["targets"].tolist() == [2, 0, 1]
     said = refused(Classify(), labelled([1, -1, 1]), setting)
-    assert "one class, '1', and -1, which stands for no label" in said and "config.task.labels=('-1', '1')" in said
+    assert (
+        "one class, '1', and -1, which stands for a missing label" in said and "config.task.labels=('-1', '1')" in said
+    )
     rows = rows_of(labelled([0, 1]), {"label": ["-1", "1"]})
     assert read(Classify(), rows, setting)[0].labels == ("-1", "1")
 
@@ -82,7 +84,7 @@ def test_whole_numbers_with_a_point(setting):
     for cells in (["1.0", "0.0", ""], [1.0, 0.0, float("nan")]):
         task, found = read(Classify(), labelled(cells), setting)
         assert task.labels == ("0", "1") and found.flat["targets"].tolist() == [1, 0]
-        assert found.report["notes"] == {ROUNDED: 2}
+        assert found.report.notes == {ROUNDED: 2}
     given = Classify(labels=("0", "1"))
     assert [example["targets"].tolist() for example in given.encode(labelled([1.0, "0"]), setting)] == [[1], [0]]
     assert "decimals such as 1.0: for regression" in refused(Classify(), labelled(["1.0", "2.5"]), setting)
@@ -115,7 +117,7 @@ def test_no_number_in_regression_and_similarity(setting, tiny_bert):
     setting.embedding = read_embedding(tiny_bert)
     _, scored = read(Similarity(text="a", pair="b", label="s"), rows, setting)
     assert scored.flat["targets"][::2].tolist() == [0.5, -1, -0.25]
-    assert found.report["dropped"] == scored.report["dropped"] == {"no label": 4}
+    assert found.report.dropped == scored.report.dropped == {"no label": 4}
 
 
 # --- choices ---
@@ -149,7 +151,7 @@ def test_choices_that_are_numbered_from_1(setting, caplog):
         settled, found = read(task, rows, setting)
     assert settled.first == 1 and "numbers the choices from 1" in caplog.text
     assert [int(found[i]["targets"].argmax()) for i in range(3)] == [0, 1, 0]
-    assert found.report["dropped"] == {"no label": 1}
+    assert found.report.dropped == {"no label": 1}
     assert right(task, [row | {"label": key} for row, key in zip(rows, (0, 1, 1, 0), strict=True)], setting) == [
         0,
         1,
@@ -175,7 +177,7 @@ def test_tags_without_a_label(setting):
     task, found = read(TokenClassification(), rows, setting)
     assert task.labels == ("0", "3")
     assert [found[i]["targets"][:, 0].tolist() for i in range(3)] == [[0, 1], [0], [1, 0]]
-    assert found.report["dropped"] == {"no tag": 1} and found.report["notes"]["words without a tag"] == 2
+    assert found.report.dropped == {"no tag": 1} and found.report.notes["words without a tag"] == 2
 
 
 # --- several labels ---
@@ -201,8 +203,8 @@ def test_multi_hot_vectors(form, setting):
     )
     task, found = read(MultiLabel(), rows, setting)
     assert task.labels == ("0", "1", "2") and task.multi_hot
-    assert found.flat["targets"].tolist() == HOT and found.report["dropped"] == {"no label": 2}
-    assert found.report["notes"] == {"texts to which no label applies": 1}
+    assert found.flat["targets"].tolist() == HOT and found.report.dropped == {"no label": 2}
+    assert found.report.notes == {"texts to which no label applies": 1}
     named = MultiLabel(labels=("joy", "fear", "awe"))
     assert read(named, rows, setting)[1].flat["targets"].tolist() == HOT
     # Without training data: by the number of labels, as those of a checkpoint.
@@ -250,7 +252,7 @@ def test_a_column_for_each_label(setting, tmp_path):
     assert task.columns() == ["text", "toxic", "threat"]
     settled, found = read(task, Data(path=str(file)).open(), setting)
     assert settled.labels == ("toxic", "threat") and found.flat["targets"].tolist() == [[1, 0], [0, 0], [1, 1]]
-    assert found.report["dropped"] == {"no label": 2}
+    assert found.report.dropped == {"no label": 2}
     file.write_text("text,toxic,threat\na,1,0\nb,0,maybe\n")
     assert "row 2: column 'threat' holds 'maybe', expected 0 or 1" in refused(
         task, Data(path=str(file)).open(), setting
@@ -287,7 +289,7 @@ def test_equal_problems_are_said_once(setting):
     rows = rows_of(labelled(cells))
     task = Classify(labels=("neg", "pos"))
     with pytest.raises(UserError) as caught:
-        encode_all(rows, lambda some: task.encode(some, setting))
+        encode_all(rows, lambda some: task.encode(some, setting), name=rows.name)
     assert caught.value.problems == [
         "rows, 43 rows, first 1: label 'negative' is not among the training labels: neg, pos.",
         "rows, 2 rows, first 5044: label 'poss' is not among the training labels: neg, pos. Did you mean 'pos'?",
@@ -303,7 +305,7 @@ def test_the_wrong_column(task, setting):
     assert "holds 100,000 classes in 100,000 rows" in said and "config.task.label" in said and len(said) < 500
     known = task(label="label", labels=tuple(f"text {i} " for i in range(50_000)))
     with pytest.raises(UserError) as caught:
-        encode_all(rows, lambda some: known.encode(some, setting))
+        encode_all(rows, lambda some: known.encode(some, setting), name=rows.name)
     assert len(str(caught.value)) < 4000 and "99,990 more problems like these" in str(caught.value)
     assert time.perf_counter() - begun < 20
 

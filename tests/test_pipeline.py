@@ -107,7 +107,7 @@ def test_hosts_make_their_rows_of_the_same_batch(rows, kind):
         for made, own in zip(apart, ((0, 2), (1, 3), (1, 3)), strict=True):
             wanted = {key: np.concatenate([parts[i][step][key] for i in own]) for key in joined}
             assert same(made[step], wanted)
-    with pytest.raises(ValueError, match="pieces of a batch"):
+    with pytest.raises(ValueError, match="shards of a batch"):
         kind(*arguments(rows, batch=8, multiple=2, host=((0,), 4)))
 
 
@@ -156,7 +156,7 @@ def test_chunks_train_and_evaluate():
 def test_more_slots_than_announced_is_refused():
     data, rows, batch, seed, draw, _, *rest = arguments(Pad())
     made = Batches(data, rows, batch, seed, draw, lambda length: 1, *rest)
-    with pytest.raises(ValueError, match="slots"):
+    with pytest.raises(ValueError, match="max_predictions"):
         [made[step] for step in range(10)]
-    with pytest.raises(ValueError, match="`slots` is None"):
+    with pytest.raises(ValueError, match="`max_predictions` is None"):
         Batches(data, rows, batch, seed, draw, lambda length: None, *rest)

@@ -30,7 +30,7 @@ from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.pretrain import NextSentence, SentenceOrder, pieces
 from jaxft.tasks.replaced_tokens import ReplacedTokens
 from jaxft.tasks.sentences import SINGLE, encode_sentences, sentences_of
-from jaxft.tasks.span_corruption import SpanCorruption, parted
+from jaxft.tasks.span_corruption import SpanCorruption, random_sizes
 from jaxft.training.compiled import compiled_steps
 from jaxft.training.fit import fit
 from jaxft.training.run import train_batches
@@ -89,10 +89,10 @@ def test_texts_of_a_single_sentence_are_counted(bert_tokenizer):
     setting = EncodingContext(bert_tokenizer, 32)
     rows = rows_of([{"text": text} for text in DOCUMENTS])
     for task in (NextSentence(), SentenceOrder()):
-        notes = encode_all(rows, partial(task.encode, setting=setting)).report["notes"]
+        notes = encode_all(rows, partial(task.encode, setting=setting)).report.notes
         assert notes == {"texts of a single sentence": 1}
     lines = rows_of([{"text": DOCUMENTS[1]}])  # lines are sentences: a document of a .txt file
-    assert encode_all(lines, partial(NextSentence().encode, setting=setting)).report["notes"] == {SINGLE: 0}
+    assert encode_all(lines, partial(NextSentence().encode, setting=setting)).report.notes == {SINGLE: 0}
 
 
 @pytest.mark.parametrize("tokenizer", [wordpiece(), byte_bpe()], ids=["wordpiece", "byte-level"])
@@ -189,13 +189,13 @@ def test_a_single_text_has_no_wrong_halves(setting):
     encoded = examples_of(NextSentence(), setting, [DOCUMENTS[0], "x"])
     drawn = [NextSentence().random_transform(encoded[0], np.random.default_rng(seed), setting) for seed in range(20)]
     assert {int(one["pair_targets"][0]) for one in drawn} == {0}
-    assert encoded.report["dropped"] == {"fewer than two tokens": 1}
-    with pytest.raises(UserError, match="no running text"):
+    assert encoded.report.dropped == {"fewer than two tokens": 1}
+    with pytest.raises(UserError, match="cannot be cut into chunks"):
         NextSentence().prepare([], replace(setting, max_len=None))
     assert SentenceOrder(masked=MaskedLM(rate=2.0)).problems() == [
         "masked: rate is 2.0, expected more than 0 and less than 1"
     ]
-    with pytest.raises(UserError, match="leaves no room for two halves"):
+    with pytest.raises(UserError, match="is too small for two halves"):
         NextSentence().prepare([], replace(setting, max_len=4))
 
 
@@ -253,19 +253,19 @@ def test_span_corruption(t5_setting, length, seed, rate, span):
     assert all(spans.values()) and sum(map(len, spans.values())) == hidden
     again = [token for one in source[:-1] for token in (spans[one] if one in spans else [one])]
     assert again == text.tolist() and source[0] == text[0]  # text stands in front of the first span
-    assert len(source) == task.transformed_length(length) and len(target) == task.slots(length)
+    assert len(source) == task.transformed_length(length) and len(target) == task.max_predictions(length)
     assert drawn["decoder_tokens"].tolist() == [tokenizer.pad_token_id, *target[:-1]]
 
 
 def test_span_corruption_of_t5s_own_lengths():
     """Raffel et al.: 512 tokens for the encoder and 114 for the decoder."""
     task = SpanCorruption()
-    assert (task.transformed_length(568), task.slots(568)) == (512, 114)
+    assert (task.transformed_length(568), task.max_predictions(568)) == (512, 114)
 
 
 def test_parted():
     rng = np.random.default_rng(0)
-    found = np.array([parted(7, 3, rng) for _ in range(3000)])
+    found = np.array([random_sizes(7, 3, rng) for _ in range(3000)])
     assert np.all(found.sum(1) == 7) and found.min() == 1
     _, counts = np.unique(found, axis=0, return_counts=True)
     assert len(counts) == math.comb(6, 2) and counts.min() > 130  # of 200 that are expected of each
@@ -340,7 +340,7 @@ def test_spans_are_poisson():
 
 def test_what_a_decoders_task_needs(bert_tokenizer):
     for task in (SpanCorruption(), Denoise()):
-        with pytest.raises(UserError, match=r"whose config.json says how texts begin \(decoder_start_token_id\)"):
+        with pytest.raises(UserError, match=r"whose config.json has decoder_start_token_id"):
             task.prepare([], EncodingContext(bert_tokenizer, 24))
     with pytest.raises(UserError, match="has no end-of-text token"):
         SpanCorruption().prepare([], EncodingContext(bert_tokenizer, 24, decoder_start=0))

@@ -106,7 +106,7 @@ def test_cells_of_tasks(case, value, bert_tokenizer, tiny_bert):
     setting = EncodingContext(bert_tokenizer, 16, embedding=read_embedding(tiny_bert))
     try:
         settled = task.prepare(rows, setting)
-        encode_all(rows, lambda some: settled.encode(some, setting))
+        encode_all(rows, lambda some: settled.encode(some, setting), name=rows.name)
     except UserError as error:
         assert len(str(error)) < 1000
 
@@ -150,11 +150,11 @@ def test_files_that_cannot_be_what_their_names_say(tmp_path):
     """Advice that works."""
     (tmp_path / "a.csv").write_text("review;sentiment\ngood, or not;1\n")
     said = refused(lambda: Data(path=str(tmp_path / "a.csv")).open())
-    assert "looks separated by ';'. Set delimiter=';'" in said
+    assert "the delimiter seems to be ';'. Set delimiter=';'" in said
     assert Data(path=str(tmp_path / "a.csv"), delimiter=";").open()[:] == [{"review": "good, or not", "sentiment": "1"}]
     assert Data(path=str(tmp_path / "a.csv"), delimiter=",", limit=1).problems() == []
     (tmp_path / "b.tsv").write_text("text,label\na,b\n")
-    assert "separated by ','" in refused(lambda: Data(path=str(tmp_path / "b.tsv")).open())
+    assert "seems to be ','" in refused(lambda: Data(path=str(tmp_path / "b.tsv")).open())
     assert Data(path=str(tmp_path / "b.tsv"), delimiter="\t").open()[:] == [{"text,label": "a,b"}]
     assert Data(path="x", delimiter=";;").problems()
     (tmp_path / "c.docx").write_bytes(b"PK\x03\x04\x14\0\0\0")

@@ -8,10 +8,10 @@ import pytest
 from jaxft.config.ranges import problems_of
 from jaxft.data import Chunk, Pack, Pad
 from jaxft.data.batching import best_fit, choose_buckets
+from jaxft.data.data_report import fault_problems
 from jaxft.data.encoded import encode_all
 from jaxft.data.pipeline import Batches
 from jaxft.problems import UserError
-from jaxft.tasks.base import fault_problems
 
 
 def encode(rows):
@@ -32,8 +32,8 @@ def make(lengths, k=1):
     return encode_all([{"id": i, "n": int(n), "k": k} for i, n in enumerate(lengths)], encode)
 
 
-def batches(encoded, rows, batch, slots=lambda length: 1, multiple=1, max_len=128, **more):
-    return Batches(encoded, rows, batch, 0, None, slots, multiple, max_len, 9, **more)
+def batches(encoded, rows, batch, max_predictions=lambda length: 1, multiple=1, max_len=128, **more):
+    return Batches(encoded, rows, batch, 0, None, max_predictions, multiple, max_len, 9, **more)
 
 
 def random_lengths(count, low=5, high=128):
@@ -45,7 +45,7 @@ def test_encode_all_counts_and_keeps_row_numbers():
 
     def some(piece):
         made = encode(piece)
-        made[-1]["cut"] = 2
+        made[-1]["truncated"] = 2
         return ["too short" if row["n"] < 2 else example for row, example in zip(piece, made, strict=True)]
 
     for chunk in (1, 2, 1000):
@@ -53,9 +53,9 @@ def test_encode_all_counts_and_keeps_row_numbers():
         assert encoded.source.tolist() == [0, 2, 4] and encoded.lengths.tolist() == [3, 5, 4]
         assert encoded.counts.tolist() == [2, 2, 2] and len(encoded) == 3
         assert encoded[1]["tokens"].tolist() == [3000, 3001, 3002, 3003, 3004] and encoded[2]["at"].tolist() == [0, 3]
-        assert encoded.report["dropped"] == {"too short": 2} and encoded.report["tokens"] == 12
-        assert (encoded.report["rows"], encoded.report["kept"]) == (5, 3)
-    assert encoded.report["truncated"] == 1
+        assert encoded.report.dropped == {"too short": 2} and encoded.report.tokens == 12
+        assert (encoded.report.rows, encoded.report.kept) == (5, 3)
+    assert encoded.report.truncated == 1
 
 
 def test_a_row_may_give_several_examples_and_have_faults():
@@ -73,16 +73,16 @@ def test_a_row_may_give_several_examples_and_have_faults():
         assert encoded.source.tolist() == [0] * 3 + [2] * 5 + [3] * 2 + [4] * 7
         assert encoded.lengths.tolist() == [1, 2, 3, 1, 2, 3, 4, 5, 1, 2, 1, 2, 3, 4, 5, 6, 7]
         report = encoded.report
-        assert (report["rows"], report["kept"], report["windows"]) == (5, 4, 17)
-        assert report["faults"] == {"a lost answer": 3} and "fault" not in encoded.flat
-        assert report["shown"] == {"a lost answer": ["row 3: '2'", "row 4: '3'", "row 5: '4'"]}
+        assert (report.rows, report.kept, report.windows) == (5, 4, 17)
+        assert report.faults == {"a lost answer": 3} and "fault" not in encoded.flat
+        assert report.fault_examples == {"a lost answer": ["row 3: '2'", "row 4: '3'", "row 5: '4'"]}
     assert fault_problems(report, 0.75) == [] and fault_problems(make([3]).report, 0.0) == []
     assert fault_problems(report, 0.74) == [
         "3 of 4 rows have a lost answer (row 3: '2'; row 4: '3'; row 5: '4'): repair them, or let more of them pass "
         "with config.task.fault_limit"
     ]
     # A slot says which example it is of; the example says which row.
-    made = batches(encoded, Pack(length=16), 17, slots=lambda length: None)[0]
+    made = batches(encoded, Pack(length=16), 17, max_predictions=lambda length: None)[0]
     for number in range(17):
         own = made["index"] == number
         assert (made["tokens"][own] // 1000 == encoded.source[number] + 1).all() and own.sum() == encoded.lengths[
@@ -278,10 +278,10 @@ def test_too_long_examples_are_refused():
 def test_chunks_account_for_every_token():
     data = make([7, 7, 7, 7, 7, 7, 8], None)
     chunks = Chunk(length=16).prepare(data)
-    assert (len(chunks), chunks.report["chunks"], chunks.report["left"]) == (3, 3, 2)
+    assert (len(chunks), chunks.report.chunks, chunks.report.left) == (3, 3, 2)
     tokens = np.concatenate([data[i]["tokens"] for i in range(7)])
     assert np.array_equal(np.concatenate([chunks[i]["tokens"] for i in range(3)]), tokens[:48])
-    assert data.report.get("chunks") is None
+    assert data.report.chunks is None
     made = batches(data, Chunk(length=16), 2, lambda length: None)[0]
     assert made["tokens"].shape == (2, 16) and made["segments"].min() == 1
     assert made["positions"].tolist() == [list(range(16))] * 2

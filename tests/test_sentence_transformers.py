@@ -162,7 +162,7 @@ def test_a_trained_model_loads_there(task, backbone, tmp_path, one_device, caplo
     )
     built = build(cfg)
     assert built.task.normalize and built.task.pooling == (task.pooling or "mean")
-    assert "puts the prompt 'a good film: ' in front of texts: training does not" in caplog.text
+    assert "puts the prompt 'a good film: ' in front of texts, training does not" in caplog.text
     assert ("pools by mean: the task's pooling is first" in caplog.text) == (task.pooling == "first")
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()

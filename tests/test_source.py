@@ -160,9 +160,9 @@ def test_columns_of_several_kinds(tmp_path):
         return rows.mixed.get("a", "")
 
     found = said('{"a": 1}\n{"a": "x"}\n')
-    assert "a.jsonl, row 2: 'x' in column 'a' is not of the kind" in found and "write all of them as text, or" in found
+    assert "a.jsonl, row 2: 'x' in column 'a' has another type" in found and "write all values as text, or" in found
     found = said('{"a": [{"start": 1}], "b": 1}\n{"a": "x", "b": 2}\n')
-    assert "row 2: 'x' in column 'a'" in found and found.endswith("write all of them in one way")
+    assert "row 2: 'x' in column 'a'" in found and found.endswith("write all values in one way")
     assert "a.jsonl, row 10002: 'x' in column 'a'" in said('{"a": 1}\n' * 10_001 + '{"a": "x"}\n')
     found = said('{"a": 1}\n' * 10_000 + '{"a": "x"}\n')
     assert "a.jsonl, rows 10001 to 10001" in found and "Field a has incompatible types" in found
@@ -170,7 +170,7 @@ def test_columns_of_several_kinds(tmp_path):
     for name, value in (("b1", 1), ("b2", "x"), ("b3", None)):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"a": value, "text": name}) + "\n")
     rows = Data(path=str(tmp_path / "b*.jsonl")).open()
-    assert [row["a"] for row in rows] == [1, "x", None] and "b2.jsonl: column 'a' is not" in rows.mixed["a"]
+    assert [row["a"] for row in rows] == [1, "x", None] and "b2.jsonl: column 'a' has another type" in rows.mixed["a"]
 
 
 def test_txt_skips_empty_lines(tmp_path):
@@ -219,7 +219,7 @@ def test_saved_directories(tmp_path):
     fails(tmp_path / "*.parquet", "other.parquet has other class names")
     table = pa.parquet.read_table(tmp_path / "one.parquet")
     pa.parquet.write_table(table.replace_schema_metadata({"huggingface": "no"}), tmp_path / "damaged.parquet")
-    fails(tmp_path / "damaged.parquet", "what the file says of its columns is damaged", "write it anew")
+    fails(tmp_path / "damaged.parquet", "the metadata of its columns are damaged", "write the file again")
 
 
 def test_files_are_read_without_what_is_large(tmp_path):

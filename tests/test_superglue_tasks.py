@@ -58,7 +58,7 @@ def test_names_in_a_gap(setting, bert_tokenizer):
     """Each name once, in the place of the gap; the likeliest is the answer."""
     task = Cloze(id="{passage}")
     encoded = encode_all(rows_of(ROWS), lambda some: task.encode(some, setting))
-    assert encoded.report["dropped"] == {"no names": 1} and encoded.source.tolist() == [0, 0, 1, 3, 3]
+    assert encoded.report.dropped == {"no names": 1} and encoded.source.tolist() == [0, 0, 1, 3, 3]
     pairs = [
         ("the cat sat", "a dog sat"),
         ("the cat sat", "a cat sat"),

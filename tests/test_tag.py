@@ -142,7 +142,7 @@ def test_tokens_of_words(tokenizer):
     starts = front + np.cumsum([0, *map(len, by_word)])
     assert made["at"].tolist() == starts[:-1].tolist() and max(map(len, by_word)) >= 3
     assert [LABELS[number] for number in made["targets"][:, 0]] == tags
-    assert made["targets"][:, 1].tolist() == [1] + [2] * 7 and np.all(made["weights"] == 1) and not made["cut"]
+    assert made["targets"][:, 1].tolist() == [1] + [2] * 7 and np.all(made["weights"] == 1) and not made["truncated"]
     last = example(WORDS, tags, tokenizer, repair=False, pieces="last")
     assert last["at"].tolist() == (starts[1:] - 1).tolist() and np.array_equal(last["targets"], made["targets"])
 
@@ -181,7 +181,7 @@ def test_words_that_the_model_does_not_see(bert_tokenizer):
     """Cut off, or without a token: still a slot each, of which nothing is learned."""
     words = ["the", "", "\u200b", *["cat"] * 9]
     made = example(words, ["O", "B-PER", "O", *["B-LOC"] * 9], bert_tokenizer, 8)
-    assert len(made["tokens"]) == 8 and made["cut"]
+    assert len(made["tokens"]) == 8 and made["truncated"]
     assert made["weights"].tolist() == [1, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0] and len(made["at"]) == 12
     assert made["notes"] == {"words": 12, BEYOND: 4, MISSING: 2, TAKEN: 0}
     assert made["targets"][:, 0].tolist() == [0, 1, 0, *[3] * 9]
@@ -235,9 +235,10 @@ def test_labels_and_schemes():
     assert prepared([["B-PER", "O"]], scheme="none").labels == ("B-PER", "O")
     assert prepared([["B-PER", "O"]], labels=("O", "B-PER", "B-X")).labels == ("O", "B-PER", "B-X")
     for scheme in (None, "BIO"):
-        with pytest.raises(UserError, match="B-PER, .*X.* not of one scheme|scheme is BIO, but there is the tag 'X'"):
+        said = "B-PER, .*X.* do not follow one scheme|scheme is BIO, but there is the tag 'X'"
+        with pytest.raises(UserError, match=said):
             prepared([["B-PER", "O", "X"]], scheme=scheme)
-    with pytest.raises(UserError, match="holds no label at all"):
+    with pytest.raises(UserError, match="holds no labels"):
         prepared([[None]])
     assert problems_of(TokenClassification(scheme="BIOES", pieces="none", decode="x", max_lost=2.0)) == [
         "max_lost is 2.0, expected from 0 to 1",
@@ -277,7 +278,7 @@ def sentences(count, seed=0, longest=9):
 
 def batches_of(task, rows, tokenizer, builder, kind=Batches, batch=None, longest=32):
     encoded = encode_all(rows_of(rows), lambda some: task.encode(some, EncodingContext(tokenizer, longest)))
-    return kind(encoded, builder, batch or len(rows), 0, None, task.slots, 1, longest, 0)
+    return kind(encoded, builder, batch or len(rows), 0, None, task.max_predictions, 1, longest, 0)
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +326,7 @@ def test_loss_and_gradient_as_in_transformers_padded_and_packed(tagger, one_devi
     for builder in (Pad(), Pack(length=32)):
         built = build(configured(tagger, rows, TokenClassification(pieces=how, repair=False), batching=builder))
         encoded = built.encode("train")
-        batch = built.put(Batches(encoded, builder, 9, 0, None, built.task.slots, 1, 32, 0)[0])
+        batch = built.put(Batches(encoded, builder, 9, 0, None, built.task.max_predictions, 1, 32, 0)[0])
         assert len(batch["tokens"]) == 9 if isinstance(builder, Pad) else len(batch["tokens"]) < 9
         trained, frozen, _ = built.load()
 
@@ -387,7 +388,7 @@ def test_metrics_are_of_words(bert_tokenizer, batch, how):
     assert np.sum(figures[1]["counts"]) == len(flat[0])
     target_stats = task.target_stats(made.encoded.flat["targets"])
     assert target_stats == {name: flat[0].count(name) for name in LABELS}
-    assert made.encoded.report["notes"]["words"] == len(flat[0]) and made.encoded.report["notes"][BEYOND] == 10
+    assert made.encoded.report.notes["words"] == len(flat[0]) and made.encoded.report.notes[BEYOND] == 10
 
 
 def test_metrics_of_parts_of_speech(bert_tokenizer):
@@ -427,11 +428,11 @@ def test_too_many_words_lost(tagger, one_device):
     with pytest.raises(UserError) as caught:
         build(configured(tagger, rows, init="backbone")).encode("train")
     assert str(caught.value) == (
-        "train: 10 of 130 words (7.7%) lie beyond config.max_len, in 1 texts; config.task.max_lost allows 1.0%: set a "
+        "train: 10 of 130 words (7.7%) are beyond config.max_len, in 1 texts; config.task.max_lost allows 1.0%: set a "
         "larger config.max_len, or split the texts"
     )
     encoded = build(configured(tagger, rows, TokenClassification(max_lost=0.08), init="backbone")).encode("train")
-    assert encoded.report["notes"][BEYOND] == 10 and encoded.report["truncated"] == 1
+    assert encoded.report.notes[BEYOND] == 10 and encoded.report.truncated == 1
 
 
 # --- predictions ---
@@ -641,7 +642,7 @@ def test_other_tags_of_the_same_sentences(shared_task, tiny_bert, one_device, ta
     built = build(
         replace(cfg, model=str(tiny_bert), task=TokenClassification(tags=tags), max_len=32, batching=Pad(), batch=8)
     )
-    assert built.task.scheme == scheme and built.encode("train").report["notes"]["words"] == 80
+    assert built.task.scheme == scheme and built.encode("train").report.notes["words"] == 80
 
 
 def test_conll_without_its_files(tmp_path):

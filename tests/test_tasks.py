@@ -183,7 +183,7 @@ def test_numbered_classes_of_a_data_set_keep_their_order(setting):
     task = Classify(class_weights="balanced").prepare(rows, setting)
     assert task.labels == ("pos", "neg", "neu") and task.class_weights == (1.0, 1.0, 1.0)
     encoded = encode_all(rows.named(), lambda rows: task.encode(rows, setting))
-    assert encoded.flat["targets"].tolist() == [2, 0, 1] and encoded.report["dropped"] == {"no label": 1}
+    assert encoded.flat["targets"].tolist() == [2, 0, 1] and encoded.report.dropped == {"no label": 1}
     # An evaluation set that numbers the same classes otherwise.
     rows = rows_of([{"text": "a", "label": number} for number in (0, 1)], {"label": ["neg", "pos"]})
     examples = task.encode(rows.named()[:], setting)
@@ -200,7 +200,7 @@ def test_unknown_label(setting):
     rows = rows_of([{"text": "a", "label": name} for name in ("pos", "neg", "postive", None)])
     task = Classify(labels=("neg", "positive", "pos"))
     with pytest.raises(UserError) as error:
-        encode_all(rows, lambda rows: task.encode(rows, setting))
+        encode_all(rows, lambda rows: task.encode(rows, setting), name=rows.name)
     message = str(error.value)
     assert "row 3" in message and "'postive'" in message and "neg, positive, pos" in message
     assert "Did you mean 'positive'?" in message
@@ -310,7 +310,7 @@ def test_pairs_and_the_token_that_is_read(bert_tokenizer, reads):
     long, short = Classify(text="a", pair="b", labels=("x",)).encode(rows, setting)
     wanted = bert_tokenizer("the cat", "the dog sat on the mat and the log", truncation="longest_first", max_length=9)
     assert long["tokens"].tolist() == wanted["input_ids"] and long["types"].tolist() == wanted["token_type_ids"]
-    assert long["cut"] and not short["cut"] and len(long["tokens"]) == 9
+    assert long["truncated"] and not short["truncated"] and len(long["tokens"]) == 9
     assert long["at"].tolist() == [0 if reads == "first" else 8]
     assert short["at"].tolist() == [0 if reads == "first" else len(short["tokens"]) - 1]
 
@@ -322,7 +322,7 @@ def test_settings_out_of_range():
         "class_weights is 'even', expected numbers or 'balanced'",
     ]
     assert len(problems_of(MaskedLM(rate=1.0, unit="letter"))) == 2 and not problems_of(MaskedLM())
-    with pytest.raises(UserError, match="holds no label at all"):
+    with pytest.raises(UserError, match="holds no labels"):
         Classify().prepare(rows_of([{"text": "a", "label": None}]), EncodingContext(None, 8))
 
 
@@ -348,7 +348,7 @@ def test_masking_statistics(setting, unit):
     for _ in range(DRAWS):
         drawn = task.random_transform(example, rng, setting)
         at, after = drawn["at"], drawn["tokens"]
-        assert np.all(np.diff(at) > 0) and len(at) <= task.slots(len(tokens))
+        assert np.all(np.diff(at) > 0) and len(at) <= task.max_predictions(len(tokens))
         assert np.array_equal(drawn["targets"], tokens[at]) and np.all(drawn["weights"] == 1)
         assert np.array_equal(np.delete(after, at), np.delete(tokens, at))
         hidden[at] += 1
@@ -426,16 +426,16 @@ def test_every_text_ends_once(request, family):
         rows_of([{"text": t} for t in texts]), lambda r: CausalLM().encode(r, EncodingContext(tokenizer, 16))
     )
     with_end = sum(eos in encoded[i]["tokens"] for i in range(3))
-    assert with_end + encoded.report["truncated"] == 3 and encoded.report["truncated"] == 1
+    assert with_end + encoded.report.truncated == 3 and encoded.report.truncated == 1
 
 
 def test_a_text_of_exactly_the_limit_is_not_cut(gpt2_tokenizer):
     ids = gpt2_tokenizer("the cat sat")["input_ids"]
     setting = EncodingContext(gpt2_tokenizer, len(ids) + 1)
     example = CausalLM().encode([{"text": "the cat sat"}], setting)[0]
-    assert example["tokens"].tolist() == [*ids, gpt2_tokenizer.eos_token_id] and not example["cut"]
+    assert example["tokens"].tolist() == [*ids, gpt2_tokenizer.eos_token_id] and not example["truncated"]
     example = CausalLM().encode([{"text": "the cat sat"}], EncodingContext(gpt2_tokenizer, len(ids)))[0]
-    assert example["tokens"].tolist() == ids and example["cut"]
+    assert example["tokens"].tolist() == ids and example["truncated"]
 
 
 def test_one_begin_of_text():
@@ -484,7 +484,7 @@ def test_bits_per_byte(gpt2_tokenizer, rows):
     source = rows_of([{"text": text} for text in [*TEXTS, "a"]])
     encoded = encode_all(source, lambda some: task.encode(some, setting))
     random_transform = partial(task.random_transform, setting=setting)
-    batches = EvalBatches(encoded, rows, 3, 0, random_transform, task.slots, 1, 64, 0)
+    batches = EvalBatches(encoded, rows, 3, 0, random_transform, task.max_predictions, 1, 64, 0)
     total, size, tokens = 0.0, 0.0, 0.0
     for batch in batches:
         scores = LazyLogits(jnp.zeros((*batch["tokens"].shape, 2)), jnp.zeros((200, 2)), None, None)
@@ -493,7 +493,7 @@ def test_bits_per_byte(gpt2_tokenizer, rows):
     assert total == pytest.approx(tokens * np.log2(200), rel=1e-5)
     if isinstance(rows, Pad):
         first = [len(gpt2_tokenizer.decode(gpt2_tokenizer(text)["input_ids"][0])) for text in [*TEXTS, "a"]]
-        assert size == sum(map(len, [*TEXTS, "a"])) - sum(first) and encoded.report["truncated"] == 0
+        assert size == sum(map(len, [*TEXTS, "a"])) - sum(first) and encoded.report.truncated == 0
 
 
 def test_too_short_and_no_end(gpt2_tokenizer):

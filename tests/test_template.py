@@ -43,14 +43,14 @@ def test_columns():
     ("template", "message"),
     [
         ("{word", "cannot be read: "),
-        ("{} and", "has braces without a column's name"),
-        ("{idx[z]}", "asks for a part that a row does not have: 'z'"),
-        ("{word[0][0][5]}", "asks for a part"),
+        ("{} and", "has braces without the name of a column"),
+        ("{idx[z]}", "cannot be filled: a row has no such item .'z'"),
+        ("{word[0][0][5]}", "cannot be filled"),
         ("{idx}", "column 'idx' holds .*, expected a text"),
         ("{n:03}", "has a format"),
         ("{word.upper}", "has a format"),
-        ("half", "column 'half' holds .*, with half of a character"),
-        ("{half}!", "column 'half' holds .*, with half of a character"),
+        ("half", "column 'half' holds .*, with half of a surrogate pair"),
+        ("{half}!", "column 'half' holds .*, with half of a surrogate pair"),
     ],
 )
 def test_what_is_wrong(template, message):

@@ -155,7 +155,7 @@ def test_another_format(directory, tmp_path):
     info = place / "tiny_cola" / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     said = message(name="tiny_cola", directory=str(place))
-    assert "prepared as tfrecord, without access to single rows: prepare it with tfds build tiny_cola" in said
+    assert "prepared as tfrecord, which has no random access: prepare it with tfds build tiny_cola" in said
 
 
 def test_bytes_that_are_no_text(tmp_path):
@@ -168,7 +168,7 @@ def test_bytes_that_are_no_text(tmp_path):
             return {"train": [(0, {"sentence": b"\xff"})]}
 
     Bytes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    assert "bytes (train), row 1: bytes that are no UTF-8" in message(name="bytes", directory=str(tmp_path))
+    assert "bytes (train), row 1: bytes that are not UTF-8" in message(name="bytes", directory=str(tmp_path))
 
 
 def test_without_the_package(monkeypatch):

@@ -21,7 +21,7 @@ from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.pretrain import NextSentence
-from jaxft.training.run import data_report, train_batches
+from jaxft.training.run import train_batches
 from jaxft.training.setup import build
 
 
@@ -231,9 +231,9 @@ def test_the_share_of_unknown_tokens(tmp_path, one_device):
     report = build(run_of(tiny, rows, tmp_path)).encode("train").report
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny)
     every = [token for text in texts for token in tokenizer.tokenize(text)]
-    assert (report["unknown"], report["ordinary"]) == (every.count("[UNK]"), len(every)) == (6, 24)
-    assert "unknown to the tokenizer: 6, 25.0%" in data_report(report)
-    assert "unknown" not in data_report(build(run_of(tiny, rows[:6], tmp_path)).encode("train").report)
+    assert (report.unknown, report.ordinary) == (every.count("[UNK]"), len(every)) == (6, 24)
+    assert "unknown to the tokenizer: 6, 25.0%" in str(report)
+    assert "unknown" not in str(build(run_of(tiny, rows[:6], tmp_path)).encode("train").report)
 
 
 def test_a_file_in_another_script_stops_the_run(tmp_path, one_device):

@@ -40,7 +40,7 @@ def bench(cfg: Config, against: str | None, padding: str, rows: tuple[str, ...],
         f"--{name} is {n}, expected 1 or more" for name, n in (("rounds", rounds), ("steps", steps)) if n < 1
     )
     if padding == "fixed":
-        longest = cfg.batching.cut(cfg.max_len) or cfg.max_len
+        longest = cfg.batching.max_example_length(cfg.max_len) or cfg.max_len
         cfg = dataclasses.replace(cfg, batching=Pad(buckets=(longest,), window=1))
     rows = tuple(row for row in rows if row != "evaluate" or cfg.evals)
     sides = ["jaxft"] + ([against] if against else [])
@@ -97,7 +97,7 @@ def job_of(built: Setup, padding: str, steps: int) -> Job:
         eval_batch=cfg.eval_batch(next(iter(cfg.evals))) if cfg.evals else cfg.batch,
         dtype=str(built.model.dtype),
         seed=cfg.seed,
-        max_len=cfg.batching.cut(cfg.max_len) or cfg.max_len,
+        max_len=cfg.batching.max_example_length(cfg.max_len) or cfg.max_len,
         padding=padding,
         steps=steps,
         log_every=cfg.log_every,

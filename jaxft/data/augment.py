@@ -1,4 +1,4 @@
-"""Rows, and copies of them whose texts are changed at random."""
+"""Data augmentation: rows, and copies of them with random changes of their texts."""
 
 import re
 from functools import partial
@@ -7,30 +7,34 @@ import numpy as np
 import regex
 
 from jaxft.config.component import config
+from jaxft.config.protocols import Source
 from jaxft.config.ranges import Count, Fraction, Seed, problems_of
-from jaxft.data.source import Rows
+from jaxft.data.example import Row
+from jaxft.data.row_sequence import Rows
 from jaxft.data.within import column_problems, open_within, source_problems
 from jaxft.data.word_list import cased, read_synonyms
 from jaxft.problems import UserError, raise_problems, truncated_repr
 
-Synonyms = dict[str, tuple[str, list[str]]]  # as read_synonyms returns
+Synonyms = dict[str, tuple[str, list[str]]]  # case-folded word -> (the word as it is listed, its synonyms)
+
+AROUND = regex.compile(r"([^\w\p{M}]*)(.*?)([^\w\p{M}]*)", regex.DOTALL)  # punctuation, core of a word, punctuation
 
 
 @config
 class Augmented:
-    """The rows of `data`, then `copies` times all of them with words left out, exchanged and replaced.
+    """The rows of `data`, then `copies` times all of them with words deleted, swapped and replaced.
 
-    As in Wei and Zou 2019 ("EDA", section 2), whose random swap is here one of neighbours. Words are what white space
-    parts. Labels and all columns but those named stay as they are. A copy depends on nothing but the seed, its row's
-    number and its own: any row can be read at any time, and is the same every time.
+    As in EDA (Wei and Zou 2019, section 2), except that only neighbouring words are swapped. Words are separated by
+    white space. Only the named columns change. A copy depends only on the seed, the number of its row and the number of
+    the copy: it is the same whenever it is read.
     """
 
-    data: object  # a source
-    columns: tuple[str, ...] = ("text",)  # whose words are changed
-    copies: Count = 1  # of each row, beside the row itself
-    drop: Fraction = 0.1  # probability of each word to be left out; one word always stays
-    swap: Fraction = 0.1  # probability of each word to change places with the next one
-    replace: Fraction = 0.1  # probability of each word in `synonyms` to become one of its own
+    data: Source
+    columns: tuple[str, ...] = ("text",)  # columns to change
+    copies: Count = 1  # of each row, in addition to the row itself
+    drop: Fraction = 0.1  # probability of each word to be deleted; one word always stays
+    swap: Fraction = 0.1  # probability of each word to be swapped with the next one
+    replace: Fraction = 0.1  # probability of each word in `synonyms` to be replaced by one of its synonyms
     synonyms: str | None = None  # file with the columns word and synonyms (data/word_list.py)
     seed: Seed = 0
 
@@ -38,15 +42,15 @@ class Augmented:
         return column_problems(self.columns) + source_problems(self.data, "data")
 
     def open(self) -> Rows:
-        """Raises UserError; of a cell that holds no text, when a copy of its row is read."""
+        """Raises UserError; for a cell that is not text, only when a copy of its row is read."""
         raise_problems(problems_of(self))
         synonyms = read_synonyms(self.synonyms) if self.synonyms is not None else {}
         rows = open_within(self.data, "data", self.columns)
         count = len(rows) * (1 + self.copies)
         return Rows(f"{rows.name} (augmented)", rows.columns, rows.classes, count, partial(self._read, rows, synonyms))
 
-    def _read(self, rows: Rows, synonyms: Synonyms, start: int, stop: int) -> list[dict]:
-        read = []
+    def _read(self, rows: Rows, synonyms: Synonyms, start: int, stop: int) -> list[Row]:
+        read: list[Row] = []
         while start < stop:
             copy, first = divmod(start, len(rows))
             some = rows[first : first + stop - start]
@@ -56,7 +60,7 @@ class Augmented:
             start += len(some)
         return read
 
-    def _copy(self, row: dict, number: int, copy: int, name: str, synonyms: Synonyms) -> dict:
+    def _copy(self, row: Row, number: int, copy: int, name: str, synonyms: Synonyms) -> Row:
         rng = np.random.default_rng((self.seed, number, copy))
         changed = {}
         for column in self.columns:
@@ -69,15 +73,15 @@ class Augmented:
         return row | changed
 
 
-def augment(text: str, rng, drop: float, swap: float, replace: float, synonyms: Synonyms) -> str:
-    """`text` with words replaced, then exchanged, then left out, each with its probability.
+def augment(text: str, rng: np.random.Generator, drop: float, swap: float, replace: float, synonyms: Synonyms) -> str:
+    """`text` with words replaced, then swapped, then deleted, each with its probability.
 
-    The white space around words stays; a word that is left out takes that before it along.
+    White space stays, except that before a deleted word.
     """
     words, gaps = re.findall(r"\S+", text), re.split(r"\S+", text)
     if not words:
         return text
-    replaces, which, swaps, drops = rng.random((4, len(words))).tolist()  # as lists, which are quicker to go through
+    replaces, which, swaps, drops = rng.random((4, len(words))).tolist()  # lists are faster to iterate
     words = [
         _synonym(word, synonyms, choice) if chance < replace else word
         for word, chance, choice in zip(words, replaces, which, strict=True)
@@ -88,9 +92,9 @@ def augment(text: str, rng, drop: float, swap: float, replace: float, synonyms: 
 
 
 def _synonym(word: str, synonyms: Synonyms, choice: float) -> str:
-    """One of the word's synonyms, by a number of 0 to less than 1; punctuation around it stays."""
-    # Accents and vowel signs are parts of the core: \W alone would take them for punctuation.
-    before, core, after = regex.fullmatch(r"([^\w\p{M}]*)(.*?)([^\w\p{M}]*)", word, regex.DOTALL).groups()
+    """One of the word's synonyms, chosen by a number in [0, 1); punctuation around it stays."""
+    # Accents and vowel signs (\p{M}) belong to the core, although \W matches them.
+    before, core, after = AROUND.fullmatch(word).groups()
     if core.casefold() not in synonyms:
         return word
     listed, others = synonyms[core.casefold()]
@@ -98,7 +102,7 @@ def _synonym(word: str, synonyms: Synonyms, choice: float) -> str:
 
 
 def _neighbours_swapped(words: list[str], chosen: list[bool]) -> list[str]:
-    """Each chosen word changes places with the next, unless it has just done so with the one before."""
+    """Each chosen word is swapped with the next, unless it was just swapped with the one before."""
     words = list(words)
     place = 0
     while place < len(words) - 1:

@@ -1,143 +1,161 @@
 """Fill the arrays of a batch from a plan that says where each example goes.
 
-Letters: m examples, r rows, k slots of a row.
+Letters: m examples, r rows, k predictions of a row.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from jaxft.data.encoded import Encoded, Example, slot_key, starts
+from jaxft.data.encoded import Arrays, Encoded, prediction_key, starts
+from jaxft.data.example import Example
 
 PER_TOKEN = ("tokens", "types")
-PER_SLOT = ("at", "decoder_tokens", "targets", "weights", "bytes", "digests")
+PER_PREDICTION = ("at", "decoder_tokens", "targets", "weights", "bytes", "digests")
 PER_PAIR = ("pair_at", "pair_targets", "pair_weights")
-PLACES = ("at", "pair_at")  # keys that hold places in a row
+POSITIONS = ("at", "pair_at")  # keys that hold positions in a row
 PADDED = ("tokens", "decoder_tokens")
 DTYPES = dict.fromkeys(("pair_weights", "weights"), np.float32)
+
+Transform = Callable[[Example, np.random.Generator], Example]  # what happens to an example at each visit
 
 
 @dataclass
 class Plan:
     """Where the examples of one batch go. All arrays are (m,)."""
 
-    members: np.ndarray  # which example, by its place in the window
+    members: np.ndarray  # index of the example in the window
     row: np.ndarray
     column: np.ndarray  # of the first token
     segment: np.ndarray  # number within the row, from 1
-    slot: np.ndarray  # first head slot
-    room: np.ndarray  # slots that are kept for it
-    shape: tuple[int, int]  # rows, tokens of a row
-    slots: int  # of a row
-    pairs: int = 1  # of a row: how many examples it may hold
+    first_prediction: np.ndarray  # index of its first prediction in the row
+    reserved: np.ndarray  # predictions that the row reserves for it
+    shape: tuple[int, int]  # rows, tokens per row
+    predictions: int  # per row
+    pairs: int = 1  # per row: the most examples that it may hold
 
 
 class BatchAssembler:
-    """Makes the batches of one host: a pure function of a plan, the examples' numbers and their random generators.
+    """Makes the batches of one host: a pure function of a plan, the example numbers and their random generators.
 
-    `host` says which pieces of a batch it holds, and in how many pieces of consecutive rows a batch is cut.
+    A batch is cut into `host[1]` shards of consecutive rows; this host holds those numbered `host[0]`.
     """
 
     def __init__(
-        self, encoded: Encoded, random_transform: Callable | None, pad_id: int, host: tuple[tuple[int, ...], int]
+        self, encoded: Encoded, random_transform: Transform | None, pad_id: int, host: tuple[tuple[int, ...], int]
     ):
         self.encoded, self.pad_id, self.host = encoded, pad_id, host
-        self.random_transform = random_transform or _as_it_is
-        probe = self.random_transform(encoded[0], np.random.default_rng(0))
-        keys = [key for key in (*PER_TOKEN, "parts", *PER_SLOT, *PER_PAIR) if key in probe]
+        self.random_transform = random_transform or _unchanged
+        probe = self._transformed(0, np.random.default_rng(0))
+        keys = [key for key in (*PER_TOKEN, "sub_texts", *PER_PREDICTION, *PER_PAIR) if key in probe]
         self.blank = {key: probe[key][:0].astype(_dtype(key, probe[key])) for key in keys}
 
-    def fill(self, plan: Plan, numbers: np.ndarray, random: Callable[[int], np.random.Generator]) -> Example:
-        """This host's rows. `numbers` (window,) are example numbers, `random(place)` is the generator of a place."""
+    def fill(self, plan: Plan, numbers: np.ndarray, random: Callable[[int], np.random.Generator]) -> Arrays:
+        """This host's rows of a batch (models/batch.py).
+
+        `numbers` (window,) are example numbers, `random(place)` is the generator for the example at a place in it.
+        """
         own, count = self.host
-        rows = plan.shape[0] // count  # of a piece
+        rows = plan.shape[0] // count  # of a shard
         order = np.full(count, -1)
         order[list(own)] = np.arange(len(own))
-        piece = order[plan.row // rows]
-        mine = np.flatnonzero(piece >= 0)
+        shard = order[plan.row // rows]
+        mine = np.flatnonzero(shard >= 0)
         places = plan.members[mine]
-        examples = [self.random_transform(self.encoded[numbers[place]], random(place)) for place in places]
-        row = piece[mine] * rows + plan.row[mine] % rows
+        examples = [self._transformed(numbers[place], random(place)) for place in places]
+        row = shard[mine] * rows + plan.row[mine] % rows
         return self._scatter(plan, mine, len(own) * rows, row, examples, numbers[places])
 
-    def _scatter(self, plan, mine, rows, row, examples, owner) -> Example:
+    def _transformed(self, number: int, rng: np.random.Generator) -> Arrays:
+        # Encoded has removed all keys of an Example that are not arrays.
+        return cast(Arrays, self.random_transform(cast(Example, self.encoded[number]), rng))
+
+    def _scatter(
+        self, plan: Plan, mine: np.ndarray, rows: int, row: np.ndarray, examples: list[Arrays], numbers: np.ndarray
+    ) -> Arrays:
         flat = {
             key: np.concatenate([blank, *(e[key] for e in examples)]).astype(blank.dtype, copy=False)
             for key, blank in self.blank.items()
         }
         column, segment = plan.column[mine], plan.segment[mine]
-        tokens = Scatter(sizes(examples, "tokens"), row, column, (rows, plan.shape[1]))
-        slots, pairs = tokens, None
-        if kind := slot_key(flat):
-            slots = Scatter(sizes(examples, kind), row, plan.slot[mine], (rows, plan.slots))
-            if np.any(slots.sizes > plan.room[mine]):
-                raise ValueError("an example has more head slots than the task's `slots` announced")
+        tokens = Scatter(_lengths(examples, "tokens"), row, column, (rows, plan.shape[1]))
+        predictions = tokens
+        if kind := prediction_key(flat):
+            shape = (rows, plan.predictions)
+            predictions = Scatter(_lengths(examples, kind), row, plan.first_prediction[mine], shape)
+            if np.any(predictions.sizes > plan.reserved[mine]):
+                raise ValueError("an example has more predictions than the task's `max_predictions` announced")
+        groups = [(tokens, PER_TOKEN), (predictions, PER_PREDICTION)]
         if "pair_at" in flat:
-            pairs = Scatter(sizes(examples, "pair_at"), row, segment - 1, (rows, plan.pairs))
-        for key in [key for key in PLACES if key in flat]:
-            flat[key] = flat[key] + (pairs if key in PER_PAIR else slots).of(column).astype(np.int32)
+            groups += [(Scatter(_lengths(examples, "pair_at"), row, segment - 1, (rows, plan.pairs)), PER_PAIR)]
         batch = {}
-        for where, keys in ((tokens, PER_TOKEN), (slots, PER_SLOT), (pairs, PER_PAIR)):
-            for key in keys:
-                if key in flat:
-                    batch[key] = where.spread(flat[key], self.pad_id if key in PADDED else 0)
-        batch |= tokens.counted("", segment, flat.get("parts"))
-        if "parts" in flat:
-            batch["owners"] = slots.spread(slots.of(segment).astype(np.int32), 0)
+        for scatter, keys in groups:
+            for key in [key for key in keys if key in flat]:
+                values = flat[key] + scatter.repeat(column).astype(np.int32) if key in POSITIONS else flat[key]
+                batch[key] = scatter.spread(values, self.pad_id if key in PADDED else 0)
+        batch |= tokens.counted("", segment, flat.get("sub_texts"))
+        if "sub_texts" in flat:
+            batch["example_ids"] = predictions.spread(predictions.repeat(segment).astype(np.int32), 0)
         if "decoder_tokens" in flat:
-            batch |= slots.counted("decoder_", segment)
-        batch["index"] = slots.spread(slots.of(owner).astype(np.int32), -1)
+            batch |= predictions.counted("decoder_", segment)
+        batch["index"] = predictions.spread(predictions.repeat(numbers).astype(np.int32), -1)
         return batch
 
 
 class Scatter:
-    """Where the pieces of examples stand in an array (rows, width), one behind the other from a first place on."""
+    """Where the entries of m examples go in an array (rows, width): each example's in consecutive columns of its row.
 
-    def __init__(self, pieces: np.ndarray, row: np.ndarray, first: np.ndarray, shape: tuple[int, int]):
-        self.sizes, self.row, self.shape = pieces, row, shape
-        self.within = _count_up(pieces)
-        self.where = np.repeat(row * shape[1] + first, pieces) + self.within
+    `sizes` (m,) are the entries of each example, `row` and `first` (m,) its row and its first column.
+    """
 
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """The value of its example, for each entry."""
+    def __init__(self, sizes: np.ndarray, row: np.ndarray, first: np.ndarray, shape: tuple[int, int]):
+        self.sizes, self.row, self.shape = sizes, row, shape
+        self.within = _count_up(sizes)
+        self.where = np.repeat(row * shape[1] + first, sizes) + self.within
+
+    def repeat(self, values: np.ndarray) -> np.ndarray:
+        """For each entry the value (m,) of its example."""
         return np.repeat(values, self.sizes)
 
-    def spread(self, values: np.ndarray, empty) -> np.ndarray:
-        """(rows, width, ...) that holds `values`, and `empty` where no example has any."""
-        out = np.full((math.prod(self.shape), *values.shape[1:]), empty, values.dtype)
+    def spread(self, values: np.ndarray, fill: int) -> np.ndarray:
+        """(rows, width, ...) that holds the entries `values`, and `fill` where no example has any."""
+        out = np.full((math.prod(self.shape), *values.shape[1:]), fill, values.dtype)
         out[self.where] = values
         return out.reshape(*self.shape, *values.shape[1:])
 
-    def counted(self, name: str, segment: np.ndarray, parts: np.ndarray | None = None) -> Example:
-        """Segments and positions. Each of an example's parts is a segment, and its positions begin anew."""
-        segments, positions = self.of(segment), self.within
-        if parts is not None:
-            begins = np.flatnonzero((positions == 0) | (np.diff(parts, prepend=-1) != 0))
-            piece = np.diff(begins, append=len(parts))
-            positions = _count_up(piece)
-            order = np.lexsort((segments[begins], self.of(self.row)[begins]))
+    def counted(self, prefix: str, segment: np.ndarray, sub_texts: np.ndarray | None = None) -> Arrays:
+        """Segments and positions, int32 (rows, width). Each sub-text of an example is a segment of its own."""
+        segments, positions = self.repeat(segment), self.within
+        if sub_texts is not None:
+            begins = np.flatnonzero((positions == 0) | (np.diff(sub_texts, prepend=-1) != 0))
+            lengths = np.diff(begins, append=len(sub_texts))
+            positions = _count_up(lengths)
+            row = self.repeat(self.row)[begins]
+            order = np.lexsort((segments[begins], row))
             number = np.empty(len(begins), np.int64)
-            number[order] = _count_up(np.bincount(self.of(self.row)[begins]))
-            segments = 1 + np.repeat(number, piece)
-        ones = {f"{name}segments": segments, f"{name}positions": positions}
-        return {key: self.spread(values.astype(np.int32), 0) for key, values in ones.items()}
+            number[order] = _count_up(np.bincount(row))
+            segments = 1 + np.repeat(number, lengths)
+        counted = {f"{prefix}segments": segments, f"{prefix}positions": positions}
+        return {key: self.spread(values.astype(np.int32), 0) for key, values in counted.items()}
 
 
-def sizes(examples: list[Example], key: str) -> np.ndarray:
-    """How many entries of `key` each example has."""
+def _lengths(examples: list[Arrays], key: str) -> np.ndarray:
+    """The number of entries (m,) that each example has under `key`."""
     return np.array([len(example[key]) for example in examples], np.int64)
 
 
-def _as_it_is(example, rng):
+def _unchanged(example: Example, rng: np.random.Generator) -> Example:
     return example
 
 
-def _dtype(key: str, values: np.ndarray):
+def _dtype(key: str, values: np.ndarray) -> DTypeLike:
     return DTYPES.get(key, np.float32 if values.dtype.kind == "f" else np.int32)
 
 
-def _count_up(pieces: np.ndarray) -> np.ndarray:
+def _count_up(sizes: np.ndarray) -> np.ndarray:
     """0 1 2, 0 1, ... for pieces of the given sizes."""
-    return np.arange(pieces.sum()) - np.repeat(starts(pieces)[:-1], pieces)
+    return np.arange(sizes.sum()) - np.repeat(starts(sizes)[:-1], sizes)

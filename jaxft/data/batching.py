@@ -1,13 +1,8 @@
-"""How examples become the rows of a batch: padded, packed, or cut from running text.
-
-A row builder has four methods. `cut` is the most tokens that an example may keep (None: all); `prepare` may turn the
-encoded examples into others; `planner` looks at the data once and returns what plans the batches of a run; `lengths`
-chooses the row lengths of batches whose longest examples are known, as those of an evaluation are.
-"""
+"""How examples become the rows of a batch: padded, packed, or cut from running text."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,38 +20,58 @@ WORTH = 8  # batches that a further row length must serve, on average, to be wor
 
 @dataclass
 class LengthStats:
-    """What the rows of a run must hold."""
+    """The lengths that the rows of a run must hold."""
 
-    lengths: np.ndarray  # (n,) tokens of each example, once it is drawn
-    needs: np.ndarray  # (n,) most head slots that it uses
-    slots: Callable[[int], int]  # head slots of a row of so many tokens that holds one example
-    batch: int  # examples of a step
-    multiple: int  # a batch's rows must divide by it
+    lengths: np.ndarray  # (n,) tokens of each example after `random_transform`
+    needs: np.ndarray  # (n,) the most predictions that each example has
+    predictions: Callable[[int], int]  # row length -> predictions of a row that holds one example
+    batch: int  # examples per step
+    multiple: int  # the number of rows must be a multiple of it
     max_len: int  # tokens of the longest example that may occur
 
     @property
     def epoch(self) -> int:
-        """Batches until every example was seen once."""
+        """Batches per epoch."""
         return math.ceil(len(self.lengths) / self.batch)
 
 
-Sample = Callable[[int], list[np.ndarray]]  # numbers of the examples in so many batches, from places all over the run
+Sample = Callable[[int], list[np.ndarray]]  # count -> example numbers of so many batches, at places all over the run
 
 
 class Planner(Protocol):
-    window: int  # batches, at most, that are planned together
+    """Plans the batches of a run."""
+
+    @property
+    def window(self) -> int:
+        """The most batches that are planned together."""
 
     def plan(self, numbers: np.ndarray, rng: np.random.Generator) -> list[Plan]:
-        """Plans of the batches that hold the examples `numbers` (n,), of which the last may be short."""
+        """Plans of the batches that hold the examples `numbers` (n,); the last batch may be short."""
+
+
+class Batching(Protocol):
+    """How examples become rows: the value of config.batching."""
+
+    def max_example_length(self, max_len: int) -> int | None:
+        """The most tokens that an example may have; None: no limit."""
+
+    def prepare(self, encoded: Encoded) -> Encoded:
+        """The examples that batches are made of."""
+
+    def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
+        """Row lengths, ascending, for `batches` batches whose longest examples have `longest` (batches,) tokens."""
+
+    def planner(self, stats: LengthStats, sample: Sample) -> Planner:
+        """What plans the batches of a run with these lengths. Raises UserError where an example does not fit."""
 
 
 @config
 class Pad:
-    """One example a row, as long as the smallest bucket that holds the batch's longest example.
+    """One example per row. Rows have the length of the smallest bucket that holds the batch's longest example.
 
-    Up to `window` batches' worth of consecutive examples of one epoch are sorted by length before they are cut into
-    batches, and the batches are shuffled; 1: no sorting. `buckets` () are chosen for the data, so that the least
-    padding is needed: at most `shapes` of them, each of which is compiled for, and fewer for fewer than 80 batches.
+    Consecutive examples of one epoch, up to `window` batches of them, are sorted by length and cut into batches, and
+    the batches are shuffled; with `window=1` nothing is sorted. Without `buckets`, at most `shapes` lengths are chosen
+    that need the least padding for the data (fewer if there are fewer than 80 batches); each is compiled once.
     """
 
     buckets: tuple[Count, ...] = ()
@@ -68,7 +83,7 @@ class Pad:
             return []
         return [f"buckets are {self.buckets}, expected lengths that increase"]
 
-    def cut(self, max_len: int) -> int | None:
+    def max_example_length(self, max_len: int) -> int | None:
         return min(max_len, self.buckets[-1]) if self.buckets else max_len
 
     def prepare(self, encoded: Encoded) -> Encoded:
@@ -77,25 +92,25 @@ class Pad:
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
         return self.buckets or choose_buckets(longest, min(self.shapes, math.ceil(batches / WORTH)), max_len)
 
-    def planner(self, demand: LengthStats, sample: Sample) -> Planner:
-        window = math.ceil(demand.epoch / math.ceil(demand.epoch / self.window))
-        sorted_lengths = [np.sort(demand.lengths[numbers]) for numbers in sample(window)]
-        longest = np.concatenate([x.reshape(window, demand.batch).max(1) for x in sorted_lengths])
-        longest = np.append(longest, demand.lengths.max())  # whatever the sample has missed
-        return _Sorted(demand, self.lengths(longest, demand.epoch, demand.max_len), window)
+    def planner(self, stats: LengthStats, sample: Sample) -> Planner:
+        window = math.ceil(stats.epoch / math.ceil(stats.epoch / self.window))
+        sorted_lengths = [np.sort(stats.lengths[numbers]) for numbers in sample(window)]
+        longest = np.concatenate([x.reshape(window, stats.batch).max(1) for x in sorted_lengths])
+        longest = np.append(longest, stats.lengths.max())  # in case the sample missed it
+        return _Sorted(stats, self.lengths(longest, stats.epoch, stats.max_len), window)
 
 
 @config
 class Pack:
-    """Rows of `length` tokens that hold several examples each, a batch being as many examples as without packing.
+    """Rows of `length` tokens that hold several examples each. A batch has as many examples as without packing.
 
-    The examples of a batch are placed longest first, each into the fullest row that has the room (best fit
-    decreasing; Johnson 1974). Rows are added until few distinct numbers of rows occur in a run.
+    The examples of a batch are placed longest first, each into the fullest row that still holds it (best fit
+    decreasing; Johnson 1974). Empty rows are added so that a run has few distinct numbers of rows.
     """
 
     length: Count
 
-    def cut(self, max_len: int) -> int | None:
+    def max_example_length(self, max_len: int) -> int | None:
         return min(max_len, self.length)
 
     def prepare(self, encoded: Encoded) -> Encoded:
@@ -104,22 +119,22 @@ class Pack:
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
         return Pad().lengths(longest, batches, max_len)
 
-    def planner(self, demand: LengthStats, sample: Sample) -> Planner:
-        check_lengths(demand.lengths, self.length)
-        return _Packed(demand, self.length, sample(1))
+    def planner(self, stats: LengthStats, sample: Sample) -> Planner:
+        check_lengths(stats.lengths, self.length)
+        return _Packed(stats, self.length, sample(1))
 
 
 @config
 class Chunk:
-    """Rows of exactly `length` tokens, cut from all texts in a row; what is left at the end is dropped and reported."""
+    """Rows of exactly `length` tokens, cut from the concatenated texts; the rest is dropped and reported."""
 
     length: Count
 
-    def cut(self, max_len: int) -> int | None:
+    def max_example_length(self, max_len: int) -> int | None:
         return None
 
     def prepare(self, encoded: Encoded) -> Encoded:
-        """Examples that are chunks; `source` is the number of the chunk. The report gains `chunks` and `left`."""
+        """The chunks as examples; `source` is the chunk's number. The report gets `chunks` and `left`."""
         bad = [key for key, where in encoded.offsets.items() if not np.array_equal(where, encoded.offsets["tokens"])]
         if bad:
             raise UserError(
@@ -131,21 +146,21 @@ class Chunk:
             raise UserError(f"{total} tokens in all do not fill one chunk of {self.length}: set a smaller length")
         flat = {key: values[: count * self.length] for key, values in encoded.flat.items()}
         cuts = np.arange(count + 1, dtype=np.int64) * self.length
-        report = encoded.report | {"chunks": count, "left": total - count * self.length}
+        report = replace(encoded.report, chunks=count, left=total - count * self.length)
         return Encoded(flat, dict.fromkeys(flat, cuts), np.arange(count, dtype=np.int32), report)
 
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
-        return (int(longest.max()),)  # what a task draws may be shorter than the chunks
+        return (int(longest.max()),)  # `random_transform` may make examples shorter than the chunks
 
-    def planner(self, demand: LengthStats, sample: Sample) -> Planner:
-        return _Sorted(demand, self.lengths(demand.lengths, demand.epoch, demand.max_len), 1)
+    def planner(self, stats: LengthStats, sample: Sample) -> Planner:
+        return _Sorted(stats, self.lengths(stats.lengths, stats.epoch, stats.max_len), 1)
 
 
 def choose_buckets(longest: np.ndarray, most: int, max_len: int) -> tuple[int, ...]:
-    """At most `most` row lengths with which batches, whose longest examples are given, need the least padding.
+    """At most `most` row lengths that need the least padding for batches whose longest examples are given.
 
-    Multiples of UNIT, or `max_len`. By dynamic programming over the distinct lengths: the best choice of k + 1 lengths,
-    the largest of them known, is the best choice of k lengths below it.
+    Lengths are multiples of UNIT, or `max_len`. Dynamic programming over the distinct lengths: for a given largest
+    length, the best choice of k + 1 lengths contains the best choice of k lengths below it.
     """
     needed = np.minimum(-(-longest // UNIT) * UNIT, max(max_len, longest.max()))
     sizes, counts = np.unique(needed, return_counts=True)
@@ -165,12 +180,14 @@ def choose_buckets(longest: np.ndarray, most: int, max_len: int) -> tuple[int, .
     return tuple(chosen[::-1])
 
 
-def one_per_row(members: np.ndarray, lengths: np.ndarray, buckets: tuple[int, ...], rows: int, slots: Callable) -> Plan:
-    """A plan with one example a row; `lengths` are those of the members. Rows beyond the members stay empty."""
+def one_per_row(
+    members: np.ndarray, lengths: np.ndarray, buckets: tuple[int, ...], rows: int, predictions: Callable[[int], int]
+) -> Plan:
+    """A plan with one example per row; `lengths` are those of the members. Rows beyond the members stay empty."""
     length = buckets[int(np.searchsorted(buckets, lengths.max()))]
-    zeros = np.zeros(len(members), np.int64)
-    room = np.full(len(members), slots(length))
-    return Plan(members, np.arange(len(members)), zeros, zeros + 1, zeros, room, (rows, length), slots(length))
+    zeros, count = np.zeros(len(members), np.int64), predictions(length)
+    reserved = np.full(len(members), count)
+    return Plan(members, np.arange(len(members)), zeros, zeros + 1, zeros, reserved, (rows, length), count)
 
 
 def check_lengths(lengths: np.ndarray, longest: int) -> None:
@@ -183,74 +200,77 @@ def check_lengths(lengths: np.ndarray, longest: int) -> None:
 
 
 class _Sorted:
-    def __init__(self, demand: LengthStats, buckets: tuple[int, ...], window: int):
-        check_lengths(demand.lengths, buckets[-1])
-        if demand.batch % demand.multiple:
-            raise UserError(
-                f"batch {demand.batch} is not a multiple of {demand.multiple} (devices times micro-batches)"
-            )
-        self.demand, self.buckets, self.window = demand, buckets, window
+    def __init__(self, stats: LengthStats, buckets: tuple[int, ...], window: int):
+        check_lengths(stats.lengths, buckets[-1])
+        if stats.batch % stats.multiple:
+            raise UserError(f"batch {stats.batch} is not a multiple of {stats.multiple} (devices times micro-batches)")
+        self.stats, self.buckets, self.window = stats, buckets, window
 
-    def plan(self, numbers, rng):
-        demand = self.demand
-        lengths = demand.lengths[numbers]
+    def plan(self, numbers: np.ndarray, rng: np.random.Generator) -> list[Plan]:
+        stats = self.stats
+        lengths = stats.lengths[numbers]
         order = np.argsort(lengths, kind="stable") if self.window > 1 else np.arange(len(numbers))
-        batches = np.split(order, range(demand.batch, len(order), demand.batch))
+        batches = np.split(order, range(stats.batch, len(order), stats.batch))
         chosen = [batches[i] for i in rng.permutation(len(batches))]
-        return [one_per_row(members, lengths[members], self.buckets, demand.batch, demand.slots) for members in chosen]
+        return [
+            one_per_row(members, lengths[members], self.buckets, stats.batch, stats.predictions) for members in chosen
+        ]
 
 
 class _Packed:
     window = 1
 
-    def __init__(self, demand: LengthStats, length: int, sample: list[np.ndarray]):
-        self.demand, self.length = demand, length
-        self.slots = length if demand.needs is demand.lengths else self._choose_slots(sample)
-        self.pairs = max(1, min(self.slots, length // int(demand.lengths.min())))
+    def __init__(self, stats: LengthStats, length: int, sample: list[np.ndarray]):
+        self.stats, self.length = stats, length
+        self.predictions = length if stats.needs is stats.lengths else self._choose_predictions(sample)
+        self.pairs = max(1, min(self.predictions, length // int(stats.lengths.min())))
         used = [1 + self._place(numbers)[0].max() for numbers in sample]
-        self.quantum = demand.multiple
+        self.quantum = stats.multiple
         while math.ceil(max(used) / self.quantum) - math.ceil(min(used) / self.quantum) >= SHAPES:
-            self.quantum += demand.multiple
+            self.quantum += stats.multiple
         self.fewest = min(used)  # a short batch has no shape of its own
 
-    def plan(self, numbers, rng):
-        row, column, segment, slot = self._place(numbers)
+    def plan(self, numbers: np.ndarray, rng: np.random.Generator) -> list[Plan]:
+        row, column, segment, first_prediction = self._place(numbers)
         rows = math.ceil(max(1 + row.max(), self.fewest) / self.quantum) * self.quantum
-        room = self.demand.needs[numbers]
+        reserved, members = self.stats.needs[numbers], np.arange(len(numbers))
         shape = (rows, self.length)
-        return [Plan(np.arange(len(numbers)), row, column, segment, slot, room, shape, self.slots, self.pairs)]
+        return [Plan(members, row, column, segment, first_prediction, reserved, shape, self.predictions, self.pairs)]
 
-    def _choose_slots(self, sample) -> int:
-        """Slots of a row: up to a tenth more than any row of the sample would use if slots did not count."""
-        self.slots, most = self.length * len(sample[0]), int(self.demand.needs.max())
+    def _choose_predictions(self, sample: list[np.ndarray]) -> int:
+        """Predictions per row: up to a tenth more than any row of the sample needs if only its length is limited."""
+        self.predictions, most = self.length * len(sample[0]), int(self.stats.needs.max())
         for numbers in sample:
             row, *_ = self._place(numbers)
-            most = max(most, int(np.bincount(row, self.demand.needs[numbers]).max()))
-        return max(int(self.demand.needs.max()), min(math.floor(1.1 * most), self.length))
+            most = max(most, int(np.bincount(row, self.stats.needs[numbers]).max()))
+        return max(int(self.stats.needs.max()), min(math.floor(1.1 * most), self.length))
 
-    def _place(self, numbers):
-        return best_fit(self.demand.lengths[numbers], self.demand.needs[numbers], self.length, self.slots)
+    def _place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return best_fit(self.stats.lengths[numbers], self.stats.needs[numbers], self.length, self.predictions)
 
 
-def best_fit(lengths: np.ndarray, needs: np.ndarray, length: int, slots: int):
-    """Row, column, segment and first slot of each example, all (m,).
+def best_fit(
+    lengths: np.ndarray, needs: np.ndarray, length: int, predictions: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column, segment and first prediction of each example, all (m,).
 
-    Longest first, equal ones in their order, each into the row where the fewest tokens stay free; a row has `length`
-    tokens and `slots` slots, of which an example takes `needs`.
+    Longest first, equal ones in their order, each into the row that has the fewest free tokens after it. A row has
+    `length` tokens and `predictions` predictions, of which an example takes `needs`.
     """
     count = len(lengths)
-    row, column, segment, slot = np.zeros((4, count), np.int64)
-    tokens_left, slots_left, inside = np.full(count, length), np.full(count, slots), np.zeros(count, np.int64)
+    row, column, segment, first = np.zeros((4, count), np.int64)
+    tokens_left, predictions_left = np.full(count, length), np.full(count, predictions)
+    examples = np.zeros(count, np.int64)  # in each row
     opened = 1
     for i in np.argsort(-lengths, kind="stable"):
         left = tokens_left[:opened] - lengths[i]
-        left[(left < 0) | (slots_left[:opened] < needs[i])] = length + 1
+        left[(left < 0) | (predictions_left[:opened] < needs[i])] = length + 1
         best = int(left.argmin())
         if left[best] > length:
             best, opened = opened, opened + 1
-        row[i], column[i], slot[i] = best, length - tokens_left[best], slots - slots_left[best]
-        inside[best] += 1
-        segment[i] = inside[best]
+        row[i], column[i], first[i] = best, length - tokens_left[best], predictions - predictions_left[best]
+        examples[best] += 1
+        segment[i] = examples[best]
         tokens_left[best] -= lengths[i]
-        slots_left[best] -= needs[i]
-    return row, column, segment, slot
+        predictions_left[best] -= needs[i]
+    return row, column, segment, first

@@ -1,4 +1,4 @@
-"""Rows without those whose text came before, or is in another set as well."""
+"""Removal of duplicate rows, within a source and between two sources."""
 
 import hashlib
 import logging
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxft.config.component import config
+from jaxft.config.protocols import Source
 from jaxft.config.ranges import problems_of
-from jaxft.data.source import Rows
+from jaxft.data.example import Row
+from jaxft.data.row_sequence import Rows
 from jaxft.data.within import cell_text, column_problems, open_within, source_problems
 from jaxft.problems import UserError, raise_problems
 
@@ -19,16 +21,16 @@ log = logging.getLogger("jaxft")
 
 @config
 class Deduplicated:
-    """The rows of `data` whose text is new; of equal ones the first is kept. How many went is said in the log.
+    """The rows of `data` without duplicates: the first of equal rows stays. The log says how many are removed.
 
-    Texts are equal if they are after canonical caseless matching (Unicode 15, section 3.13, D145) and with any white
-    space taken for one space. With the evaluation set in `against`, rows that it has too are left out, whose scores
-    would otherwise be those of memory: Deduplicated(data=Data(path="train.csv"), against=Data(path="test.csv")).
+    Texts are compared by canonical caseless matching (Unicode 15, section 3.13, D145), with all white space as one
+    space. `against` may be an evaluation set: rows of `data` that are in it are removed, since a model could memorize
+    them: Deduplicated(data=Data(path="train.csv"), against=Data(path="test.csv")).
     """
 
-    data: object  # a source
+    data: Source
     columns: tuple[str, ...] = ("text",)  # rows are equal if all of these are
-    against: object | None = None  # a source with the same columns
+    against: Source | None = None  # a source with the same columns
 
     def problems(self) -> list[str]:
         found = column_problems(self.columns) + source_problems(self.data, "data")
@@ -38,40 +40,42 @@ class Deduplicated:
         """Reads all texts once. Raises UserError, also if no row is left."""
         raise_problems(problems_of(self))
         rows = open_within(self.data, "data", self.columns)
-        kept, removed, differ = self._kept(rows)
-        said = f"{rows.name}: {removed:,} of {len(rows):,} rows are duplicates by {', '.join(self.columns)}"
+        first_rows, removed, differ = self._first_rows(rows)
+        message = f"{rows.name}: {removed:,} of {len(rows):,} rows are duplicates by {', '.join(self.columns)}"
         if differ:
             counts = ", ".join(f"{name} ({count:,})" for name, count in differ.items())
-            said += f"; they differ from the row that is kept in {counts}"
-        log.info("%s", said)
+            message += f"; they differ from the first row in {counts}"
+        log.info("%s", message)
         if self.against is not None:
             other = open_within(self.against, "against", self.columns)
             leaked = set(self._keys(other))
-            held = np.array([key in leaked for key in kept], bool)
+            shared = np.array([key in leaked for key in first_rows], bool)
             log.info(
-                "%s: %s of %s distinct rows are in %s too and left out",
+                "%s: %s of %s distinct rows are also in %s and removed",
                 rows.name,
-                f"{held.sum():,}",
-                f"{len(kept):,}",
+                f"{shared.sum():,}",
+                f"{len(first_rows):,}",
                 other.name,
             )
-            kept = {key: number for (key, number), out in zip(kept.items(), held, strict=True) if not out}
-            if not kept:
-                raise UserError(f"no row of {rows.name} is left: {other.name} has all of them")
-        return _chosen(rows, np.fromiter(kept.values(), np.int64, len(kept)))
+            pairs = zip(first_rows.items(), shared, strict=True)
+            first_rows = {key: number for (key, number), removed in pairs if not removed}
+            if not first_rows:
+                raise UserError(f"no row of {rows.name} is left: all of them are in {other.name}. Use other data")
+        return _chosen(rows, np.fromiter(first_rows.values(), np.int64, len(first_rows)))
 
-    def _kept(self, rows: Rows) -> tuple[dict[bytes, int], int, Counter]:
-        """(key -> first row with it, how many rows have an earlier one, in how many of them each column differs)."""
-        kept: dict[bytes, int] = {}
-        removed, differ = 0, Counter()
+    def _first_rows(self, rows: Rows) -> tuple[dict[bytes, int], int, Counter[str]]:
+        """(key -> first row with it, number of duplicates, in how many of these each column differs)."""
+        first_rows: dict[bytes, int] = {}
+        removed = 0
+        differ: Counter[str] = Counter()
         for number, key in enumerate(self._keys(rows)):
-            first = kept.setdefault(key, number)
+            first = first_rows.setdefault(key, number)
             if first == number:
                 continue
             removed += 1
             one, other = rows[first], rows[number]
             differ.update(name for name in rows.columns if name not in self.columns and one[name] != other[name])
-        return kept, removed, differ
+        return first_rows, removed, differ
 
     def _keys(self, rows: Rows) -> Iterator[bytes]:
         for number, row in enumerate(rows, 1):
@@ -82,8 +86,8 @@ class Deduplicated:
 
 
 def text_key(texts: list[str]) -> bytes:
-    """16 bytes that texts have in common if they differ in letter case and white space only."""
-    # split() takes the separator for white space, so that no text holds it.
+    """A hash of 16 bytes that is equal for texts that differ only in letter case and white space."""
+    # split() treats the separator as white space, so that no text contains it.
     joined = "\x1f".join(" ".join(_caseless(text).split()) for text in texts)
     return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
@@ -93,9 +97,9 @@ def _caseless(text: str) -> str:
 
 
 def _chosen(rows: Rows, numbers: np.ndarray) -> Rows:
-    """The rows of these numbers, int64 (kept,), which rise; neighbours are read together."""
+    """The rows with these ascending numbers, int64 (n,); consecutive rows are read together."""
 
-    def read(start, stop):
+    def read(start: int, stop: int) -> list[Row]:
         some = numbers[start:stop]
         runs = np.split(some, np.flatnonzero(np.diff(some) > 1) + 1) if len(some) else []
         return [row for run in runs for row in rows[int(run[0]) : int(run[-1]) + 1]]

@@ -1,4 +1,4 @@
-"""Read one file of any supported kind into a table, without changing a value."""
+"""Reads one file of any supported format into a table, without changing a value."""
 
 import contextlib
 import csv
@@ -9,13 +9,15 @@ import os
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
 from jaxft.data import conll, squad
+from jaxft.data.example import Row
 from jaxft.data.gzipped import open_bytes
 from jaxft.data.tables import noted_class_names, table_of
 from jaxft.host import strict_json
@@ -23,7 +25,7 @@ from jaxft.problems import UserError, listed, truncated_repr
 
 log = logging.getLogger("jaxft")
 
-DELIMITERS = ";\t|,"  # that are looked for in a header of one column
+DELIMITERS = ";\t|,"  # searched for in a header with one column
 
 
 def read_file(
@@ -33,11 +35,11 @@ def read_file(
     documents: bool = False,
     delimiter: str | None = None,
 ) -> pa.Table:
-    """The rows of `path`; a file with named `columns` is one of sentences (data/conll.py), whatever its suffix.
+    """The rows of a file. With `columns` it is a file of sentences (data/conll.py), whatever its suffix.
 
-    With `documents` the rows of a .txt file are documents, separated by blank lines, instead of lines.
+    With `documents`, the rows of a .txt file are documents, separated by blank lines, instead of lines.
 
-    Raises UserError, naming the file and the row, if it is malformed or has no rows.
+    Raises UserError with the file and the row if it is malformed or has no rows.
     """
     try:
         if columns:
@@ -47,8 +49,8 @@ def read_file(
     except UnicodeDecodeError as error:
         raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
     except (EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not whole ({error}): copy it again") from None
-    except (pa.ArrowException, OSError) as error:  # OSError: also what gzip and Parquet say of damaged files
+        raise UserError(f"{path} is incomplete ({error}): copy it again") from None
+    except (pa.ArrowException, OSError) as error:  # gzip and Parquet raise OSError for damaged files
         raise UserError(f"{path} cannot be read: {str(error).strip()}") from None
     if len(table) == 0:
         raise UserError(f"{path} has no rows")
@@ -56,8 +58,8 @@ def read_file(
 
 
 def _bad_line(path: str) -> str:
-    """Where the first bytes stand that are not UTF-8."""
-    damaged = (OSError, EOFError, zlib.error, UserError)  # further on as well
+    """The place of the first bytes that are not UTF-8."""
+    damaged = (OSError, EOFError, zlib.error, UserError)  # the rest of the file may be damaged as well
     with contextlib.suppress(*damaged), open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             try:
@@ -68,47 +70,47 @@ def _bad_line(path: str) -> str:
 
 
 def is_text(path: str) -> bool:
-    """Whether a file's beginning is UTF-8 without control characters that only other kinds of files have."""
+    """Whether the beginning of a file is UTF-8 without NUL characters."""
     with open(path, "rb") as file:
         return b"\0" not in (begin := file.read(4096)) and "\ufffd" not in begin[:4000].decode("utf-8", "replace")[:-3]
 
 
 def suffix(path: str) -> str:
-    """The kind of a file: its suffix in small letters, without .gz."""
+    """The suffix of a file in lower case, without .gz."""
     stem = path[:-3] if path.lower().endswith(".gz") else path
     return os.path.splitext(stem)[1].lower()
 
 
-def _comma(path, quote, delimiter):
+def _comma(path: str, quote: str, delimiter: str | None) -> pa.Table:
     return _separated(path, delimiter or ",", quote, delimiter is not None)
 
 
-def _tab(path, quote, delimiter):
+def _tab(path: str, quote: str, delimiter: str | None) -> pa.Table:
     return _separated(path, delimiter or "\t", quote, delimiter is not None)
 
 
 def _separated(path: str, delimiter: str, quote: str, named: bool) -> pa.Table:
-    """Cells as text. The csv module is used because it never turns a cell into something else.
+    """Cells as text. Python's csv module is used because it never converts a cell.
 
-    A header that is one column with another usual delimiter in it is refused, unless the delimiter is `named`.
+    A header of one column that contains another common delimiter is refused, unless the delimiter is `named`.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    quoting = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     with _text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True, **quoting)
         try:
             names = next(reader, None)
             if names is None:
-                raise UserError(f"{path} is empty")
+                raise UserError(f"{path} is empty: write the names of the columns in the first line")
             other = next((one for one in DELIMITERS if one in names[0]), None) if len(names) == 1 else None
             if other is not None and not named:
                 raise UserError(
-                    f"{path}: the header is one column, {truncated_repr(names[0])}: the file looks separated by "
+                    f"{path}: the header is one column, {truncated_repr(names[0])}: the delimiter seems to be "
                     f"{other!r}. Set delimiter={other!r} (config.data.delimiter), or write the file with {delimiter!r}"
                 )
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
-                raise UserError(f"{path}: the header has {listed(map(repr, twice))} more than once")
+                raise UserError(f"{path}: the header has {listed(map(repr, twice))} more than once: rename columns")
             return table_of(_cells(path, reader, names), path, dict.fromkeys(names, pa.string()))
         except csv.Error as error:
             raise UserError(
@@ -116,7 +118,7 @@ def _separated(path: str, delimiter: str, quote: str, named: bool) -> pa.Table:
             ) from None
 
 
-def _cells(path: str, reader, names: list[str]) -> Iterator[dict]:
+def _cells(path: str, reader: Any, names: list[str]) -> Iterator[Row]:
     number = 0
     for cells in reader:
         if not cells:  # an empty line
@@ -124,30 +126,30 @@ def _cells(path: str, reader, names: list[str]) -> Iterator[dict]:
         number += 1
         if len(cells) != len(names):
             raise UserError(
-                f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells where the header has {len(names)} "
+                f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells, but the header has {len(names)} "
                 f"({listed(names)}). Quote cells that contain the delimiter."
             )
         yield dict(zip(names, cells, strict=True))
 
 
-def _lines(path: str, *_) -> pa.Table:
+def _lines(path: str, *_: str | None) -> pa.Table:
     with _text(path) as file:
         table = table_of(({"text": line.rstrip("\r\n")} for line in file), path, {"text": pa.string()})
-    kept = table.filter(pa.compute.not_equal(table["text"], "")) if len(table) else table
-    if len(kept) < len(table):
+    lines = table.filter(pa.compute.not_equal(table["text"], "")) if len(table) else table
+    if len(lines) < len(table):
         log.info(
-            "%s: %s empty lines are left out, each other line is a row; with documents=True the lines between blank "
-            "ones are a row",
+            "%s: %s empty lines are left out, and each other line is a row; with documents=True, rows are separated by "
+            "blank lines",
             path,
-            f"{len(table) - len(kept):,}",
+            f"{len(table) - len(lines):,}",
         )
-    return kept
+    return lines
 
 
 def _documents(path: str) -> pa.Table:
     with _text(path) as file:
-        parts = itertools.groupby((line.rstrip("\r\n") for line in file), lambda line: line.strip() != "")
-        rows = ({"text": "\n".join(lines)} for written, lines in parts if written)
+        groups = itertools.groupby((line.rstrip("\r\n") for line in file), lambda line: line.strip() != "")
+        rows = ({"text": "\n".join(lines)} for has_text, lines in groups if has_text)
         return table_of(rows, path, {"text": pa.string()})
 
 
@@ -157,23 +159,23 @@ def _columns(path: str, names: tuple[str, ...]) -> pa.Table:
         return table_of(conll.sentences(path, file, names), path, kinds)
 
 
-def _unnamed_columns(path: str, *_) -> pa.Table:
+def _unnamed_columns(path: str, *_: str | None) -> pa.Table:
     return _columns(path, ())
 
 
-def _json_lines(path: str, *_) -> pa.Table:
+def _json_lines(path: str, *_: str | None) -> pa.Table:
     with _text(path) as file:
         return table_of(_objects(path, file), path)
 
 
-def _json(path: str, *_) -> pa.Table:
-    """A list of objects, an object whose `data` is such a list (that of SQuAD is nested), or one object a line."""
+def _json(path: str, *_: str | None) -> pa.Table:
+    """A list of objects, an object whose `data` is such a list (nested in SQuAD), or one object per line."""
     with _text(path) as file:
         text = file.read()
     try:
         value = strict_json.parse(text)
     except ValueError as error:
-        first, _, rest = text.lstrip().partition("\n")
+        first, _newline, rest = text.lstrip().partition("\n")
         if not rest.strip() or not _is_object(first):
             raise UserError(f"{path}: not JSON ({error})") from None
         return table_of(_objects(path, io.StringIO(text)), path)
@@ -181,7 +183,7 @@ def _json(path: str, *_) -> pa.Table:
         value = value["data"]
     if not isinstance(value, list):
         raise UserError(
-            f"{path}: expected a list of objects, an object with a list `data`, or one object a line; found "
+            f"{path}: expected a list of objects, an object with a list `data`, or one object per line; found "
             f"{_kind(value)}"
         )
     for number, row in enumerate(value, 1):
@@ -197,7 +199,7 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _objects(path: str, lines) -> Iterator[dict]:
+def _objects(path: str, lines: Iterable[str]) -> Iterator[Row]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -210,41 +212,41 @@ def _objects(path: str, lines) -> Iterator[dict]:
         yield row
 
 
-def _kind(value) -> str:
-    """What JSON calls it."""
+def _kind(value: Any) -> str:
+    """The JSON type of a value."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
 
 
-def _parquet(path: str, *_) -> pa.Table:
-    return _whole(pa.parquet.ParquetFile(_buffer(path), page_checksum_verification=True).read(), path)
+def _parquet(path: str, *_: str | None) -> pa.Table:
+    return _checked(pa.parquet.ParquetFile(_buffer(path), page_checksum_verification=True).read(), path)
 
 
-def _arrow(path: str, *_) -> pa.Table:
-    """Either of the two formats that have this suffix: with a footer, or the stream that `datasets` writes."""
+def _arrow(path: str, *_: str | None) -> pa.Table:
+    """Either of the formats with this suffix: with a footer, or the stream format that `datasets` writes."""
     buffer = _buffer(path)
     try:
         table = pa.ipc.open_file(buffer).read_all()
     except pa.ArrowInvalid:
         table = pa.ipc.open_stream(buffer).read_all()
-    return _whole(table, path)
+    return _checked(table, path)
 
 
-def _whole(table: pa.Table, path: str) -> pa.Table:
-    """Nothing in these files says by itself that it is damaged: offsets may point anywhere, texts be no UTF-8."""
+def _checked(table: pa.Table, path: str) -> pa.Table:
+    """The table, after a full validation: these formats do not detect bad offsets and texts that are not UTF-8."""
     table.validate(full=True)
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
-        raise UserError(f"{path} has the column {listed(map(repr, twice))} more than once")
+        raise UserError(f"{path} has the column {listed(map(repr, twice))} more than once: rename columns")
     try:
         noted_class_names(table)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: what the file says of its columns is damaged ({error}): write it anew") from None
+        raise UserError(f"{path}: the metadata of its columns are damaged ({error}): write the file again") from None
     return table
 
 
-def _text(path: str):
-    # newline="": line ends inside of quoted cells belong to the cell.
+def _text(path: str) -> io.TextIOWrapper:
+    # newline="" keeps line ends inside quoted cells.
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
 
 
@@ -255,7 +257,7 @@ def _buffer(path: str) -> pa.Buffer:
         return pa.py_buffer(file.read())
 
 
-READERS = {
+READERS: dict[str, Callable[[str, str, str | None], pa.Table]] = {
     ".jsonl": _json_lines,
     ".json": _json,
     ".csv": _comma,

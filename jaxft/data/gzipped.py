@@ -1,22 +1,23 @@
-"""Files as bytes, unpacked where they are gzip files, and not more of them than is in proportion."""
+"""The bytes of files; gzip files are unpacked up to a limit."""
 
 import gzip
 import io
 import os
+from typing import Any
 
 from jaxft.problems import UserError
 
-EXPANSION = 50  # times its size that a gzip file may hold; of texts it is 3 to 20
-EXPANDED = 2**28  # bytes that any gzip file may hold
+EXPANSION = 50  # the most bytes per byte of a gzip file; texts have 3 to 20
+EXPANDED = 2**28  # bytes that every gzip file may hold
 
 
 def open_bytes(path: str) -> io.BufferedReader:
-    """The bytes of a file; of one with .gz what it holds."""
+    """The bytes of a file, unpacked if its name ends with .gz."""
     return io.BufferedReader(_Expanded(path), 2**17) if path.lower().endswith(".gz") else open(path, "rb")
 
 
 class _Expanded(io.RawIOBase):
-    """What a gzip file holds. Raises UserError where that is out of all proportion: 10 MB may hold 10 GB of zeros."""
+    """An unpacked gzip file. Raises UserError beyond the limit: 10 MB may expand to 10 GB of zeros."""
 
     def __init__(self, path: str):
         self.path, self.file = path, gzip.open(path, "rb")
@@ -25,13 +26,13 @@ class _Expanded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         count = self.file.readinto(buffer)
         self.left -= count
         if self.left < 0:
             raise UserError(
-                f"{self.path} expands to more than {EXPANSION} times its size, as no text does: is it damaged? If it "
-                f"is meant so, unpack it (gunzip --keep {self.path}) and name the unpacked file"
+                f"{self.path} expands to more than {EXPANSION} times its size, more than any text does: is it damaged? "
+                f"If not, unpack it (gunzip --keep {self.path}) and name the unpacked file"
             )
         return count
 

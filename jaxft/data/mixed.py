@@ -1,23 +1,27 @@
-"""Columns of JSON files whose values are of several kinds, which Arrow has no type for.
+"""Columns whose values have different types, which Arrow cannot store.
 
-They are kept as the JSON that they are, a text each, with what is wrong noted beside the column: it is an error only
-where a task reads the column.
+Each value is stored as a JSON text. The metadata of the column say what is wrong: it is an error only if a task reads
+the column.
 """
 
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
+
+from jaxft.data.example import Row
 
 NOTE = b"jaxft.mixed"
 
 
 def noted(schema: pa.Schema) -> dict[str, str]:
-    """What is wrong with each column that is kept as JSON."""
+    """The problem of each column that is stored as JSON."""
     return {field.name: field.metadata[NOTE].decode() for field in schema if NOTE in (field.metadata or {})}
 
 
 def as_json(table: pa.Table, problems: dict[str, str]) -> pa.Table:
-    """The table with these of its columns as JSON. Raises TypeError for values that JSON has not."""
+    """The table with the columns in `problems` stored as JSON. Raises TypeError for values that JSON cannot express."""
     done = noted(table.schema)
     for name, problem in problems.items():
         if name in table.column_names and name not in done:
@@ -25,7 +29,8 @@ def as_json(table: pa.Table, problems: dict[str, str]) -> pa.Table:
     return table
 
 
-def texts(values: list) -> pa.Array:
+def texts(values: list[Any]) -> pa.Array:
+    """The values as JSON texts."""
     return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
 
 
@@ -35,13 +40,13 @@ def _replaced(table: pa.Table, name: str, column: pa.Array, problem: str) -> pa.
 
 
 def table_with(columns: dict[str, pa.Array], problems: dict[str, str]) -> pa.Table:
-    """A table of columns of which those with `problems` are JSON."""
+    """A table of columns; those in `problems` are JSON texts."""
     table = pa.table(columns)
     for name, problem in problems.items():
         table = _replaced(table, name, columns[name], problem)
     return table
 
 
-def plain(rows: list[dict], names) -> list[dict]:
-    """The rows with the values of these columns as they were."""
+def plain(rows: list[Row], names: Iterable[str]) -> list[Row]:
+    """The rows with the original values of these columns."""
     return [row | {name: None if row[name] is None else json.loads(row[name]) for name in names} for row in rows]

@@ -2,6 +2,7 @@
 
 import glob
 import os
+from typing import Any
 
 import pyarrow as pa
 
@@ -9,7 +10,7 @@ from jaxft.config.component import config
 from jaxft.config.ranges import Count, problems_of
 from jaxft.data.files import READERS, is_text, read_file, suffix
 from jaxft.data.row_sequence import Rows, as_rows, is_dataset
-from jaxft.data.tables import join
+from jaxft.data.tables import concatenate
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
 
 LONGEST_PATH = 4096  # characters; PATH_MAX of Linux
@@ -19,19 +20,19 @@ LONGEST_PATH = 4096  # characters; PATH_MAX of Linux
 class Data:
     """Rows of a file, of files named by a glob, of a directory that `save_to_disk` wrote, or of a hub data set.
 
-    Files: .jsonl .json .csv .tsv .parquet .arrow .txt .conll .iob, each plain or with .gz added. Cells of csv and tsv
-    stay exactly the text that they are. The last two hold sentences, a word a line, and so does a file of any name
-    whose `columns` are given (data/conll.py).
+    Files: .jsonl .json .csv .tsv .parquet .arrow .txt .conll .iob, each also with .gz. Cells of csv and tsv are read as
+    text, unchanged. The last two hold sentences with one word per line, and so does any file for which `columns` are
+    given (data/conll.py).
     """
 
     path: str
     split: str | None = None  # of a hub data set or a saved directory
     name: str | None = None  # configuration of a hub data set
     limit: Count | None = None  # read only the first rows, at most this many
-    quote: str = '"'  # of csv and tsv; "" where quotes are ordinary characters
+    quote: str = '"'  # of csv and tsv; "": quotes are ordinary characters
     delimiter: str | None = None  # of csv and tsv; None: a comma, a tab
-    documents: bool = False  # a row of a .txt is a document, whose lines end at a blank line; False: each line is a row
-    columns: tuple[str, ...] = ()  # names of a sentence file's columns; (): "tokens", the first, and "tags", the last
+    documents: bool = False  # rows of a .txt file are documents, separated by blank lines; False: lines
+    columns: tuple[str, ...] = ()  # of a sentence file; (): the first column is "tokens", the last "tags"
 
     def problems(self) -> list[str]:
         found = []
@@ -40,21 +41,21 @@ class Data:
             found.append(f"path {what}: {truncated_repr(self.path)}, expected the path of a file, or a name")
         if self.delimiter is not None and len(self.delimiter) != 1:
             found.append(
-                f"delimiter is {truncated_repr(self.delimiter)}, expected one character, or None for the usual one"
+                f"delimiter is {truncated_repr(self.delimiter)}, expected one character, or None for the default"
             )
         if len(self.quote) > 1:
             found.append(f"quote is {truncated_repr(self.quote)}, expected one character, or '' for none")
         if len(set(self.columns)) < len(self.columns):
-            found.append(f"columns are {listed(self.columns)}: each must have a name of its own")
+            found.append(f"columns are {listed(self.columns)}: use different names")
         return found
 
-    def open(self) -> "Rows":
+    def open(self) -> Rows:
         """Reads the source. Raises UserError if it is missing, malformed or empty."""
         raise_problems(problems_of(self))
         path = os.path.expanduser(self.path)
         if os.path.isdir(path) and _was_saved(path):
             if self.name is not None:
-                raise UserError(f"{self.path} was written by save_to_disk and has no configurations: leave name unset")
+                raise UserError(f"{self.path} was written by save_to_disk and has no configurations: do not set name")
             from datasets import load_from_disk
 
             opened = self._pick(load_from_disk(path))
@@ -74,26 +75,29 @@ class Data:
         problems = [f"no file matches {self.path}"] if not paths else []
         problems += [
             f"{one}: unknown kind of file, expected one of {' '.join(READERS)}, or one of them with .gz; "
-            + ("if it holds a word a line, name its columns" if is_text(one) else "save its rows as .csv or .jsonl")
+            + ("if it has one word per line, name its columns" if is_text(one) else "save its rows as .csv or .jsonl")
             for one in paths
             if suffix(one) not in READERS and not self.columns
         ]
         if self.documents and not all(suffix(one) == ".txt" for one in paths):
             problems.append(f"{self.path}: documents=True is for .txt files, whose blank lines separate documents")
         if self.split is not None or self.name is not None:
-            problems.append(f"{self.path} is a file: it has no splits or configurations; leave split and name unset")
+            problems.append(f"{self.path} is a file: it has no splits or configurations: do not set split and name")
         if problems:
             raise UserError(problems)
-        return join([read_file(one, self.quote, self.columns, self.documents, self.delimiter) for one in paths], paths)
+        return concatenate(
+            [read_file(one, self.quote, self.columns, self.documents, self.delimiter) for one in paths], paths
+        )
 
-    def _load(self, path: str):
+    def _load(self, path: str) -> Any:
+        """A data set of the hub, or of the library's cache."""
         import datasets
 
         datasets.disable_progress_bars()
         datasets.logging.set_verbosity_error()
         try:
             found = datasets.load_dataset(path, self.name, split=self.split)
-        except Exception as error:  # The library raises some twenty kinds, from four packages.
+        except Exception as error:  # The library raises about twenty types from four packages.
             reason = str(error).strip().split("\n")[0]
             raise UserError(
                 f"no file, directory or cached dataset {path!r} (name={self.name!r}, split={self.split!r}): {reason} "
@@ -101,11 +105,11 @@ class Data:
             ) from error
         return found if self.split is not None else self._pick(found)
 
-    def _pick(self, found):
-        """The split to read of a DatasetDict; a single data set as it is."""
+    def _pick(self, found: Any) -> Any:
+        """The split to read from a DatasetDict; a Dataset itself."""
         if is_dataset(found):
             if self.split not in (None, str(found.split)):
-                raise UserError(f"{self.path} is one data set without splits: leave split unset")
+                raise UserError(f"{self.path} is one data set without splits: do not set split")
             return found
         split = self.split if self.split is not None or len(found) > 1 else next(iter(found))
         if split in found:

@@ -1,24 +1,26 @@
-"""The nested files in which SQuAD is published: articles of paragraphs of questions, as rows of one question each."""
+"""SQuAD files, which nest articles, paragraphs and questions, as rows with one question each."""
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
+from jaxft.data.example import Row
 from jaxft.problems import UserError, truncated_repr
 
 log = logging.getLogger("jaxft")
 
 
-def is_nested(articles: list) -> bool:
-    """Whether a JSON file's `data` looks like SQuAD's."""
+def is_nested(articles: list[Any]) -> bool:
+    """Whether the `data` of a JSON file has the form of SQuAD."""
     return bool(articles) and isinstance(articles[0], dict) and isinstance(articles[0].get("paragraphs"), list)
 
 
-def questions(articles: list, path: str) -> Iterator[dict]:
+def questions(articles: list[Any], path: str) -> Iterator[Row]:
     """Rows with id, title, context, question and answers {"text": [...], "answer_start": [...]}.
 
-    A question that `is_impossible` has no answers; what its file calls plausible is left out. `answers` is None where
-    the file has none at all. An id that is a number becomes a text; a question without one gets its number from 0.
-    Raises UserError that names the place of what is not as it should be.
+    A question with `is_impossible` has no answers; its plausible answers are ignored. `answers` is None if the file has
+    none. Ids that are numbers become texts; a question without an id gets its number from 0. Raises UserError with the
+    place of a malformed item.
     """
     count = missing = 0
     for a, article in enumerate(articles, 1):
@@ -36,18 +38,18 @@ def questions(articles: list, path: str) -> Iterator[dict]:
                 }
                 count += 1
     if missing:
-        log.info("%s: %s questions have no id: it is their number in the file, from 0", path, f"{missing:,}")
+        log.info("%s: %s questions have no id and get their number in the file, from 0", path, f"{missing:,}")
 
 
-def _id(asked, default: str, where: str) -> str:
-    """A question's id as a text; `default` where it has none."""
+def _id(asked: Any, default: str, where: str) -> str:
+    """The id of a question as text; `default` if it has none."""
     given = asked.get("id") if isinstance(asked, dict) else None
     if isinstance(given, list | dict | bool):
         raise UserError(f"{where}: expected a text or a number for its id, found {truncated_repr(given)}")
     return default if given is None or not str(given).strip() else str(given)
 
 
-def _answers(asked: dict, where: str) -> dict | None:
+def _answers(asked: Row, where: str) -> Row | None:
     if asked.get("is_impossible"):
         return {"text": [], "answer_start": []}
     if asked.get("answers") is None:
@@ -60,13 +62,13 @@ def _answers(asked: dict, where: str) -> dict | None:
     return {"text": texts, "answer_start": [answer["answer_start"] for answer in answers]}
 
 
-def _list(value, name: str, where: str) -> list:
+def _list(value: Any, name: str, where: str) -> list[Any]:
     if not isinstance(value, dict) or not isinstance(value.get(name), list):
         raise UserError(f"{where}: expected an object with a list {name!r}, found {truncated_repr(value)}")
     return value[name]
 
 
-def _text(value, name: str, where: str) -> str:
+def _text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, dict) or not isinstance(value.get(name), str):
         raise UserError(f"{where}: expected an object with a text {name!r}, found {truncated_repr(value)}")
     return value[name]

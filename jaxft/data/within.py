@@ -1,24 +1,29 @@
-"""A source within a source: what those that change another's rows have in common."""
+"""A source in a field of another source, whose rows that one changes."""
+
+from typing import Any
 
 from jaxft.config.component import is_config
+from jaxft.config.protocols import Source
 from jaxft.config.ranges import problems_of
-from jaxft.data.source import Rows, as_rows
+from jaxft.data.example import Row
+from jaxft.data.row_sequence import Rows, as_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
 
 
-def source_problems(source, field: str) -> list[str]:
-    """What is wrong with the source in a field of another, which may be that it is none."""
-    if not is_config(source) or not hasattr(source, "open"):
+def source_problems(source: Any, field: str) -> list[str]:
+    """Problems of the value of a field that should be a source."""
+    if not is_config(source) or not isinstance(source, Source):
         return [f"{field} is {truncated_repr(source)}, expected a source such as Data(...)"]
     return [f"{field}: {problem}" for problem in problems_of(source)]
 
 
 def column_problems(columns: tuple[str, ...]) -> list[str]:
-    return [] if columns else ["columns are none: name one or more"]
+    """A problem if no column is named."""
+    return [] if columns else ["columns is empty: name one column or more"]
 
 
-def open_within(source, field: str, columns: tuple[str, ...]) -> Rows:
-    """The rows of the source in a field of another. Raises UserError, also where it lacks one of the columns."""
+def open_within(source: Source, field: str, columns: tuple[str, ...]) -> Rows:
+    """The rows of the source in a field. Raises UserError, also if it lacks one of the columns."""
     try:
         rows = as_rows(source.open(), field)
     except UserError as error:
@@ -32,8 +37,8 @@ def open_within(source, field: str, columns: tuple[str, ...]) -> Rows:
     return rows
 
 
-def cell_text(row: dict, column: str) -> str:
-    """A cell as text: None is an empty one, numbers as they print, words in a list with spaces between them."""
+def cell_text(row: Row, column: str) -> str:
+    """A cell as text: None as an empty text, numbers as they print, a list of words joined by spaces."""
     value = row[column]
     words = value if isinstance(value, list) else [value]
     if any(not isinstance(word, str | int | float | None) for word in words):

@@ -1,4 +1,6 @@
-"""Lists of words that a user gives as a file, and the letter case of what stands in a word's place."""
+"""Word lists that the user gives as files, and the letter case of replaced words."""
+
+from typing import Any
 
 from jaxft.data.source import Data
 from jaxft.problems import SHOWN, UserError, listed, raise_problems, truncated_repr
@@ -9,11 +11,11 @@ SEPARATOR = "|"
 def read_synonyms(path: str) -> dict[str, tuple[str, list[str]]]:
     """Case-folded word -> (the word as it is listed, its synonyms).
 
-    The file is any that training reads, with the columns `word` and `synonyms`: a list, or a text of one or more with
-    "|" between them. A word may have several rows. Raises UserError.
+    The file has any format that training reads, with the columns `word` and `synonyms`: a list, or a text of synonyms
+    separated by "|". A word may have several rows. Raises UserError.
     """
     table: dict[str, tuple[str, list[str]]] = {}
-    problems = []
+    problems: list[str] = []
     for number, (word, cell) in enumerate(_cells(path, ("word", "synonyms")), 1):
         others = cell.split(SEPARATOR) if isinstance(cell, str) else cell
         others = (
@@ -32,7 +34,7 @@ def read_synonyms(path: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:
-    """Terms and their counterparts, from the columns `term` and `other` of any file that training reads."""
+    """Terms and their counterparts, from the columns `term` and `other` of a file in any format that training reads."""
     pairs = _cells(path, ("term", "other"))
     raise_problems(
         [
@@ -46,10 +48,9 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
 
 
 def cased(word: str, found: str, listed: str) -> str:
-    """`word`, in the place of `found`, with its letter case: HE becomes SHE, He She.
+    """`word` with the letter case of `found`, which it replaces: HE becomes SHE, He becomes She.
 
-    `listed` is what was looked for: where just that was found, or capitals and small letters are mixed, `word` stays
-    as it is, be it a name or not.
+    If `found` equals the `listed` term, or has mixed case, `word` is unchanged.
     """
     if found == listed:
         return word
@@ -60,15 +61,16 @@ def cased(word: str, found: str, listed: str) -> str:
     return word.lower() if found.islower() else word
 
 
-def _is_term(cell) -> bool:
+def _is_term(cell: Any) -> bool:
     return isinstance(cell, str) and cell.strip() != ""
 
 
-def _cells(path: str, columns: tuple[str, str]) -> list[tuple]:
+def _cells(path: str, columns: tuple[str, str]) -> list[tuple[Any, Any]]:
     rows = Data(path=path).open()
     if missing := [name for name in columns if name not in rows.columns]:
         raise UserError(
             f"{path} has no column {' and no column '.join(map(repr, missing))}: name its columns "
             f"{' and '.join(columns)} in the first line (they are {listed(map(repr, rows.columns))})"
         )
-    return [tuple(row[name] for name in columns) for row in rows]
+    first, second = columns
+    return [(row[first], row[second]) for row in rows]

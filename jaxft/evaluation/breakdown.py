@@ -12,7 +12,7 @@ from jaxft.data.source import Rows
 from jaxft.evaluation.evaluate import EvalResults
 from jaxft.evaluation.slices import LENGTH, length_name, lengths_of, slices, values_of
 from jaxft.metrics.bootstrap import intervals
-from jaxft.metrics.units import EvalUnits, KeptRows
+from jaxft.metrics.units import EvalUnits, GroupedOutputs
 from jaxft.models.batch import Batch
 from jaxft.problems import UserError, listed, suggest, truncated_repr
 from jaxft.tasks.base import Task
@@ -90,7 +90,7 @@ class Breakdown:
 
 
 def _rows(task: Task, outputs: dict[str, np.ndarray], source: np.ndarray) -> EvalUnits:
-    kept = KeptRows(outputs, source[outputs["index"]])
+    kept = GroupedOutputs(outputs, source[outputs["index"]])
     return EvalUnits(kept.rows, lambda drawn: task.compute_metrics({}, kept.take(drawn)))
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxft.data.encoded import Example
+from jaxft.data.encoded import Arrays
 from jaxft.metrics import Mean
 from jaxft.metrics.units import EvalUnits
 from jaxft.models.batch import Batch
@@ -25,8 +25,8 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     step: Callable[[Batch], EvalResults],
-    batches: Iterable[Example],
-    put: Callable[[Example], Batch],
+    batches: Iterable[Arrays],
+    put: Callable[[Arrays], Batch],
     task: Task,
     evaluate_predictions: Callable[[dict[str, np.ndarray]], EvalUnits] | None = None,
 ) -> Evaluation:
@@ -39,7 +39,7 @@ def evaluate(
 
 
 def accumulate(
-    step: Callable[[Batch], EvalResults], batches: Iterable[Example], put: Callable[[Example], Batch]
+    step: Callable[[Batch], EvalResults], batches: Iterable[Arrays], put: Callable[[Arrays], Batch]
 ) -> tuple[dict[str, Mean], dict[str, np.ndarray]]:
     """(sums over all batches, added in float64 on the host; outputs of all predictions with a weight)."""
     sums: dict[str, Mean] = {}

@@ -7,7 +7,7 @@ from jaxft.metrics.classes import above
 from jaxft.problems import SHOWN, raise_problems
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.question_answering import windows
-from jaxft.tasks.token_classification import word_slots
+from jaxft.tasks.token_classification import word_predictions
 from jaxft.tasks.word_alignment import encode_words, numbers_of_words, words_of_text
 from jaxft.text.entities import OUTSIDE, Tagset, scheme_of, segments, viterbi
 from jaxft.text.spans import Choice, choose
@@ -164,7 +164,7 @@ def _tagged_words(model, words: list[str], encoding, logits: np.ndarray) -> dict
     number of words before the first such word.
     """
     tagset = _tagset(model, logits.shape[-1])
-    at, _, main = word_slots(numbers_of_words(encoding), len(words), model.inference.decoding.pieces)
+    at, _, main = word_predictions(numbers_of_words(encoding), len(words), model.inference.decoding.pieces)
     at = at[main]
     seen, outside = at >= 0, tagset.tags.index(OUTSIDE) if OUTSIDE in tagset.tags else -1
     unseen = np.where(np.arange(len(tagset.tags)) == outside, 0.0, -1e9)

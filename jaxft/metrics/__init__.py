@@ -1,4 +1,4 @@
-"""Metrics: numbers of a whole evaluation set, not means over its batches."""
+"""Metrics, computed over a whole evaluation set, not as means over its batches."""
 
 from jaxft.metrics.classes import (
     choice_metrics,

@@ -1,4 +1,4 @@
-"""How far a metric would differ with other examples: the bootstrap."""
+"""Confidence intervals of metrics by the bootstrap."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,12 @@ def intervals(
 ) -> dict[str, list[float]]:
     """[low, high] of each metric: its 95% percentile interval (Efron and Tibshirani 1993, section 13.3).
 
-    `measure(drawn)` gives the metrics of the rows with these numbers, int64 (rows,), of which some come more than once
-    and others not at all. A resample in which a metric is undefined (missing, or NaN) takes no part in its interval.
-    One resample is held at a time.
+    `measure(drawn)` gives the metrics of the rows with the numbers `drawn`, int64 (rows,), drawn with replacement. A
+    resample in which a metric is undefined (missing, or NaN) is left out of its interval. Only one resample is in
+    memory at a time.
     """
-    rng, found = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[float]] = {}
     for _ in range(resamples):
         for name, value in measure(rng.integers(rows, size=rows)).items():
             found.setdefault(name, []).append(value)

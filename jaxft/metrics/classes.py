@@ -1,4 +1,7 @@
-"""Metrics of classes and labels that were predicted, from how often each was right."""
+"""Metrics of predicted classes and labels, from counts."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import logit
@@ -12,9 +15,9 @@ def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.
 
 
 def f1_scores(counts: np.ndarray) -> np.ndarray:
-    """F1 of each class from a confusion matrix; 0 for a class that is predicted or true but never both.
+    """F1 (classes,) from a confusion matrix; 0 for a class that is predicted or true but never both.
 
-    NaN for a class that occurs on neither side: it takes no part in a macro average (as in scikit-learn).
+    NaN for a class that is neither predicted nor true: macro averages leave it out, as in scikit-learn.
     """
     hits = np.diag(counts)
     seen = counts.sum(0) + counts.sum(1)
@@ -23,7 +26,7 @@ def f1_scores(counts: np.ndarray) -> np.ndarray:
 
 
 def matthews_correlation(counts: np.ndarray) -> float:
-    """Multi-class Matthews correlation (Gorodkin 2004, R_K); 0 where one side has a single class."""
+    """Multi-class Matthews correlation (Gorodkin 2004, R_K); 0 if targets or predictions have a single class."""
     counts = counts.astype(np.float64)
     true, predicted, all_, hits = counts.sum(1), counts.sum(0), counts.sum(), np.trace(counts)
     spread = np.sqrt((all_**2 - predicted @ predicted) * (all_**2 - true @ true))
@@ -31,15 +34,15 @@ def matthews_correlation(counts: np.ndarray) -> float:
 
 
 def classification_declared(classes: int) -> dict[str, Metric]:
-    """What `classification_metrics` gives."""
+    """Declarations of the metrics of `classification_metrics`."""
     binary = higher("f1", "precision", "recall") if classes == 2 else {}
     return higher("accuracy", "f1_macro", "f1_weighted", "matthews_correlation") | binary
 
 
 def classification_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
-    """accuracy, f1 (of class 1 where there are two classes), f1_macro, f1_weighted, matthews_correlation.
+    """accuracy, f1_macro, f1_weighted, matthews_correlation; with two classes also f1, precision, recall of class 1.
 
-    `targets` and `predictions` are class numbers of the whole evaluation set, shape (examples,).
+    `targets` and `predictions` are class numbers (examples,).
     """
     counts = confusion(targets, predictions, classes)
     scores, support = f1_scores(counts), counts.sum(1)
@@ -61,7 +64,7 @@ TAGS = higher("accuracy", "f1_macro")
 
 
 def tag_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
-    """accuracy, f1_macro over the classes of either side; class numbers (words,), a prediction of -1 being none."""
+    """accuracy, f1_macro over the classes that occur. Both are class numbers (words,); a prediction may be -1, none."""
     counts = confusion(targets, np.where(predictions < 0, classes, predictions), classes + 1)
     return {
         "accuracy": float(np.mean(targets == predictions)),
@@ -73,10 +76,10 @@ CHOICES = higher("accuracy", "mrr")
 
 
 def choice_metrics(targets: np.ndarray, scores: np.ndarray, index: np.ndarray) -> dict[str, float]:
-    """accuracy, and the mean of 1 / rank of the right choice, the first of equal scores being the better one.
+    """accuracy, and mrr, the mean of 1 / rank of the right choice; of equal scores the first ranks higher.
 
-    All (choices,): 1 for a right choice, its score, and the number of its example; those of an example follow each
-    other.
+    All are (choices,): `targets` 1 for the right choice, its `scores`, and `index`, the number of its example. The
+    choices of an example are consecutive.
     """
     right = np.flatnonzero(targets > 0)
     example = np.cumsum(np.diff(index, prepend=index[:1]) != 0)  # from 0
@@ -86,8 +89,8 @@ def choice_metrics(targets: np.ndarray, scores: np.ndarray, index: np.ndarray) -
     return {"accuracy": float(np.mean(ranks == 1)), "mrr": float(np.mean(1 / ranks))}
 
 
-def above(logits: np.ndarray, thresholds) -> np.ndarray:
-    """Whether probabilities, given as logits (..., labels), are above `thresholds`, one number or one a label."""
+def above(logits: np.ndarray, thresholds: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    """Whether the probabilities of logits (..., labels) are above `thresholds`: one number, or one for each label."""
     return logits > logit(np.asarray(thresholds, np.float64))
 
 
@@ -95,7 +98,10 @@ LABELS = higher("accuracy", "f1_micro", "f1_macro")
 
 
 def multilabel_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """accuracy (all labels of an example right), f1_micro, f1_macro over labels; 0/1 arrays (examples, labels)."""
+    """accuracy (all labels of an example are right), f1_micro, f1_macro over labels.
+
+    Both are 0/1 arrays (examples, labels).
+    """
     hits = (targets & predictions).sum(0)
     seen = targets.sum(0) + predictions.sum(0)
     per_label = np.where(seen > 0, 2 * hits / np.maximum(seen, 1), 0.0)
@@ -106,10 +112,10 @@ def multilabel_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str
     }
 
 
-def precision_recall_f1(hits, true, predicted) -> dict:
-    """precision, recall and f1 from how many are in both, in the truth, and predicted: numbers or arrays of one shape.
+def precision_recall_f1(hits: Any, true: Any, predicted: Any) -> dict[str, Any]:
+    """precision, recall and f1 from counts of hits, true ones and predicted ones; 0 where a divisor is 0.
 
-    0 where a divisor is 0.
+    The counts are numbers, or arrays of one shape; so are the results.
     """
     return {
         "precision": hits / np.maximum(predicted, 1),
@@ -119,7 +125,7 @@ def precision_recall_f1(hits, true, predicted) -> dict:
 
 
 def averages(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float]]:
-    """precision, recall and f1 by kind of average: micro, macro, weighted (by the truth). The counts are (classes,)."""
+    """precision, recall and f1 by kind of average: micro, macro, weighted (by true counts). Counts are (classes,)."""
     scores = precision_recall_f1(hits, true, predicted)
     return {
         "micro": precision_recall_f1(hits.sum(), true.sum(), predicted.sum()),
@@ -128,28 +134,30 @@ def averages(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[
     }
 
 
-def score_lines(names: list[str], hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> list[dict]:
-    """JSON objects: for each class `class`, `rows` that have it, precision, recall and f1; then for each `average`.
+def score_lines(
+    names: Sequence[str], hits: np.ndarray, true: np.ndarray, predicted: np.ndarray
+) -> list[dict[str, Any]]:
+    """JSON objects with precision, recall and f1: one for each `class`, with the `rows` that have it, then averages.
 
-    The counts are (classes,), one class or more.
+    The counts are (classes,), with at least one class.
     """
     scores = precision_recall_f1(hits, true, predicted)
     per_class = [{name: values[number] for name, values in scores.items()} for number in range(len(names))]
-    heads = [{"class": name, "rows": int(rows)} for name, rows in zip(names, true, strict=True)]
+    heads: list[dict[str, Any]] = [{"class": name, "rows": int(rows)} for name, rows in zip(names, true, strict=True)]
     means = averages(hits, true, predicted)
     heads += [{"average": kind, "rows": int(true.sum())} for kind in means]
     numbers = [{name: float(value) for name, value in line.items()} for line in (*per_class, *means.values())]
     return [head | line for head, line in zip(heads, numbers, strict=True)]
 
 
-def class_lines(targets: np.ndarray, predictions: np.ndarray, labels: list[str]) -> list[dict]:
-    """`score_lines` of the classes that occur on either side; class numbers of the whole set, (examples,)."""
+def class_lines(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """`score_lines` of the classes that are true or predicted. Both are class numbers (examples,)."""
     counts = confusion(targets, predictions, len(labels))
     hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
     seen = true + predicted > 0
     return score_lines([*np.array(labels, object)[seen]], hits[seen], true[seen], predicted[seen])
 
 
-def label_lines(targets: np.ndarray, predictions: np.ndarray, labels: list[str]) -> list[dict]:
-    """`score_lines` of all labels; 0/1 arrays (examples, labels)."""
+def label_lines(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """`score_lines` of all labels. Both are 0/1 arrays (examples, labels)."""
     return score_lines(list(labels), (targets & predictions).sum(0), targets.sum(0), predictions.sum(0))

@@ -1,13 +1,13 @@
-"""What a task declares of each metric that its evaluation gives: which values are better, and when there is one."""
+"""Declarations of metrics: which values are better, and what an evaluation set needs for them."""
 
 from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """`better` is "max" or "min": the largest or the smallest value is the best; None: neither, as of a count."""
+    """A task declares one for each metric that its evaluation gives."""
 
-    better: str | None
-    needs: str = ""  # what an evaluation set must have for it, where that is not every set
+    better: str | None  # "max" or "min": the largest or the smallest value is the best; None: neither, as for a count
+    needs: str = ""  # what a set must have, if the metric is not defined for every set
 
 
 def higher(*names: str, needs: str = "") -> dict[str, Metric]:
@@ -21,5 +21,5 @@ def lower(*names: str, needs: str = "") -> dict[str, Metric]:
 
 
 def neither(*names: str, needs: str = "") -> dict[str, Metric]:
-    """Declarations of numbers that rank nothing."""
+    """Declarations of numbers by which no model is better, such as counts."""
     return dict.fromkeys(names, Metric(None, needs))

@@ -1,4 +1,4 @@
-"""What probabilities are worth: whether they put the right ones first, and whether they can be taken at their word."""
+"""Metrics of probabilities: ranking (AUROC, average precision) and calibration (ECE, Brier score)."""
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -16,9 +16,9 @@ PROBABILITIES = (
 def class_probability_metrics(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """auroc, average_precision, calibration_error and brier of the softmax.
 
-    `targets` (examples,) are class numbers, `logits` (examples, classes). Of two classes the second is ranked; of more
-    each against the rest, and their mean is taken (see `ranking_metrics`). The Brier score sums the squares over the
-    classes (Brier 1950), and for two classes is half of that, the square of one of them, as in scikit-learn.
+    `targets` (examples,) are class numbers, `logits` (examples, classes). With two classes, the ranking metrics are
+    those of class 1; with more, the mean over each class against the rest (see `ranking_metrics`). The Brier score sums
+    the squares over the classes (Brier 1950); with two classes it is the square of one of them, as in scikit-learn.
     """
     with np.errstate(invalid="ignore"):  # logits of a model that diverged give NaN
         shares = softmax(logits.astype(np.float64), -1)
@@ -35,7 +35,7 @@ def class_probability_metrics(targets: np.ndarray, logits: np.ndarray) -> dict[s
 def label_probability_metrics(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """auroc, average_precision, calibration_error and brier of the sigmoids; both arrays are (examples, labels).
 
-    Calibration error and Brier score take each decision, label or no label, for an example of its own.
+    For calibration error and Brier score, each label of each example is one decision.
     """
     true, shares = targets > 0, expit(logits.astype(np.float64))
     confidences = np.maximum(shares, 1 - shares)
@@ -46,12 +46,12 @@ def label_probability_metrics(targets: np.ndarray, logits: np.ndarray) -> dict[s
 
 
 def ranking_metrics(true: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """auroc and average_precision, means over the columns of two (examples, columns) arrays, `true` being bool.
+    """auroc and average_precision, means over the columns of `true`, bool, and `scores`, both (examples, columns).
 
-    A column that is true everywhere or nowhere has no AUROC, one that is true nowhere no average precision: such are
-    left out of the mean, and where nothing remains the metric is left out.
+    AUROC is undefined for a column that is all true or all false, average precision for one that is all false. Such
+    columns are left out of the mean, and a metric without any column is left out.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, measure in (("auroc", auroc), ("average_precision", average_precision)):
         values = [measure(*column) for column in zip(true.T, scores.T, strict=True)]
         values = [value for value in values if not np.isnan(value)]
@@ -60,9 +60,9 @@ def ranking_metrics(true: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 
 def auroc(true: np.ndarray, scores: np.ndarray) -> float:
-    """The area under the ROC curve: how often a true one has the higher score than a false one, a tie being half.
+    """Area under the ROC curve: the probability that a positive scores higher than a negative; ties count half.
 
-    `true` (n,) is bool. NaN where all are true, or none, or a score is not a number.
+    `true` (n,) is bool. NaN if all are positive, or none, or if a score is NaN.
     """
     if true.all() or not true.any() or np.isnan(scores).any():
         return float("nan")
@@ -73,9 +73,9 @@ def auroc(true: np.ndarray, scores: np.ndarray) -> float:
 
 
 def average_precision(true: np.ndarray, scores: np.ndarray) -> float:
-    """The mean over the true ones of the precision among all that score as high, without interpolation.
+    """The mean, over the positives, of the precision at their score, without interpolation.
 
-    `true` (n,) is bool. NaN where none is true, or a score is not a number.
+    `true` (n,) is bool. NaN if none is positive, or if a score is NaN.
     """
     if not true.any() or np.isnan(scores).any():
         return float("nan")
@@ -84,11 +84,11 @@ def average_precision(true: np.ndarray, scores: np.ndarray) -> float:
 
 
 def calibration_error(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3): how far accuracy and mean confidence are apart, by bins of
-    equal width of the confidence, weighted by their examples.
+    """Expected calibration error (Guo et al. 2017, eq. 3).
 
-    `confidences` (n,) are of the chosen class, from 0 to 1; `right` (n,) whether it was right. A bin holds
-    its upper end.
+    The gap between accuracy and mean confidence in bins of equal width, weighted by their number of examples.
+    `confidences` (n,) are those of the chosen class, from 0 to 1; `right` (n,) says whether it is the true one. A bin
+    includes its upper end.
     """
     edges = np.arange(1, bins) / bins
     which = np.digitize(confidences, edges, right=True)
@@ -97,7 +97,7 @@ def calibration_error(confidences: np.ndarray, right: np.ndarray, bins: int = BI
 
 
 def _above(true: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many true and how many false ones score at least as high, for each distinct score from the highest."""
+    """For each distinct score, from the highest: how many positives and negatives have at least this score."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)

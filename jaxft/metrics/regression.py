@@ -1,4 +1,4 @@
-"""Metrics of numbers that were predicted."""
+"""Metrics of predicted numbers."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ REGRESSION = lower("mse", "mae") | higher("pearson", "spearmanr")
 
 
 def regression_metrics(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """mse, mae, pearson, spearmanr over the whole set; a correlation with a constant side is 0."""
+    """mse, mae, pearson, spearmanr; both arrays are (examples,). The correlation with a constant is 0."""
     from scipy import stats
 
     targets, predictions = targets.astype(np.float64), predictions.astype(np.float64)

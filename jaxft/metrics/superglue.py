@@ -1,22 +1,24 @@
-"""Metrics that two tasks of SuperGLUE (Wang et al. 2019) have for themselves."""
+"""Metrics of two tasks of SuperGLUE (Wang et al. 2019): MultiRC and ReCoRD."""
 
 from collections import Counter
+from collections.abc import Hashable, Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxft.metrics.classes import precision_recall_f1
 from jaxft.metrics.declared import higher
 from jaxft.text.spans import normalised
 
 
-def multirc_metrics(questions: list, targets: list[int], predictions: list[int]) -> dict[str, float]:
+def multirc_metrics(questions: Iterable[Hashable], targets: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
     """f1_a and exact_match of MultiRC (Khashabi et al. 2018).
 
-    One item for each answer option: which question it belongs to (any key), and 1 where it is a right answer, else 0.
-    `f1_a` is F1 over all options, `exact_match` the share of questions that have all of their options right.
+    Each list has an item for each answer option: its question (any key), and 1 for a right answer or 0. `f1_a` is F1
+    over all options, `exact_match` the share of questions with all options predicted right.
     """
     true, found = np.array(targets, int), np.array(predictions, int)
-    right: dict[object, bool] = {}
+    right: dict[Hashable, bool] = {}
     for question, same in zip(questions, (true == found).tolist(), strict=True):
         right[question] = right.get(question, True) and same
     scores = precision_recall_f1((true & found).sum(), true.sum(), found.sum())

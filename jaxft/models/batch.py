@@ -39,7 +39,7 @@ class Batch(TypedDict, total=False):
     weights: jax.Array  # float32 (b, k), 0 where there is nothing to learn
     bytes: jax.Array  # (b, k) language models: the bytes of text that a target stands for
     digests: jax.Array  # (b, k, 2) embeddings: 64 bits of each text's tokens, equal for equal texts only
-    owners: jax.Array  # (b, k) examples of several texts: which example of its row a prediction belongs to, from 1
+    example_ids: jax.Array  # (b, k) examples of several texts: which example of its row it is of, from 1; 0 for none
     pair_targets: jax.Array  # (b, p) class ids of the sentence pairs
     pair_weights: jax.Array  # float32 (b, p), 0 where there is no pair
 

@@ -1,213 +1,219 @@
-"""What a task is, and what examples and batches hold.
+"""The base class of all tasks, and how texts become examples.
 
-An example (host, numpy), made by `encode`:
-    tokens   int32 (n,)
-    types    int32 (n,)             text types, where the tokenizer gives them
-    parts    int32 (n,)             in examples of several texts that do not see each other: which one, from 0
-    at       int32 (k,)             positions that the head reads; absent: it reads all n, and k is n
-    decoder_tokens  int32 (k,)      what a decoder behind an encoder reads, where that is another text; `at` is absent
-    targets  int32 or float32 (k,) or (k, classes)
-    weights  float32 (k,)           0 where there is nothing to learn
-    digests  int32 (k, 2)           of vectors of texts: 64 bits that equal texts, and no others, have in common
-    bytes    int32 (k,)             of a language model: how many bytes of its text each target stands for
-    cut      bool                   whether tokens were cut off; counted for the report, then dropped
-    empty    bool                   whether there is nothing but special tokens; likewise
-    pair_at, pair_targets, pair_weights  (1,)  for the head `pretraining`: what its scores of pairs read, and learn
-    notes    dict                   numbers, by what they count; summed for the report, then dropped
-    fault    (str, str)             what is wrong with the row: the kind, and the row's own; likewise
-What else it has stays on the host, for `evaluate_predictions`.
-
-jaxft/models/batch.py says what a batch holds.
+jaxft/data/example.py says what an example holds, jaxft/models/batch.py what a batch holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Self
 
 import jax
 import numpy as np
 
+from jaxft.data.data_report import DataReport
+from jaxft.data.encoded import Encoded
+from jaxft.data.example import Example, Row
 from jaxft.inference.settings import Inference, reads
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import Metric
-from jaxft.metrics.units import EvalUnits
+from jaxft.metrics.units import EvalOutputs, EvalUnits
 from jaxft.models.batch import Batch
+from jaxft.models.checkpoint.sentence_embedding import SentenceEmbedding
 from jaxft.models.model import Outputs
 from jaxft.tasks.long_texts import beginnings, pair_beginnings
-from jaxft.tasks.special_tokens import PairTemplate, alone, around
-
-Example = dict[str, np.ndarray]
+from jaxft.tasks.source_rows import SourceRows
+from jaxft.tasks.special_tokens import PairTemplate, pair_template, single_template
 
 
 @dataclass
 class EncodingContext:
     """What a task needs to know of the model to make examples for it."""
 
-    tokenizer: object
-    max_len: int | None  # tokens of an example, the rest is cut off; None: nothing is cut
-    pool_token: str = "first"  # the token that a classifier reads
-    labels: list[str] | None = None  # class names that the checkpoint brings, by number
-    embedding: object = None  # models/checkpoint/sentence_transformers.py: what the directory makes of tokens' vectors
-    decoder_start: int | str | None = (
-        None  # the token that a decoder's text begins with; "last": the text's own last one
-    )
+    tokenizer: Any  # a fast tokenizer of transformers
+    max_len: int | None  # longer examples are cut to so many tokens; None: running text, nothing is cut
+    pool_token: str = "first"  # the token that a classifier reads: "first" or "last"
+    labels: list[str] | None = None  # the checkpoint's class names, by number
+    embedding: SentenceEmbedding | None = None  # how the model directory makes a text's vector from its tokens' vectors
+    decoder_start: int | str | None = None  # id of the decoder's first input token; "last": the last token of its text
 
-    def truncation(self) -> dict:
-        """Arguments for the tokenizer. Of a pair the longer text loses tokens first."""
+    def truncation(self) -> dict[str, Any]:
+        """Arguments for the tokenizer. Of a pair, the longer text loses tokens first."""
         if self.max_len is None:
             return {"truncation": False, "verbose": False}
         return {"truncation": "longest_first", "max_length": self.max_len}
 
     @cached_property
-    def around(self) -> PairTemplate:
-        """What the tokenizer puts around two texts."""
-        return around(self.tokenizer)
+    def pair_template(self) -> PairTemplate:
+        """The special tokens that the tokenizer puts around two texts."""
+        return pair_template(self.tokenizer)
 
     @cached_property
-    def alone(self) -> tuple[np.ndarray, np.ndarray]:
-        """What it puts in front of a single text, and behind it."""
-        return alone(self.tokenizer)
+    def single_template(self) -> tuple[np.ndarray, np.ndarray]:
+        """The special tokens that the tokenizer puts before and after a single text."""
+        return single_template(self.tokenizer)
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
-        """The number of every token."""
+        """Token -> id."""
         return self.tokenizer.get_vocab()
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
-        """Every token number but the special ones."""
+        """All token ids that are not special."""
         return np.setdiff1d(list(self.vocabulary.values()), self.tokenizer.all_special_ids)
 
 
 class Task:
-    """What a model learns: how rows become examples, what is lost, and how good the answers are.
+    """What a model learns: how rows become examples, the loss, and the metrics.
 
-    A subclass is a `@config` object. Only `head`, `columns`, `encode`, `loss` and `metrics` have no default. What some
-    tasks share is in tasks/tokens.py (a token at each slot) and tasks/vectors.py (vectors of texts).
+    A subclass is a `@config` object. `head`, `columns`, `encode`, `loss` and `metrics` have no default. tasks/tokens.py
+    has what tasks share that predict tokens, tasks/vectors.py what tasks share that learn vectors of texts.
     """
 
     __slots__ = ()
 
-    head: str  # the name of the head that it trains
-    labels = ()  # names of its classes, by number; None until `prepare` has filled them in
-    problem_type = None  # of classification, as config.json has it
-    hidden = None  # "all": its loss reads every position although it has slots; None: as `slots` says
-    evaluates_texts = False  # whether `evaluate_predictions` makes the metrics, and not `compute_metrics`
+    head: str  # name of the head that it trains (models/heads.py)
+    labels: tuple[str, ...] | None = ()  # class names by number; None until `prepare` has filled them in
+    problem_type: str | None = None  # of classification, as config.json has it
+    evaluates_texts = False  # whether there is `evaluate_predictions`
     has_class_metrics = False  # whether there is `per_class_metrics`
     groups_rows = False  # whether several rows make one unit of evaluation; then there is `group_key`
+
+    @property
+    def hidden(self) -> str | None:
+        """Where the loss reads hidden states: "all", or "read" (at `at`); None: "read" if examples have `at`."""
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """`labels`, once they are known."""
+        if self.labels is None:
+            raise ValueError("the labels of a task are known only after `prepare`")
+        return self.labels
 
     # --- on the host ---
 
     def columns(self) -> list[str]:
-        """Columns that every source row must have; `prepare` and `encode` are given no others."""
+        """Columns that every source row must have; `prepare` and `encode` get only these."""
         raise NotImplementedError
 
-    def prepare(self, rows, setting: EncodingContext) -> "Task":
-        """The task with everything settled that depends on the training rows: labels, class weights."""
+    def prepare(self, rows: SourceRows, setting: EncodingContext) -> Self:
+        """The task with all settings that depend on the training rows, such as labels and class weights."""
         return self
 
-    def resolved(self, setting: EncodingContext) -> "Task":
-        """The task with what the model's directory settles, apart from labels, where there are no training rows."""
+    def resolved(self, setting: EncodingContext) -> Self:
+        """The task with the settings of the model directory, labels excepted; used where there are no training rows."""
         return self
 
-    def encode(self, rows: list[dict], setting: EncodingContext) -> list[Example | list[Example] | str]:
-        """Source rows to an example each, or a list of them; a string instead says why the row is left out."""
+    def encode(self, rows: list[Row], setting: EncodingContext) -> Sequence[Example | list[Example] | str]:
+        """For each row an example, a list of examples (windows), or the reason, as text, why the row is left out."""
         raise NotImplementedError
 
-    def check_data(self, report: dict) -> list[str]:
-        """What is too wrong with a set to go on, from what became of its rows (data/encoded.py)."""
+    def check_data(self, report: DataReport) -> list[str]:
+        """Problems of a set that stop the run."""
         return []
 
     def random_transform(self, example: Example, rng: np.random.Generator, setting: EncodingContext) -> Example:
-        """What is random at each visit of an example."""
+        """The random part of making an example, such as masking, applied at each visit."""
         return example
 
     def transformed_length(self, length: int) -> int:
-        """Number of tokens of an example of `length` tokens after `random_transform`."""
+        """Tokens that an example of `length` tokens has after `random_transform`."""
         return length
 
-    def slots(self, length: int) -> int | None:
-        """How many slots an example of `length` tokens has at most; None: as many as it has tokens once transformed.
+    def max_predictions(self, length: int) -> int | None:
+        """The most predictions (positions that the head reads) of an example with `length` tokens; None: all tokens.
 
-        Asked only where `random_transform` makes `at` or `decoder_tokens`; where `encode` does, they are counted.
+        Used if `random_transform` makes `at` or `decoder_tokens`; if `encode` makes them, they are counted.
         """
         return None
 
     def target_stats(self, targets: np.ndarray) -> dict[str, float]:
-        """What all targets of a set look like, name to number: how many examples each class has."""
+        """Statistics of all targets of a set for the report, such as the number of examples of each class."""
         return {}
 
     def model_files(self, setting: EncodingContext, width: int) -> dict[str, str]:
         """Further files of the exported model, name to text, for hidden states of `width` numbers."""
         return {}
 
-    def inference(self, results: dict) -> Inference:
-        """Which columns the model reads and how its scores are decoded; `results` are metrics by evaluation set."""
+    def inference(self, results: Mapping[str, Mapping[str, float]]) -> Inference:
+        """The columns that the model reads and how its scores are decoded; `results` are metrics by evaluation set."""
         return reads(self)
 
     # --- in the compiled step ---
 
     def prepare_batch(self, batch: Batch) -> Batch:
-        """A whole training batch before it is cut into micro-batches: settles the weights of what is learned."""
+        """A training batch before it is split into micro-batches, with weights that depend on all of it."""
         return batch
 
     def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
-        """Pairs to be summed over micro-batches and devices, `loss` among them.
+        """(total, count) pairs that are summed over micro-batches and devices; one of them is `loss`.
 
-        `weighted_loss`, if there, is differentiated in its place (metrics/mean.py): `loss` stays comparable.
+        If there is a `weighted_loss`, it is differentiated instead (metrics/mean.py), and `loss` stays comparable.
         """
         raise NotImplementedError
 
     def eval_outputs(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
-        """What evaluation keeps of each slot, (rows, slots, ...); {} if sums suffice.
+        """What evaluation stores of each prediction, (rows, predictions, ...); {} if the sums of `loss` suffice.
 
-        A slot is kept where its weight is not 0, or where `weights` is not, if the task gives them anew. Slots of an
-        example follow each other.
+        Predictions with weight 0 are dropped: by `weights` of the result if it is there, else by the batch's. The
+        predictions of an example are consecutive.
         """
         return {}
 
     # --- evaluation ---
 
     def metrics(self) -> dict[str, Metric]:
-        """What an evaluation gives, once the labels are known: which values are better (metrics/declared.py)."""
+        """The metrics of an evaluation, once labels are known, and which values are better (metrics/declared.py)."""
         raise NotImplementedError
 
-    def compute_metrics(self, sums: dict[str, Mean], kept: dict[str, np.ndarray]) -> dict[str, float]:
-        """Metrics of a whole set, from the summed pairs and the kept slots (slots with weight 0 removed).
+    def compute_metrics(self, sums: Mapping[str, Mean], outputs: EvalOutputs) -> dict[str, float]:
+        """Metrics of a set, from the summed pairs of `loss` and the outputs of all predictions.
 
-        Metrics of a part of a set, and intervals, are those of some rows' kept slots, without sums.
+        For metrics of a part of the set, and for intervals, the outputs are those of some rows, and there are no sums.
         """
         return {}
 
-    def evaluate_predictions(self, kept: dict[str, np.ndarray], encoded, rows) -> EvalUnits:
-        """Metrics that need the texts: of the kept slots, the set's examples (data/encoded.py; `kept["index"]` has
-        their numbers) and its source rows, with files of the answers in the format that benchmarks take."""
+    def evaluate_predictions(self, outputs: EvalOutputs, encoded: Encoded, rows: SourceRows) -> EvalUnits:
+        """Metrics that need the texts, and files of the answers in the format that benchmarks take.
+
+        `encoded` are the set's examples (`outputs["index"]` has their numbers) and `rows` its source rows.
+        """
         raise NotImplementedError
 
-    def group_key(self, rows) -> list[str]:
-        """For each row a text that the rows of one unit have in common."""
+    def group_key(self, rows: SourceRows) -> list[str]:
+        """For each row a text that is equal for the rows of one unit."""
         raise NotImplementedError
 
-    def per_class_metrics(self, kept: dict[str, np.ndarray]) -> list[dict]:
+    def per_class_metrics(self, outputs: EvalOutputs) -> list[dict[str, Any]]:
         """A JSON object for each class."""
         raise NotImplementedError
 
-    def figures(self, kept: dict[str, np.ndarray]) -> list[dict]:
-        """What the report shows (reports/figures.py) of the kept slots of a whole set."""
+    def figures(self, outputs: EvalOutputs) -> list[dict[str, Any]]:
+        """Figures for the report (reports/figures.py), from the outputs of a set."""
         return []
 
 
+def logits_of(out: Outputs) -> jax.Array:
+    """The logits of a model that has a head."""
+    logits = out.logits
+    if logits is None:
+        raise ValueError("the task needs the logits of a head, and the model has none")
+    return logits
+
+
 def encode_texts(setting: EncodingContext, texts: list[str], pairs: list[str] | None) -> list[Example]:
-    """Tokens, and types where the tokenizer gives them, of single texts or of pairs."""
+    """Examples of single texts or of pairs, with `tokens`, and `types` if the tokenizer gives them."""
     if pairs is None:
         texts = beginnings(texts, setting.tokenizer, setting.max_len)
     else:
         texts, pairs = pair_beginnings(texts, pairs, setting.tokenizer, setting.max_len)
     out = setting.tokenizer(texts, pairs, **setting.truncation())
-    examples = [
+    examples: list[Example] = [
         {
             "tokens": np.array(encoding.ids, np.int32),
-            "cut": len(encoding.overflowing) > 0,
+            "truncated": len(encoding.overflowing) > 0,
             "empty": all(encoding.special_tokens_mask),
         }
         for encoding in out.encodings
@@ -217,30 +223,20 @@ def encode_texts(setting: EncodingContext, texts: list[str], pairs: list[str] | 
     return examples
 
 
-def as_parts(texts: Sequence[Example], reads: str) -> Example | str:
-    """Several encoded texts as one example, with a slot for each, which reads its first or its last token."""
+def join_sub_texts(texts: Sequence[Example], pool_token: str) -> Example | str:
+    """Several encoded texts as one example with a prediction for each, at its first or last token."""
     sizes = np.array([len(text["tokens"]) for text in texts])
     if not sizes.all():
         return "no text"
     ends = np.cumsum(sizes)
-    made = {
+    made: Example = {
         "tokens": np.concatenate([text["tokens"] for text in texts]),
-        "parts": np.repeat(np.arange(len(texts), dtype=np.int32), sizes),
-        "at": (ends - sizes if reads == "first" else ends - 1).astype(np.int32),
+        "sub_texts": np.repeat(np.arange(len(texts), dtype=np.int32), sizes),
+        "at": (ends - sizes if pool_token == "first" else ends - 1).astype(np.int32),
         "weights": np.ones(len(texts), np.float32),
-        "cut": any(text["cut"] for text in texts),
+        "truncated": any(text["truncated"] for text in texts),
         "empty": all(text["empty"] for text in texts),
     }
-    return made | ({"types": np.concatenate([text["types"] for text in texts])} if "types" in texts[0] else {})
-
-
-def fault_problems(report: dict, limit: float) -> list[str]:
-    """For `check_data`: what to say of more than a share `limit` of the kept rows with faults."""
-    faults = report.get("faults", {})
-    if sum(faults.values()) <= limit * report["kept"]:
-        return []
-    return [
-        f"{count:,} of {report['kept']:,} rows have {kind} ({'; '.join(report['shown'][kind])}): repair them, or let "
-        "more of them pass with config.task.fault_limit"
-        for kind, count in faults.items()
-    ]
+    if "types" in texts[0]:
+        made["types"] = np.concatenate([text["types"] for text in texts])
+    return made

@@ -1,4 +1,4 @@
-"""Losses of tasks that find what belongs together among all that a batch holds."""
+"""The symmetric contrastive loss of CLIP."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jaxft.metrics import Mean
 
 
-def contrast(scores: jax.Array) -> Mean:
-    """Cross entropy (nats) of finding each row's partner among the columns and each column's among the rows, halved.
+def clip_loss(scores: jax.Array) -> Mean:
+    """The mean of two cross entropies (nats): each row's partner among the columns, each column's among the rows.
 
-    `scores` are (n, n), float32; the partners stand on the diagonal (Radford et al. 2021, figure 3).
+    `scores` are float32 (n, n); the partners are on the diagonal (Radford et al. 2021, figure 3).
     """
     rows, columns = (jnp.diagonal(jax.nn.log_softmax(scores, axis)) for axis in (1, 0))
     return Mean(-jnp.sum(rows + columns) / 2, jnp.asarray(float(len(scores))))

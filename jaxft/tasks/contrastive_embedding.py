@@ -1,8 +1,10 @@
-"""Sentence embeddings: vectors that are near where texts mean the same (Reimers and Gurevych 2019, section 3).
+"""Sentence embeddings: texts of similar meaning get similar vectors (Reimers and Gurevych 2019, section 3).
 
-The texts of a row do not see each other. With `matryoshka` the first so many numbers of the vectors learn the same as
-the whole vectors do, and all losses are added (Kusupati et al. 2022, eq. 1).
+The texts of a row do not attend to each other. `matryoshka` lists widths: the first numbers of the vectors, that many,
+are trained with the same loss as the full vectors, and all losses are added (Kusupati et al. 2022, eq. 1).
 """
+
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,76 +12,84 @@ import numpy as np
 
 from jaxft.config.component import config
 from jaxft.config.ranges import Count, Positive
+from jaxft.data.example import Example, Row
 from jaxft.metrics import Mean, regression_metrics
-from jaxft.metrics.declared import higher
+from jaxft.metrics.declared import Metric, higher
 from jaxft.metrics.regression import REGRESSION
+from jaxft.metrics.units import EvalOutputs
+from jaxft.models.batch import Batch
 from jaxft.models.heads import unit
+from jaxft.models.model import Outputs
+from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.labels import numbers_of
 from jaxft.tasks.template import columns_of
-from jaxft.tasks.vectors import SEARCH, Embeds, digests, pool, search_metrics
+from jaxft.tasks.vectors import SEARCH, Embeds, digests, search_metrics
 
-NUDGE = 1e-6  # added to differences, as in PyTorch: the distance of equal vectors has a gradient then
+NUDGE = 1e-6  # added to differences, as in PyTorch, so that the distance of equal vectors has a gradient
 
 
 @config
 class ContrastiveEmbedding(Embeds):
-    """Each text's partner is to be the nearest among those of the whole batch, and among their wrong texts.
+    """Trains each text's partner to be the nearest of all partners and negatives in the batch.
 
-    Cross entropy of `scale` times the cosines (Henderson et al. 2017, section 4.4). With micro-batches the rows of one
-    are compared, so that fewer texts are wrong ones. Not wrong are texts equal to the text or to its partner, and the
-    partners that an equal text has in other rows, in the loss and in the metrics.
+    The loss is the cross entropy of `scale` times the cosines (Henderson et al. 2017, section 4.4). With micro-batches,
+    the negatives are those of one micro-batch. In the loss and in the metrics, texts that equal the text or its partner
+    are not negatives, and neither are the partners that an equal text has in other rows.
 
     Metrics: `recall@1`, `recall@10`, `ndcg@10` and `mrr` of finding the partner among those of all rows; `accuracy`
-    among those of a batch. Memory grows with the evaluation set, whose vectors are kept.
+    among those of a batch. Evaluation stores all vectors: memory grows with the evaluation set.
     """
 
     text: str = "anchor"  # column, or template
     pair: str = "positive"
-    negative: str | None = None  # of a text that is near, but wrong
+    negative: str | None = None  # a hard negative of each row
     scale: Positive = 20.0
-    pooling: str | None = None  # of the tokens' vectors: mean, first, last; None: as the model's directory, else mean
-    normalize: bool | None = None  # whether vectors have length 1; None: as the model's directory, else no
+    pooling: str | None = None  # of hidden states: mean, first, last; None: as in the model directory, else mean
+    normalize: bool | None = None  # whether vectors get length 1; None: as in the model directory, else no
     matryoshka: tuple[Count, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
         return (self.text, self.pair) if self.negative is None else (self.text, self.pair, self.negative)
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Metric]:
         return Embeds.metrics(self) | higher("accuracy") | SEARCH
 
-    def encode(self, rows, setting):
-        return [
-            made if isinstance(made, str) else made | {"digests": digests(made)}
-            for made in Embeds.encode(self, rows, setting)
-        ]
+    def encode(self, rows: list[Row], setting: EncodingContext) -> Sequence[Example | list[Example] | str]:
+        examples = self.encode_sub_texts(rows, setting)
+        for example in examples:
+            if not isinstance(example, str):
+                example["digests"] = digests(example)
+        return examples
 
-    def loss(self, out, batch):
+    def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
         vectors, valid = self.vectors(out, batch)
         size = len(self.texts)
         marks = batch["digests"][:, : batch["digests"].shape[1] // size * size].reshape(-1, size, 2)
-        found = [self._nearest(unit(some), valid, marks) for some in self.cut(vectors)]
+        found = [self._nearest(unit(some), valid, marks) for some in self.widths(vectors)]
         return self.losses([errors for errors, _ in found], valid) | {"accuracy": Mean.of(found[0][1], valid)}
 
-    def eval_outputs(self, out, batch):
-        return {"vectors": pool(out.hidden, batch, self.pooling), "digests": batch["digests"]}
+    def eval_outputs(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        return {"vectors": self.pooled(out, batch), "digests": batch["digests"]}
 
-    def compute_metrics(self, sums, kept):
+    def compute_metrics(self, sums: Mapping[str, Mean], outputs: EvalOutputs) -> dict[str, float]:
         size = len(self.texts)
-        vectors = kept["vectors"].reshape(-1, size, kept["vectors"].shape[-1])
-        marks = kept["digests"].reshape(-1, size, 2)
+        vectors = outputs["vectors"].reshape(-1, size, outputs["vectors"].shape[-1])
+        marks = outputs["digests"].reshape(-1, size, 2)
         return search_metrics(vectors[:, 0], vectors[:, 1], (marks[:, 0], marks[:, 1]))
 
-    def _nearest(self, vectors_nkd: jax.Array, valid: jax.Array, marks=None) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy (n,) of each row's partner among all, and 1 where it is the nearest.
+    def _nearest(
+        self, vectors_nkd: jax.Array, valid: jax.Array, marks: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The cross entropy (n,) of each row's partner among all texts, and 1 (n,) where it is the nearest.
 
-        `marks` (n, k, m) are the same for equal texts only; None: the vectors are.
+        `marks` (n, k, m) are equal for equal texts only; None: use the vectors.
         """
         rows, texts, _ = vectors_nkd.shape
         scores = self.scale * vectors_nkd[:, 0] @ _partners_first(vectors_nkd[:, 1:]).T
         there = jnp.tile(valid, texts - 1) > 0
         right = _right(vectors_nkd if marks is None else marks) & ~jnp.eye(rows, rows * (texts - 1), dtype=bool)
-        # Rows without example: a finite number.
+        # Rows without an example get finite scores.
         scores = jnp.where((there & ~right) | (valid[:, None] == 0), scores, -jnp.inf)
         errors = -jnp.diagonal(jax.nn.log_softmax(scores))
         return errors, (jnp.diagonal(scores) >= scores.max(1)).astype(jnp.float32)
@@ -87,42 +97,44 @@ class ContrastiveEmbedding(Embeds):
 
 @config
 class Triplet(Embeds):
-    """A text is to be nearer to its partner than to a wrong text, by `margin` (Schroff et al. 2015, eq. 3).
+    """Trains each text to be nearer to its partner than to a negative, by `margin` (Schroff et al. 2015, eq. 3).
 
-    Distances are Euclidean. Metric: `accuracy`, the share of rows whose partner is the nearer one.
+    Distances are Euclidean. Metric: `accuracy`, the share of rows whose partner is nearer than the negative.
     """
 
     text: str = "anchor"  # column, or template
     pair: str = "positive"
     negative: str = "negative"
     margin: Positive = 5.0
-    pooling: str | None = None  # as of ContrastiveEmbedding
-    normalize: bool | None = None  # as of ContrastiveEmbedding
+    pooling: str | None = None  # as in ContrastiveEmbedding
+    normalize: bool | None = None  # as in ContrastiveEmbedding
     matryoshka: tuple[Count, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
         return self.text, self.pair, self.negative
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Metric]:
         return Embeds.metrics(self) | higher("accuracy")
 
-    def encode(self, rows, setting):
+    def encode(self, rows: list[Row], setting: EncodingContext) -> Sequence[Example | list[Example] | str]:
         return [
-            made if isinstance(made, str) or _is_wrong(digests(made)) else "the wrong text is one of the other two"
-            for made in Embeds.encode(self, rows, setting)
+            example
+            if isinstance(example, str) or _is_negative(digests(example))
+            else "the wrong text is one of the other two"
+            for example in self.encode_sub_texts(rows, setting)
         ]
 
-    def loss(self, out, batch):
+    def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
         vectors, valid = self.vectors(out, batch)
-        nearer = [_distance(some, 2) - _distance(some, 1) for some in self.cut(vectors)]
+        nearer = [_distance(some, 2) - _distance(some, 1) for some in self.widths(vectors)]
         errors = [jax.nn.relu(self.margin - by) for by in nearer]
         return self.losses(errors, valid) | {"accuracy": Mean.of((nearer[0] > 0).astype(jnp.float32), valid)}
 
 
 @config
 class Similarity(Embeds):
-    """The cosine of two texts' vectors is to be their label, by the mean squared error.
+    """Trains the cosine of two texts' vectors to be their label, with the mean squared error.
 
     Metrics: `pearson` and `spearmanr` of the cosines with the labels, `mse`, `mae`.
     """
@@ -130,53 +142,52 @@ class Similarity(Embeds):
     text: str = "sentence1"  # column, or template
     pair: str = "sentence2"
     label: str = "score"  # column of numbers from -most to most
-    most: Positive = 1.0  # the label of texts that mean the same: 5 of STS-B
-    pooling: str | None = None  # as of ContrastiveEmbedding
-    normalize: bool | None = None  # as of ContrastiveEmbedding
+    most: Positive = 1.0  # the label of texts of equal meaning; 5 for STS-B
+    pooling: str | None = None  # as in ContrastiveEmbedding
+    normalize: bool | None = None  # as in ContrastiveEmbedding
     matryoshka: tuple[Count, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
         return self.text, self.pair
 
-    def columns(self):
+    def columns(self) -> list[str]:
         return columns_of(*self.texts, self.label)
 
-    def encode(self, rows, setting):
-        fix = (
-            f"a number from {-self.most:g} to {self.most:g}: config.task.most is the label of texts that mean the same"
-        )
+    def encode(self, rows: list[Row], setting: EncodingContext) -> Sequence[Example | list[Example] | str]:
+        fix = f"a number from {-self.most:g} to {self.most:g}: config.task.most is the label of texts of equal meaning"
         scores = numbers_of(rows, self.label, self.most, fix)
-        return [
-            "no label" if score is None else made if isinstance(made, str) else made | _twice(score / self.most)
-            for made, score in zip(Embeds.encode(self, rows, setting), scores, strict=True)
-        ]
+        examples = self.encode_sub_texts(rows, setting)
+        for example, score in zip(examples, scores, strict=True):
+            if not isinstance(example, str) and score is not None:
+                example["targets"] = np.full(2, score / self.most, np.float32)
+        return ["no label" if score is None else one for one, score in zip(examples, scores, strict=True)]
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Metric]:
         return Embeds.metrics(self) | REGRESSION
 
-    def loss(self, out, batch):
+    def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
         vectors, valid = self.vectors(out, batch)
         labels = batch["targets"][:, : batch["targets"].shape[1] // 2 * 2 : 2].reshape(-1)
-        return self.losses([(_cosine(some) - labels) ** 2 for some in self.cut(vectors)], valid)
+        return self.losses([(_cosine(some) - labels) ** 2 for some in self.widths(vectors)], valid)
 
-    def eval_outputs(self, out, batch):
-        return {"vectors": pool(out.hidden, batch, self.pooling), "targets": batch["targets"]}
+    def eval_outputs(self, out: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        return {"vectors": self.pooled(out, batch), "targets": batch["targets"]}
 
-    def compute_metrics(self, sums, kept):
-        vectors = kept["vectors"].reshape(-1, 2, kept["vectors"].shape[-1])
-        return regression_metrics(kept["targets"][::2], np.asarray(_cosine(vectors)))
+    def compute_metrics(self, sums: Mapping[str, Mean], outputs: EvalOutputs) -> dict[str, float]:
+        vectors = outputs["vectors"].reshape(-1, 2, outputs["vectors"].shape[-1])
+        return regression_metrics(outputs["targets"][::2], np.asarray(_cosine(vectors)))
 
 
 def _partners_first(others: jax.Array) -> jax.Array:
-    """(n * k, ...) of (n, k, ...): all that is first in its row, then all that is second."""
+    """From (n, k, ...) to (k * n, ...): the first of every row, then the second of every row, and so on."""
     return jnp.moveaxis(others, 1, 0).reshape(-1, *others.shape[2:])
 
 
 def _right(marks: jax.Array) -> jax.Array:
-    """Which partners, then which wrong texts, are not wrong for each row's first text: bool (n, n * (k - 1))."""
+    """Which partners, and then which negatives, are no negatives for each row's first text: bool (n, n * (k - 1))."""
 
-    def same(one, others):
+    def same(one: jax.Array, others: jax.Array) -> jax.Array:
         return jnp.all(one[:, None] == others[None], -1)
 
     others = _partners_first(marks[:, 1:])
@@ -184,18 +195,14 @@ def _right(marks: jax.Array) -> jax.Array:
     return right.at[:, : len(marks)].set(right[:, : len(marks)] | same(marks[:, 0], marks[:, 0]))
 
 
-def _is_wrong(marks: np.ndarray) -> bool:
+def _is_negative(marks: np.ndarray) -> bool:
     return not np.any(np.all(marks[2] == marks[:2], -1))
 
 
-def _twice(score: float) -> dict[str, np.ndarray]:
-    return {"targets": np.full(2, score, np.float32)}
+def _cosine(vectors_n2d: jax.Array | np.ndarray) -> jax.Array:
+    return jnp.sum(jnp.prod(unit(jnp.asarray(vectors_n2d)), 1), -1)
 
 
-def _cosine(vectors_n2d) -> jax.Array:
-    return jnp.sum(jnp.prod(unit(vectors_n2d), 1), -1)
-
-
-def _distance(vectors_nkd, other: int) -> jax.Array:
-    """Euclidean distance (n,) of each row's first text to another one."""
+def _distance(vectors_nkd: jax.Array, other: int) -> jax.Array:
+    """The Euclidean distance (n,) between the first text and the text `other` of each row."""
     return jnp.linalg.norm(vectors_nkd[:, 0] - vectors_nkd[:, other] + NUDGE, axis=-1)

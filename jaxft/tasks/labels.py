@@ -1,39 +1,43 @@
-"""What a cell of a label column means, for all tasks: a class name, a number, or no label.
+"""The meaning of a cell in a label column, for all tasks: a class name, a number, or a missing label.
 
-No label: a missing value, a text of white space alone, and the numbers -1 and -100, which data sets write there, unless
-a class has this name. White space around a name does not count, and neither do the zeros behind the point of a whole
-number, which pandas writes where a column of class numbers has gaps. How often a name was read in one of these ways is
-in the examples' `notes`.
+A label is missing if the value is missing, a text is blank, or the number is -1 or -100, as data sets write, unless a
+class has this name. White space around a name is ignored, and so are the decimals of an integer such as 1.0, which
+pandas writes if a column of class numbers has gaps. The examples' `notes` count how often a name was read like this.
 """
 
 import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import Any, TypeVar
 
+from jaxft.data.example import Row
 from jaxft.problems import Check, UserError, listed, raise_problems, suggest, truncated_repr, with_row_numbers
+from jaxft.tasks.source_rows import SourceRows
 from jaxft.tasks.template import text_of
 
 log = logging.getLogger("jaxft")
 
+T = TypeVar("T")
+
 UNLABELLED = ("-1", "-100")  # -100 is what PyTorch's losses ignore
 CHUNK = 1000  # rows that are Python objects at a time
-MANY = 100  # classes from which on there must be two examples of each, on average
+MANY = 100  # with more classes than this, there must be two examples per class on average
 WHOLE = re.compile(r"(-?[0-9]+)\.0*")
 STRIPPED = "labels read without the white space around them"
 ROUNDED = "labels such as 1.0 read as 1"
 
 
-def is_missing(value) -> bool:
-    """None, not a number, or a text of white space alone."""
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, or a blank text."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
-def class_name(value, column: str, known: Collection[str] = ()) -> str | None:
-    """The name of a cell's class, or None for no label; a name as it is in `known`, if it is there.
+def class_name(value: Any, column: str, known: Collection[str] = ()) -> str | None:
+    """The class name of a cell, spelled as in `known` if it is there; None for a missing label.
 
-    Raises UserError for what is no text, number or truth value.
+    Raises UserError for a value that is not a text, a number or a truth value.
     """
     if is_missing(value):
         return None
@@ -48,12 +52,12 @@ def class_name(value, column: str, known: Collection[str] = ()) -> str | None:
 
 
 def as_whole(name: str) -> str:
-    """1.0 as 1; other names as they are."""
+    """1.0 as 1; other names unchanged."""
     return found[1] if (found := WHOLE.fullmatch(name)) else name
 
 
-def reading(value, name: str | None) -> dict[str, int]:
-    """For an example's `notes`: how a cell came to be read as the class `name`."""
+def reading(value: Any, name: str | None) -> dict[str, int]:
+    """For an example's `notes`: in which way a cell was read as the class `name`, if the cell differs from it."""
     text = str(value)
     if name is None or text == name:
         return {}
@@ -61,17 +65,18 @@ def reading(value, name: str | None) -> dict[str, int]:
 
 
 def numbering(labels: Iterable[str]) -> dict[str, int]:
-    """The number of every class, by its name and, where that is no other class's, by the name without white space."""
+    """Class name -> number; also for the name without white space around it, unless that is another class."""
     exact = {name: number for number, name in enumerate(labels)}
     return {name.strip(): number for name, number in exact.items()} | exact
 
 
 def unknown_labels(
-    of: Callable[[dict], Iterable[str | None]], known: Collection[str], what: str = "training label"
+    of: Callable[[Row], Iterable[str | None]], known: Collection[str], what: str = "training label"
 ) -> Check:
-    """Finds names that are not among the `known`; `of(row)` are a row's."""
+    """A check for names that are not in `known`; `of(row)` gives the names of a row."""
 
-    def say(name: str) -> str:
+    def say(fault: Hashable) -> str:
+        name = str(fault)
         kind, plural = what.split()[-1], what + ("es" if what.endswith("s") else "s")
         return f"{kind} {truncated_repr(name)} is not among the {plural}: {listed(known)}.{suggest(name, known)}"
 
@@ -79,22 +84,22 @@ def unknown_labels(
 
 
 def class_numbers(
-    rows: list[dict], column: str, labels: Iterable[str], what: str = "training label"
+    rows: list[Row], column: str, labels: Iterable[str], what: str = "training label"
 ) -> list[int | None]:
-    """The class of each row by its number, None for no label. Raises UserError for names that are none of `labels`."""
+    """The class number of each row, None for a missing label. Raises UserError for names that are not in `labels`."""
     known = numbering(labels)
     unknown_labels(lambda row: [class_name(row[column], column, known)], known, what)(rows)
     names = [class_name(row[column], column, known) for row in rows]
     return [None if name is None else known[name] for name in names]
 
 
-def class_counts(rows, column: str, known: Collection[str] = ()) -> Counter[str]:
-    """How many rows have each class; `known` are names of classes, where there are some.
+def class_counts(rows: SourceRows, column: str, known: Collection[str] = ()) -> Counter[str]:
+    """The number of rows of each class; `known` are class names, if some are known.
 
-    Says in the log how many rows have -1 or -100. Raises UserError where that leaves a single class.
+    Logs how many rows have -1 or -100. Raises UserError if that leaves a single class.
     """
 
-    def texts(some: list[dict]) -> list[str]:
+    def texts(some: list[Row]) -> list[str]:
         return [text_of(row[column], column) for row in some if not is_missing(row[column])]
 
     cells = Counter(read_all(rows.named(), texts))
@@ -110,24 +115,26 @@ def class_counts(rows, column: str, known: Collection[str] = ()) -> Counter[str]
         raise_problems(
             [
                 f"column {column!r} holds one class, {truncated_repr(*counts)}, and {listed(unlabelled)}, which "
-                f"stands for no label: if it is a class, name all of them, config.task.labels={(*unlabelled, *counts)}"
+                "stands for a missing label: if it is a class, name all classes, "
+                f"config.task.labels={(*unlabelled, *counts)}"
             ]
         )
     return counts
 
 
 def log_unlabelled(column: str, counts: Mapping[str, int]) -> None:
+    """Logs how many rows have each of the cells that stand for missing labels."""
     for cell, count in counts.items():
         log.info(
-            "column %r: %s in %s rows stands for no label; to make it a class, name it in config.task.labels",
+            "column %r: %s in %s rows stands for a missing label; to make it a class, name it in config.task.labels",
             column,
             cell,
             f"{count:,}",
         )
 
 
-def known_labels(rows, column: str, counts: Counter[str], checkpoint: list[str] | None) -> list[str]:
-    """Class names by number: the data set's own order, or the checkpoint's if it has the same names, else sorted."""
+def known_labels(rows: SourceRows, column: str, counts: Counter[str], checkpoint: list[str] | None) -> list[str]:
+    """Class names by number: the checkpoint's if it has the same names, else the data set's own, else sorted."""
     if column in rows.classes:
         found = rows.classes[column]
     elif all(map(_is_integer, counts)):
@@ -141,9 +148,9 @@ def known_labels(rows, column: str, counts: Counter[str], checkpoint: list[str] 
 
 
 def _no_classes(column: str, found: list[str], counts: Counter[str]) -> list[str]:
-    """Why these cannot be meant as classes."""
+    """Why these are probably not classes."""
     if not found:
-        return [f"column {column!r} holds no label at all"]
+        return [f"column {column!r} holds no labels: choose the column that has them"]
     if decimals := [value for value in found if _is_decimal(value)]:
         return [
             f"column {column!r} holds decimals such as {truncated_repr(decimals[0])[1:-1]}: for regression use the "
@@ -158,9 +165,9 @@ def _no_classes(column: str, found: list[str], counts: Counter[str]) -> list[str
     return []
 
 
-def read_all(rows, read: Callable[[list[dict]], list]) -> list:
-    """What `read` gives for all rows; if it finds something wrong, with the numbers of the rows."""
-    found = []
+def read_all(rows: SourceRows, read: Callable[[list[Row]], list[T]]) -> list[T]:
+    """The results of `read` for all rows, in order. A UserError that it raises gets the row numbers added."""
+    found: list[T] = []
     for start in range(0, len(rows), CHUNK):
         try:
             found += read(rows[start : start + CHUNK])
@@ -170,8 +177,11 @@ def read_all(rows, read: Callable[[list[dict]], list]) -> list:
     return found
 
 
-def number_of(value, column: str, most: float = math.inf, fix: str = "a number") -> float | None:
-    """The number in a cell, or None for no label. Raises UserError for what is none, or beyond `most`."""
+def number_of(value: Any, column: str, most: float = math.inf, fix: str = "a number") -> float | None:
+    """The number in a cell, or None for a missing label.
+
+    Raises UserError for other values, and beyond -most and most; `fix` is what the message expects.
+    """
     if is_missing(value):
         return None
     number = finite_number(value)
@@ -180,18 +190,18 @@ def number_of(value, column: str, most: float = math.inf, fix: str = "a number")
     return number
 
 
-def numbers_of(rows: list[dict], column: str, *limit) -> list[float | None]:
-    """The same of many rows; the error lists several."""
+def numbers_of(rows: list[Row], column: str, most: float = math.inf, fix: str = "a number") -> list[float | None]:
+    """`number_of` for many rows; the error lists several problems."""
 
-    def faults(row):
+    def faults(row: Row) -> list[str]:
         try:
-            number_of(row[column], column, *limit)
+            number_of(row[column], column, most, fix)
         except UserError as error:
             return error.problems
         return []
 
     Check(faults, str)(rows)
-    return [number_of(row[column], column, *limit) for row in rows]
+    return [number_of(row[column], column, most, fix) for row in rows]
 
 
 def _is_integer(value: str) -> bool:
@@ -202,8 +212,8 @@ def _is_decimal(value: str) -> bool:
     return finite_number(value) is not None and not _is_integer(value)
 
 
-def finite_number(value) -> float | None:
-    """A finite number, or None. Python would also read 'nan', 'infinity' and '1_000', which are names here."""
+def finite_number(value: Any) -> float | None:
+    """The finite number that a value is or spells, else None; '1_000' is not a number here."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,7 +1,8 @@
-"""Cells that hold lists: as lists, and as the texts that pandas and NumPy write of them into csv."""
+"""Cells that hold lists: as lists, or as the texts that pandas and NumPy write for them into csv."""
 
 import ast
 import re
+from typing import Any
 
 PLAIN = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None, "nan": None}
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
@@ -10,11 +11,11 @@ ITEM = re.compile(rf"""'(?:[^'\\\n]|{ESCAPE})*'|"(?:[^"\\\n]|{ESCAPE})*"|{NUMBER
 BETWEEN = re.compile(r"\s*,\s*|\s+|$")
 
 
-def list_of(value) -> list | None:
-    """A cell's items: of a list, or of a text that spells one ("['joy', 'fear']", "[1 0 1]"); None for other cells.
+def list_of(value: Any) -> list[Any] | None:
+    """The items of a list, or of a text that spells one ("['joy', 'fear']", "[1 0 1]"); None for other cells.
 
-    Items of a spelled list are quoted texts, numbers, truth values and missing values. A text in brackets that holds
-    anything else, such as the name [UNK], is a text.
+    A spelled list may hold quoted texts, numbers, truth values and missing values. A text in brackets with any other
+    content, such as the name [UNK], is not a list.
     """
     if isinstance(value, list):
         return value
@@ -22,23 +23,24 @@ def list_of(value) -> list | None:
     return _items(inside[1:-1].strip()) if inside.startswith("[") and inside.endswith("]") else None
 
 
-def _items(text: str) -> list | None:
-    items, place = [], 0
+def _items(text: str) -> list[Any] | None:
+    items: list[Any] = []
+    place = 0
     while place < len(text):
         item = ITEM.match(text, place)
-        between = item and BETWEEN.match(text, item.end())
-        if not between:
+        between = BETWEEN.match(text, item.end()) if item else None
+        if not item or not between:
             return None
         try:
             items.append(_value(item[0]))
-        except (SyntaxError, ValueError):  # an escape without its digits, a number of thousands of them
+        except (SyntaxError, ValueError):  # an escape without its digits, or a number with thousands of digits
             return None
         place = between.end()
     return items
 
 
-def _value(item: str):
-    """Of an item as it is written; Python takes no leading zeros of whole numbers."""
+def _value(item: str) -> Any:
+    # Python's literals have no leading zeros in integers.
     if item in PLAIN:
         return PLAIN[item]
     return ast.literal_eval(item if item[0] in "'\"" else re.sub(r"^([-+]?)0+(?=\d)", r"\1", item))

@@ -1,47 +1,55 @@
-"""Texts much longer than what a model reads: their beginnings, which have the same first tokens at a small cost.
+"""Beginnings of texts that are much longer than a model's input, with the same first tokens.
 
-A tokenizer takes about 160 bytes and 1 us for each character of a text, whatever it is cut to afterwards.
+A tokenizer needs about 160 bytes and 1 us for each character of a text, even if most of its tokens are cut off.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import regex
 
-MARGIN = 256  # tokens beyond those that count: more than a word has, where BERT's tokenizers give it up
-CHARACTERS = 8  # of a token, at first
+MARGIN = 256  # further tokens: more than a word has, since BERT's tokenizers replace longer words by [UNK]
+CHARACTERS = 8  # characters per token of the first attempt
 SPACE = regex.compile(r"\s")
 
 
-def beginnings(texts: Sequence[str], tokenizer, max_len: int | None) -> list[str]:
-    """For each text a beginning of it with the same first `max_len` tokens, and with more than that if it has more.
+def beginnings(texts: list[str], tokenizer: Any, max_len: int | None) -> list[str]:
+    """For each text a beginning that has the same first `max_len` tokens, and more tokens than that if the text has.
 
-    `max_len` None: the whole texts.
+    With `max_len=None`, the texts themselves.
     """
-    if not _any_long(texts, tokenizer, max_len):
+    if max_len is None or not _any_long(texts, tokenizer, max_len):
         return texts
     return [_beginning(text, tokenizer, max_len, 2 * max_len) for text in texts]
 
 
-def pair_beginnings(texts: list[str], pairs: list[str], tokenizer, max_len: int | None) -> tuple[list[str], list[str]]:
+def pair_beginnings(
+    texts: list[str], pairs: list[str], tokenizer: Any, max_len: int | None
+) -> tuple[list[str], list[str]]:
     """The same for pairs, of which the text with more tokens is cut first ("longest_first" of transformers).
 
-    Of two long texts the tokenizer would make every pair of their pieces, 6,400 for twice 5,000 tokens and 128 kept.
+    For two long texts, the tokenizer would also make all pairs of their overflowing pieces: 6,400 for two texts of
+    5,000 tokens cut to 128.
     """
-    if not _any_long([*texts, *pairs], tokenizer, max_len):
+    if max_len is None or not _any_long([*texts, *pairs], tokenizer, max_len):
         return texts, pairs
     found = [_both(text, pair, tokenizer, max_len) for text, pair in zip(texts, pairs, strict=True)]
     return [first for first, _ in found], [second for _, second in found]
 
 
-def encode_cut(texts: tuple[str, ...], tokenizer, max_len: int):
-    """transformers' encoding of a text, or of a pair, cut to `max_len` tokens."""
+def encode_cut(texts: Sequence[str], tokenizer: Any, max_len: int) -> Any:
+    """transformers' encoding (BatchEncoding) of a text, or of a pair, cut to `max_len` tokens."""
     if _any_long(texts, tokenizer, max_len):
-        texts = beginnings(texts, tokenizer, max_len) if len(texts) == 1 else _both(*texts, tokenizer, max_len)
+        texts = (
+            _both(texts[0], texts[1], tokenizer, max_len)
+            if len(texts) > 1
+            else beginnings([texts[0]], tokenizer, max_len)
+        )
     return tokenizer(*texts, truncation="longest_first", max_length=max_len, padding=False)
 
 
-def _both(first: str, second: str, tokenizer, max_len: int) -> tuple[str, str]:
-    """The text with more tokens keeps more of them: where an odd number is kept, it has one more."""
+def _both(first: str, second: str, tokenizer: Any, max_len: int) -> tuple[str, str]:
+    """Beginnings of both texts. The text with more tokens gets a longer one: it loses tokens first."""
     size = _size(max_len)
     if min(len(first), len(second)) <= size:
         swapped = len(first) <= size
@@ -53,32 +61,31 @@ def _both(first: str, second: str, tokenizer, max_len: int) -> tuple[str, str]:
     return (other, longer) if swapped else (longer, other)
 
 
-def _any_long(texts: Sequence[str], tokenizer, max_len: int | None) -> bool:
-    if max_len is None or tokenizer.truncation_side != "right":
+def _any_long(texts: Sequence[str], tokenizer: Any, max_len: int) -> bool:
+    if tokenizer.truncation_side != "right":
         return False
     return max(map(len, texts), default=0) > _size(max_len)
 
 
 def _size(max_len: int) -> int:
-    """Characters of the first beginning that is tried."""
+    """Characters of the first attempt."""
     return CHARACTERS * (2 * max_len + MARGIN)
 
 
-def _count(text: str, tokenizer) -> int:
+def _count(text: str, tokenizer: Any) -> int:
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _beginning(text: str, tokenizer, max_len: int, least: int) -> str:
-    """Of `least` tokens and MARGIN more; it ends at white space, where there is any.
+def _beginning(text: str, tokenizer: Any, max_len: int, least: int) -> str:
+    """A beginning with `least` tokens and MARGIN more, which ends at white space if there is any.
 
-    What stands behind it may change its last tokens, which are the beginning of a word or pieces that merge with more,
-    but not those so far in front of its end.
+    The text after it could change the last tokens, by merges or by completing a word, but none before the margin.
     """
     size = _size(max_len)
     while size < len(text):
         space = SPACE.search(text, size, 2 * size)
-        part = text[: space.start() if space else size]
-        if _count(part, tokenizer) >= least + MARGIN:
-            return part
+        begin = text[: space.start() if space else size]
+        if _count(begin, tokenizer) >= least + MARGIN:
+            return begin
         size *= 4
     return text

@@ -1,50 +1,54 @@
 """Masked language modelling (Devlin et al. 2018, section 3.1)."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from jaxft.config.component import config
 from jaxft.config.ranges import InnerFraction
+from jaxft.data.example import Example, Row
 from jaxft.problems import raise_problems, truncated_repr
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.long_texts import beginnings
+from jaxft.tasks.source_rows import SourceRows
 from jaxft.tasks.template import column, columns_of
 from jaxft.tasks.tokens import PredictsTokens
 
 
 @config
 class MaskedLM(PredictsTokens):
-    """Hide `rate` of the ordinary tokens and predict them: 80% become the mask, 10% a random token, 10% stay.
+    """Selects `rate` of the non-special tokens and predicts them: 80% become the mask, 10% a random token, 10% stay.
 
-    A text of m ordinary tokens has floor(rate * m + u) hidden ones, u uniform in [0, 1): `rate` of them on average,
-    and never more than ceil(rate * m), so that the number of predictions a row needs is known beforehand.
+    A text with m non-special tokens has floor(rate * m + u) predictions, u uniform in [0, 1): `rate * m` on average,
+    and at most ceil(rate * m), so that the maximum is known beforehand.
     """
 
     text: str = "text"  # column, or template
     rate: InnerFraction = 0.15
-    unit: str = "token"  # "word": all pieces of a word are hidden together (whole-word masking)
+    unit: str = "token"  # "word": all pieces of a word are masked together (whole-word masking)
 
     head = "masked-lm"
 
-    def problems(self):
+    def problems(self) -> list[str]:
         return (
             [] if self.unit in ("token", "word") else [f"unit is {truncated_repr(self.unit)}, expected token or word"]
         )
 
-    def columns(self):
+    def columns(self) -> list[str]:
         return columns_of(self.text)
 
-    def prepare(self, rows, setting):
+    def prepare(self, rows: SourceRows, setting: EncodingContext) -> Self:
         check_mask(setting)
         return self
 
-    def encode(self, rows, setting):
+    def encode(self, rows: list[Row], setting: EncodingContext) -> Sequence[Example | list[Example] | str]:
         texts = beginnings(column(rows, self.text), setting.tokenizer, setting.max_len)
         out = setting.tokenizer(texts, **setting.truncation())
         return [_example(encoding, setting) for encoding in out.encodings]
 
-    def random_transform(self, example, rng, setting):
+    def random_transform(self, example: Example, rng: np.random.Generator, setting: EncodingContext) -> Example:
         words = example["words"]
         at = self._choose(words, rng)
         tokens = example["tokens"].copy()
@@ -55,20 +59,20 @@ class MaskedLM(PredictsTokens):
         tokens[swapped] = rng.choice(setting.ordinary_ids, len(swapped))
         return {"tokens": tokens, "at": at, "targets": targets, "weights": np.ones(len(at), np.float32)}
 
-    def slots(self, length):
+    def max_predictions(self, length: int) -> int | None:
         return math.ceil(self.rate * length)
 
-    def _choose(self, words, rng) -> np.ndarray:
-        """Sorted positions to hide; `words` has each token's word number, -1 for special tokens."""
+    def _choose(self, words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sorted positions to predict; `words` (n,) is the word of each token, -1 for special tokens."""
         ordinary = np.flatnonzero(words >= 0)
         budget = math.floor(self.rate * len(ordinary) + rng.random())
         order = rng.permutation(ordinary)
         if self.unit == "token":
             return np.sort(order[:budget])
-        chosen = []
+        chosen: list[int] = []
         for word in dict.fromkeys(words[order].tolist()):
             pieces = np.flatnonzero(words == word)
-            if len(chosen) + len(pieces) <= budget:  # a word that does not fit is passed over, as in BERT
+            if len(chosen) + len(pieces) <= budget:  # a word that does not fit is skipped, as in BERT
                 chosen.extend(pieces)
         return np.sort(np.array(chosen, np.int64))
 
@@ -79,11 +83,11 @@ def check_mask(setting: EncodingContext) -> None:
         raise_problems(["the tokenizer has no mask token: set mask_token in tokenizer_config.json"])
 
 
-def _example(encoding, setting):
-    # By number: the encoding's own mask leaves out special tokens that stand in the text itself.
+def _example(encoding: Any, setting: EncodingContext) -> Example | str:
+    # By id: the encoding's own mask does not mark special tokens of the text itself.
     special = np.isin(encoding.ids, setting.tokenizer.all_special_ids)
     if special.all():
         return "no ordinary token"
     words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int32)
     words[special] = -1
-    return {"tokens": np.array(encoding.ids, np.int32), "words": words, "cut": len(encoding.overflowing) > 0}
+    return {"tokens": np.array(encoding.ids, np.int32), "words": words, "truncated": len(encoding.overflowing) > 0}

@@ -1,6 +1,7 @@
-"""Replaced-token detection: which tokens are not those of the text (Clark et al. 2020)."""
+"""Replaced-token detection: which tokens were replaced (Clark et al. 2020)."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,19 +9,23 @@ import optax
 
 from jaxft.config.component import config
 from jaxft.config.ranges import InnerFraction
+from jaxft.data.example import Example, Row
 from jaxft.metrics import Mean
-from jaxft.metrics.declared import higher, lower
-from jaxft.tasks.base import Task
+from jaxft.metrics.declared import Metric, higher, lower
+from jaxft.metrics.units import EvalOutputs
+from jaxft.models.batch import Batch
+from jaxft.models.model import Outputs
+from jaxft.tasks.base import EncodingContext, Task, logits_of
 from jaxft.tasks.long_texts import beginnings
 from jaxft.tasks.template import column, columns_of
 
 
 @config
 class ReplacedTokens(Task):
-    """Say of every token whether it was replaced, as `rate` of the ordinary ones are.
+    """Predicts for every token whether it was replaced; `rate` of the non-special tokens are.
 
-    Replacements are tokens of the training texts, as frequent as they are there: the unigram generator of section 3.2.
-    One that happens to be the token itself is none. No second model is trained.
+    Replacements have the frequencies of the training texts: the unigram generator of section 3.2. A replacement that
+    equals the original token does not count as one. No generator model is trained.
     """
 
     text: str = "text"  # column, or template
@@ -28,38 +33,38 @@ class ReplacedTokens(Task):
 
     head = "pretraining"
 
-    def columns(self):
+    def columns(self) -> list[str]:
         return columns_of(self.text)
 
-    def encode(self, rows, setting):
+    def encode(self, rows: list[Row], setting: EncodingContext) -> Sequence[Example | list[Example] | str]:
         texts = beginnings(column(rows, self.text), setting.tokenizer, setting.max_len)
         out = setting.tokenizer(texts, **setting.truncation())
         special = setting.tokenizer.all_special_ids
         tokens = [np.array(encoding.ids, np.int32) for encoding in out.encodings]
         ordinary = [~np.isin(ids, special) for ids in tokens]
-        # Each example has as many tokens of other texts as it has itself.
-        pool = np.concatenate([ids[kept] for ids, kept in zip(tokens, ordinary, strict=True)])
+        # Each example stores as many tokens of the other texts as it has itself, to draw replacements from.
+        pool = np.concatenate([ids[mask] for ids, mask in zip(tokens, ordinary, strict=True)])
         pool = np.random.default_rng(len(pool)).permutation(pool)
-        fakes = np.split(pool, np.cumsum([kept.sum() for kept in ordinary])[:-1])
+        fakes = np.split(pool, np.cumsum([mask.sum() for mask in ordinary])[:-1])
         return [
-            {"tokens": ids, "ordinary": kept, "fakes": some, "cut": len(encoding.overflowing) > 0}
-            if kept.any()
+            {"tokens": ids, "ordinary": mask, "fakes": some, "truncated": len(encoding.overflowing) > 0}
+            if mask.any()
             else "no ordinary token"
-            for ids, kept, some, encoding in zip(tokens, ordinary, fakes, out.encodings, strict=True)
+            for ids, mask, some, encoding in zip(tokens, ordinary, fakes, out.encodings, strict=True)
         ]
 
-    def random_transform(self, example, rng, setting):
+    def random_transform(self, example: Example, rng: np.random.Generator, setting: EncodingContext) -> Example:
         tokens, ordinary = example["tokens"].copy(), np.flatnonzero(example["ordinary"])
         at = rng.permutation(ordinary)[: math.floor(self.rate * len(ordinary) + rng.random())]
         tokens[at] = rng.choice(example["fakes"], len(at))
         replaced = (tokens != example["tokens"]).astype(np.float32)
         return {"tokens": tokens, "targets": replaced, "weights": np.ones(len(tokens), np.float32)}
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Metric]:
         return lower("loss") | higher("accuracy", "precision", "recall")
 
-    def loss(self, out, batch):
-        logits, replaced, weights = out.logits[..., 0], batch["targets"], batch["weights"]
+    def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
+        logits, replaced, weights = logits_of(out)[..., 0], batch["targets"], batch["weights"]
         found = logits > 0
         errors = optax.sigmoid_binary_cross_entropy(logits, replaced)
         hits = (found == (replaced > 0)).astype(jnp.float32)
@@ -70,6 +75,6 @@ class ReplacedTokens(Task):
             "recall": Mean.of(hits, weights * (replaced > 0)),
         }
 
-    def compute_metrics(self, sums, kept):
+    def compute_metrics(self, sums: Mapping[str, Mean], outputs: EvalOutputs) -> dict[str, float]:
         found = sums["precision"]
-        return {} if found.count else {"precision": 0.0}  # where nothing was said to be replaced, as in scikit-learn
+        return {} if found.count else {"precision": 0.0}  # if nothing is predicted as replaced, as in scikit-learn

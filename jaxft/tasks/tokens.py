@@ -1,11 +1,15 @@
-"""Loss and metrics of tasks that predict a token at each slot."""
+"""Loss and metrics of tasks that predict tokens."""
 
 import math
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 
 from jaxft.metrics import Mean
-from jaxft.metrics.declared import higher, lower
+from jaxft.metrics.declared import Metric, higher, lower
+from jaxft.metrics.units import EvalOutputs
+from jaxft.models.batch import Batch
+from jaxft.models.layers.lm_loss import LazyLogits
 from jaxft.models.model import Outputs
 from jaxft.tasks.base import Task
 
@@ -13,27 +17,29 @@ TOKENS = lower("loss", "perplexity") | higher("accuracy")
 
 
 class PredictsTokens(Task):
-    """What tasks share that predict a token at each slot."""
+    """Base class of tasks that predict a token at each position that the head reads."""
 
     __slots__ = ()
 
-    def loss(self, out, batch):
+    def loss(self, out: Outputs, batch: Batch) -> dict[str, Mean]:
         return token_sums(out, batch)
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Metric]:
         return TOKENS
 
-    def compute_metrics(self, sums, kept):
+    def compute_metrics(self, sums: Mapping[str, Mean], outputs: EvalOutputs) -> dict[str, float]:
         return perplexity(sums)
 
 
-def token_sums(out: Outputs, batch) -> dict[str, Mean]:
-    """Cross entropy (nats) and accuracy over the vocabulary, by the slots' weights."""
+def token_sums(out: Outputs, batch: Batch) -> dict[str, Mean]:
+    """`loss`, the cross entropy in nats, and `accuracy` over the vocabulary, weighted by the batch's `weights`."""
+    if not isinstance(out.head_output, LazyLogits):
+        raise ValueError("the task needs a language modelling head, and the model has none")
     total, hits = out.head_output.cross_entropy(batch["targets"], batch["weights"])
     count = jnp.sum(batch["weights"])
     return {"loss": Mean(total, count), "accuracy": Mean.of(hits, batch["weights"])}
 
 
-def perplexity(sums: dict[str, Mean]) -> dict[str, float]:
-    """exp of the mean loss; of a loss beyond float64's range, the largest that it holds."""
+def perplexity(sums: Mapping[str, Mean]) -> dict[str, float]:
+    """exp of the mean loss, which is limited to 700 so that the result is finite in float64."""
     return {"perplexity": math.exp(min(sums["loss"].value(), 700.0))}

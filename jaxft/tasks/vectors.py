@@ -1,71 +1,92 @@
-"""Vectors of texts: the texts of a row as one example, a vector for each of them, and what that asks of a task."""
+"""Vectors of texts: the base class of embedding tasks, pooling, and metrics of search."""
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.inference.settings import reads
+from jaxft.data.example import Example, Row
+from jaxft.inference.settings import Inference, reads
 from jaxft.metrics import Mean
-from jaxft.metrics.declared import higher, lower
+from jaxft.metrics.declared import Metric, higher, lower
 from jaxft.metrics.retrieval import retrieval_metrics
+from jaxft.metrics.units import EvalOutputs
+from jaxft.models.batch import Batch
+from jaxft.models.checkpoint.sentence_embedding import DenseModule
 from jaxft.models.checkpoint.sentence_transformers import embedding_files
 from jaxft.models.heads import unit
 from jaxft.models.layers.basic import masked_mean
 from jaxft.models.layers.tokens import gather_at
 from jaxft.models.model import Outputs
 from jaxft.problems import raise_problems, suggest, truncated_repr
-from jaxft.tasks.base import Example, Task, as_parts, encode_texts
+from jaxft.tasks.base import EncodingContext, Task, encode_texts, join_sub_texts
+from jaxft.tasks.source_rows import SourceRows
 from jaxft.tasks.template import column, columns_of
 
 log = logging.getLogger("jaxft")
 
-# Pooling, and what sentence-transformers calls it.
+# Our names of pooling modes -> those of sentence-transformers.
 POOLINGS = {"mean": "mean", "first": "cls", "last": "lasttoken"}
 SEARCH = higher("recall@1", "recall@10", "ndcg@10", "mrr")
-NEAREST = 1024  # texts that are compared with all others at once
+NEAREST = 1024  # texts that are compared with all others at the same time
 
 
 class Embeds(Task):
-    """What tasks share that learn vectors; each has fields `pooling`, `normalize` and `matryoshka`, and `texts`, its
-    columns."""
+    """Base class of tasks that learn vectors of texts."""
 
     __slots__ = ()
     head = "none"
+    pooling: str | None
+    normalize: bool | None
+    matryoshka: tuple[int, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns, or templates, of the texts of a row."""
+        raise NotImplementedError
 
     @property
     def hidden(self) -> str:
         return "all" if self.pooling in (None, "mean") else "read"
 
-    def problems(self):
+    def problems(self) -> list[str]:
         if self.pooling in (None, *POOLINGS):
             return []
         known = " or ".join(POOLINGS)
-        return [f"pooling is {truncated_repr(self.pooling)}, expected {known}.{suggest(self.pooling, POOLINGS)}"]
+        return [f"pooling is {truncated_repr(self.pooling)}, expected {known}.{suggest(str(self.pooling), POOLINGS)}"]
 
-    def columns(self):
+    def columns(self) -> list[str]:
         return columns_of(*self.texts)
 
-    def prepare(self, rows, setting):
+    def prepare(self, rows: SourceRows, setting: EncodingContext) -> Self:
         if setting.max_len is None:
-            raise_problems(["each text gets a vector, running text has none: use Pad or Pack for config.batching"])
+            raise_problems(
+                [
+                    "each text needs a vector, so that texts cannot be cut into chunks: use Pad or Pack for "
+                    "config.batching"
+                ]
+            )
         return self.resolved(setting)
 
-    def resolved(self, setting):
-        """With the pooling and the normalisation of the model's directory, where the task does not set them.
+    def resolved(self, setting: EncodingContext) -> Self:
+        """The task with the pooling and the normalisation of the model directory, if the task does not set them.
 
-        Raises UserError for what the directory has and training has not.
+        Raises UserError for modules of the directory that cannot be trained.
         """
         base = setting.embedding
+        if base is None:
+            raise ValueError("an embedding task needs the embedding modules of the model directory")
         own = {mode: pooling for pooling, mode in POOLINGS.items()}
         problems = [
-            f"{base.directory} has a Dense module, which these tasks do not train: take the model without it (remove "
-            "it from modules.json), or train it with sentence-transformers"
-        ] * any(hasattr(layer, "weight") for layer in base.layers)
+            f"{base.directory} has a Dense module, which these tasks do not train: remove it from modules.json, or "
+            "train the model with sentence-transformers"
+        ] * any(isinstance(layer, DenseModule) for layer in base.layers)
         if self.pooling is None and (len(base.pooling) > 1 or base.pooling[0] not in own):
             problems.append(
                 f"{base.directory} pools by {', '.join(base.pooling)}, which these tasks do not train: set "
@@ -77,59 +98,72 @@ class Embeds(Task):
         if base.files and (POOLINGS[pooling],) != base.pooling:
             log.warning("%s pools by %s: the task's pooling is %s", base.directory, ", ".join(base.pooling), pooling)
         if base.files and normalize != bool(base.layers):
-            log.warning("%s: normalize is %s, other than in the model's directory", base.directory, normalize)
+            log.warning("%s: normalize is %s, unlike in the model directory", base.directory, normalize)
         if base.default_prompt:
             log.warning(
-                "%s puts the prompt %r in front of texts: training does not, write it into the task's templates",
+                "%s puts the prompt %r in front of texts, training does not: write it into the task's templates",
                 base.directory,
                 base.prompts[base.default_prompt],
             )
-        return replace(self, pooling=pooling, normalize=normalize)
+        task: Any = self  # a dataclass, as all subclasses are
+        return replace(task, pooling=pooling, normalize=normalize)
 
-    def encode(self, rows, setting):
+    def encode(self, rows: list[Row], setting: EncodingContext) -> Sequence[Example | list[Example] | str]:
+        return self.encode_sub_texts(rows, setting)
+
+    def encode_sub_texts(self, rows: list[Row], setting: EncodingContext) -> list[Example | str]:
+        """For each row an example with a prediction for each of its texts, or why the row is left out."""
         encoded = [encode_texts(setting, column(rows, name), None) for name in self.texts]
-        reads = "last" if self.pooling == "last" else "first"
-        return [as_parts(some, reads) for some in zip(*encoded, strict=True)]
+        pool_token = "last" if self.pooling == "last" else "first"
+        return [join_sub_texts(some, pool_token) for some in zip(*encoded, strict=True)]
 
-    def slots(self, length):
+    def max_predictions(self, length: int) -> int | None:
         return len(self.texts)
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Metric]:
         return lower("loss", "weighted_loss") if self.matryoshka else lower("loss")
 
     def losses(self, errors: list[jax.Array], valid: jax.Array) -> dict[str, Mean]:
-        """`loss` of the whole vectors, whose errors (n,) come first; `weighted_loss` adds up those of all widths."""
+        """`loss` from the errors (n,) of the full vectors, which come first; `weighted_loss` is the sum for all "
+        "widths."""
         plain = {"loss": Mean.of(errors[0], valid)}
-        return plain | {"weighted_loss": Mean.of(sum(errors), valid)} if self.matryoshka else plain
+        return plain | {"weighted_loss": Mean.of(sum(errors[1:], errors[0]), valid)} if self.matryoshka else plain
 
-    def compute_metrics(self, sums, kept):
+    def compute_metrics(self, sums: Mapping[str, Mean], outputs: EvalOutputs) -> dict[str, float]:
         return {}
 
-    def inference(self, results):
-        """Each text is read by itself: by default the first one of a row."""
+    def inference(self, results: Mapping[str, Mapping[str, float]]) -> Inference:
+        """Each text is read by itself; by default the first text of a row."""
         return reads(self, self.texts[0])
 
-    def model_files(self, setting, width):
-        """What sentence-transformers needs beside the model, and what `predict` reads."""
-        return embedding_files(setting.embedding, POOLINGS[self.pooling], self.normalize, width, setting.max_len)
+    def model_files(self, setting: EncodingContext, width: int) -> dict[str, str]:
+        """The files of sentence-transformers, which `predict` reads as well."""
+        if setting.embedding is None or setting.max_len is None or self.pooling is None:
+            raise ValueError("the files are those of a task that `prepare` has resolved")
+        pooling, normalize = POOLINGS[self.pooling], bool(self.normalize)
+        return embedding_files(setting.embedding, pooling, normalize, width, setting.max_len)
 
-    def vectors(self, out: Outputs, batch) -> tuple[jax.Array, jax.Array]:
-        """Float32 (n, texts, width) of all examples that the rows have room for, and the weight (n,) of each."""
-        found, size = pool(out.hidden, batch, self.pooling), len(self.texts)
-        whole = found.shape[1] // size * size  # packing may leave a row some slots that no example fills
+    def pooled(self, out: Outputs, batch: Batch) -> jax.Array:
+        """The vector of each prediction's text, float32 (rows, predictions, width)."""
+        return pool(out.hidden, batch, self.pooling)
+
+    def vectors(self, out: Outputs, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """The vectors, float32 (n, texts, width), of the n examples that rows can hold, and their weights (n,)."""
+        found, size = self.pooled(out, batch), len(self.texts)
+        whole = found.shape[1] // size * size  # a packed row may have further predictions, too few for an example
         found = found[:, :whole].reshape(-1, size, found.shape[-1])
         found = unit(found) if self.normalize else found
         return found, batch["weights"][:, :whole:size].reshape(-1)
 
-    def cut(self, vectors: jax.Array) -> list[jax.Array]:
-        """The whole vectors and the beginnings that `matryoshka` names."""
+    def widths(self, vectors: jax.Array) -> list[jax.Array]:
+        """The full vectors, and those of the widths that `matryoshka` names."""
         return [vectors, *(vectors[..., :width] for width in self.matryoshka)]
 
 
-def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
-    """The vector of each slot's text, float32 (rows, slots, width): the mean of its tokens, or the one at `at`.
+def pool(hidden: jax.Array, batch: Batch, pooling: str | None) -> jax.Array:
+    """The vector of each prediction's text, float32 (rows, predictions, width): the mean of its tokens, or one of them.
 
-    `hidden` is (rows, length, width), or (rows, slots, width) if only what is read was computed.
+    `hidden` is (rows, length, width), or (rows, predictions, width) if the last layer was computed at `at` only.
     """
     if pooling != "mean":
         return (hidden if hidden.shape[1] == batch["at"].shape[1] else gather_at(hidden, batch["at"])).astype(
@@ -139,18 +173,20 @@ def pool(hidden: jax.Array, batch, pooling: str) -> jax.Array:
 
 
 def digests(example: Example) -> np.ndarray:
-    """int32 (texts, 2): 64 bits of each text's tokens, the same for equal ones only."""
-    ends = np.cumsum(np.bincount(example["parts"]))
+    """int32 (texts, 2): a 64-bit hash of the tokens of each sub-text of an example."""
+    ends = np.cumsum(np.bincount(example["sub_texts"]))
     texts = np.split(example["tokens"], ends[:-1])
     return np.array([np.frombuffer(blake2b(text.tobytes(), digest_size=8).digest(), np.int32) for text in texts])
 
 
-def search_metrics(texts: np.ndarray, partners: np.ndarray, marks=None) -> dict[str, float]:
-    """recall@1, recall@10, ndcg@10 and mrr of finding each text's partner among all by the cosine.
+def search_metrics(
+    texts: np.ndarray, partners: np.ndarray, marks: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, float]:
+    """recall@1, recall@10, ndcg@10 and mrr of finding each text's partner among all partners by the cosine.
 
-    Both are (n, width), partners having the same number. `marks`, of the texts and of the partners, are the same for
-    equal texts only; None: the vectors are. Not among those that are searched are texts equal to the text or to its
-    partner, and the partners that an equal text has in other rows.
+    Both are (n, width). `marks` are hashes of the texts and of the partners, (n, m) each; None: use the
+    vectors. Partners that equal the text or its partner are not searched, and neither are those of an equal text in
+    other rows.
     """
     one, other = np.split(np.unique(np.concatenate(marks or (texts, partners)), axis=0, return_inverse=True)[1], 2)
     texts, partners = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (texts, partners))

@@ -1,11 +1,13 @@
-"""Texts that come as lists of words: what a row holds, and the tokens of each word."""
+"""Texts that are lists of words: the words and tags of a row, and the tokens of each word."""
 
 import unicodedata
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
-from jaxft.problems import raise_problems, truncated_repr
+from jaxft.data.example import Row
+from jaxft.problems import UserError, raise_problems, truncated_repr
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.labels import class_name, is_missing
 from jaxft.tasks.list_cells import list_of
@@ -13,10 +15,10 @@ from jaxft.tasks.template import text_of
 from jaxft.text.graphemes import base, widened
 
 
-def words_and_tags(row: dict, words: str, tags: str, known: Collection[str]) -> tuple[list[str], list[str | None]]:
-    """A row's words and their tags, both (n,), of which a row without tags has none; a tag None is none.
+def words_and_tags(row: Row, words: str, tags: str, known: Collection[str]) -> tuple[list[str], list[str | None]]:
+    """The words of a row and their tags, both (n,); None for a missing tag.
 
-    `known` are names of tags, where there are some. Raises UserError unless there are as many tags as words.
+    `known` are names of tags, if some are known. Raises UserError unless there are as many tags as words.
     """
     found = [text_of(word, words) for word in _items(row[words], words)]
     if is_missing(row[tags]):
@@ -27,17 +29,19 @@ def words_and_tags(row: dict, words: str, tags: str, known: Collection[str]) -> 
     return found, names
 
 
-def _items(value, column: str) -> list:
+def _items(value: Any, column: str) -> list[Any]:
     items = list_of(value)
     if items is None:
-        raise_problems([f"column {column!r} holds {truncated_repr(value)}, expected a list with an item for each word"])
+        raise UserError(
+            [f"column {column!r} holds {truncated_repr(value)}, expected a list with an item for each word"]
+        )
     return items
 
 
-def encode_words(setting: EncodingContext, texts: list[list[str]]) -> tuple[list, list]:
-    """The tokenizer's encodings of the texts, of which each has a word or more, and their text types ([] for none).
+def encode_words(setting: EncodingContext, texts: list[list[str]]) -> tuple[list[Any], list[list[int]]]:
+    """The tokenizer's encodings of texts with at least one word each, and their token types ([] for none).
 
-    A word has the tokens that it has inside a text, behind a space. Their `word_ids` are the words' numbers.
+    A word has the tokens that it has inside a text, after a space. `word_ids` of an encoding are the words' numbers.
     """
     if not texts:
         return [], []
@@ -47,28 +51,27 @@ def encode_words(setting: EncodingContext, texts: list[list[str]]) -> tuple[list
     return out.encodings, out.get("token_type_ids", [])
 
 
-def needs_space(tokenizer) -> bool:
-    """Whether a word by itself must bring its space, to become the tokens that it is inside a text.
+def needs_space(tokenizer: Any) -> bool:
+    """Whether a single word needs a leading space to get the tokens that it has inside a text.
 
-    Byte-level BPE takes the space as a part of the word, but puts one in front of a text's first word, and so of each
-    single one, only where it was made with `add_prefix_space`.
+    In byte-level BPE the space is a part of the word, and single words get one only with `add_prefix_space`.
     """
 
-    def tokens(text, **more):
+    def tokens(text: str | list[str], **more: bool) -> list[int]:
         return tokenizer(text, add_special_tokens=False, **more)["input_ids"]
 
     inside = tokens("a a")
-    alone, behind = (tokens([word], is_split_into_words=True) for word in ("a", " a"))
-    return inside[-len(alone) :] != alone and inside[-len(behind) :] == behind
+    plain, spaced = (tokens([word], is_split_into_words=True) for word in ("a", " a"))
+    return inside[-len(plain) :] != plain and inside[-len(spaced) :] == spaced
 
 
-def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
-    """(first token, start, stop) of each word of a running text that was not given as words; stop is behind its end.
+def words_of_text(text: str, encoding: Any) -> list[tuple[int, int, int]]:
+    """(first token, start, stop) of each word of a text that was not given as words; start and stop are characters.
 
-    A word holds whole graphemes. It ends at white space, where punctuation around words begins or ends, and in scripts
-    that are written without spaces at each token: not where some tokenizer's expression cuts, which may be between a
-    letter and its accent, or a number and its "th". A token of white space alone belongs to what
-    follows it, if the tokenizer says so.
+    Words consist of full graphemes. A word ends at white space, at punctuation around words, and, in scripts without
+    spaces, at each token. The boundaries of the tokenizer's own pre-tokenization are not used, because they may
+    separate a letter from its accent, or a number from its "th". A token of white space alone belongs to the next token
+    if the tokenizer has both in one word.
     """
     words: list[tuple[int, int, int]] = []
     before = None
@@ -83,7 +86,7 @@ def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
             words.append((place, start, start))
         elif begin == end and begin >= 0 and number == before:
             words[-1] = (first, start, stop)
-        elif start < end or begin < end == start and not _parted(text, start, number == before):
+        elif start < end or begin < end == start and not _begins_word(text, start, number == before):
             words[-1] = (first, begin, max(end, stop))
         else:
             words.append((place, start, stop))
@@ -91,26 +94,28 @@ def words_of_text(text: str, encoding) -> list[tuple[int, int, int]]:
     return [word for word in words if word[1] < word[2]]
 
 
-INSIDE = ".,-&"  # not apostrophes: what stands behind one is seldom of the name
-# How the names of letters begin in scripts without spaces between words.
+INSIDE = ".,-&"  # not apostrophes: text after one is rarely part of a name
+# Prefixes of Unicode names of letters in scripts without spaces between words.
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
-def _parted(text: str, at: int, joined: bool) -> bool:
-    """Whether a token that begins at `at`, right behind another, begins a word; `joined` says of punctuation that it is
-    one word to the tokenizer."""
+def _begins_word(text: str, at: int, joined: bool) -> bool:
+    """Whether a token that begins at `at`, directly after another one, begins a word.
+
+    `joined` says whether both are one word of the tokenizer, which matters for punctuation.
+    """
     left, right = _is_mark(text, base(text, at - 1)), _is_mark(text, at)
     return left != right or left and not joined or unicodedata.name(text[at], "").startswith(UNSPACED)
 
 
 def _is_mark(text: str, at: int) -> bool:
-    """Punctuation or a symbol, but not inside of a word: U.N., 1,000, German-born."""
+    """Whether a character is punctuation or a symbol, but not inside a word as in U.N., 1,000, German-born."""
     before = base(text, at - 1) if at else 0
     around = text[before : before + 1] * (at > 0) + text[at + 1 : at + 2]
     inside = text[at] in INSIDE and len(around) == 2 and around.isalnum()
     return unicodedata.category(text[at])[0] in "PS" and not inside
 
 
-def numbers_of_words(encoding) -> np.ndarray:
-    """The word (tokens,) that each token is of, -1 for special tokens."""
+def numbers_of_words(encoding: Any) -> np.ndarray:
+    """The word (tokens,) that each token belongs to, -1 for special tokens."""
     return np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)

@@ -33,7 +33,7 @@ def run_facts(
         "steps": len(batches),
         "epochs": batches.order.seen(len(batches)) / examples,
         "epochs_per_step": built.cfg.batch / examples,
-        "data": {name: batches.encoded.report for name, batches in sets.items()},
+        "data": {name: batches.encoded.report.to_json() for name, batches in sets.items()},
         "targets": {name: target_stats(built.task, batches.encoded) for name, batches in sets.items()},
         "batches": {"useful": batches.fill(steps), "shapes": sorted(map(list, batches.shapes(steps)))},
         "parameters": {"trained": trained_size, "frozen": frozen_size, "bytes": sum(array.nbytes for array in arrays)},

@@ -181,7 +181,7 @@ def train_batches(built: Setup, former: Former | None = None) -> Batches:
         return run_ends(known, examples, cfg.batch, cfg.steps, cfg.epochs)
 
     batches = Batches(built.encode("train"), cfg.batching, cfg.batch, **_common(built, multiple), ends=ends)
-    log.info("train: %s", data_report(batches.encoded.report))
+    log.info("train: %s", batches.encoded.report)
     if cfg.batch > len(batches.encoded):
         log.warning("config.batch is %d, but there are %d examples", cfg.batch, len(batches.encoded))
     return batches
@@ -193,26 +193,8 @@ def eval_batches(built: Setup, name: str) -> EvalBatches:
     shards = data_shards(built.mesh)
     batch = -(-cfg.eval_batch(name) // shards) * shards
     batches = EvalBatches(built.encode(name), cfg.batching, batch, **_common(built, shards))
-    log.info("%s: %s", name, data_report(batches.encoded.report))
+    log.info("%s: %s", name, batches.encoded.report)
     return batches
-
-
-def data_report(report: dict) -> str:
-    """A data report (data/encoded.py) as one line."""
-    tokens = f"{report['tokens']:,} tokens"
-    if report.get("unknown"):
-        tokens += f" (unknown to the tokenizer: {report['unknown']:,}, {report['unknown'] / report['ordinary']:.1%})"
-    parts = [f"{report['kept']:,} of {report['rows']:,} rows", tokens]
-    parts += [f"{report['windows']:,} windows"] if "windows" in report else []
-    parts += [f"{count:,} left out: {reason}" for reason, count in report["dropped"].items()]
-    parts += [f"{report['empty']:,} without text"] if report["empty"] else []
-    parts += [f"{report['truncated']:,} cut off at config.max_len"] if report["truncated"] else []
-    parts += [f"{count:,} {what}" for what, count in report["notes"].items() if count]
-    for kind, count in report.get("faults", {}).items():
-        parts.append(f"{count:,} with {kind} ({'; '.join(report['shown'][kind])})")
-    if "chunks" in report:
-        parts.append(f"{report['chunks']:,} chunks, {report['left']:,} tokens left over")
-    return ", ".join(parts)
 
 
 def describe(run: Run) -> None:
@@ -249,7 +231,7 @@ def _common(built: Setup, multiple: int) -> dict[str, Any]:
     return {
         "seed": built.cfg.seed,
         "random_transform": built.random_transform,
-        "slots": built.task.slots,
+        "max_predictions": built.task.max_predictions,
         "transformed_length": built.task.transformed_length,
         "rows_multiple": multiple,
         "max_len": built.setting.max_len or built.cfg.max_len,

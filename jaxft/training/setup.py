@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxft.config import Config
-from jaxft.data.encoded import Encoded, Example, encode_all
+from jaxft.data.data_report import DataReport
+from jaxft.data.encoded import Encoded, encode_all
+from jaxft.data.example import Example
 from jaxft.data.source import Rows, as_rows
 from jaxft.metrics import Mean, objective
 from jaxft.metrics.units import EvalUnits
@@ -54,9 +55,10 @@ class Setup:
         keeps = split != "train" and self.task.evaluates_texts
         rows = self.sources[split] if keeps else self.sources.pop(split)
         rows_read = rows.only(self.task.columns())
-        encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting))
+        encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting), name=rows_read.name)
         raise_problems(f"{split}: {problem}" for problem in range_problems(encoded.flat, self.arch.spec))
-        encoded.report |= unknown_counts(encoded.flat["tokens"], self.setting.tokenizer)
+        counts = unknown_counts(encoded.flat["tokens"], self.setting.tokenizer)
+        encoded.report = replace(encoded.report, unknown=counts["unknown"], ordinary=counts["ordinary"])
         problems = self.task.check_data(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
         raise_problems(f"{split}: {problem}" for problem in problems)
         return encoded
@@ -135,7 +137,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
     tokenizer = tokenizer_of(pretrained.directory, spec.input_side.embed.vocab, cfg.add_tokens)
     embedding = read_embedding(pretrained.directory) if cfg.task.head == "none" else None
-    length = cfg.batching.cut(cfg.max_len)
+    length = cfg.batching.max_example_length(cfg.max_len)
     setting = EncodingContext(
         with_lower_case(tokenizer, embedding), length, spec.pool_token, pretrained.labels, embedding, spec.decoder_start
     )
@@ -144,7 +146,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
     arch = architecture(pretrained, task.head, len(task.labels) if task.labels else None, cfg.dropout, tokens)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
-    hidden = task.hidden or ("all" if task.slots(1) is None else "read")
+    hidden = task.hidden or ("all" if task.max_predictions(1) is None else "read")
     model, trained = build_model(cfg, arch, devices[0].platform, hidden)
     if arch.stored_vocab is not None and "embed.tokens.embedding" not in trained:
         raise UserError(
@@ -215,7 +217,7 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
 
 def length_problems(cfg: Config, arch: Architecture) -> list[str]:
     """Whether examples exceed the model's positions. Packing does not matter: positions start at 0 in each example."""
-    longest = cfg.batching.cut(cfg.max_len) or cfg.batching.length
+    longest = cfg.batching.max_example_length(cfg.max_len) or cfg.batching.length
     limit = arch.spec.max_positions
     if limit is None or longest <= limit:
         return []
@@ -225,10 +227,10 @@ def length_problems(cfg: Config, arch: Architecture) -> list[str]:
     ]
 
 
-def unknown_problems(report: Mapping[str, Any], limit: float) -> list[str]:
+def unknown_problems(report: DataReport, limit: float) -> list[str]:
     """Whether more than a fraction `limit` of the tokens is unknown to the tokenizer."""
-    unknown, ordinary = report["unknown"], report["ordinary"]
-    if unknown <= limit * ordinary:
+    unknown, ordinary = report.unknown, report.ordinary
+    if unknown is None or ordinary is None or unknown <= limit * ordinary:
         return []
     return [
         f"{unknown:,} of {ordinary:,} tokens ({unknown / ordinary:.1%}) are unknown to the tokenizer, and "

@@ -1,0 +1,43 @@
+"""What an object must have to be a component of a configuration."""
+
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A config object that checks its own values."""
+
+    def problems(self, *context: Any) -> list[str]:
+        """What is wrong with it, each as one sentence with its fix."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A source of rows: config.data."""
+
+    def open(self) -> Any:
+        """The rows, as `as_rows` of jaxft/data/row_sequence.py takes them."""
+
+
+@runtime_checkable
+class TaskComponent(Protocol):
+    """A task: config.task (jaxft/tasks/base.py)."""
+
+    def encode(self, rows: list[dict[str, Any]], setting: Any) -> Any:
+        """The examples of the rows."""
+
+
+@runtime_checkable
+class TuneComponent(Protocol):
+    """A choice of the weights that train: config.tune (jaxft/tune)."""
+
+    def select(self, roles: dict[str, str], layers: int) -> set[str]:
+        """The names that train, of all parameters by their roles (models/params.py) in a model with `layers` layers."""
+
+
+@runtime_checkable
+class Factory(Protocol):
+    """What makes an optimizer or a schedule: config.optim and config.schedule (jaxft/optim)."""
+
+    def make(self, *arguments: Any) -> Any:
+        """The Optax transformation, or the function of the step."""
