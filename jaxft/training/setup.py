@@ -72,7 +72,8 @@ class Setup:
     def random_transform(self, example: Example, rng: np.random.Generator) -> Example:
         """`Task.random_transform`. Raises UserError for ids beyond the model's embedding tables."""
         transformed = self.task.random_transform(example, rng, self.setting)
-        changed = {key: values for key, values in transformed.items() if values is not example.get(key)}
+        arrays = {key: values for key, values in transformed.items() if isinstance(values, np.ndarray)}
+        changed = {key: values for key, values in arrays.items() if values is not example.get(key)}
         raise_problems(range_problems(changed, self.arch.spec))
         return transformed
 
