@@ -94,6 +94,30 @@ def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("tile, splits", [(4 * 2 * T * S, 1), (4 * T * S, 2)])
+def test_query_heads_in_tiles_of_their_own(tile, splits, monkeypatch):
+    """Where a key head's scores exceed a tile, elsewhere than on CPU: with learned bias, sinks and softcap."""
+    monkeypatch.setattr("jaxft.models.layers.kernels.tiles.platform", lambda: "tpu")
+    q, k, v, g, segments = inputs()
+    mask, softmax = mask_of(segments, True), SoftmaxSpec(0.7, softcap=1.5, learned_bias=True)
+    rng = np.random.default_rng(1)
+    bias = rng.standard_normal((1, KV, HEADS // KV * T, S)).astype(np.float32)
+    sinks = rng.standard_normal(HEADS).astype(np.float32)
+
+    def attend(q, k, v, bias, sinks):
+        return Tiled()(q, k, v, mask, softmax, None, bias, sinks)
+
+    expected, back = jax.vjp(attend, q, k, v, bias, sinks)
+    wanted = back(g)
+    monkeypatch.setitem(TILE, "other", tile)
+    program = str(jax.make_jaxpr(attend)(q, k, v, bias, sinks))
+    assert f"f32[1,1,{HEADS // KV // splits * T},{S}]" in program
+    found, back = jax.vjp(attend, q, k, v, bias, sinks)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    for one, other in zip(back(g), wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("sinks", [False, True])
 def test_attention_weights(biased, sinks):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxft.models.layers.dropout import keep_mask
 from jaxft.models.layers.kernels.kernel import AttentionCall, MaskSpec, SoftmaxSpec
-from jaxft.models.layers.kernels.tiles import by_tiles
+from jaxft.models.layers.kernels.tiles import by_tiles, group_splits
 from jaxft.models.layers.precision import accumulator, upcast
 from jaxft.models.layers.tokens import Tokens
 
@@ -43,7 +43,11 @@ class Tiled:
         bias: jax.Array | None = None,
         sinks: jax.Array | None = None,
     ) -> jax.Array:
-        b, t, heads, _ = q.shape
+        (b, t, heads, _), s = q.shape, k.shape[1]
+        splits = group_splits(heads // k.shape[2], 4 * t * s)
+        if splits > 1:  # more key heads, each with fewer query heads: copies of keys are smaller than their scores
+            k, v = (jnp.repeat(x, splits, axis=2) for x in (k, v))
+            bias = None if bias is None else bias.reshape(len(bias), k.shape[2], -1, s)
         kv, g = k.shape[2], heads // k.shape[2]
         sinks = None if sinks is None else upcast(sinks).reshape(1, kv, g, 1)
         q, k, v = _by_heads(q, kv), k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)

@@ -48,9 +48,23 @@ def tiles(b: int, k: int, size: int) -> tuple[int, int]:
     The fewest that keep a device's part of a tile within TILE; every device has a part of every tile.
     """
     spread_b, spread_k = shards_per_dim(("batch", "heads"), (b, k))
-    most = TILE.get(platform(), TILE["other"]) // size * spread_b * spread_k  # row and key head pairs per tile
+    most = _tile_bytes() // size * spread_b * spread_k  # row and key head pairs per tile
     options = [(n, 1) for n in divisors(b // spread_b)] + [(b // spread_b, n) for n in divisors(k // spread_k)]
     return next((x for x in options if b * k <= most * x[0] * x[1]), options[-1])
+
+
+def group_splits(group: int, size: int) -> int:
+    """Into how many the query heads of a key head are split, so that the scores of one row and a split fit a tile.
+
+    `size` are the bytes of one row's and query head's scores. 1 on CPU, where larger tiles are not slower.
+    """
+    if platform() == "cpu":
+        return 1
+    return next((n for n in divisors(group) if group // n * size <= _tile_bytes()), group)
+
+
+def _tile_bytes() -> int:
+    return TILE.get(platform(), TILE["other"])
 
 
 def divisors(n: int) -> list[int]:
