@@ -96,7 +96,7 @@ def _meet(workdir: str | None) -> Peers | None:
 def _leave(peers: Peers, error: BaseException) -> None:
     if isinstance(error, KeyboardInterrupt | Terminated):
         return  # `signals.farewell` tells the other processes
-    code = 2 if isinstance(error, UserError) else getattr(error, "exit_code", 1)
+    code = 2 if isinstance(error, UserError) else error.exit_code if isinstance(error, RunStopped) else 1
     if not isinstance(error, UserError | RunStopped):
         peers.wait()  # if another process died, that is the reason: this one ends here, with a message
     peers.leave(code)

@@ -13,6 +13,7 @@ from jaxft.models.layers.kernels.kernel import AttentionCall, MaskSpec, SoftmaxS
 from jaxft.models.layers.kernels.tiles import by_tiles, group_splits
 from jaxft.models.layers.precision import accumulator, upcast
 from jaxft.models.layers.tokens import Tokens
+from jaxft.parallel.mesh import shard
 
 MASKED = -1e30  # finite, so that the softmax of a row can never be NaN, in bf16 as well
 
@@ -46,7 +47,7 @@ class Tiled:
         (b, t, heads, _), s = q.shape, k.shape[1]
         splits = group_splits(heads // k.shape[2], 4 * t * s)
         if splits > 1:  # more key heads, each with fewer query heads: copies of keys are smaller than their scores
-            k, v = (jnp.repeat(x, splits, axis=2) for x in (k, v))
+            k, v = (shard(jnp.repeat(x, splits, axis=2), "batch", "key_length", "heads", None) for x in (k, v))
             bias = None if bias is None else bias.reshape(len(bias), k.shape[2], -1, s)
         kv, g = k.shape[2], heads // k.shape[2]
         sinks = None if sinks is None else upcast(sinks).reshape(1, kv, g, 1)
