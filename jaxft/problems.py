@@ -36,7 +36,7 @@ SHORT = _Short()
 
 
 @dataclass(frozen=True)
-class Check:
+class RowCheck:
     """A quick look at a row: `of(row)` are its faults, and `say(fault)` is one of them with its fix."""
 
     of: Callable[[dict], Iterable[Hashable]]
@@ -54,7 +54,7 @@ class UserError(Exception):
     `check` finds the same faults in further rows.
     """
 
-    def __init__(self, problems: str | Iterable[str], check: Check | None = None):
+    def __init__(self, problems: str | Iterable[str], check: RowCheck | None = None):
         self.problems: list[str] = list(map(bounded, [problems] if isinstance(problems, str) else problems))
         self.check = check
         super().__init__(self.problems)
@@ -106,7 +106,7 @@ def with_row_numbers(
     `first` is the number of the first row, from 1. All rows are looked at where the error has a `check`, else the
     first SEARCHED. At most SHOWN problems, and how many rows have others.
     """
-    check = error.check or Check(lambda row: _problems_of(read, row), str)
+    check = error.check or RowCheck(lambda row: _problems_of(read, row), str)
     found: dict[Hashable, list[int]] = {}  # fault -> first row, number of rows
     others = last = 0
     for number, row in enumerate(rows if error.check else islice(rows, SEARCHED), first):
@@ -136,7 +136,7 @@ def _problems_of(read: Callable[[list], object], row: dict) -> list[str]:
     return []
 
 
-def _faults_of(check: Check, row: dict) -> list[Hashable]:
+def _faults_of(check: RowCheck, row: dict) -> list[Hashable]:
     """Faults of a row; what the check itself cannot read is one as well, as UserError says it."""
     try:
         return list(check.of(row))
@@ -144,7 +144,7 @@ def _faults_of(check: Check, row: dict) -> list[Hashable]:
         return [(UserError, problem) for problem in single.problems]
 
 
-def _said(check: Check, fault: Hashable) -> str:
+def _said(check: RowCheck, fault: Hashable) -> str:
     return fault[1] if isinstance(fault, tuple) and fault[0] is UserError else check.say(fault)
 
 

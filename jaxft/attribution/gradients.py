@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxft.attribution.settings import Settings
 from jaxft.attribution.target import Target
-from jaxft.attribution.text import Text, padded
+from jaxft.attribution.text import Text, pad_to_power_of_2
 from jaxft.inference.model import LoadedModel
 from jaxft.models.batch import Batch
 from jaxft.models.layers.basic import masked_mean
@@ -35,7 +35,7 @@ def integrated_gradients(model: LoadedModel, text: Text, target: Target, setting
     tokens is the difference of the two scores, up to the error of the quadrature.
     """
     nodes, weights = np.polynomial.legendre.leggauss(settings.steps)  # from -1 to 1
-    start = model.params[TABLE][padded(text.baseline_ids(settings.baseline))]
+    start = model.params[TABLE][pad_to_power_of_2(text.baseline_ids(settings.baseline))]
     return _along(model, text, target, start, (nodes + 1) / 2, weights / 2, min(settings.batch, settings.steps))
 
 

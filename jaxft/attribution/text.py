@@ -11,7 +11,7 @@ from jaxft.inference.answers import choices
 from jaxft.inference.inputs import texts_read
 from jaxft.inference.model import LoadedModel, read_positions
 from jaxft.models.checkpoint.tokenizer import unknown_id
-from jaxft.models.input_ranges import range_problems
+from jaxft.models.input_ranges import id_problems
 from jaxft.problems import SHOWN, raise_problems
 from jaxft.tasks.question_answering import context_first
 from jaxft.tasks.word_alignment import words_of_text
@@ -39,11 +39,13 @@ class Text:
     def batch(self) -> dict[str, np.ndarray]:
         """One row of a batch (models/batch.py) with this text alone, padded; each array (length,)."""
         names = {"tokens": "input_ids", "segments": "attention_mask", "types": "token_type_ids"}
-        batch = {name: padded(self.row[argument]) for name, argument in names.items() if argument in self.row}
-        return batch | {"positions": padded(range(len(self.tokens)))}
+        batch = {
+            name: pad_to_power_of_2(self.row[argument]) for name, argument in names.items() if argument in self.row
+        }
+        return batch | {"positions": pad_to_power_of_2(range(len(self.tokens)))}
 
 
-def padded(values: ArrayLike) -> np.ndarray:
+def pad_to_power_of_2(values: ArrayLike) -> np.ndarray:
     """Int32, padded with zeros to a power of 2, so that few lengths are compiled."""
     array = np.array(values, np.int32)
     length = max(16, 2 ** (len(array) - 1).bit_length())
@@ -103,7 +105,7 @@ def _read(model: LoadedModel, texts: tuple[str, ...], settings: Settings) -> Tex
     names = ("input_ids", "attention_mask", "token_type_ids")
     arguments = {name: list(row[name]) for name in names if name in row}
     arrays = {"tokens": np.array(encoding.ids), "types": np.array(arguments.get("token_type_ids", []), int)}
-    if found := range_problems(arrays, model.arch.spec):
+    if found := id_problems(arrays, model.arch.spec):
         return "; ".join(found)
     unknown = [number == unknown_id(model.tokenizer) for number in encoding.ids]
     return Text(texts, arguments, encoding.tokens, encoding.sequence_ids, _spans(texts, encoding), unknown, at)

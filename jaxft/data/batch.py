@@ -21,7 +21,7 @@ POSITIONS = ("at", "pair_at")  # keys that hold positions in a row
 PADDED = ("tokens", "decoder_tokens")
 DTYPES = dict.fromkeys(("pair_weights", "weights"), np.float32)
 
-Transform = Callable[[Example, np.random.Generator], Example]  # what happens to an example at each visit
+RandomTransform = Callable[[Example, np.random.Generator], Example]  # what happens to an example at each visit
 
 
 @dataclass
@@ -46,7 +46,7 @@ class BatchAssembler:
     """
 
     def __init__(
-        self, encoded: Encoded, random_transform: Transform | None, pad_id: int, host: tuple[tuple[int, ...], int]
+        self, encoded: Encoded, random_transform: RandomTransform | None, pad_id: int, host: tuple[tuple[int, ...], int]
     ):
         self.encoded, self.pad_id, self.host = encoded, pad_id, host
         self.random_transform = random_transform or _unchanged

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from grain.experimental import set_next_index
 
-from jaxft.data.batch import BatchAssembler, Plan, Transform
+from jaxft.data.batch import BatchAssembler, Plan, RandomTransform
 from jaxft.data.batching import Batching, LengthStats, check_lengths, one_per_row
 from jaxft.data.encoded import Arrays, Encoded, prediction_key
 from jaxft.data.order import Order, Window
@@ -39,7 +39,7 @@ class Batches:
         batching: Batching,
         batch: int,
         seed: int,
-        random_transform: Transform | None,
+        random_transform: RandomTransform | None,
         max_predictions: Callable[[int], int | None],
         rows_multiple: int,
         max_len: int,
@@ -125,7 +125,7 @@ class EvalBatches:
         batching: Batching,
         batch: int,
         seed: int,
-        random_transform: Transform | None,
+        random_transform: RandomTransform | None,
         max_predictions: Callable[[int], int | None],
         rows_multiple: int,
         max_len: int,

@@ -17,7 +17,7 @@ from jaxft.models.checkpoint.save import save_model
 from jaxft.models.checkpoint.sentence_transformers import read_embedding, with_lower_case
 from jaxft.models.checkpoint.tokenizer import log_unknown, padding_id
 from jaxft.models.heads import AVERAGED, READ_AGAIN, TEXT_LEVEL, Contrast
-from jaxft.models.input_ranges import range_problems
+from jaxft.models.input_ranges import id_problems
 from jaxft.models.layers.basic import Embed
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import bind, fitting_mesh, shardings, variables
@@ -142,7 +142,7 @@ class LoadedModel:
         ones = np.ones((len(signals), embed.length), np.int32)
         batch = {embed.key: signals, "segments": ones, "positions": counted(ones)}
         batch |= self._decoder_arrays(signals, decoder)
-        raise_problems(range_problems(batch, self.arch.spec))
+        raise_problems(id_problems(batch, self.arch.spec))
         if self.arch.spec.is_dual_encoder:
             return self._computed(batch, read_positions(batch["decoder_segments"], self.arch.spec.pool_token))
         return self._computed(batch, np.zeros((len(signals), 1), np.int32))
@@ -179,7 +179,7 @@ class LoadedModel:
         batch = {"tokens": ids, "segments": attention_mask, "positions": positions} | (decoder or {})
         if token_type_ids is not None:
             batch["types"] = np.asarray(token_type_ids, np.int32)
-        raise_problems(range_problems(batch, self.arch.spec))
+        raise_problems(id_problems(batch, self.arch.spec))
         return self._computed(batch, read_positions(attention_mask, self.arch.spec.pool_token))
 
     def _computed(self, batch, at: np.ndarray) -> Outputs:

@@ -22,7 +22,7 @@ def table_sizes(spec: Spec) -> dict[str, int | None]:
     }
 
 
-def range_problems(arrays: dict[str, np.ndarray], spec: Spec) -> list[str]:
+def id_problems(arrays: dict[str, np.ndarray], spec: Spec) -> list[str]:
     """A sentence for each array of a batch or of examples that holds a number below 0 or beyond its table."""
     problems = []
     for name, size in table_sizes(spec).items():

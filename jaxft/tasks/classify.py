@@ -27,7 +27,7 @@ from jaxft.reports.figures import class_figures, label_figures, value_figures
 from jaxft.tasks.base import EncodingContext, Task, logits_of
 from jaxft.tasks.label_sets import EMPTY, column_targets, infer_labels, set_targets
 from jaxft.tasks.labelled_texts import labelled
-from jaxft.tasks.labels import class_counts, class_numbers, known_labels, numbering, numbers_of, reading
+from jaxft.tasks.labels import class_counts, class_numbers, known_labels, label_notes, numbering, numbers_of
 from jaxft.tasks.source_rows import SourceRows
 from jaxft.tasks.template import columns_of
 
@@ -74,7 +74,7 @@ class Classify(Task):
         numbers = class_numbers(rows, self.label, self.class_names)
         targets = [None if number is None else np.array([number], np.int32) for number in numbers]
         notes = [
-            reading(row[self.label], None if number is None else self.class_names[number].strip())
+            label_notes(row[self.label], None if number is None else self.class_names[number].strip())
             for row, number in zip(rows, numbers, strict=True)
         ]
         return labelled(self, rows, setting, targets, notes)

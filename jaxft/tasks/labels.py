@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from jaxft.data.example import Row
-from jaxft.problems import Check, UserError, listed, raise_problems, suggest, truncated_repr, with_row_numbers
+from jaxft.problems import RowCheck, UserError, listed, raise_problems, suggest, truncated_repr, with_row_numbers
 from jaxft.tasks.source_rows import SourceRows
 from jaxft.tasks.template import text_of
 
@@ -56,7 +56,7 @@ def as_whole(name: str) -> str:
     return found[1] if (found := WHOLE.fullmatch(name)) else name
 
 
-def reading(value: Any, name: str | None) -> dict[str, int]:
+def label_notes(value: Any, name: str | None) -> dict[str, int]:
     """For an example's `notes`: in which way a cell was read as the class `name`, if the cell differs from it."""
     text = str(value)
     if name is None or text == name:
@@ -72,7 +72,7 @@ def numbering(labels: Iterable[str]) -> dict[str, int]:
 
 def unknown_labels(
     of: Callable[[Row], Iterable[str | None]], known: Collection[str], what: str = "training label"
-) -> Check:
+) -> RowCheck:
     """A check for names that are not in `known`; `of(row)` gives the names of a row."""
 
     def say(fault: Hashable) -> str:
@@ -80,7 +80,7 @@ def unknown_labels(
         kind, plural = what.split()[-1], what + ("es" if what.endswith("s") else "s")
         return f"{kind} {truncated_repr(name)} is not among the {plural}: {listed(known)}.{suggest(name, known)}"
 
-    return Check(lambda row: [name for name in of(row) if name is not None and name not in known], say)
+    return RowCheck(lambda row: [name for name in of(row) if name is not None and name not in known], say)
 
 
 def class_numbers(
@@ -200,7 +200,7 @@ def numbers_of(rows: list[Row], column: str, most: float = math.inf, fix: str = 
             return error.problems
         return []
 
-    Check(faults, str)(rows)
+    RowCheck(faults, str)(rows)
     return [number_of(row[column], column, most, fix) for row in rows]
 
 

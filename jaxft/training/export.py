@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxft.inference.settings import FILE, Inference
-from jaxft.models.checkpoint.save import largest, listed, save_model
+from jaxft.models.checkpoint.save import largest, name_list, save_model
 from jaxft.models.params import Params
 from jaxft.problems import RunStopped
 from jaxft.training.model_card import model_card
@@ -57,8 +57,8 @@ def check_finite(built: Setup, params: Params, directory: Path, step: int) -> No
     bad = [name for name, size in largest(built.model, params).items() if not math.isfinite(size)]
     if bad:
         raise RunStopped(
-            f"after step {step} {len(bad)} of the model's weights are NaN or infinite ({listed(bad)}): {directory} is "
-            "not written. Try a smaller config.lr or a longer warm-up; python -m jaxft.export --step=N writes an "
+            f"after step {step} {len(bad)} of the model's weights are NaN or infinite ({name_list(bad)}): {directory} "
+            "is not written. Try a smaller config.lr or a longer warm-up; python -m jaxft.export --step=N writes an "
             "earlier checkpoint"
         )
 

@@ -22,7 +22,7 @@ from jaxft.models.checkpoint.load import LoadReport, find_weights, place
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained, architecture, open_pretrained, tokenizer_of
 from jaxft.models.checkpoint.sentence_transformers import read_embedding, with_lower_case
 from jaxft.models.checkpoint.tokenizer import unknown_counts
-from jaxft.models.input_ranges import range_problems
+from jaxft.models.input_ranges import id_problems
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import Params, bind, names, roles, shape, shardings, variables
 from jaxft.parallel.mesh import place_rows
@@ -56,7 +56,7 @@ class Setup:
         rows = self.sources[split] if keeps else self.sources.pop(split)
         rows_read = rows.only(self.task.columns())
         encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting), name=rows_read.name)
-        raise_problems(f"{split}: {problem}" for problem in range_problems(encoded.flat, self.arch.spec))
+        raise_problems(f"{split}: {problem}" for problem in id_problems(encoded.flat, self.arch.spec))
         counts = unknown_counts(encoded.flat["tokens"], self.setting.tokenizer)
         encoded.report = replace(encoded.report, unknown=counts["unknown"], ordinary=counts["ordinary"])
         problems = self.task.check_data(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
@@ -74,7 +74,7 @@ class Setup:
         transformed = self.task.random_transform(example, rng, self.setting)
         arrays = {key: values for key, values in transformed.items() if isinstance(values, np.ndarray)}
         changed = {key: values for key, values in arrays.items() if values is not example.get(key)}
-        raise_problems(range_problems(changed, self.arch.spec))
+        raise_problems(id_problems(changed, self.arch.spec))
         return transformed
 
     def forward(self, params: Params, batch: Batch, key: jax.Array | None) -> Outputs:

@@ -30,7 +30,7 @@ class Refused(Exception):
     """The pickle is not a dict of tensors."""
 
 
-def evaluate(stream: io.BytesIO, find: Find, load: Load) -> Any:
+def unpickle(stream: io.BytesIO, find: Find, load: Load) -> Any:
     """The value of the pickle at the stream's position, which moves to the pickle's end.
 
     `find(module, name)` resolves names, `load(id)` persistent ids; both may raise Refused. Only functions that they

@@ -195,7 +195,7 @@ def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrai
     log.warning(
         "the weights are written in float32: %s cannot represent numbers as large as those in %s",
         " and ".join(sorted(set(beyond.values()))),
-        listed(beyond),
+        name_list(beyond),
     )
     return "float32"
 
@@ -214,7 +214,7 @@ def largest(model: Model, params: Params) -> dict[str, float]:
     return {name: float(size) for path in sizes for name, size in zip(names(model, path), sizes[path], strict=True)}
 
 
-def listed(tensors: Iterable[str], most: int = 3) -> str:
+def name_list(tensors: Iterable[str], most: int = 3) -> str:
     """Names for a message: the first `most`, and the number of others."""
     tensors = list(tensors)
     more = f" and {len(tensors) - most} more" if len(tensors) > most else ""

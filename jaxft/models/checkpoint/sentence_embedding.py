@@ -9,7 +9,7 @@ from scipy.special import erf, expit
 
 from jaxft.problems import UserError, truncated_repr
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+NUMPY_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Identity": lambda x: x,
     "Tanh": np.tanh,
     "ReLU": lambda x: np.maximum(x, 0),
@@ -28,7 +28,7 @@ class DenseModule:
     activation: str
 
     def __call__(self, vector: np.ndarray) -> np.ndarray:
-        return ACTIVATIONS[self.activation](self.weight @ vector + (0 if self.bias is None else self.bias))
+        return NUMPY_ACTIVATIONS[self.activation](self.weight @ vector + (0 if self.bias is None else self.bias))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxft.host.strict_json import parse
-from jaxft.models.checkpoint.sentence_embedding import ACTIVATIONS, DenseModule, Normalize, SentenceEmbedding
+from jaxft.models.checkpoint.sentence_embedding import NUMPY_ACTIVATIONS, DenseModule, Normalize, SentenceEmbedding
 from jaxft.models.checkpoint.tensors import open_tensors
 from jaxft.problems import UserError, raise_problems, truncated_repr
 
@@ -109,9 +109,10 @@ def _dense(place: Path, config: dict) -> DenseModule:
     _plain(place, config)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     name = str(activation).rpartition(".")[2]
-    if not str(activation).startswith("torch.nn.") or name not in ACTIVATIONS:
+    if not str(activation).startswith("torch.nn.") or name not in NUMPY_ACTIVATIONS:
         raise UserError(
-            f"{place}: the activation {truncated_repr(activation)} is not supported, only {', '.join(ACTIVATIONS)}"
+            f"{place}: the activation {truncated_repr(activation)} is not supported, "
+            f"only {', '.join(NUMPY_ACTIVATIONS)}"
         )
     tensors = open_tensors(place)
     weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")

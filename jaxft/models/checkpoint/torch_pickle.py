@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxft.models.checkpoint.pickle_opcodes import Refused, checked_key, evaluate
+from jaxft.models.checkpoint.pickle_opcodes import Refused, checked_key, unpickle
 from jaxft.models.checkpoint.zip_archive import Archive
 from jaxft.problems import UserError, clipped, truncated_repr
 
@@ -77,7 +77,7 @@ def _from_archive(file: Path, content: np.ndarray) -> dict[str, np.ndarray]:
     archive = Archive(file, content)
     if archive.entries["data.pkl"].file_size > MOST_PICKLE:
         raise Refused(f"its pickle is longer than {MOST_PICKLE:,} bytes")
-    tensors = _evaluate(io.BytesIO(archive.read("data.pkl").tobytes()), [])
+    tensors = _unpickle(io.BytesIO(archive.read("data.pkl").tobytes()), [])
     if "byteorder" in archive.entries and archive.read("byteorder").tobytes() != b"little":
         raise Refused("its numbers are big-endian")
     return _views(tensors, lambda key: archive.read(f"data/{key}"))
@@ -85,11 +85,11 @@ def _from_archive(file: Path, content: np.ndarray) -> dict[str, np.ndarray]:
 
 def _from_sequence(content: np.ndarray) -> dict[str, np.ndarray]:
     stream = io.BytesIO(content[:MOST_PICKLE].tobytes())
-    if _evaluate(stream, []) != MAGIC:
+    if _unpickle(stream, []) != MAGIC:
         raise Refused("it is not a file of PyTorch")
-    _evaluate(stream, []), _evaluate(stream, [])  # the protocol version, and sizes of C types
+    _unpickle(stream, []), _unpickle(stream, [])  # the protocol version, and sizes of C types
     stored: list[Storage] = []
-    tensors, keys = _evaluate(stream, stored), _evaluate(stream, [])
+    tensors, keys = _unpickle(stream, stored), _unpickle(stream, [])
     storages, found, at = {storage.key: storage for storage in stored}, {}, stream.tell()
     for key in keys:
         (count,) = struct.unpack("<q", content[at : at + 8].tobytes())
@@ -102,14 +102,14 @@ def _from_sequence(content: np.ndarray) -> dict[str, np.ndarray]:
     return _views(tensors, found.__getitem__)
 
 
-def _evaluate(stream: io.BytesIO, stored: list[Storage]) -> Any:
+def _unpickle(stream: io.BytesIO, stored: list[Storage]) -> Any:
     """The value of the stream's next pickle; its storages are appended to `stored`."""
 
     def load(pid: object) -> Storage:
         stored.append(_storage(pid))
         return stored[-1]
 
-    return evaluate(stream, _find, load)
+    return unpickle(stream, _find, load)
 
 
 def _views(tensors: object, read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
