@@ -174,7 +174,7 @@ def test_texts_of_another_type_are_refused(text, hint, expected):
         ("--config.seed=1.5", "--config.seed=1.5: expected int"),
         ("--config.lr=abc", "--config.lr=abc: expected float"),
         ("--config.steps=many", "--config.steps=many: expected int | None"),
-        ("--config.optim=Lion", "config.optim is AdamW(...): use another one in the config file"),
+        ("--config.optim=Lion", "config.optim is AdamW(...): choose another one in the config file"),
         ("--config.dtype=float", "config.dtype is 'float', expected auto, float32, bfloat16. Did you mean 'float32'?"),
         ("--config.lr", "--config.lr needs a value"),
         ("--step=two", "--step=two: expected int"),
@@ -198,7 +198,7 @@ def test_all_mistakes_come_together(write):
 
 def test_missing_flags():
     assert problems("--step=1") == [
-        "--config=FILE.py[:ARG] is needed: configuration; --config.FIELD=VALUE changes a field",
+        "--config=FILE.py[:ARG] is needed: configuration; --config.FIELD=VALUE sets a field",
         "--workdir=DIR is needed: work directory of the run",
     ]
     optional = (command.CONFIG_OPTIONAL, command.WORKDIR_OPTIONAL)

@@ -175,7 +175,7 @@ def test_values_of_a_wrong_type():
         ({"save": Save(keep=0)}, "config.save: keep is 0, expected 1 or more"),
         ({"remat": "dot"}, "config.remat is 'dot', expected none, dots, full. Did you mean 'dots'?"),
         ({"dtype": "BFloat16"}, "expected auto, float32, bfloat16. Did you mean 'bfloat16'?"),
-        ({"batch": 10, "micro_batches": 4}, "is 10, which 4 micro batches do not divide. Nearest that fit: 8 or 12."),
+        ({"batch": 10, "micro_batches": 4}, "is 10, which 4 micro-batches do not divide. Nearest that fit: 8 or 12."),
         ({"save": Save(best="test/f1")}, "no eval is named 'test'. There are no evals."),
         ({"save": Save(best="f1")}, "config.save: best is 'f1', expected 'EVAL/METRIC'"),
         ({"lr_multipliers": (("(a", 1.0),)}, "config.lr_multipliers: '(a' is not a regular expression"),
@@ -250,7 +250,7 @@ def test_meshes_that_do_not_fit():
 
 def test_batches_that_the_devices_cannot_share():
     assert problems(8, batch=30, micro_batches=2) == [
-        "config.batch is 30, which 8 shards (mesh data 8 * fsdp 1) * 2 micro batches do not divide. "
+        "config.batch is 30, which 8 shards (mesh data 8 * fsdp 1) * 2 micro-batches do not divide. "
         "Nearest that fit: 16 or 32."
     ]
     assert problems(8, batch=4, mesh=Mesh(tensor=4)) == []

@@ -104,15 +104,15 @@ def test_every_mistake_at_once():
     del values["lr"]
     assert set(problems(values)) == {
         "config.batch is 'many' (str), expected int",
-        "config.data.pth is no field of Data. Did you mean 'path'?",
+        "config.data.pth is not a field of Data. Did you mean 'path'?",
         "config.data.path is missing: Data needs a value for it",
         "config.evals.test is 3 (int), expected Eval",
         "config.evals.val.data is missing: Eval needs a value for it",
-        "config.mesh.dta is no field of Mesh. Did you mean 'data'?",
+        "config.mesh.dta is not a field of Mesh. Did you mean 'data'?",
         "config.optim.name is missing: expected the class of a component, such as 'Classify'",
         "the configuration names 'os:path', which is not a config class",
-        "config.stpes is no field of Config. Did you mean 'steps'?",
-        "config.task.name is 'Clasify', which is no component. Did you mean 'Classify'?",
+        "config.stpes is not a field of Config. Did you mean 'steps'?",
+        "config.task.name is 'Clasify', which is not a component. Did you mean 'Classify'?",
         "config.lr is missing: Config needs a value for it",
     }
 

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
-from jaxft.config import Config, Eval, Save, load_config
+from jaxft.config import Config, Eval, Save, from_config_dict, load_config, to_config_dict
 from jaxft.config.component import from_json, to_json
 from jaxft.config.former_names import CLASSES, FIELDS, renamed
+from jaxft.config.overrides import override
 from jaxft.data import Data, Pack
 from jaxft.inference.settings import read_inference
 from jaxft.optim.adamw import AdamW
@@ -113,3 +115,17 @@ def test_names_of_today_stay():
     value = to_json(configured())
     assert renamed(value) == value and from_json(value) == configured()
     assert renamed([{"class": 3, "rows": 1}, "jaxft.config:Config"]) == [{"class": 3, "rows": 1}, "jaxft.config:Config"]
+
+
+def test_messages_for_former_fields_name_the_present_ones(tmp_path):
+    data = Data(path="rows.jsonl")
+    with pytest.raises(UserError, match="Config has no field 'rows': it is now called 'batching'"):
+        Config(model="model", task=QuestionAnswering(), data=data, rows=Pack(length=32), steps=1, lr=1.0, batch=1)
+    cfg = configured()
+    assert override(cfg, [("rows.length", "16")]) == [
+        "--config.rows.length=16: the field is now called 'batching': use --config.batching"
+    ]
+    values = to_config_dict(cfg).to_dict()
+    values["rows"] = values.pop("batching")
+    with pytest.raises(UserError, match="config.rows is not a field of Config. It is now called 'batching'."):
+        from_config_dict(ConfigDict(values))

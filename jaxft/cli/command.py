@@ -1,4 +1,4 @@
-"""What all commands share: flags, the configuration with its overrides, exit codes."""
+"""The common part of all commands: flags, the configuration with its overrides, exit codes."""
 
 import dataclasses
 import errno
@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jaxft.config import Config, overrides
 from jaxft.config import file as config_file
@@ -22,7 +22,7 @@ from jaxft.problems import RunStopped, UserError, clipped, near, raise_problems,
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One flag, `--NAME=VALUE`. A bool is `--NAME`, and False when absent."""
+    """One flag, `--NAME=VALUE`. A bool is `--NAME`, and False if absent."""
 
     name: str
     help: str
@@ -30,37 +30,37 @@ class Flag:
     default: Any = None
     required: bool = False
     choices: tuple[str, ...] = ()
-    value: str = "VALUE"  # what --help calls the value
+    value: str = "VALUE"  # the placeholder of the value in --help
 
 
-CONFIG = Flag("config", "configuration; --config.FIELD=VALUE changes a field", required=True, value="FILE.py[:ARG]")
-SUITE = Flag("suite", "tasks; --config.FIELD=VALUE changes a field of all", required=True, value="FILE.py[:DIR]")
+CONFIG = Flag("config", "configuration; --config.FIELD=VALUE sets a field", required=True, value="FILE.py[:ARG]")
+SUITE = Flag("suite", "tasks; --config.FIELD=VALUE sets a field for all of them", required=True, value="FILE.py[:DIR]")
 CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
 WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
 WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
 MODEL = Flag("model", "Hugging Face directory, or hub name", required=True, value="DIR")
 MODEL_OPTIONAL = dataclasses.replace(MODEL, required=False)
-ROWS = Flag("input", "rows: any file that training reads", required=True, value="FILE")
-ALLOW_IMPORT = Flag(
-    "allow-import", "your own modules whose classes the run's configuration names", value="MODULE[,MODULE]"
-)
+ROWS = Flag("input", "rows, in a file of any format that training reads", required=True, value="FILE")
+ALLOW_IMPORT = Flag("allow-import", "modules of your own that the run's configuration uses", value="MODULE[,MODULE]")
 BATCH = Flag("batch", "rows computed together", type=Count, default=32)
 JSON = Flag("json", "print JSON", bool)
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the user's to change, as a wrong flag is
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the machine's
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the user chose a wrong place: exit code 2
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the machine has a fault: exit code 1
 
 
 def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoReturn:
-    """Parses the command line, calls `main(args)` and exits: 0 done, 2 the user's input is at fault, 75
-    interrupted (SIGTERM), to be run again, 130 Ctrl-C, 1 anything else.
+    """Parses the command line, calls `main(args)` and exits.
+
+    Exit codes: 0 success, 2 an error in the user's input, 75 interrupted (SIGTERM) and to be run again, 130 Ctrl-C, 1
+    any other error.
 
     A command is a function `main`, and `command.run(main, __doc__, command.CONFIG, command.WORKDIR)` under
     `if __name__ == "__main__"`. `args` has an attribute for each flag ("-" becomes "_"); `args.config` is the checked
-    Config, or None; `args.settings` are the changes to a configuration as they were written. Results belong on stdout;
-    logging and messages go to stderr. A UserError, also one that `main` raises, is printed without its traceback.
+    Config, or None; `args.settings` are the overrides as they were given. Results belong on stdout; logging and
+    messages go to stderr. A UserError is printed without its traceback.
     """
-    try:  # from the first moment on, since a signal may come in any
+    try:  # everything is inside, because a signal may arrive at any time
         signals.listen()
         _prepare()
         argv = sys.argv[1:]
@@ -73,13 +73,13 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         main(args)
     except BaseException as error:
         sys.stdout.flush()
-        if signals.received is not None:  # whatever came of it: a library may have made another error of the signal
+        if signals.received is not None:  # a library may have turned the signal into another error
             signals.end(signals.received)
         if isinstance(error, UserError):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         if isinstance(error, RunStopped):
-            sys.stderr.write(f"stopped: {error}\n")  # as a whole, since other threads may speak as well
+            sys.stderr.write(f"stopped: {error}\n")  # one write, because other threads may write as well
             signals.told = True
             sys.exit(error.exit_code)
         if isinstance(error, OSError) and error.errno in (*REFUSED, *FULL):
@@ -91,14 +91,14 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
 
 
 def _prepare() -> None:
-    """Memory, logging, and what JAX and transformers read when they are imported; what the user has set stays."""
+    """Sets up memory, logging, and environment variables of JAX and transformers that the user has not set."""
     tune_allocator()
     logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     for name, value in {
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # that PyTorch is missing is as it should be
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache, "jaxft", "compiled"),  # a second start need not compile
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # about the missing PyTorch, which is intended
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache, "jaxft", "compiled"),  # so that later starts need not compile
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }.items():
         os.environ.setdefault(name, value)
@@ -106,26 +106,26 @@ def _prepare() -> None:
 
 def _import_transformers() -> None:
     with without_torch():
-        _ = importlib.import_module("transformers").AutoConfig  # it imports what it gives
+        _ = importlib.import_module("transformers").AutoConfig  # the lazy attribute imports the class
 
 
-class _Stderr(logging.StreamHandler):
-    """Writes to what is stderr at that moment, so that messages stand above a live line instead of in it."""
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to the current sys.stderr, so that messages appear above a live progress line instead of in it."""
 
-    def filter(self, record):
-        return not signals.is_consequence(record) and super().filter(record)
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not signals.is_consequence(record) and bool(super().filter(record))
 
     @property
-    def stream(self):
+    def stream(self) -> TextIO:
         return sys.stderr
 
     @stream.setter
-    def stream(self, value):
-        pass
+    def stream(self, value: TextIO) -> None:
+        """Ignored: StreamHandler assigns the stream that it was created with."""
 
 
 def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
-    """The flags' values. Raises one UserError with the problems of flags, overrides and configuration together."""
+    """The values of the flags. Raises one UserError with all problems of flags, overrides and the configuration."""
     texts, settings, problems = _scan(argv, flags)
     args = SimpleNamespace(**{_attribute(flag.name): flag.default for flag in flags}, settings=settings)
     for flag in flags:
@@ -142,13 +142,13 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
         args.config, found = _configuration(texts["config"], settings)
         problems += found
     elif settings and not any(flag.name in ("config", "suite") and flag.required for flag in flags):
-        problems.append(f"--config.{settings[0][0]} changes a field of a configuration: --config=FILE.py is needed")
+        problems.append(f"--config.{settings[0][0]} sets a field of a configuration: --config=FILE.py is needed")
     raise_problems(problems)
     return args
 
 
 def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
-    """What `--help` prints."""
+    """The text of `--help`."""
     forms = [f"--{flag.name}" if flag.type is bool else f"--{flag.name}={flag.value}" for flag in flags]
     short = [form if flag.required else f"[{form}]" for form, flag in zip(forms, flags, strict=True)]
     width = max(map(len, forms), default=0)
@@ -156,10 +156,12 @@ def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
     return "\n".join([f"usage: python {program} {' '.join(short)}", "", doc.strip(), "", *lines])
 
 
-def _scan(argv, flags) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
+def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
     """Splits the words of the command line into (flag -> text, [(configuration field, text)], problems)."""
     by_name = {flag.name: flag for flag in flags}
-    texts, settings, problems = {}, [], []
+    texts: dict[str, str] = {}
+    settings: list[tuple[str, str]] = []
+    problems: list[str] = []
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -185,14 +187,14 @@ def _scan(argv, flags) -> tuple[dict[str, str], list[tuple[str, str]], list[str]
     return texts, settings, problems
 
 
-def _suggestion(name: str, by_name) -> str:
-    """A flag like `name`, or the configuration's field of that name: --lr is --config.lr."""
+def _suggestion(name: str, by_name: Mapping[str, Flag]) -> str:
+    """A flag similar to `name`, or the field of the configuration with this name: --config.lr for --lr."""
     fields = [field.name for field in dataclasses.fields(Config)] if "config" in by_name else []
     field = near(name, fields, 1, 0.999)
     return f" Did you mean --config.{field[0]}?" if field else suggest(f"--{name}", [f"--{known}" for known in by_name])
 
 
-def _value(flag: Flag, text: str):
+def _value(flag: Flag, text: str) -> Any:
     if flag.type is bool and not text:
         return True
     hint = flag.type
@@ -209,13 +211,14 @@ def _value(flag: Flag, text: str):
 
 
 def configuration(spec: str, settings: list[tuple[str, str]]) -> Config:
-    """The checked configuration that `spec` names, with its changes: (field, text). Raises UserError."""
+    """The checked configuration of `spec`, with overrides (field, text). Raises UserError."""
     cfg, problems = _configuration(spec, settings)
-    raise_problems(problems)
+    if cfg is None or problems:
+        raise UserError(problems)
     return cfg
 
 
-def _configuration(spec: str, settings) -> tuple[Config | None, list[str]]:
+def _configuration(spec: str, settings: list[tuple[str, str]]) -> tuple[Config | None, list[str]]:
     try:
         cfg = overrides.unshared(config_file.load(spec))
     except UserError as error:
@@ -234,6 +237,6 @@ def _attribute(name: str) -> str:
 
 
 def _program() -> str:
-    """What was given to `python`."""
+    """The command as it was given to `python`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"-m {spec.name}" if spec else sys.argv[0]

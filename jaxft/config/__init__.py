@@ -1,7 +1,7 @@
-"""The configuration of a run: `Config` and its parts, components, the file that makes it, and flags that change it."""
+"""The configuration of a run: `Config` and its sections, components, configuration files, and overriding flags."""
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxft.config.config_dict import from_config_dict, to_config_dict
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 __all__ = ["Config", "Eval", "Mesh", "Save", "from_config_dict", "load_config", "save_config", "to_config_dict"]
 
 
-def __getattr__(name: str):
-    # Lazily: what a configuration holds (data, tuning, optimizers) is made of jaxft.config.component.
+def __getattr__(name: str) -> Any:
+    # Lazy, because the components of a configuration (data, tuning, optimizers) import jaxft.config.component.
     if name not in __all__:
         raise AttributeError(f"module 'jaxft.config' has no attribute {name!r}")
     module = "config_dict" if name.endswith("_config_dict") else "run"

@@ -1,47 +1,53 @@
-"""What can be wrong with a run's configuration: each function lists the problems of one matter, as whole sentences."""
+"""Checks of a run's configuration: each function lists problems of one kind, as sentences with a fix."""
 
 import dataclasses
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxft.config.component import fits, is_config, type_problems
+from jaxft.config.protocols import BatchingComponent, Factory, Source, TaskComponent, TuneComponent
 from jaxft.config.ranges import problems_of, range_problems
 from jaxft.paths import invalid_problem
 from jaxft.problems import clipped, listed, near, suggest, truncated_repr
 
-CHOICES = {
+if TYPE_CHECKING:
+    from jaxft.config.run import Config
+
+CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
     "init": ("pretrained", "backbone", "random"),
     "remat": ("none", "dots", "full"),
     "nonfinite": ("stop", "skip"),
     "export_dtype": ("auto", "float32", "bfloat16", "float16"),
 }
-# Slot -> (the method that makes an object one of these, what to say).
-SLOTS = {
-    "task": ("encode", "a task such as jaxft.tasks.classify.Classify(...)"),
-    "data": ("open", "a source such as jaxft.data.source.Data(...)"),
-    "batching": (None, "Pad(), Pack(...) or Chunk(...) of jaxft.data.batching"),
-    "tune": ("select", "a way to tune such as jaxft.tune.full.Full()"),
-    "optim": ("make", "an optimizer such as jaxft.optim.adamw.AdamW()"),
-    "schedule": ("make", "a schedule such as jaxft.optim.schedule.Linear()"),
+# Field of the configuration -> (the protocol of its components, what the message expects).
+COMPONENTS: dict[str, tuple[type, str]] = {
+    "task": (TaskComponent, "a task such as jaxft.tasks.classify.Classify(...)"),
+    "data": (Source, "a source such as jaxft.data.source.Data(...)"),
+    "batching": (BatchingComponent, "Pad(), Pack(...) or Chunk(...) of jaxft.data.batching"),
+    "tune": (TuneComponent, "a way to tune such as jaxft.tune.full.Full()"),
+    "optim": (Factory, "an optimizer such as jaxft.optim.adamw.AdamW()"),
+    "schedule": (Factory, "a schedule such as jaxft.optim.schedule.Linear()"),
 }
 
 
-def value_problems(cfg) -> list[str]:
-    """Single values out of range, or not one of the choices."""
+def value_problems(cfg: "Config") -> list[str]:
+    """Values that are out of range, or not one of the choices."""
     return [f"config.{text}" for text in range_problems(cfg) + choice_problems(cfg, CHOICES)]
 
 
-def typed(obj, *names: str) -> bool:
-    """True if these fields hold what their annotations allow, so that they can be compared."""
+def typed(obj: Any, *names: str) -> bool:
+    """Whether these fields hold what their annotations allow, so that they can be compared."""
     types = {field.name: field.type for field in dataclasses.fields(obj)}
     return all(fits(getattr(obj, name), types[name]) for name in names)
 
 
-def choice_problems(obj, choices) -> list[str]:
-    """`choices` is field -> what it may be."""
+def choice_problems(obj: Any, choices: Mapping[str, Sequence[str | None]]) -> list[str]:
+    """Fields whose values are not among the choices; `choices` is field -> allowed values."""
     problems = []
     for name, allowed in choices.items():
         value = getattr(obj, name)
@@ -53,7 +59,8 @@ def choice_problems(obj, choices) -> list[str]:
     return problems
 
 
-def length_problems(cfg) -> list[str]:
+def length_problems(cfg: "Config") -> list[str]:
+    """The length of a run is given either by steps or by epochs."""
     if cfg.steps is None and cfg.epochs is None:
         return ["config.steps and config.epochs are both None. Set one of them."]
     if cfg.steps is not None and cfg.epochs is not None:
@@ -61,7 +68,7 @@ def length_problems(cfg) -> list[str]:
     return []
 
 
-def model_problems(cfg) -> list[str]:
+def model_problems(cfg: "Config") -> list[str]:
     """A local directory must hold a config.json; a hub name must look like one."""
     if not typed(cfg, "model"):
         return []
@@ -91,7 +98,8 @@ def _in_directory(name: str) -> bool:
     return os.sep in name and os.path.isdir(os.path.dirname(name))
 
 
-def eval_problems(cfg) -> list[str]:
+def eval_problems(cfg: "Config") -> list[str]:
+    """Names of evaluation sets, and those that config.save refers to."""
     if not typed(cfg, "evals", "save"):
         return []
     problems = [
@@ -118,21 +126,22 @@ def eval_problems(cfg) -> list[str]:
     return problems
 
 
-def multiplier_problems(cfg) -> list[str]:
+def multiplier_problems(cfg: "Config") -> list[str]:
+    """Malformed patterns of config.lr_multipliers."""
     if not typed(cfg, "lr_multipliers"):
         return []
     invalid = (invalid_problem(pattern, "config.lr_multipliers") for pattern, _ in cfg.lr_multipliers)
     return [text for text in invalid if text]
 
 
-def component_problems(cfg, devices: int | None) -> list[str]:
-    """What is wrong in a slot: not a component at all, or what the component itself finds."""
-    slots = [(f"config.{name}", getattr(cfg, name), *slot) for name, slot in SLOTS.items()]
+def component_problems(cfg: "Config", devices: int | None) -> list[str]:
+    """Values that are not components, and the problems that components report themselves."""
+    found = [(f"config.{name}", getattr(cfg, name), *expected) for name, expected in COMPONENTS.items()]
     evals = cfg.evals if typed(cfg, "evals") else {}
-    slots += [(f"config.evals.{key}.data", e.data, *SLOTS["data"]) for key, e in evals.items()]
+    found += [(f"config.evals.{key}.data", e.data, *COMPONENTS["data"]) for key, e in evals.items()]
     problems = []
-    for name, value, method, expected in slots:
-        if not is_config(value) or (method and not hasattr(value, method)):
+    for name, value, protocol, expected in found:
+        if not is_config(value) or not isinstance(value, protocol):
             problems.append(f"{name} is {truncated_repr(value)}, expected {expected}")
         else:
             problems += _own_problems(name, value)
@@ -142,13 +151,13 @@ def component_problems(cfg, devices: int | None) -> list[str]:
     return problems + (_own_problems("config.mesh", cfg.mesh, devices) if typed(cfg, "mesh") else [])
 
 
-def _own_problems(name: str, value, *context) -> list[str]:
-    """What is wrong with `value`; one with wrong types is not asked, for it could not compare them."""
+def _own_problems(name: str, value: Any, *context: Any) -> list[str]:
+    """The problems of `value`; [] if types are wrong, because its own checks could fail then."""
     return [] if type_problems(value) else [f"{name}: {text}" for text in problems_of(value, *context)]
 
 
-def batch_problems(cfg, devices: int | None) -> list[str]:
-    """The batch must split evenly over micro batches, and over the devices that share it."""
+def batch_problems(cfg: "Config", devices: int | None) -> list[str]:
+    """Batches that do not split evenly over micro-batches and devices."""
     if not typed(cfg, "batch", "micro_batches", "mesh", "evals") or min(cfg.batch, cfg.micro_batches) < 1:
         return []
     if type_problems(cfg.mesh) or cfg.mesh.problems(devices):
@@ -156,7 +165,7 @@ def batch_problems(cfg, devices: int | None) -> list[str]:
     sizes = cfg.mesh.sizes(devices) if devices is not None else {"data": 1, "fsdp": 1}
     shards = sizes["data"] * sizes["fsdp"]
     split = f"{shards} shards (mesh data {sizes['data']} * fsdp {sizes['fsdp']})"
-    micro = f"{cfg.micro_batches} micro batches"
+    micro = f"{cfg.micro_batches} micro-batches"
     both = micro if devices is None else split if cfg.micro_batches == 1 else f"{split} * {micro}"
     problems = _indivisible("config.batch", cfg.batch, shards * cfg.micro_batches, both)
     for name, e in cfg.evals.items():

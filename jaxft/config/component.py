@@ -1,4 +1,4 @@
-"""Typed configuration objects: dataclasses that travel through JSON and can be walked and checked."""
+"""Typed configuration objects: dataclasses that can be written as JSON, walked and checked."""
 
 import dataclasses
 import functools
@@ -6,37 +6,41 @@ import importlib
 import sys
 import types
 import typing
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from jaxft.config.former_names import renamed
+from jaxft.config.former_names import present_field, renamed
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
-_CLASSES: set[type] = set()  # what `config` has made
+T = TypeVar("T")
+_CLASSES: set[type] = set()  # all classes made by `config`
 
 
 @typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
-def config(cls: type) -> type:
-    """Makes `cls` a dataclass with keyword arguments only and no other attributes.
+def config(cls: type[T]) -> type[T]:
+    """Makes `cls` a dataclass with slots and keyword-only arguments.
 
-    Not frozen, because command line flags assign in place; treat objects as read-only once the run has started.
-    The constructor raises a UserError that lists every unknown and missing field.
+    It is not frozen, because command line flags assign to fields; treat objects as read-only after the run has started.
+    The constructor raises a UserError with all unknown and missing fields.
     """
     made = dataclasses.dataclass(kw_only=True, slots=True)(cls)
-    plain_init = made.__init__
+    plain_init: Callable[..., None] = made.__init__
 
     @functools.wraps(plain_init)
-    def checked_init(self, *args, **values):
+    def checked_init(self: Any, *args: Any, **values: Any) -> None:
         raise_problems(field_problems(made, values, len(args)))
         plain_init(self, **values)
 
-    made.__init__ = checked_init
+    made.__init__ = checked_init  # type: ignore[method-assign]  # the purpose of this decorator
     _CLASSES.add(made)
     return made
 
 
 def to_json(obj: Any) -> Any:
-    """Plain JSON values; a config object becomes {"class": "module:Name", field: value, ...} and a tuple a list."""
+    """JSON values; a config object becomes {"class": "module:Name", field: value, ...}, a tuple becomes a list.
+
+    Raises UserError for values that JSON cannot express.
+    """
     if is_config(obj):
         fields = {f.name: to_json(getattr(obj, f.name)) for f in dataclasses.fields(obj)}
         return {"class": f"{type(obj).__module__}:{type(obj).__qualname__}", **fields}
@@ -54,10 +58,10 @@ def to_json(obj: Any) -> Any:
 def from_json(value: Any) -> Any:
     """The object that `to_json` wrote, in this version or an earlier one (config/former_names.py).
 
-    Raises UserError for a class or a field that does not exist.
+    JSON lists become tuples, unless the field is annotated as a list. Only modules of jaxft are imported: importing
+    others would run their code, so the user must import them first.
 
-    JSON's lists become tuples, except where a field is annotated as a list. Of jaxft's modules alone one is imported
-    for its classes: others run whatever code they have, so the user has to have imported them.
+    Raises UserError for a class or a field that does not exist.
     """
     return _from_json(renamed(value))
 
@@ -74,7 +78,7 @@ def _from_json(value: Any) -> Any:
 
 
 def modules_of(value: Any) -> set[str]:
-    """The modules that `from_json` needs for what `to_json` wrote, without jaxft's own."""
+    """The modules that `from_json` needs for a value, without those of jaxft."""
     if isinstance(value, list):
         return set().union(*map(modules_of, value))
     if not isinstance(value, dict):
@@ -84,11 +88,11 @@ def modules_of(value: Any) -> set[str]:
 
 
 def is_config(obj: Any) -> bool:
-    """Whether `obj` is of a class that `config` has made, or of one below it."""
+    """Whether `obj` is an instance of a class made by `config`, or of a subclass."""
     return not _CLASSES.isdisjoint(type(obj).__mro__)
 
 
-def walk(obj: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+def walk(obj: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
     """Yields (dotted name, dataclass field, value) for every leaf; config objects and dicts of them are entered."""
     for field in dataclasses.fields(obj):
         name, value = prefix + field.name, getattr(obj, field.name)
@@ -102,7 +106,7 @@ def walk(obj: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, A
 
 
 def type_problems(obj: Any, prefix: str = "config.") -> list[str]:
-    """One sentence for each value below `obj` that its annotation does not allow. Protocols allow anything."""
+    """One sentence for each value in `obj` that its annotation does not allow. Protocols allow anything."""
     problems = []
     hints = annotations(type(obj))
     for field in dataclasses.fields(obj):
@@ -117,15 +121,15 @@ def type_problems(obj: Any, prefix: str = "config.") -> list[str]:
 
 
 def annotations(cls: type) -> dict[str, Any]:
-    """The resolved annotation of each field; one that cannot be resolved allows anything."""
+    """The resolved annotation of each field; Any if it cannot be resolved."""
     try:
         return typing.get_type_hints(cls)
-    except NameError:  # A name imported under TYPE_CHECKING only.
+    except NameError:  # a name that is imported under TYPE_CHECKING only
         return {f.name: Any if isinstance(f.type, str) else f.type for f in dataclasses.fields(cls)}
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """True if the annotation `hint` allows `value`. An int is a float; True is not an int."""
+    """Whether the annotation `hint` allows `value`. An int is a float; True is not an int."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return fits(value, args[0])
@@ -139,7 +143,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(fits(item, args[0]) for item in value)
     if origin is dict:
         return isinstance(value, dict) and all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
-    if hint is Any:  # A class since Python 3.11, but not one for isinstance.
+    if hint is Any:  # a class since Python 3.11, but isinstance does not accept it
         return True
     if hint is None or hint is type(None):
         return value is None
@@ -153,7 +157,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def type_name(hint: Any) -> str:
-    """How an annotation is written: `float | None`."""
+    """An annotation as text: `float | None`."""
     args = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " | ".join(type_name(arg) for arg in args)
@@ -164,13 +168,15 @@ def type_name(hint: Any) -> str:
 
 def unknown_field(cls: type, name: str) -> str:
     """The message for a field that `cls` does not have."""
+    if present := present_field(cls, name):
+        return f"{cls.__name__} has no field {truncated_repr(name)}: it is now called {present!r}"
     known = [field.name for field in dataclasses.fields(cls)]
     near_name = suggest(name, known)
     return f"{cls.__name__} has no field {truncated_repr(name)}.{near_name} Fields: {', '.join(known) or 'none'}."
 
 
 def field_problems(cls: type, values: dict[str, Any], positional: int = 0) -> list[str]:
-    """What is wrong with constructing `cls` from `values` by name, and from `positional` arguments without a name."""
+    """What is wrong with constructing `cls` from the fields `values` and a number of `positional` arguments."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     problems = [unknown_field(cls, name) for name in values if name not in fields]
     if positional:
@@ -198,7 +204,10 @@ def _fits_tuple(value: tuple, args: tuple) -> bool:
 
 
 def find_class(name: Any) -> type:
-    """Raises UserError. Only classes' own names are followed, so that no attribute of a module is reached otherwise."""
+    """The config class "module:Class". Raises UserError if there is none.
+
+    Only names of classes that the module defines are followed, so that nothing else in it can be reached.
+    """
     if not isinstance(name, str):
         raise UserError(f"the configuration names the class {truncated_repr(name)}, expected 'MODULE:CLASS'")
     module_name, _, class_name = name.partition(":")
@@ -219,7 +228,7 @@ def find_class(name: Any) -> type:
 
 
 def _find_module(name: str, module_name: str) -> types.ModuleType:
-    """A module that is imported already, or one of jaxft's."""
+    """A module that is already imported, or one of jaxft."""
     if sys.modules.get(module_name) is not None:
         return sys.modules[module_name]
     if not all(map(str.isidentifier, module_name.split("."))):
@@ -249,7 +258,7 @@ def _construct(cls: type, values: dict[str, Any]) -> Any:
 
 
 def as_hinted(value: Any, hint: Any) -> Any:
-    """Turns tuples back into the lists that the annotation names."""
+    """`value` with lists in place of tuples where the annotation names lists."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return next((turned for arg in args if fits(turned := as_hinted(value, arg), arg)), value)

@@ -1,8 +1,9 @@
-"""`ml_collections.ConfigDict` at the door: a configuration file may return one, and any `Config` can become one.
+"""Conversion between `Config` and `ml_collections.ConfigDict`, which a configuration file may return.
 
-The keys are the fields' names. A component has its class beside its fields, `{"name": "Classify", "text": "review"}`:
-one of COMPONENTS, or "module:Class" of one's own. Where the class itself has a field `name` (Data, TFDS), the key is
-`class`, which is understood everywhere. Unset placeholders are None, references are resolved, and locks do not matter.
+The keys are the names of the fields. A component also has the key `name`: {"name": "Classify", "text": "review"}. Its
+value is one of COMPONENTS, or "module:Class" for other classes. If the class itself has a field `name` (Data, TFDS),
+the key is `class`, which works for all classes. Unset placeholders become None, references are resolved,
+locks are ignored.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import typing
 from typing import Any
 
 from jaxft.config.component import annotations, as_hinted, find_class, fits, is_config, type_name
+from jaxft.config.former_names import present_field
 from jaxft.config.run import Config
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
@@ -51,9 +53,9 @@ MODULES = {name: module for module, names in COMPONENTS.items() for name in name
 
 
 def from_config_dict(values: "ConfigDict") -> Config:
-    """The Config that a ConfigDict describes.
+    """The Config of a ConfigDict.
 
-    Raises UserError that lists every unknown key, wrong type, missing field and unset required placeholder.
+    Raises UserError with all unknown keys, wrong types, missing fields and unset required placeholders.
     """
     problems: list[str] = []
     made = _object(Config, values, "config", problems)
@@ -69,7 +71,7 @@ def to_config_dict(cfg: Config) -> "ConfigDict":
 
 
 def is_config_dict(value: Any) -> bool:
-    """Whether it is a ConfigDict, also a frozen one. Imports nothing: who made one has the library."""
+    """Whether a value is a ConfigDict or a FrozenConfigDict, without importing the library."""
     names = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(value).__mro__]
     return ("ml_collections", "ConfigDict") in names
 
@@ -82,20 +84,23 @@ def _plain(value: Any, named: bool = True) -> Any:
         typed = {key for key, hint in annotations(cls).items() if dataclasses.is_dataclass(hint)}
         made = {key: _plain(item, named=key not in typed) for key, item in fields.items()}
         return ({"class" if "name" in made else "name": name} if named else {}) | made
-    if isinstance(value, dict):  # evaluation sets by name, whose class the field says
+    if isinstance(value, dict):  # evaluation sets by name; the annotation of the field has their class
         return {key: _plain(item, named=False) for key, item in value.items()}
     return value
 
 
 def _object(cls: type, values: "ConfigDict", where: str, problems: list[str], skip: str | None = None) -> Any:
-    """An object of the class, or None where something is wrong, which then is among the problems."""
-    hints, given, before = annotations(cls), {}, len(problems)
+    """An object of the class; None if something is wrong, which is added to the problems."""
+    given: dict[str, Any] = {}
+    hints, before = annotations(cls), len(problems)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
         if key == skip:
             continue
         if key not in fields:
-            problems.append(f"{where}.{key} is no field of {cls.__name__}.{suggest(key, list(fields))}")
+            present = present_field(cls, key)
+            now = f" It is now called {present!r}." if present else suggest(key, list(fields))
+            problems.append(f"{where}.{key} is not a field of {cls.__name__}.{now}")
             continue
         given[key] = _value(hints[key], values, key, f"{where}.{key}", problems)
     for key, field in fields.items():
@@ -122,11 +127,11 @@ def _value(hint: Any, values: "ConfigDict", key: str, where: str, problems: list
 
 
 def _nested(hint: Any, value: "ConfigDict", where: str, problems: list[str]) -> Any:
-    """A component, an object whose class the field says (a mesh), or several of them by name (evaluation sets)."""
+    """A component, an object of the annotated class (Mesh), or a dict of such objects (evaluation sets)."""
     if typing.get_origin(hint) is dict:
         kind = typing.get_args(hint)[1]
         return {key: _value(kind, value, key, f"{where}.{key}", problems) for key in value}
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _object(hint, value, where, problems)
     key = "class" if "class" in value else "name"
     name = _value(str, value, key, f"{where}.{key}", problems) if key in value else None
@@ -150,5 +155,5 @@ def _component(name: str, where: str) -> type:
     if ":" in name:
         return find_class(name)
     if name not in MODULES:
-        raise UserError(f"{where} is {truncated_repr(name)}, which is no component.{suggest(name, list(MODULES))}")
+        raise UserError(f"{where} is {truncated_repr(name)}, which is not a component.{suggest(name, list(MODULES))}")
     return getattr(importlib.import_module(MODULES[name]), name)

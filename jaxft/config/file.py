@@ -1,4 +1,4 @@
-"""Load a configuration file: a Python file whose `get_config` returns a Config."""
+"""Loads configuration files: Python files whose function `get_config` returns a Config."""
 
 import importlib
 import inspect
@@ -9,17 +9,20 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar
 
 from jaxft.config import Config, from_config_dict
 from jaxft.config.config_dict import is_config_dict
 from jaxft.host.startup import importable
 from jaxft.problems import UserError, near, raise_problems, truncated_repr
 
+T = TypeVar("T")
+
 
 def load(spec: str) -> Config:
-    """The configuration that "FILE.py" or "FILE.py:ARG" describes; ARG is given to get_config as a string.
+    """The configuration of "FILE.py" or "FILE.py:ARG"; get_config gets ARG as a string.
 
-    Raises UserError for whatever goes wrong in the file, naming its line.
+    Raises UserError for all errors in the file, with the line.
     """
     path, argument = split(spec)
     if not path.is_file():
@@ -28,7 +31,7 @@ def load(spec: str) -> Config:
         module = _run(path, lambda: _import(path))
         get_config = getattr(module, "get_config", None)
         if not callable(get_config):
-            raise UserError(f"{path} has no function get_config, which should return the Config")
+            raise UserError(f"{path} has no function get_config: define one that returns the Config")
         _check_arguments(path, get_config, argument)
         cfg = _run(path, lambda: get_config(*argument))
     if is_config_dict(cfg):
@@ -41,9 +44,11 @@ def load(spec: str) -> Config:
     return cfg
 
 
-def load_suite(spec: str) -> tuple[Path, dict, Callable[[str], str]]:
-    """What the suite "FILE.py" or "FILE.py:DIR" is: its file, its tasks by name (`get_entries` of the file), and the
-    configuration of a task, as `load` takes it. DIR has the data; without it, that is the hub's.
+def load_suite(spec: str) -> tuple[Path, dict[str, Any], Callable[[str], str]]:
+    """(file, tasks, configuration) of a suite "FILE.py" or "FILE.py:DIR".
+
+    The tasks by name come from the function `get_entries` of the file; `configuration(task)` is what `load` takes. DIR
+    has the data; without it, they come from the hub.
     """
     path, directory = split(spec)
     if not path.is_file():
@@ -51,39 +56,39 @@ def load_suite(spec: str) -> tuple[Path, dict, Callable[[str], str]]:
     with importable():
         get_entries = getattr(_run(path, lambda: _import(path)), "get_entries", None)
         if not callable(get_entries):
-            raise UserError(f"{path} has no function get_entries: it is no suite, but perhaps a --config")
+            raise UserError(f"{path} has no function get_entries, so it is not a suite: is it a file for --config?")
         entries = _run(path, lambda: get_entries(*directory))
     return path, entries, lambda task: f"{path}:{'@'.join([task, *directory])}"
 
 
 def import_modules(names: str) -> None:
-    """Import the modules that the user trusts, separated by commas: a work directory may name their classes.
+    """Imports the modules that the user trusts, separated by commas, because a run's configuration names their classes.
 
-    Raises UserError for those that cannot be imported.
+    Raises UserError for modules that cannot be imported.
     """
-    problems = []
+    problems: list[str] = []
     for name in filter(None, names.split(",")):
         try:
             with importable():
                 importlib.import_module(name)
-        except Exception as error:  # it is the user's code
+        except Exception as error:  # the user's code may raise anything
             problems.append(f"--allow-import={name}: {type(error).__name__}: {error}")
     raise_problems(problems)
 
 
 def split(spec: str) -> tuple[Path, list[str]]:
-    """The file, and its argument if there is one: "a/tiny.py:large" -> (a/tiny.py, ["large"])."""
+    """The file and its argument, if there is one: "a/tiny.py:large" -> (a/tiny.py, ["large"])."""
     with_argument = re.fullmatch(r"(.*?\.py):(.*)", spec, re.DOTALL)
     return (Path(with_argument[1]), [with_argument[2]]) if with_argument else (Path(spec), [])
 
 
 def _import(path: Path) -> ModuleType:
-    """Runs the file under the name by which Python would import it, so that classes defined in it are found again."""
+    """Runs the file as the module that Python would import, so that its classes can be found by name."""
     name = _module_name(path)
     module = ModuleType(name)
     module.__file__ = str(path)
-    sys.modules[name] = module  # Dataclasses with annotations as strings look their module up here.
-    # Not through Python's cache of compiled files: it misses a change of the same size within a second.
+    sys.modules[name] = module  # dataclasses resolve annotations that are strings here
+    # Python's cache of compiled files would miss a change of the same size within a second.
     exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     return module
 
@@ -99,12 +104,12 @@ def _module_name(path: Path) -> str:
 
 
 def _is_free(name: str, path: Path) -> bool:
-    """False if another file is loaded under that name, which must not be replaced."""
+    """Whether no other file is loaded under that name."""
     return name not in sys.modules or _same(getattr(sys.modules[name], "__file__", None) or "", path)
 
 
-def _run(path: Path, what):
-    """Calls `what`, which runs the user's file; any error becomes one message with the line of the file."""
+def _run(path: Path, what: Callable[[], T]) -> T:
+    """Calls `what`, which runs the user's file; errors become UserErrors with the line of the file."""
     try:
         return what()
     except SyntaxError as error:
@@ -116,13 +121,13 @@ def _run(path: Path, what):
 
 
 def _line(path: Path, error: Exception) -> str:
-    """Where the user's file was when the error came."""
+    """The line of the user's file in the traceback."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same(frame.filename, path)]
     return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
 def _origin(path: Path, error: Exception) -> str:
-    """Where the error came from, if that is not the user's file."""
+    """Where the error was raised, if that is not the user's file."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     if _same(last.filename, path) or last.filename.startswith("<"):
         return ""
@@ -133,12 +138,12 @@ def _same(name: str, path: Path) -> bool:
     return os.path.abspath(name) == os.path.abspath(path)
 
 
-def _check_arguments(path: Path, get_config, argument: list[str]) -> None:
+def _check_arguments(path: Path, get_config: Callable[..., Any], argument: list[str]) -> None:
     try:
         inspect.signature(get_config).bind(*argument)
     except TypeError:
         given = (
-            f"{truncated_repr(argument[0])} was given after the file's name"
+            f"{truncated_repr(argument[0])} was given after the file name"
             if argument
             else "none was given: FILE.py:ARG"
         )

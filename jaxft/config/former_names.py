@@ -1,8 +1,8 @@
-"""Names that classes and fields had in earlier versions, so that runs which these wrote are read."""
+"""Names of classes and fields in earlier versions, so that runs written by these versions can be read."""
 
 from typing import Any
 
-# Former "module:Class" -> today's. What is not here has kept its name.
+# Former "module:Class" -> present one. Classes that are not here have their former names.
 CLASSES = {
     "jaxft.config:Config": "jaxft.config.run:Config",
     "jaxft.config:Eval": "jaxft.config.run:Eval",
@@ -21,15 +21,15 @@ CLASSES = {
     "jaxft.tasks.tag:Tag": "jaxft.tasks.token_classification:TokenClassification",
     "jaxft.tasks.verify:Verify": "jaxft.tasks.grouped_verification:GroupedVerification",
 }
-# Today's "module:Class" -> former field -> today's.
-FIELDS = {"jaxft.config.run:Config": {"rows": "batching"}}
+# Present "module:Class" -> former field -> present field.
+FIELDS: dict[str, dict[str, str]] = {"jaxft.config.run:Config": {"rows": "batching"}}
 
 # Former part of a parameter's path -> today's, in checkpoints.
 PARAMETERS = {"beside": "side_branch", "beside_res": "side_branch_res", "distances": "rel_bias"}
 
 
 def renamed(value: Any) -> Any:
-    """JSON of a configuration (config.component.to_json) with today's names for all former ones."""
+    """JSON of a configuration (config.component.to_json) with present names in place of former ones."""
     if isinstance(value, list):
         return [renamed(item) for item in value]
     if not isinstance(value, dict):
@@ -39,3 +39,8 @@ def renamed(value: Any) -> Any:
     fields = FIELDS.get(name, {}) if isinstance(name, str) else {}
     made = {fields.get(key, key): renamed(item) for key, item in value.items()}
     return made | ({"class": name} if "class" in value else {})
+
+
+def present_field(cls: type, field: str) -> str | None:
+    """The present name of a former field of a class; None if it is not a former one."""
+    return FIELDS.get(f"{cls.__module__}:{cls.__qualname__}", {}).get(field)

@@ -1,10 +1,10 @@
-"""Which numbers a field may hold: declared where the field is, checked in one place.
+"""The numbers that a field may hold: declared in its annotation, checked here.
 
     class Linear:
         warmup: NonNegative = 0.1
 
-A range stands in the annotation (`typing.Annotated`), also of an item: `tuple[Count, ...]`, `Positive | None`. NaN and
-infinities are out of every range.
+A range is part of the annotation (`typing.Annotated`), also inside others: `tuple[Count, ...]`, `Positive | None`. No
+range allows NaN and infinities.
 """
 
 import dataclasses
@@ -16,24 +16,25 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from jaxft.config.component import fits
+from jaxft.config.protocols import Checked
 
 INT = 2**31 - 1  # sizes, lengths and steps are int32 on the devices
-TINY = 2.0**-126  # the smallest normal float32: what is below may be 0 there
+TINY = 2.0**-126  # the smallest normal float32; smaller numbers may become 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """From `low` to `high`; of `beyond`, which may hold "low" and "high", the ends themselves are not part."""
+    """From `low` to `high`, both included, unless `beyond` contains "low" or "high"."""
 
     low: float = -math.inf
     high: float = math.inf
     beyond: tuple[str, ...] = ()
 
     def problem(self, value: float) -> str | None:
-        """What is expected in the place of `value`; None if it is in the range."""
+        """What is expected instead of `value`, as text; None if it is in the range."""
         low = self.low < value if "low" in self.beyond else self.low <= value
         high = value < self.high if "high" in self.beyond else value <= self.high
-        finite = abs(value) <= sys.float_info.max  # math.isfinite raises for larger whole numbers
+        finite = abs(value) <= sys.float_info.max  # math.isfinite raises OverflowError for larger integers
         if finite and low and high:
             return None
         if not finite:
@@ -41,7 +42,7 @@ class Range:
         return f"at most {INT}" if low and self.high == INT else str(self)
 
     def __str__(self) -> str:
-        """The limits in words; int32's own end is left out."""
+        """The limits as text; the limit of int32 is left out."""
         below = self.low > -math.inf
         above = self.high not in (INT, math.inf)
         if below and above and not self.beyond:
@@ -58,23 +59,23 @@ Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(0.0, beyond=("low",))]
 NonNegative = Annotated[float, Range(0.0)]
 Epsilon = Annotated[float, Range(TINY)]
-Fraction = Annotated[float, Range(0.0, 1.0)]  # with both ends
+Fraction = Annotated[float, Range(0.0, 1.0)]  # both ends included
 InnerFraction = Annotated[float, Range(0.0, 1.0, ("low", "high"))]
-ProperFraction = Annotated[float, Range(0.0, 1.0, ("high",))]  # with 0, without 1
+ProperFraction = Annotated[float, Range(0.0, 1.0, ("high",))]  # 0 included, 1 excluded
 
 
-def problems_of(obj: Any, *context) -> list[str]:
-    """All that is wrong with a config object: numbers out of range, and what its own `problems(*context)` says."""
-    own = obj.problems(*context) if hasattr(obj, "problems") else []
+def problems_of(obj: Any, *context: Any) -> list[str]:
+    """The problems of a config object: numbers out of range, and those of its own `problems(*context)`."""
+    own = obj.problems(*context) if isinstance(obj, Checked) else []
     return range_problems(obj) + own
 
 
 def range_problems(obj: Any) -> list[str]:
-    """A sentence for each number of a config object, but not of those within it, that is out of its range.
+    """A sentence for each number of a config object that is out of its range; nested objects are not checked.
 
-    Values that their annotations do not allow are left to `type_problems`.
+    `type_problems` checks values that their annotations do not allow.
     """
-    found = []
+    found: list[str] = []
     for name, hint in hints(type(obj)).items():
         value = getattr(obj, name)
         if fits(value, hint):
@@ -85,22 +86,22 @@ def range_problems(obj: Any) -> list[str]:
 
 
 def hints(cls: type) -> dict[str, Any]:
-    """The annotation of each field, with its ranges; one that cannot be resolved allows anything."""
+    """The annotation of each field, with its ranges; Any if it cannot be resolved."""
     try:
         return typing.get_type_hints(cls, include_extras=True)
-    except NameError:  # A name imported under TYPE_CHECKING only.
+    except NameError:  # a name that is imported under TYPE_CHECKING only
         return {field.name: Any if isinstance(field.type, str) else field.type for field in dataclasses.fields(cls)}
 
 
 def undeclared(hint: Any) -> bool:
-    """Whether an annotation has a number without a range."""
+    """Whether an annotation contains a number type without a range."""
     if typing.get_origin(hint) is Annotated:
         return False
     return hint in (int, float) or any(undeclared(arg) for arg in typing.get_args(hint))
 
 
 def _expected(value: Any, hint: Any) -> Iterator[tuple[float, str | None]]:
-    """Each number in `value`, and what is expected in its place; None where it is in its range."""
+    """Each number in `value`, and what is expected instead; None if it is in its range."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         yield value, args[1].problem(value)

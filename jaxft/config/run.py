@@ -1,4 +1,4 @@
-"""The configuration of a run; what can be wrong with one is in checks.py."""
+"""The configuration of a run; checks.py has its checks."""
 
 import dataclasses
 import importlib
@@ -6,55 +6,59 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from jaxft.config import checks
 from jaxft.config.component import config, from_json, to_json, type_problems
+from jaxft.config.protocols import Factory, Source, TuneComponent
 from jaxft.config.ranges import INT, Count, Fraction, NonNegative, NonNegativeInt, Positive, ProperFraction, Range, Seed
 from jaxft.host import strict_json
 from jaxft.host.output_file import replace_bytes
 from jaxft.problems import UserError, raise_problems, truncated_repr
 
 
-def _made(module: str, name: str):
-    """A field that is a new `name()` by default. Imported only then: reading a configuration should not need JAX."""
+def _component(module: str, name: str) -> Any:
+    """A field whose default is a new `name()`, imported when needed, so that reading a configuration needs no JAX."""
     return dataclasses.field(default_factory=lambda: getattr(importlib.import_module(module), name)())
 
 
-MeshSize = Annotated[int, Range(-INT, INT)]  # or rather 1 or more, or -1: Mesh.problems
+MeshSize = Annotated[int, Range(-INT, INT)]  # Mesh.problems: -1, or 1 or more
 
 
 @config
 class Mesh:
-    """How many devices share each kind of work; the product is the number of devices. One size may be -1: the rest."""
+    """The sizes of the mesh axes; their product is the number of devices. One size may be -1: all remaining devices."""
 
     data: MeshSize = -1  # replicas of the model
-    fsdp: MeshSize | None = None  # that also split the weights; None: 1 if the model fits on each device, else all
-    tensor: MeshSize = 1  # devices that split heads, MLP and vocabulary
+    fsdp: MeshSize | None = (
+        None  # replicas that also shard the weights; None: 1 if the model fits on each device, else all
+    )
+    tensor: MeshSize = 1  # devices that shard heads, MLP and vocabulary
 
     @property
     def open(self) -> bool:
-        """Whether memory decides over how many devices the weights are split."""
+        """Whether memory decides over how many devices the weights are sharded."""
         return self.fsdp is None and self.data == -1
 
     def sizes(self, devices: int, fsdp: int = 1) -> dict[str, int]:
-        """Mesh axis -> size, for `devices` devices; `fsdp` where it is open. Raises UserError if they do not fit."""
+        """Mesh axis -> size for `devices` devices; `fsdp` is used if open. Raises UserError if they do not fit."""
         raise_problems(self.problems(devices))
         sizes = self._given(fsdp)
         known = math.prod(size for size in sizes.values() if size != -1)
         return {axis: devices // known if size == -1 else size for axis, size in sizes.items()}
 
     def _given(self, fsdp: int = 1) -> dict[str, int]:
-        """The sizes, with `fsdp` for an open one; where only `data` is given it is the rest."""
+        """The sizes, with `fsdp` if it is open; if only `data` is given, fsdp is -1."""
         sizes, rest = dataclasses.asdict(self), 1 if self.tensor == -1 else -1
         return sizes | {"fsdp": fsdp if self.open else rest} if self.fsdp is None else sizes
 
     def problems(self, devices: int | None = None) -> list[str]:
+        """Sizes that are not allowed; with `devices`, also those that do not fit them."""
         sizes = self._given()
         problems = [f"{a} is {n}, expected 1 or more, or -1" for a, n in sizes.items() if n < 1 and n != -1]
         rest = [axis for axis, size in sizes.items() if size == -1]
         if len(rest) > 1:
-            problems.append(f"{' and '.join(rest)} are -1; only one of them can be the rest")
+            problems.append(f"{' and '.join(rest)} are -1; only one of them can be -1")
         if problems or devices is None:
             return problems
         known = math.prod(size for size in sizes.values() if size != -1)
@@ -66,12 +70,12 @@ class Mesh:
 
 @config
 class Save:
-    """When to save, and what to keep. The last step is always saved."""
+    """When to save, and which checkpoints to keep. The last step is always saved."""
 
-    every: Count | None = None  # steps; None: as `best` is evaluated, else a tenth of the run
-    keep: Count = 2  # newest checkpoints; the best one is kept besides
+    every: Count | None = None  # steps; None: whenever `best` is evaluated, else a tenth of the run
+    keep: Count = 2  # newest checkpoints to keep, in addition to the best one
     best: str | None = None  # "val/accuracy": keep and export the checkpoint with the best value, not the last
-    mode: str | None = None  # "max" or "min" is best; None: as the task declares of the metric
+    mode: str | None = None  # "max" or "min"; None: as the task declares for the metric
 
     def problems(self) -> list[str]:
         return [
@@ -88,49 +92,51 @@ class Save:
 class Eval:
     """One evaluation set. The last step is always evaluated."""
 
-    data: object  # a source
+    data: Source
     every: Count | None = None  # steps; None: at every save
-    batch: Count | None = None  # rows over all devices; None: as many as one micro batch in training
+    batch: Count | None = None  # rows over all devices; None: those of one micro-batch in training
 
 
 @config
 class Config:
-    """A run. A field typed `object` takes a component; which one, the config file says. Flags can set its fields."""
+    """A run. The config file chooses the components; flags can set the fields of the chosen ones."""
 
     model: str  # Hugging Face directory, or hub name
-    task: object  # what is learned: jaxft.tasks
-    data: object  # the training source: jaxft.data
+    task: Any  # a Task of jaxft.tasks: what is learned
+    data: Source  # the training rows: jaxft.data
     evals: dict[str, Eval] = dataclasses.field(default_factory=dict)  # by name
-    batching: object = _made("jaxft.data.batching", "Pad")  # how examples share rows: Pad, Pack, Chunk
-    tune: object = _made("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
-    optim: object = _made("jaxft.optim.adamw", "AdamW")
-    schedule: object = _made("jaxft.optim.schedule", "Linear")
+    batching: Any = _component("jaxft.data.batching", "Pad")  # how examples share rows: Pad, Pack, Chunk
+    tune: TuneComponent = _component("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
+    optim: Factory = _component("jaxft.optim.adamw", "AdamW")
+    schedule: Factory = _component("jaxft.optim.schedule", "Linear")
     lr: Positive  # peak learning rate
-    batch: Count  # rows per update, over all devices and micro batches
-    micro_batches: Count = 1  # pieces of the batch computed one after another to save memory; same update
+    batch: Count  # rows per update, over all devices and micro-batches
+    micro_batches: Count = 1  # parts of the batch, computed in sequence to save memory; the update is the same
     steps: Count | None = None  # updates; set this or epochs
-    epochs: Positive | None = None  # passes over the training data, each row once; of 0.3 of one the first rows
-    add_tokens: tuple[str, ...] = ()  # words that tokenizer and model shall know, each as one token
+    epochs: Positive | None = None  # passes over the training data; 0.3 means three tenths of the rows
+    add_tokens: tuple[str, ...] = ()  # words that become one token each, in tokenizer and model
     max_len: Count = 128  # tokens of one example; longer ones are cut
-    max_unknown: Fraction = 0.5  # share of a set's tokens that the tokenizer may not know; more is an error
+    max_unknown: Fraction = 0.5  # the largest share of tokens unknown to the tokenizer; more is an error
     seed: Seed = 0
-    dtype: str = "auto"  # of the computation; weights in training are float32. auto: bfloat16 where it is fast
-    init: str = "pretrained"  # backbone: the checkpoint's, with a new head; random: its architecture only
-    dropout: ProperFraction | None = None  # None: as the model's config.json says
-    clip: Positive | None = 1.0  # largest global norm of the gradient
+    dtype: str = "auto"  # of the computation; trained weights are float32. auto: bfloat16 where it is fast
+    init: str = "pretrained"  # backbone: the checkpoint with a new head; random: only its architecture
+    dropout: ProperFraction | None = None  # None: as in the model's config.json
+    clip: Positive | None = 1.0  # maximum global norm of the gradient
     lr_multipliers: tuple[tuple[str, NonNegative], ...] = ()  # (pattern, factor of lr), the first match wins
-    layer_decay: Annotated[float, Range(0.0, 1.0, ("low",))] | None = None  # of the next layer's lr
+    layer_decay: Annotated[float, Range(0.0, 1.0, ("low",))] | None = (
+        None  # factor of lr from each layer to the one below
+    )
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
-    remat: str = "none"  # recompute in the backward pass: none, dots (keeps matrix products), full
-    scan: NonNegativeInt = 1  # layers unrolled in each turn of the loop over layers; 0: all, faster on CPU
+    remat: str = "none"  # what the backward pass recomputes: none, dots (all but matrix products), full
+    scan: NonNegativeInt = 1  # layers unrolled per iteration of the loop over layers; 0: all, faster on CPUs
     save: Save = dataclasses.field(default_factory=Save)
     log_every: Count = 10  # steps
-    nonfinite: str = "stop"  # at a NaN or infinity in loss or gradient; skip: leave out this update
-    export_dtype: str = "auto"  # of the written weights; auto: as the base checkpoint, so float16 of a float16 one
+    nonfinite: str = "stop"  # for a NaN or infinity in loss or gradient; skip: skip the update
+    export_dtype: str = "auto"  # of exported weights; auto: that of the base checkpoint
     wandb: str | None = None  # Weights & Biases project to report to
 
     def problems(self, devices: int | None = None) -> list[str]:
-        """Everything that is wrong, each as one sentence with its fix; with `devices`, also what does not fit them."""
+        """All problems, each as one sentence with its fix; with `devices`, also what does not fit them."""
         problems = type_problems(self) + checks.value_problems(self)
         problems += checks.length_problems(self) + checks.model_problems(self)
         problems += checks.eval_problems(self) + checks.multiplier_problems(self)
@@ -155,19 +161,19 @@ class Config:
         return self.evals[name].every or self.save_interval(total)
 
     def eval_batch(self, name: str) -> int:
-        """Rows, over all devices, of one batch of the evaluation set `name`."""
+        """Rows, over all devices, per batch of the evaluation set `name`."""
         return self.evals[name].batch or self.batch // self.micro_batches
 
 
-def save_config(cfg: Config, path: str | os.PathLike) -> None:
-    """Writes the configuration as JSON, replacing the file in one move."""
+def save_config(cfg: Config, path: str | os.PathLike[str]) -> None:
+    """Writes the configuration as JSON; the file is replaced atomically."""
     replace_bytes(Path(path), (json.dumps(to_json(cfg), indent=2) + "\n").encode())
 
 
-def load_config(path: str | os.PathLike) -> Config:
-    """Reads what `save_config` wrote. Raises UserError if it is not there, or not a configuration of this version.
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """Reads what `save_config` wrote. Raises UserError if the file is missing or not a valid configuration.
 
-    A class of a module that is not jaxft's and not imported yet is refused (configurable.from_json).
+    Classes of modules outside jaxft that are not imported yet are refused (component.from_json).
     """
     try:
         cfg = from_json(strict_json.parse(Path(path).read_bytes()))
