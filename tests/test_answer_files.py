@@ -70,7 +70,7 @@ def test_types_of_columns_are_those_of_all_rows(tmp_path, monkeypatch):
     rows = [{"text": "a", "x": 1, "y": [], "z": None}] * 3 + [{"text": "a", "x": 2.5, "y": [{"q": "w"}], "z": "t"}]
     found = table_of(tmp_path / "out.parquet", rows, [{"label": "x", "score": 0.5}] * 4, monkeypatch, 1)
     assert [row["x"] for row in found] == [1, 1, 1, 2.5] and found[-1]["z"] == "t" and found[-1]["y"] == [{"q": "w"}]
-    with pytest.raises(UserError, match="rows make no table, write .jsonl instead"):
+    with pytest.raises(UserError, match="rows do not fit a table: write .jsonl instead"):
         model = Answers([])  # which is not asked
         mixed = rows_of([{"text": "a", "x": 1}, {"text": "a", "x": "one"}])
         write_answers(model, mixed, ["text"], 8, str(tmp_path / "bad.parquet"))
@@ -106,7 +106,8 @@ def test_no_column_is_overwritten(ending, tmp_path, caplog):
         found = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert found == [dict(rows[0]) | {"predicted_predicted_label": "x", "predicted_score": 0.5}] * 2
     assert (
-        "the rows have columns label, predicted_label: the answers are called predicted_predicted_label" in caplog.text
+        "the rows have columns label, predicted_label, so that answers are called predicted_predicted_label"
+        in caplog.text
     )
 
 
@@ -124,7 +125,7 @@ def test_a_table_without_its_rows(tmp_path):
     """Made with their number alone, it has the types of the first rows."""
     made = Table(str(tmp_path / "cut.parquet"), 2)
     made.add([{"text": "short"}, {"text": "long"}], [{"entities": []}, {"entities": [], "read": 440}])
-    with pytest.raises(UserError, match="make no table with the ones before, write .jsonl instead"):
+    with pytest.raises(UserError, match="do not fit the table of the ones before: write .jsonl instead"):
         made.add([{"text": 7}], [{"entities": "x"}])
     made.close()
     assert parquet.read_table(tmp_path / "cut.parquet").column_names == ["text", "entities", "read"]

@@ -100,7 +100,7 @@ def test_a_decoder_reads_another_text(family, tmp_path, one_device):
         found = {"logits": out.logits[row][target_mask[row] > 0], "memory": out.memory[row][mask[row] > 0]}
         for name, wanted in {"logits": expected.logits, "memory": expected.encoder_last_hidden_state}.items():
             np.testing.assert_allclose(found[name], wanted[0].detach(), rtol=0, atol=1e-5 * wanted.abs().max().item())
-    with pytest.raises(UserError, match="decoder_input_ids are needed: the text that the decoder reads"):
+    with pytest.raises(UserError, match="decoder_input_ids are missing: give the text that the decoder reads"):
         ours(source, mask)
     with pytest.raises(UserError, match=r"decoder_input_ids have shape \(1, 7\), their mask \(2, 7\): both must be"):
         ours(source, mask, decoder_input_ids=target[:1], decoder_attention_mask=target_mask)
@@ -125,7 +125,7 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
     assert out.hidden.shape == (2, 10, 24)  # 3 x 3 patches, and the whole
     with pytest.raises(UserError, match=r"pixel_values have shape \(2, 13, 10, 3\), expected \(batch, 3, 13, 10\)"):
         ours(pixel_values=pixels.transpose(0, 2, 3, 1))
-    with pytest.raises(UserError, match="a vit model takes pixel_values, and no other input"):
+    with pytest.raises(UserError, match="a vit model takes pixel_values and no other input"):
         ours([[5, 6]])
     with pytest.raises(UserError, match="attention_mask is given, but pixel_values have none"):
         ours(pixel_values=pixels, attention_mask=[[1]])
@@ -141,7 +141,7 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
     data = Data(path=str(tmp_path / "d.csv"))
     with pytest.raises(UserError, match="takes pixel_values: there are tasks for models that read texts only"):
         build(Config(model=str(tmp_path / "vit"), task=Classify(), data=data, lr=1e-3, batch=2, steps=1))
-    with pytest.raises(UserError, match="a bert model takes input_ids, and no other input"):
+    with pytest.raises(UserError, match="a bert model takes input_ids and no other input"):
         classifier([[5, 6]], pixel_values=pixels)
     theirs = make("whisper", "seq2seq-lm", tmp_path / "whisper")
     ours, sound = jaxft.load(str(tmp_path / "whisper")), rng.standard_normal((2, 7, 22)).astype(np.float32)
@@ -177,7 +177,7 @@ def test_one_side_of_an_encoder_decoder(tmp_path, one_device):
         np.testing.assert_allclose(found.logits[mask > 0], expected[mask > 0], rtol=0, atol=atol)
         with pytest.raises(UserError, match="decoder_input_ids are given, but"):
             ours(ids, decoder_input_ids=ids)
-        with pytest.raises(UserError, match="takes input_ids, and no other input"):
+        with pytest.raises(UserError, match="takes input_ids and no other input"):
             ours(input_features=sound)
 
 

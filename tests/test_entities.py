@@ -15,10 +15,10 @@ from jaxft.text.entities import (
     Tagset,
     completed,
     entity_metrics,
+    entity_spans,
     repaired,
     scheme_of,
-    segments,
-    strict,
+    strict_spans,
     viterbi,
 )
 
@@ -96,10 +96,10 @@ def test_known_values():
 def test_an_entity_ends_with_its_sequence():
     known = tagset("BIO")
     tags, first = flat([["B-PER", "I-PER"], ["I-PER", "O"]], known.tags)
-    start, stop, _ = segments(tags, first, known)
+    start, stop, _ = entity_spans(tags, first, known)
     assert (start.tolist(), stop.tolist()) == ([0, 2], [2, 3])
-    assert strict(start, stop, np.zeros(2, int), tags, known)[0].tolist() == [0]
-    assert [len(part) for part in segments(tags[:0], first[:0], known)] == [0, 0, 0]
+    assert strict_spans(start, stop, np.zeros(2, int), tags, known)[0].tolist() == [0]
+    assert [len(part) for part in entity_spans(tags[:0], first[:0], known)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_departures_are_said(tiny_bert, tmp_path, file, one_device, caplog):
         assert caplog.text == ""
         model.predict(["the cat", ("the cat", "a log")])
         model.predict([("the cat", "a log")], max_length=5)
-    assert "1 of 2 inputs are not as the model was trained: it read 2 texts together (body, more)" in caplog.text
+    assert "1 of 2 inputs are not as in training, where the model read 2 texts together (body, more)" in caplog.text
     assert "not as the model was evaluated: max_length 5 instead of 9" in caplog.text
     caplog.clear()
     rows = Data(path=file).open()

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 import jaxft
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad
-from jaxft.inference.model import counted
+from jaxft.inference.arguments import counted
 from jaxft.models.params import bind, names, trainable
 from jaxft.optim.schedule import Constant
 from jaxft.parity_check.compare import compare

@@ -551,7 +551,7 @@ def test_entities_of_texts(model, tagger):
 
 
 def test_what_predict_refuses_and_what_it_cuts(model, tiny_classifier, one_device):
-    with pytest.raises(UserError, match="text 2 is a pair, but tags are of single texts"):
+    with pytest.raises(UserError, match="text 2 is a pair, but this model reads single texts"):
         model.predict(["a", ("a", "b")])
     with pytest.raises(UserError, match="decode is 'viterbo', expected argmax or viterbi. Did you mean 'viterbi'"):
         model.predict(["a"], decode="viterbo")

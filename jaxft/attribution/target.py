@@ -66,7 +66,7 @@ def _answer(model: LoadedModel, text: Text, logits: np.ndarray) -> Target | str:
     context = 0 if context_first(model.tokenizer) else 1
     inside = np.array([text_id == context for text_id in text.text_ids])
     offsets = np.where(inside[:, None], np.array(text.spans), -1)
-    longest = model.inference.decoding.max_answer_length
+    longest = model.inference.spans.max_answer_length
     choice = choose([(logits[: len(offsets)], offsets)], text.texts[context], 1, longest)
     if not choice.candidates:
         return "the context is empty: there is no answer to explain"

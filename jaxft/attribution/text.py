@@ -8,14 +8,15 @@ from numpy.typing import ArrayLike
 
 from jaxft.attribution.settings import Settings
 from jaxft.inference.answers import choices
+from jaxft.inference.arguments import read_positions
 from jaxft.inference.inputs import texts_read
-from jaxft.inference.model import LoadedModel, read_positions
+from jaxft.inference.model import LoadedModel
 from jaxft.models.checkpoint.tokenizer import unknown_id
 from jaxft.models.input_ranges import id_problems
 from jaxft.problems import SHOWN, raise_problems
 from jaxft.tasks.question_answering import context_first
 from jaxft.tasks.word_alignment import words_of_text
-from jaxft.text.graphemes import widened
+from jaxft.text.graphemes import extend_to_graphemes
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _spans(texts: tuple[str, ...], encoding: Any) -> list[tuple[int, int]]:
     spans = np.array(encoding.offsets, np.int32)
     text_ids = np.array([-1 if text_id is None else text_id for text_id in encoding.sequence_ids])
     for number, text in enumerate(texts):
-        spans[text_ids == number] = widened(text, spans[text_ids == number])
+        spans[text_ids == number] = extend_to_graphemes(text, spans[text_ids == number])
     return [(start, end) for start, end in spans.tolist()]
 
 

@@ -1,28 +1,47 @@
-"""Files of answers: a line, a row of a table, or a vector for each row of the input."""
+"""Files of answers: a JSON line, a row of a table, or a vector for each row of the input."""
 
 import contextlib
 import logging
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from jaxft.data.example import Row
 from jaxft.host.output_file import atomic_write
 from jaxft.host.strict_json import dumps
 from jaxft.inference.inputs import texts_of
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr, with_row_numbers
+from jaxft.tasks.source_rows import SourceRows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jaxft.inference.model import LoadedModel
 
 log = logging.getLogger("jaxft")
 
-CHUNK = 1024  # rows held at a time
+CHUNK = 1024  # rows in memory at the same time
+
+
+class AnswerFile(Protocol):
+    """A file that is written a chunk of rows at a time."""
+
+    def add(self, rows: list[Row], answers: list[Row]) -> None:
+        """Writes rows with their answers."""
+
+    def close(self) -> None:
+        """Finishes the file."""
 
 
 class Lines:
     """JSON lines."""
 
-    def __init__(self, path: str, rows):
+    def __init__(self, path: str, rows: SourceRows | int):
         self.file = open(path, "w", encoding="utf-8")
 
-    def add(self, rows: list[dict], answers: list[dict]) -> None:
+    def add(self, rows: list[Row], answers: list[Row]) -> None:
         for row in merged(rows, answers):
             self.file.write(dumps(row, ensure_ascii=False, default=str) + "\n")
 
@@ -31,16 +50,17 @@ class Lines:
 
 
 class Table:
-    """Parquet. The types of the columns are those of all `rows`, the types of the answers are known beforehand.
+    """Parquet. The types of the columns are those of all `rows`; those of the answers are fixed.
 
-    `rows` are the input's, or how many there are: then their types are those of the first ones that are added.
+    `rows` may be the number of rows: the types are then those of the first rows that are added.
     """
 
-    def __init__(self, path: str, rows):
-        self.path, self.writer = path, None
+    def __init__(self, path: str, rows: SourceRows | int):
+        self.path = path
+        self.writer: Any = None  # a pyarrow.parquet.ParquetWriter
         self.schema = None if isinstance(rows, int) else rows_schema(rows)
 
-    def add(self, rows: list[dict], answers: list[dict]) -> None:
+    def add(self, rows: list[Row], answers: list[Row]) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -52,7 +72,9 @@ class Table:
         try:
             table = pa.Table.from_pylist(merged(rows, answers), self.schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise UserError(f"these rows make no table with the ones before, write .jsonl instead: {error}") from None
+            raise UserError(
+                f"these rows do not fit the table of the ones before: write .jsonl instead ({error})"
+            ) from None
         self.writer.write_table(table)
 
     def close(self) -> None:
@@ -61,13 +83,14 @@ class Table:
 
 
 class Vectors:
-    """A NumPy array, float32 (rows, width), of embeddings and of nothing else."""
+    """A NumPy array of embeddings, float32 (rows, width)."""
 
-    def __init__(self, path: str, rows):
+    def __init__(self, path: str, rows: SourceRows | int):
         count = rows if isinstance(rows, int) else len(rows)
-        self.path, self.count, self.done, self.array = path, count, 0, None
+        self.path, self.count, self.done = path, count, 0
+        self.array: np.memmap[Any, Any] | None = None
 
-    def add(self, rows: list[dict], answers: list[dict]) -> None:
+    def add(self, rows: list[Row], answers: list[Row]) -> None:
         if "embedding" not in answers[0]:
             raise UserError("a .npy file holds embeddings: write these answers to .jsonl or .parquet")
         found = np.array([answer["embedding"] for answer in answers], np.float32)
@@ -81,11 +104,11 @@ class Vectors:
             self.array.flush()
 
 
-KINDS = {".jsonl": Lines, ".parquet": Table, ".npy": Vectors}
+KINDS: dict[str, Callable[[str, SourceRows | int], AnswerFile]] = {".jsonl": Lines, ".parquet": Table, ".npy": Vectors}
 
 
-def rows_schema(rows):
-    """The Arrow schema of all rows of a source. Raises UserError for a column that has no single type."""
+def rows_schema(rows: SourceRows) -> "pa.Schema":
+    """The Arrow schema of all rows of a source. Raises UserError for a column whose values have different types."""
     import pyarrow as pa
 
     found = None
@@ -95,13 +118,13 @@ def rows_schema(rows):
             found = schema if found is None else pa.unify_schemas([found, schema], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise UserError(
-                f"{rows.name}: its rows make no table, write .jsonl instead: {truncated_repr(str(error))}"
+                f"{rows.name}: its rows do not fit a table: write .jsonl instead ({truncated_repr(str(error))})"
             ) from None
     return found
 
 
-def answer_types(answer: dict) -> dict:
-    """The Arrow type of every field that answers like this one may have."""
+def answer_types(answer: Row) -> "dict[str, pa.DataType]":
+    """The Arrow types of all fields that answers like this one may have."""
     import pyarrow as pa
 
     text, number, whole_number = pa.string(), pa.float64(), pa.int64()
@@ -123,29 +146,29 @@ def answer_types(answer: dict) -> dict:
         "value": number,
         **place,
     }
-    if "tags" in answer and "scores" in answer:  # of a list of words
+    if "tags" in answer and "scores" in answer:  # for lists of words
         known["tags"] = pa.list_(text)
     types = {name: known[name] for name in answer if name != "read"}
     return types | ({"read": whole_number} if {"tags", "entities"} & answer.keys() else {})
 
 
-def free_name(name: str, columns) -> str:
-    """What an answer's field is called beside these columns: a name that none of them has."""
+def free_name(name: str, columns: Collection[str]) -> str:
+    """The name of a field of answers, with predicted_ in front if a column has this name."""
     while name in columns:
         name = f"predicted_{name}"
     return name
 
 
-def merged(rows: list[dict], answers: list[dict]) -> list[dict]:
-    """The rows with their answers. A row's fields are kept: an answer of the same name is called predicted_NAME."""
+def merged(rows: list[Row], answers: list[Row]) -> list[Row]:
+    """The rows with their answers; an answer with the name of a column is called predicted_NAME."""
     return [
         row | {free_name(name, row): value for name, value in answer.items()}
         for row, answer in zip(rows, answers, strict=True)
     ]
 
 
-def write_answers(model, rows, columns: list[str], batch: int, output: str) -> None:
-    """The answers to all rows' texts, in a file whose ending says of which kind; it is there when all of it is.
+def write_answers(model: "LoadedModel", rows: SourceRows, columns: list[str], batch: int, output: str) -> None:
+    """Writes the answers for all rows to a file, whose suffix chooses the format. The file appears when it is complete.
 
     Raises UserError with the numbers of rows that have no text.
     """
@@ -153,7 +176,7 @@ def write_answers(model, rows, columns: list[str], batch: int, output: str) -> N
     found = [] if ending in KINDS else [f"--output={output}: expected {', '.join(KINDS)}.{suggest(ending, KINDS)}"]
     raise_problems(model.unanswerable + found)
 
-    def predict(some):
+    def predict(some: list[Row]) -> list[Row]:
         return model.predict(texts_of(model.arch.kind, some, columns), batch)
 
     with atomic_write(output) as partial, contextlib.closing(KINDS[ending](partial, rows)) as file:
@@ -164,15 +187,16 @@ def write_answers(model, rows, columns: list[str], batch: int, output: str) -> N
             except UserError as error:
                 raise with_row_numbers(error, some, start + 1, rows.name, predict) from None
             if start == 0:
-                _say_names(answers[0], some[0])
+                _log_names(answers[0], some[0])
             file.add(some, answers)
 
 
-def _say_names(answer: dict, row: dict) -> None:
+def _log_names(answer: Row, row: Row) -> None:
+    """Logs the names of answers that are called neither NAME nor predicted_NAME."""
     renamed = [name for name in answer if free_name(name, row) not in (name, f"predicted_{name}")]
     if renamed:
         log.warning(
-            "the rows have columns %s: the answers are called %s",
+            "the rows have columns %s, so that answers are called %s",
             listed([name for field in renamed for name in (field, f"predicted_{field}")]),
             listed([free_name(name, row) for name in renamed]),
         )

@@ -1,23 +1,36 @@
-"""What each head's output means to a person, one row at a time: for `model.predict` and the predict command."""
+"""From the outputs of each head to answers, for `model.predict` and the predict command."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
+from jaxft.data.example import Example
+from jaxft.inference.settings import VectorDecoding
 from jaxft.metrics.classes import above
+from jaxft.models.checkpoint.pretrained import Pretrained
+from jaxft.models.model import Outputs
 from jaxft.problems import SHOWN, raise_problems
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.question_answering import windows
 from jaxft.tasks.token_classification import word_predictions
 from jaxft.tasks.word_alignment import encode_words, numbers_of_words, words_of_text
-from jaxft.text.entities import OUTSIDE, Tagset, scheme_of, segments, viterbi
+from jaxft.text.entities import OUTSIDE, Tagset, entity_spans, scheme_of, viterbi
 from jaxft.text.spans import Choice, choose
 
-WINDOW = 384  # tokens that are read at once of a context where the model does not say it, as is usual in training
-STRIDE = 128  # tokens that windows share, likewise
+if TYPE_CHECKING:
+    from jaxft.inference.model import LoadedModel
+
+Arguments = dict[str, np.ndarray]  # of the model, for one row, each (length,)
+Answer = dict[str, Any]  # JSON values
+
+WINDOW = 384  # tokens of a window, if the model has no setting; the usual number in training
+STRIDE = 128  # tokens that neighbouring windows share, if the model has no setting
 
 
-def _classes(model, row, out, place) -> dict:
-    logits = np.asarray(out.logits[place], np.float64)
+def _classes(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
+    logits = _logits_of(out, place).astype(np.float64)
     labels = label_names(model.pretrained, len(logits))
     kind = model.pretrained.raw.get("problem_type")
     if kind == "regression" or (kind is None and len(logits) == 1):
@@ -31,47 +44,63 @@ def _classes(model, row, out, place) -> dict:
     return {"label": labels[best], "score": float(scores[best] / scores.sum())}
 
 
-def thresholds_of(model, count: int) -> np.ndarray:
+def _logits_of(out: Outputs, place: int) -> np.ndarray:
+    if out.logits is None:
+        raise ValueError("the model has no head")
+    return np.asarray(out.logits[place])
+
+
+def thresholds_of(model: "LoadedModel", count: int) -> np.ndarray:
     """The least probability of each of `count` labels. Raises UserError for another number of thresholds."""
-    found = model.inference.decoding.thresholds or (0.5,) * count
-    raise_problems([f"there are {len(found)} thresholds for {count} labels"] if len(found) != count else [])
+    found = model.inference.multi_label.thresholds or (0.5,) * count
+    raise_problems(
+        [f"there are {len(found)} thresholds for {count} labels: give one per label"] if len(found) != count else []
+    )
     return np.array(found)
 
 
-def _masked(model, row, out, place) -> dict:
+def _masked(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
     at = np.flatnonzero(row["input_ids"] == model.tokenizer.mask_token_id)
-    best = np.asarray(out.logits[place])[at].argmax(-1)
+    best = _logits_of(out, place)[at].argmax(-1)
     return {"tokens": model.tokenizer.convert_ids_to_tokens(best.tolist())}
 
 
-def _perplexity(model, row, out, place) -> dict:
+def _perplexity(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
     length = int(row["attention_mask"].sum())
-    logits = np.asarray(out.logits[place], np.float64)[: length - 1]
+    logits = _logits_of(out, place).astype(np.float64)[: length - 1]
     norm = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
     losses = norm - logits[np.arange(length - 1), row["input_ids"][1:length]]
     return {"perplexity": float(np.exp(losses.mean())) if length > 1 else None}
 
 
-def _embedding(model, row, out, place) -> dict:
+def _embedding(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
     hidden = np.asarray(out.hidden[place])[row["attention_mask"] > 0]
+    if model.embedding is None:
+        raise ValueError("the model has a head")
     return {"embedding": model.embedding(hidden, prompt_length(model)).tolist()}
 
 
-def prompt_length(model) -> int:
-    """Tokens of the prompt alone, without a special one at its end (as sentence-transformers counts them)."""
+def prompt_length(model: "LoadedModel") -> int:
+    """Tokens of the prompt, without a special token at its end (as sentence-transformers counts them); 0 if they are
+    part of the pooling."""
     prompt = prompt_of(model)
-    if not prompt or model.embedding.include_prompt:
+    if not prompt or model.embedding is None or model.embedding.include_prompt:
         return 0
     ids = model.tokenizer(prompt)["input_ids"]
     return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)
 
 
-def prompt_of(model) -> str:
-    """What is put in front of every text."""
-    return model.embedding.prompt(model.inference.decoding.prompt_name) if model.embedding else ""
+def prompt_of(model: "LoadedModel") -> str:
+    """The text before every input of an embedding model; "" for none."""
+    decoding = model.inference.decoding
+    name = decoding.prompt_name if isinstance(decoding, VectorDecoding) else None
+    return model.embedding.prompt(name) if model.embedding else ""
 
 
-ANSWERS = {
+AnswerFunction = Callable[["LoadedModel", Arguments, Outputs, int], Any]  # (model, row, outputs, its row in these)
+
+# Heads that answer each row by itself.
+ANSWERS: dict[str, AnswerFunction] = {
     "sequence-classification": _classes,
     "masked-lm": _masked,
     "causal-lm": _perplexity,
@@ -79,9 +108,9 @@ ANSWERS = {
 }
 
 
-def spans(model, pairs: list, batch: int) -> list[dict]:
-    """The answers to pairs of question and context, which is read in windows."""
-    asked = model.inference.decoding
+def spans(model: "LoadedModel", pairs: list[tuple[Any, ...]], batch: int) -> list[Answer]:
+    """The answers to pairs (question, context); contexts are read in windows."""
+    asked = model.inference.spans
     length = model.longest if model.inference.max_length else min(WINDOW, model.longest)
     setting = EncodingContext(model.tokenizer, length, model.arch.spec.pool_token)
     other = [(number, len(pair)) for number, pair in enumerate(pairs, 1) if len(pair) != 2]
@@ -93,21 +122,21 @@ def spans(model, pairs: list, batch: int) -> list[dict]:
     stride = min(STRIDE, length // 3) if asked.stride is None else asked.stride
     read = windows(setting, [text for text, _ in pairs], contexts, stride, asked.max_query_length)
     flat = [(number, window) for number, some in enumerate(read) for window in some]
-    kept: list[list] = [[] for _ in pairs]
+    by_pair: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in pairs]
     for place, logits in model.answered([_arguments(window) for _, window in flat], batch, _logits):
         number, window = flat[place]
         used = window["weights"] > 0
-        kept[number].append((logits[used], window["offsets"][used]))
+        by_pair[number].append((logits[used], window["offsets"][used]))
     return [
         _span(choose(some, context, asked.n_best_size, asked.max_answer_length), context, asked.null_threshold)
-        for some, context in zip(kept, contexts, strict=True)
+        for some, context in zip(by_pair, contexts, strict=True)
     ]
 
 
-def tags(model, texts: list, batch: int) -> list[dict]:
-    """Entities of texts or, of tags that name none, those of their words; of lists of words a tag for each."""
+def tags(model: "LoadedModel", texts: list[tuple[Any, ...]], batch: int) -> list[Answer]:
+    """The entities of texts, or the tags of their words if tags are not entities; for lists of words, one tag each."""
     pairs = [number for number, text in enumerate(texts, 1) if len(text) > 1]
-    raise_problems(f"text {number} is a pair, but tags are of single texts" for number in pairs[:SHOWN])
+    raise_problems(f"text {number} is a pair, but this model reads single texts" for number in pairs[:SHOWN])
     single = [text for (text,) in texts]
     setting = EncodingContext(model.tokenizer, model.longest, model.arch.spec.pool_token)
     given = iter(encode_words(setting, [words for words in single if isinstance(words, list) and words])[0])
@@ -125,46 +154,47 @@ def tags(model, texts: list, batch: int) -> list[dict]:
     ]
 
 
-def _row(encoding, names) -> dict[str, list[int]]:
-    """The model's arguments of an encoding."""
+def _row(encoding: Any, names: Sequence[str]) -> dict[str, list[int]]:
+    """The model's arguments for an encoding."""
     row = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
     return row | ({"token_type_ids": encoding.type_ids} if "token_type_ids" in names else {})
 
 
-def _tagged(model, text: str, encoding, logits: np.ndarray) -> dict:
-    """Of one text; `read` says where a too long one was cut. Scores are probabilities, an entity's their mean."""
+def _tagged(model: "LoadedModel", text: str, encoding: Any, logits: np.ndarray) -> Answer:
+    """The answer for a text. `read` is the character at which a long text was cut. The score of a word is the
+    probability of its tag, that of an entity the mean over its words."""
     words = words_of_text(text, encoding)
     tagset = _tagset(model, logits.shape[-1])
     spans = [(start, stop) for _, start, stop in words]
     places = [first for first, _, _ in words]
-    if model.inference.decoding.pieces == "last":
+    if model.inference.tags.pieces == "last":
         places = _last_tokens(encoding, words)
     logits = logits[np.array(places, int)]
     found = _best_tags(model, logits, tagset)
     sure = _sure(logits, found)
     cut = {"read": spans[-1][1] if spans else 0} if encoding.overflowing else {}
     if tagset.scheme is None:
-        words = [
+        tagged = [
             {"word": text[start:stop], "start": start, "end": stop, "tag": tagset.tags[tag], "score": score}
             for (start, stop), tag, score in zip(spans, found, sure, strict=True)
         ]
-        return {"tags": words} | cut
+        return {"tags": tagged} | cut
     entities = []
-    for begin, end, kind in zip(*segments(found, _begins(found), tagset), strict=True):
+    for begin, end, kind in zip(*entity_spans(found, _begins(found), tagset), strict=True):
         start, stop = spans[begin][0], spans[end - 1][1]
         entity = {"type": tagset.types[kind], "start": start, "end": stop, "text": text[start:stop]}
         entities.append(entity | {"score": float(np.mean(sure[begin:end]))})
     return {"entities": entities} | cut
 
 
-def _tagged_words(model, words: list[str], encoding, logits: np.ndarray) -> dict:
-    """Tags for the words of one text, as evaluation assigns them.
+def _tagged_words(model: "LoadedModel", words: list[str], encoding: Any, logits: np.ndarray) -> Answer:
+    """The tags of the words of one text, as evaluation assigns them.
 
     A word that the model did not see gets the tag O (None if the scheme has no O) and the score None; `read` is the
     number of words before the first such word.
     """
     tagset = _tagset(model, logits.shape[-1])
-    at, _, main = word_predictions(numbers_of_words(encoding), len(words), model.inference.decoding.pieces)
+    at, _, main = word_predictions(numbers_of_words(encoding), len(words), model.inference.tags.pieces)
     at = at[main]
     seen, outside = at >= 0, tagset.tags.index(OUTSIDE) if OUTSIDE in tagset.tags else -1
     unseen = np.where(np.arange(len(tagset.tags)) == outside, 0.0, -1e9)
@@ -177,19 +207,20 @@ def _tagged_words(model, words: list[str], encoding, logits: np.ndarray) -> dict
     } | ({} if seen.all() else {"read": int(seen.argmin())})
 
 
-def _tagset(model, count: int) -> Tagset:
+def _tagset(model: "LoadedModel", count: int) -> Tagset:
     labels = tuple(label_names(model.pretrained, count))
-    scheme = model.inference.decoding.scheme or scheme_of(labels)
+    scheme = model.inference.tags.scheme or scheme_of(labels)
     return Tagset(labels, None if scheme == "none" else scheme)
 
 
-def _best_tags(model, logits: np.ndarray, tagset: Tagset) -> np.ndarray:
-    viterbis = model.inference.decoding.decode == "viterbi"
-    return viterbi(logits, _begins(logits), tagset) if viterbis else logits.argmax(-1)
+def _best_tags(model: "LoadedModel", logits: np.ndarray, tagset: Tagset) -> np.ndarray:
+    if model.inference.tags.decode == "viterbi":
+        return viterbi(logits, _begins(logits), tagset)
+    return logits.argmax(-1)
 
 
-def _begins(words) -> np.ndarray:
-    """Which of one text's words is the first: bool (words,)."""
+def _begins(words: np.ndarray) -> np.ndarray:
+    """True for the first word of a text: bool (words,)."""
     return np.arange(len(words)) == 0
 
 
@@ -198,8 +229,8 @@ def _sure(logits: np.ndarray, found: np.ndarray) -> list[float]:
     return np.exp(logits[np.arange(len(found)), found] - logsumexp(logits, -1)).tolist()
 
 
-def _last_tokens(encoding, words: list[tuple[int, int, int]]) -> list[int]:
-    """The last token of each of the words that words_of_text found."""
+def _last_tokens(encoding: Any, words: list[tuple[int, int, int]]) -> list[int]:
+    """The last token of each word of words_of_text."""
     ends = [*(first for first, _, _ in words[1:]), len(encoding)]
     offsets = encoding.offsets
     return [
@@ -208,52 +239,56 @@ def _last_tokens(encoding, words: list[tuple[int, int, int]]) -> list[int]:
     ]
 
 
-def choices(model, texts: list, batch: int) -> list[dict]:
-    """The likeliest choice of each question; its choices stand behind it, as many as there are."""
+def choices(model: "LoadedModel", texts: list[tuple[Any, ...]], batch: int) -> list[Answer]:
+    """The most probable choice for each (question, choice, choice, ...)."""
     other = [(number, len(text)) for number, text in enumerate(texts, 1) if len(text) < 3]
     raise_problems(
         f"row {number} holds {count} texts: a multiple-choice model reads (question, choice, choice, ...)"
         for number, count in other[:SHOWN]
     )
     rows = [model.encoded(question, choice) for question, *some in texts for choice in some]
-    scores = dict(model.answered(rows, batch, lambda model, row, out, place: float(out.logits[place, 0])))
+    scores = dict(model.answered(rows, batch, lambda model, row, out, place: float(_logits_of(out, place)[0])))
     ends = np.cumsum([len(text) - 1 for text in texts])[:-1]
     shares = [softmax(some) for some in np.split(np.array([scores[i] for i in range(len(rows))]), ends)]
     return [{"choice": int(some.argmax()), "score": float(some.max()), "scores": some.tolist()} for some in shares]
 
 
-def _arguments(window: dict) -> dict:
-    """A window as the model's arguments."""
+def _arguments(window: Example) -> Arguments:
+    """The model's arguments for a window."""
     row = {"input_ids": window["tokens"], "attention_mask": np.ones_like(window["tokens"])}
     return row | ({"token_type_ids": window["types"]} if "types" in window else {})
 
 
-def _logits(model, row, out, place) -> np.ndarray:
-    return np.asarray(out.logits[place])[row["attention_mask"] > 0]
+def _logits(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> np.ndarray:
+    return _logits_of(out, place)[row["attention_mask"] > 0]
 
 
-def _span(choice: Choice, context: str, threshold: float | None) -> dict:
+def _span(choice: Choice, context: str, threshold: float | None) -> Answer:
     if not choice.candidates:
         return {"answer": "", "score": 0.0, "start": 0, "end": 0, "no_answer": None, "candidates": []}
     scores = np.array([candidate.score for candidate in choice.candidates])
     powers = np.exp(scores - max(scores[0], scores[0] + choice.no_answer))
-    silence = np.exp(min(choice.no_answer, 0.0))
-    total = powers.sum() + silence
+    no_answer = np.exp(min(choice.no_answer, 0.0))
+    total = powers.sum() + no_answer
     candidates = [
         {"answer": context[start:end], "score": float(power / total), "start": start, "end": end}
         for power, (_, start, end) in zip(powers, choice.candidates, strict=True)
     ]
     best = candidates[0]
     if threshold is not None and choice.no_answer > threshold:
-        best = {"answer": "", "score": float(silence / total), "start": 0, "end": 0}
+        best = {"answer": "", "score": float(no_answer / total), "start": 0, "end": 0}
     return {**best, "no_answer": choice.no_answer, "candidates": candidates}
 
 
-# Heads that answer all texts at once.
-BATCH_ANSWERERS = {"question-answering": spans, "token-classification": tags, "multiple-choice": choices}
+# Heads that answer all texts together.
+BATCH_ANSWERERS: dict[str, Callable[["LoadedModel", list[tuple[Any, ...]], int], list[Answer]]] = {
+    "question-answering": spans,
+    "token-classification": tags,
+    "multiple-choice": choices,
+}
 
 
-def label_names(pretrained, classes: int) -> list[str]:
-    """Class names as config.json has them, LABEL_0, LABEL_1, ... if it has none."""
+def label_names(pretrained: Pretrained, classes: int) -> list[str]:
+    """The class names of config.json; LABEL_0, LABEL_1, ... if it has none."""
     table = pretrained.raw.get("id2label")
     return [table[key] for key in sorted(table, key=int)] if table else [f"LABEL_{i}" for i in range(classes)]

@@ -1,11 +1,13 @@
-"""What a model may be asked about: texts, tuples of texts, rows with the model's columns; and where a file has them."""
+"""The inputs of predictions: texts, tuples of texts, or rows with the model's columns; and the columns of a file."""
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from jaxft.data.example import Row
 from jaxft.inference.settings import Inference
 from jaxft.problems import SHOWN, UserError, listed, raise_problems, suggest, truncated_repr
 from jaxft.tasks.multiple_choice import choices_of
@@ -13,14 +15,22 @@ from jaxft.tasks.template import column, columns_of
 
 log = logging.getLogger("jaxft")
 
-# The columns that are usual for a head; for all others it is one, called text.
+# The default columns of a head; for all others there is one, called text.
 USUAL = {"question-answering": ("question", "context"), "multiple-choice": ("question", "choices")}
 USUAL_TEXT = ("text",)
 TAGS = "token-classification"
 
 
-def inputs_of(asked) -> list:
-    """What is asked about, as a list: one text, one tuple of texts, one row, or any number of them."""
+class ColumnRows(Protocol):
+    """What matters here of jaxft.data's `Rows`."""
+
+    name: str  # for messages
+    columns: list[str]
+    mixed: dict[str, str]  # what is wrong with columns whose values have different types
+
+
+def inputs_of(asked: Any) -> list[Any]:
+    """A list of inputs from one text, one tuple of texts, one row (a dict), several of them, or a DataFrame."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(asked, pandas.DataFrame):
         return asked.to_dict("records")
@@ -31,12 +41,14 @@ def inputs_of(asked) -> list:
     return list(asked)
 
 
-def texts_read(asked: list, inference: Inference) -> list[tuple]:
-    """The texts that the model reads together for each input: a tuple of strings; of words, for tags, one list.
+def texts_read(asked: list[Any], inference: Inference) -> list[tuple[Any, ...]]:
+    """For each input the texts that the model reads together; for tags, a tuple of one text or one list of words.
 
-    A row (a dict) has them in the columns that the model was trained with. Raises UserError with the inputs' numbers.
+    In rows (dicts), they are in the columns that the model was trained with. Raises UserError with the numbers of the
+    inputs.
     """
-    found, problems = [], []
+    found: list[tuple[Any, ...]] = []
+    problems: list[str] = []
     for number, one in enumerate(asked, 1):
         try:
             found.append(_texts(one, inference))
@@ -45,11 +57,11 @@ def texts_read(asked: list, inference: Inference) -> list[tuple]:
         if len(problems) >= SHOWN:
             break
     raise_problems(problems)
-    _say_parts(found, inference)
+    _log_other_counts(found, inference)
     return found
 
 
-def _texts(one, inference: Inference) -> tuple:
+def _texts(one: Any, inference: Inference) -> tuple[Any, ...]:
     if isinstance(one, str):
         return (one,)
     if isinstance(one, Mapping):
@@ -60,29 +72,29 @@ def _texts(one, inference: Inference) -> tuple:
             if name not in one
         )
         return texts_of(inference.head, [dict(one)], columns)[0]
-    parts = one.tolist() if isinstance(one, np.ndarray) and one.ndim == 1 else one
-    if inference.head == TAGS and isinstance(parts, tuple) and len(parts) == 1:
-        (parts,) = parts
-        if isinstance(parts, str):
-            return (parts,)
-    texts = isinstance(parts, list | tuple) and all(isinstance(part, str) for part in parts)
-    if not texts or not parts and inference.head != TAGS:
+    texts = one.tolist() if isinstance(one, np.ndarray) and one.ndim == 1 else one
+    if inference.head == TAGS and isinstance(texts, tuple) and len(texts) == 1:
+        (texts,) = texts
+        if isinstance(texts, str):
+            return (texts,)
+    valid = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
+    if not valid or not texts and inference.head != TAGS:
         raise_problems(
             [f"found {truncated_repr(one)}, expected a text, a tuple of texts, or a dict with the model's columns"]
         )
-    if inference.head == TAGS and not isinstance(parts, tuple):
-        return (list(parts),)
-    return tuple(parts)
+    if inference.head == TAGS and not isinstance(texts, tuple):
+        return (list(texts),)
+    return tuple(texts)
 
 
-def _say_parts(found: list[tuple], inference: Inference) -> None:
-    """Log how many inputs have another number of texts than the model was trained with."""
+def _log_other_counts(found: list[tuple[Any, ...]], inference: Inference) -> None:
+    """Logs how many inputs have another number of texts than in training."""
     if inference.head not in ("sequence-classification", "none") or not inference.columns:
         return
     trained = len(inference.columns)
     if others := sum(len(texts) != trained for texts in found):
         log.warning(
-            "%d of %d inputs are not as the model was trained: it read %d text%s together (%s)",
+            "%d of %d inputs are not as in training, where the model read %d text%s together (%s)",
             others,
             len(found),
             trained,
@@ -92,13 +104,13 @@ def _say_parts(found: list[tuple], inference: Inference) -> None:
 
 
 def text_columns(
-    rows, inference: Inference, text: str | None = None, pair: str | None = None, label: str | None = None
+    rows: ColumnRows, inference: Inference, text: str | None = None, pair: str | None = None, label: str | None = None
 ) -> list[str]:
-    """Columns of a row's texts, or templates: those that are named, else those that the model was trained with.
+    """The columns, or templates, of the texts: those that are given, else those of the training.
 
-    Of multiple choice `pair` names one for each choice, with commas between them, or one that lists the choices; an
-    empty `pair` means that there is none. The log says where they are not those of the training. Raises UserError if
-    the rows have no such columns, or no column `label`.
+    For multiple choice, `pair` names a column for each choice, separated by commas, or one that lists the choices; an
+    empty `pair` means that there is none. The log says if the columns differ from the training. Raises UserError if the
+    rows lack one of the columns, or the column `label`.
     """
     trained = list(inference.columns)
     usual = list(USUAL.get(inference.head, USUAL_TEXT))
@@ -118,19 +130,19 @@ def text_columns(
 
 
 def _named(head: str, columns: list[str], text: str | None, pair: str | None) -> list[str]:
-    """The columns with those replaced that the user names."""
+    """The columns, with those that the user names in place of them."""
     first, *others = columns
     if pair is not None:
         others = [name for name in (pair.split(",") if head == "multiple-choice" else [pair]) if name]
     return [text or first, *others]
 
 
-def _missing(names: list[str | None], rows) -> list[str]:
+def _missing(names: Sequence[str | None], rows: ColumnRows) -> list[str]:
     return [name for name in columns_of(*names) if name not in rows.columns]
 
 
-def texts_of(head: str, rows: list[dict], columns: list[str]) -> list[tuple]:
-    """The texts of each row that the model reads together; for tags a cell may be a list of words."""
+def texts_of(head: str, rows: list[Row], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """For each row the texts that the model reads together; for tags, a cell may be a list of words."""
     question, *names = columns
     if head == "multiple-choice":
         lists = choices_of(rows, tuple(names))
@@ -140,19 +152,21 @@ def texts_of(head: str, rows: list[dict], columns: list[str]) -> list[tuple]:
     return list(zip(*(column(rows, name) for name in columns), strict=True))
 
 
-def _words(cell, name: str) -> str | list[str]:
-    """A cell of a text, or of its words."""
+def _words(cell: Any, name: str) -> str | list[str]:
+    """The text or the words of a cell."""
     if not isinstance(cell, list):
         return column([{name: cell}], name)[0]
     return column([{name: word} for word in cell], name)
 
 
-def padded(rows: list[dict], pad: int, batch: int, most: int) -> dict[str, np.ndarray]:
-    """The tokenizer's rows as the model's arguments (batch, length); the length is a power of two or `most`, so that
-    few shapes compile."""
+def padded(rows: list[Row], pad: int, batch: int, most: int) -> dict[str, np.ndarray]:
+    """The model's arguments (batch, length) for the tokenizer's rows.
+
+    The length is a power of two, at least 16, or `most`, so that few shapes are compiled.
+    """
     longest = max(len(row["input_ids"]) for row in rows)
     length = min(max(16, 2 ** (longest - 1).bit_length()), max(most, longest))
-    out = {
+    out: dict[str, np.ndarray] = {
         name: np.full((batch, length), pad if name == "input_ids" else 0, np.int32)
         for name in ("input_ids", "attention_mask", "token_type_ids")
         if name in rows[0]

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.inference.model import LoadedModel, counted
+from jaxft.inference.arguments import counted
+from jaxft.inference.model import LoadedModel
 from jaxft.models.checkpoint.save import named_tensors
 from jaxft.models.heads import TEXT_LEVEL
 from jaxft.models.model import Model

@@ -25,7 +25,7 @@ from jaxft.tasks.base import EncodingContext, Task, logits_of
 from jaxft.tasks.segment_log_softmax import segment_log_softmax
 from jaxft.tasks.source_rows import SourceRows
 from jaxft.tasks.template import column, columns_of, ids_of
-from jaxft.text.graphemes import widened
+from jaxft.text.graphemes import extend_to_graphemes
 from jaxft.text.spans import SQUAD, choose, squad_metrics, squad_scores, trimmed
 
 MISPLACED = "an answer that is not where answer_start says"
@@ -186,7 +186,7 @@ def _window(encoding: Any, text: str, cls: int | None, context: int) -> Example:
     null = int(classification[0]) if len(classification) else 0
     inside[null] = False
     spans = np.array(encoding.offsets, np.int32)
-    spans[inside] = widened(text, spans[inside])
+    spans[inside] = extend_to_graphemes(text, spans[inside])
     offsets = np.where(inside[:, None], spans, -1)
     weights = inside.astype(np.float32)
     weights[null] = 1.0

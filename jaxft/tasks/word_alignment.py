@@ -12,7 +12,7 @@ from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.labels import class_name, is_missing
 from jaxft.tasks.list_cells import list_of
 from jaxft.tasks.template import text_of
-from jaxft.text.graphemes import base, widened
+from jaxft.text.graphemes import base_position, extend_to_graphemes
 
 
 def words_and_tags(row: Row, words: str, tags: str, known: Collection[str]) -> tuple[list[str], list[str | None]]:
@@ -75,7 +75,7 @@ def words_of_text(text: str, encoding: Any) -> list[tuple[int, int, int]]:
     """
     words: list[tuple[int, int, int]] = []
     before = None
-    spans = widened(text, encoding.offsets).tolist()
+    spans = extend_to_graphemes(text, encoding.offsets).tolist()
     for place, (number, (start, stop)) in enumerate(zip(encoding.word_ids, spans, strict=True)):
         if number is None:
             continue
@@ -104,13 +104,13 @@ def _begins_word(text: str, at: int, joined: bool) -> bool:
 
     `joined` says whether both are one word of the tokenizer, which matters for punctuation.
     """
-    left, right = _is_mark(text, base(text, at - 1)), _is_mark(text, at)
+    left, right = _is_mark(text, base_position(text, at - 1)), _is_mark(text, at)
     return left != right or left and not joined or unicodedata.name(text[at], "").startswith(UNSPACED)
 
 
 def _is_mark(text: str, at: int) -> bool:
     """Whether a character is punctuation or a symbol, but not inside a word as in U.N., 1,000, German-born."""
-    before = base(text, at - 1) if at else 0
+    before = base_position(text, at - 1) if at else 0
     around = text[before : before + 1] * (at > 0) + text[at + 1 : at + 2]
     inside = text[at] in INSIDE and len(around) == 2 and around.isalnum()
     return unicodedata.category(text[at])[0] in "PS" and not inside

@@ -1,1 +1,1 @@
-"""Parts of texts: characters as they are seen, spans, entities."""
+"""Parts of texts: graphemes, answer spans, entities."""

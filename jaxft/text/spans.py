@@ -1,4 +1,4 @@
-"""Answers that are spans of a text: the best ones, SQuAD's scores for them, and when not to answer at all."""
+"""Answers that are spans of a text: the best spans, the metrics of SQuAD, and the threshold for no answer."""
 
 import re
 import string
@@ -13,32 +13,32 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Candidate(NamedTuple):
-    """A span of a context: characters `start` up to `end`, which is not part of it."""
+    """A span of a context: the characters from `start` up to, but excluding, `end`."""
 
-    score: float  # logit of its first token and of its last, added
+    score: float  # sum of the start logit of its first token and the end logit of its last
     start: int
     end: int
 
 
 class Choice(NamedTuple):
-    """What the windows of one context say."""
+    """The best answers from the windows of one context."""
 
     candidates: list[Candidate]  # best first
-    no_answer: float  # the score of no answer minus that of the best candidate; infinite where there is none
+    no_answer: float  # the score of no answer minus that of the best candidate; infinite without candidates
 
     def text(self, context: str, threshold: float) -> str:
-        """The best candidate, or nothing where no answer is better by more than `threshold`."""
+        """The best candidate; "" if no answer is better by more than `threshold`."""
         if not self.candidates or self.no_answer > threshold:
             return ""
         return context[self.candidates[0].start : self.candidates[0].end]
 
 
 def choose(windows: list[tuple[np.ndarray, np.ndarray]], context: str, count: int, longest: int) -> Choice:
-    """The `count` best spans of at most `longest` tokens that lie in one window, each once, by its best window.
+    """The `count` best spans of at most `longest` tokens; a span in several windows has its highest score.
 
-    A window is its logits, float (t, 2) of start and end, and the characters of its tokens, int (t, 2); those of the
-    token that stands for no answer are negative. White space at the ends of a span is left out. The score of no answer
-    is the least of all windows (Devlin et al. 2018, section 4.3, and its published code).
+    A window has logits, float (t, 2) of start and end, and the characters of its tokens, int (t, 2), which are negative
+    for the token that stands for no answer. White space at the ends of a span is removed. The score of no answer is the
+    minimum over the windows (Devlin et al. 2018, section 4.3, and its published code).
     """
     best: dict[tuple[int, int], float] = {}
     null = np.inf
@@ -56,7 +56,7 @@ def choose(windows: list[tuple[np.ndarray, np.ndarray]], context: str, count: in
 
 
 def best_spans(logits_t2: np.ndarray, count: int, longest: int) -> list[tuple[float, int, int]]:
-    """(score, first, last) of the `count` best spans of at most `longest` tokens, best first: all are looked at."""
+    """(score, first, last) of the `count` best of all spans of at most `longest` tokens, best first."""
     t = len(logits_t2)
     if t == 0:
         return []
@@ -65,34 +65,34 @@ def best_spans(logits_t2: np.ndarray, count: int, longest: int) -> list[tuple[fl
     scores = (logits_t2[:, :1] + np.lib.stride_tricks.sliding_window_view(ends, width)).ravel()  # first * width + more
     places = np.argpartition(scores, -count)[-count:] if count < len(scores) else np.arange(len(scores))
     places = places[np.lexsort((places, -scores[places]))]
-    places = places[scores[places] > -np.inf]  # neither beyond the end, nor not a number
+    places = places[scores[places] > -np.inf]  # without spans beyond the end, and without NaN
     return [(float(scores[i]), i // width, i // width + i % width) for i in places.tolist()]
 
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """The same characters without white space at their ends."""
+    """The span without white space at its ends."""
     piece = text[start:end]
     return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def normalised(text: str) -> str:
-    """Small letters, no ASCII punctuation, no English articles, single spaces (Rajpurkar et al. 2016, section 6.1)."""
+    """Lower case without ASCII punctuation and English articles, single spaces (Rajpurkar et al. 2016, section 6.1)."""
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(PUNCTUATION)).split())
 
 
 def exact_match(text: str, golds: list[str]) -> float:
-    """1 where the text equals one of the true answers, all of them normalised, else 0."""
+    """1 if the normalised text equals a normalised true answer, else 0."""
     return float(normalised(text) in map(normalised, _meant(golds)))
 
 
 def f1(text: str, golds: list[str]) -> float:
-    """The largest F1 of the text's words with those of a true answer, from 0 to 1."""
+    """The highest F1, from 0 to 1, between the words of the text and those of a true answer."""
     words = normalised(text).split()
     return max(_overlap(words, normalised(gold).split()) for gold in _meant(golds))
 
 
 def _meant(golds: list[str]) -> list[str]:
-    """True answers of which something is left; without any, the true answer is the empty text."""
+    """The true answers that are not empty after normalisation; without any, the empty text."""
     return [gold for gold in golds if normalised(gold)] or [""]
 
 
@@ -104,40 +104,41 @@ def _overlap(words: list[str], gold: list[str]) -> float:
 
 
 def best_threshold(answered: np.ndarray, silent: np.ndarray, no_answer: np.ndarray) -> tuple[float, float]:
-    """(mean, threshold): the best mean score of answering exactly where `no_answer` is at most the threshold.
+    """(mean, threshold): the best mean score if questions with `no_answer` up to the threshold are answered.
 
-    All (n,): the score with the answer, the score of the empty text, and how much better no answer is.
-    Of equally good thresholds the lowest. SQuAD 2.0's script differs only where several `no_answer` are the same, which
-    it counts as if they could be told apart.
+    All are (n,): the score of the answer, the score of the empty text, and by how much no answer is better. Of equally
+    good thresholds, the lowest. SQuAD 2.0's script differs only for equal values of `no_answer`, which it treats as
+    different ones.
     """
     order = np.argsort(no_answer, kind="stable")
     sizes = no_answer[order]
     totals = silent.sum() + np.append(0.0, np.cumsum((answered - silent)[order]))
-    possible = np.append(True, np.append(sizes[1:] > sizes[:-1], True))  # a threshold takes equals together
+    possible = np.append(True, np.append(sizes[1:] > sizes[:-1], True))  # equal values are on one side of a threshold
     best = int(np.where(possible, totals, -np.inf).argmax())
     threshold = sizes[best - 1] if best else np.nextafter(sizes[0], -np.inf)
     return float(totals[best] / len(order)), float(threshold)
 
 
-class Scores(NamedTuple):
-    """What each question's best text is worth, and what silence is, from 0 to 1."""
+class SquadScores(NamedTuple):
+    """The scores, from 0 to 1, of each question's best text and of the empty text."""
 
-    exact: np.ndarray  # float64 (n, 2): of the text, of silence
+    exact: np.ndarray  # float64 (n, 2): of the text, of the empty text
     f1: np.ndarray  # float64 (n, 2)
     has: np.ndarray  # bool (n,): the question has an answer
-    no_answer: np.ndarray  # float64 (n,): how much better no answer is
+    no_answer: np.ndarray  # float64 (n,): by how much no answer is better
 
-    def take(self, questions: np.ndarray) -> "Scores":
-        return Scores(*(values[questions] for values in self))
+    def take(self, questions: np.ndarray) -> "SquadScores":
+        """The scores of the questions with these numbers."""
+        return SquadScores(*(values[questions] for values in self))
 
 
-def squad_scores(texts: list[str], golds: list[list[str]], no_answer: np.ndarray) -> Scores:
-    """Of the best text of each question, and its true answers."""
-    pairs = [
+def squad_scores(texts: list[str], golds: list[list[str]], no_answer: np.ndarray) -> SquadScores:
+    """The scores of the best text of each question, by its true answers."""
+    exact, overlap = (
         np.array([(score(text, gold), score("", gold)) for text, gold in zip(texts, golds, strict=True)]).reshape(-1, 2)
         for score in (exact_match, f1)
-    ]
-    return Scores(*pairs, np.array([any(gold) for gold in golds], bool), no_answer)
+    )
+    return SquadScores(exact, overlap, np.array([any(gold) for gold in golds], bool), no_answer)
 
 
 SILENT = "questions without an answer"
@@ -150,11 +151,11 @@ SQUAD = (
 )
 
 
-def squad_metrics(scores: Scores, threshold: float) -> dict[str, float]:
-    """exact_match and f1, from 0 to 1, of the best texts where `no_answer` is at most the threshold, else of silence.
+def squad_metrics(scores: SquadScores, threshold: float) -> dict[str, float]:
+    """exact_match and f1, from 0 to 1, of the best text up to the threshold of `no_answer`, else of the empty text.
 
-    With questions that have no answer also what SQuAD 2.0's script gives, by its names: HasAns_ and NoAns_ exact, f1
-    and total, best_exact and best_f1 with their thresholds.
+    If there are questions without an answer, also the metrics of SQuAD 2.0's script, with its names: HasAns_ and NoAns_
+    exact, f1 and total, best_exact and best_f1 with their thresholds.
     """
     pairs, has = {"exact": scores.exact, "f1": scores.f1}, scores.has
     given = {name: np.where(scores.no_answer <= threshold, *pair.T) for name, pair in pairs.items()}
@@ -166,5 +167,6 @@ def squad_metrics(scores: Scores, threshold: float) -> dict[str, float]:
             metrics |= {f"{side}_{name}": float(values[chosen].mean()) for name, values in given.items()}
             metrics[f"{side}_total"] = int(chosen.sum())
     for name, pair in pairs.items():
-        metrics[f"best_{name}"], metrics[f"best_{name}_thresh"] = best_threshold(*pair.T, scores.no_answer)
+        best, at = best_threshold(pair[:, 0], pair[:, 1], scores.no_answer)
+        metrics[f"best_{name}"], metrics[f"best_{name}_thresh"] = best, at
     return metrics
