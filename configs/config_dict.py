@@ -1,6 +1,6 @@
 """The quick start as an `ml_collections.ConfigDict`.
 
-`jaxft.config.to_config_dict(cfg)` makes one of any Config.
+`jaxft.config.to_config_dict(cfg)` converts any Config.
 """
 
 from ml_collections import ConfigDict
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from jaxft.assets import path
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = ConfigDict()
     config.model = path("tiny-encoder")
     config.task = {"name": "Classify", "text": "text", "label": "label"}

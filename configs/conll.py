@@ -1,11 +1,11 @@
 """CoNLL-2003: names of persons, places, organisations and others in English news, with BERT.
 
---config=configs/conll.py:DIR reads the files of a directory, under the shared task's names (eng.train, eng.testa,
-eng.testb) or as train.txt, valid.txt and test.txt; without DIR the data come from the hub. Parts of speech and chunks
-of the same sentences: --config.task.tags=pos_tags or chunk_tags.
+--config=configs/conll.py:DIR reads the files of a directory, with the names of the shared task (eng.train,
+eng.testa, eng.testb) or train.txt, valid.txt and test.txt; without DIR the data come from the hub. For parts of speech
+and chunks of the same sentences: --config.task.tags=pos_tags or chunk_tags.
 
-Batch, rate and epochs are BERT's (Devlin et al. 2018, section A.3). Of the 203,621 words of
-the training sentences 24 lie beyond 128 tokens of the uncased vocabulary.
+Batch, rate and epochs are BERT's (Devlin et al. 2018, section A.3). Of the 203,621
+words of the training sentences, 24 are beyond 128 tokens of the uncased vocabulary.
 """
 
 from pathlib import Path
@@ -24,10 +24,10 @@ FILES = {
 }
 
 
-def get_config(directory=""):
+def get_config(directory: str = "") -> Config:
     """`directory` holds the three files; "": the hub."""
 
-    def data(split):
+    def data(split: str) -> Data:
         return Data(path=file_of(directory, split), columns=COLUMNS) if directory else Data(path=HUB, split=split)
 
     return Config(
@@ -45,7 +45,7 @@ def get_config(directory=""):
 
 
 def file_of(directory: str, split: str) -> str:
-    """The file of a split, by the first of its usual names that there is."""
+    """The file of a split: the first of its usual names that exists."""
     names = FILES[split]
     found = [str(Path(directory) / name) for name in names if (Path(directory) / name).is_file()]
     if not found:

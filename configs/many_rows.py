@@ -1,7 +1,4 @@
-"""The quick start's task on as many rows as one likes: --config=configs/many_rows.py:ROWS
-
-To see what more rows cost.
-"""
+"""The task of the quick start on any number of rows, to measure their cost: --config=configs/many_rows.py:ROWS"""
 
 from jaxft.assets import path
 from jaxft.config import Config, Save
@@ -13,7 +10,7 @@ from jaxft.tasks.classify import Classify
 
 @config
 class Repeated:
-    """The rows of a file again and again, `count` in all."""
+    """The rows of a file, repeated up to `count` rows."""
 
     path: str
     count: int
@@ -24,17 +21,19 @@ class Repeated:
 
 
 class Cycle:
+    """`count` rows from a list that is repeated."""
+
     def __init__(self, rows: list[dict], count: int):
         self.rows, self.count = rows, count
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, number: int) -> dict:
         return self.rows[number % len(self.rows)]
 
 
-def get_config(rows="1000"):
+def get_config(rows: str = "1000") -> Config:
     return Config(
         model=path("tiny-encoder"),
         task=Classify(),

@@ -1,6 +1,6 @@
 """BERT from random weights: masked words and next sentences.
 
---config=configs/pretrain_bert.py reads the English Wikipedia from the hub; with FILE behind a colon, a file whose
+--config=configs/pretrain_bert.py reads the English Wikipedia from the hub, or with :FILE a file whose
 column `text` holds documents, or lists of their sentences. SentenceOrder instead of NextSentence is ALBERT's task.
 """
 
@@ -11,8 +11,8 @@ from jaxft.optim.schedule import Linear
 from jaxft.tasks.pretrain import NextSentence
 
 
-def get_config(file=""):
-    """Rates, batch and steps are those of Devlin et al. 2018, section A.2, at 128 tokens as most of their steps."""
+def get_config(file: str = "") -> Config:
+    """Rates, batch and steps are those of Devlin et al. 2018, section A.2, with 128 tokens, as most of their steps."""
     data = Data(path=file) if file else Data(path="wikimedia/wikipedia", name="20231101.en", split="train")
     return Config(
         model="google-bert/bert-base-uncased",

@@ -1,7 +1,7 @@
-"""ELECTRA from random weights: which tokens are not those of the text.
+"""ELECTRA from random weights: replaced-token detection.
 
---config=configs/pretrain_electra.py reads the English Wikipedia from the hub; with FILE behind a colon, a file whose
-column `text` holds documents. Replacements come from the texts' own tokens: no generator is trained beside the model.
+--config=configs/pretrain_electra.py reads the English Wikipedia from the hub, or with :FILE a file whose
+column `text` holds documents. Replacements are drawn from the tokens of the texts; no generator is trained.
 """
 
 from jaxft.config import Config
@@ -11,7 +11,7 @@ from jaxft.optim.schedule import Linear
 from jaxft.tasks.replaced_tokens import ReplacedTokens
 
 
-def get_config(file=""):
+def get_config(file: str = "") -> Config:
     """Rates, batch and steps are those of the small model of Clark et al. 2020, table 6."""
     return Config(
         model="google/electra-small-discriminator",

@@ -1,6 +1,6 @@
 """GPT-2 from random weights: every next token of concatenated documents.
 
---config=configs/pretrain_gpt.py reads OpenWebText from the hub; with FILE behind a colon, a file whose column `text`
+--config=configs/pretrain_gpt.py reads OpenWebText from the hub, or with :FILE a file whose column `text`
 holds documents.
 """
 
@@ -11,8 +11,8 @@ from jaxft.optim.schedule import Cosine
 from jaxft.tasks.lm import CausalLM
 
 
-def get_config(file=""):
-    """Rates, batch and steps are those of its reproductions; the rate is that of Brown et al. 2020, table 2.1."""
+def get_config(file: str = "") -> Config:
+    """Batch and steps are those of reproductions of GPT-2; the rate is that of Brown et al. 2020, table 2.1."""
     return Config(
         model="openai-community/gpt2",
         init="random",

@@ -1,7 +1,7 @@
 """T5 from random weights: span corruption of concatenated documents.
 
---config=configs/pretrain_t5.py reads C4 from the hub; with FILE behind a colon, a file whose column `text` holds
-documents. A tokenizer without the sentinels <extra_id_0>, <extra_id_1>, ... gets them by config.add_tokens.
+--config=configs/pretrain_t5.py reads C4 from the hub, or with :FILE a file whose column `text` holds
+documents. For a tokenizer without the sentinels <extra_id_0>, <extra_id_1>, ..., set config.add_tokens.
 """
 
 from jaxft.config import Config
@@ -11,7 +11,7 @@ from jaxft.optim.schedule import InverseSqrt
 from jaxft.tasks.span_corruption import SpanCorruption
 
 
-def get_config(file=""):
+def get_config(file: str = "") -> Config:
     """Rates, batch and steps are those of Raffel et al. 2020, section 3.1.2: 568 tokens become 512 and 114."""
     return Config(
         model="google-t5/t5-base",

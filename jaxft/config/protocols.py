@@ -28,14 +28,6 @@ class TaskComponent(Protocol):
 
 
 @runtime_checkable
-class BatchingComponent(Protocol):
-    """How examples share rows: config.batching (`Batching` of jaxft/data/batching.py)."""
-
-    def planner(self, stats: Any, sample: Any) -> Any:
-        """What plans the batches of a run."""
-
-
-@runtime_checkable
 class TuneComponent(Protocol):
     """A choice of the weights that train: config.tune (jaxft/tune)."""
 
