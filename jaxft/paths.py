@@ -1,8 +1,8 @@
 """Regular expressions over parameter paths such as "layers.11.attn.q.kernel".
 
-A pattern must match a whole path, or whole components at its start: "layers.1" selects "layers.1.attn.q.kernel" but
-nothing below "layers.10". A pattern that ends in ".*" or "\\d" is a regular expression like any other, so "layers.1.*"
-does reach "layers.10"; write "layers.1" or r"layers\\.1\\..*".
+A pattern must match a full path, or full components at its start: "layers.1" selects "layers.1.attn.q.kernel" but
+nothing below "layers.10". Patterns are regular expressions, so "layers.1.*" also selects "layers.10": write "layers.1"
+or r"layers\\.1\\..*".
 """
 
 import re
@@ -13,7 +13,7 @@ from jaxft.problems import near, truncated_repr
 
 
 def match(pattern: str, path: str) -> bool:
-    """True if `pattern` matches all of `path` or all of one of its dotted prefixes."""
+    """Whether `pattern` matches `path` or one of its dotted prefixes."""
     compiled = re.compile(pattern)
     return any(compiled.fullmatch(prefix) for prefix in _prefixes(path))
 
@@ -25,12 +25,12 @@ def select(patterns: Iterable[str], paths: Iterable[str]) -> set[str]:
 
 
 def lookup(table: Iterable[tuple[str, Any]], path: str, default: Any = None) -> Any:
-    """The value beside the first pattern of `table` that matches `path`."""
+    """The value of the first pattern of `table` that matches `path`."""
     return next((value for pattern, value in table if match(pattern, path)), default)
 
 
 def unmatched_problems(patterns: Iterable[str], paths: Iterable[str], field: str) -> list[str]:
-    """One sentence for each pattern that matches no path or is no regular expression; `field` is where it was set."""
+    """One sentence for each pattern that matches no path or is malformed; `field` is where it was set."""
     paths = sorted(set(paths))
     problems = []
     for pattern in patterns:
@@ -44,7 +44,7 @@ def unmatched_problems(patterns: Iterable[str], paths: Iterable[str], field: str
 
 
 def invalid_problem(pattern: str, field: str) -> str | None:
-    """The reason why `pattern` is no regular expression; None if it is one."""
+    """Why `pattern` is not a regular expression; None if it is one."""
     try:
         re.compile(pattern)
     except re.error as error:

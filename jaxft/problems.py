@@ -1,34 +1,35 @@
-"""Errors that are the user's to fix: every problem at once, each with its fix."""
+"""Errors in the user's input: all problems together, each with its fix."""
 
 import contextlib
 import difflib
 import reprlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-SHOWN = 10  # problems, or names of a list, that one message has
+SHOWN = 10  # problems, or names of a list, in one message
 LONGEST = 60  # characters of a value in a message
 WHOLE = 2000  # characters of a problem
 MOST = 50  # problems that are printed
-SEARCHED = 1000  # rows in which a problem that takes long to find is counted
-COMPARED = 20_000  # known names that a suggestion is looked for among
+SEARCHED = 1000  # rows in which problems are counted that take long to find
+COMPARED = 20_000  # known names that are compared for a suggestion
 
 
 class _Short(reprlib.Repr):
-    """Texts by their beginning, numbers of any size, and no more items and levels than a message has room for."""
+    """Beginnings of texts, numbers of any size, and a limited number of items and levels."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxother = 4, 2 * LONGEST
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxarray = LONGEST // 3
 
-    def repr_str(self, value, level):
+    def repr_str(self, value: Any, level: int) -> str:
         return repr(value[: LONGEST + 1])
 
     repr_bytes = repr_str
 
-    def repr_int(self, value, level):
+    def repr_int(self, value: int, level: int) -> str:
         return repr(value) if abs(value) < 10**LONGEST else f"a number of more than {LONGEST} digits"
 
 
@@ -37,21 +38,21 @@ SHORT = _Short()
 
 @dataclass(frozen=True)
 class RowCheck:
-    """A quick look at a row: `of(row)` are its faults, and `say(fault)` is one of them with its fix."""
+    """A fast check of rows: `of(row)` gives its faults, `say(fault)` the message for one of them."""
 
     of: Callable[[dict], Iterable[Hashable]]
     say: Callable[[Hashable], str]
 
     def __call__(self, rows: Iterable[dict]) -> None:
-        """Raises a UserError of the first SHOWN faults that the rows have."""
+        """Raises a UserError with the first SHOWN faults of the rows."""
         if found := dict.fromkeys(fault for row in rows for fault in self.of(row)):
             raise UserError(map(self.say, islice(found, SHOWN)), self)
 
 
 class UserError(Exception):
-    """One or more problems in what the user gave. A command prints them without a traceback and exits with 2.
+    """One or more problems in the user's input. A command prints them without a traceback and exits with 2.
 
-    `check` finds the same faults in further rows.
+    `check` finds the same faults in other rows.
     """
 
     def __init__(self, problems: str | Iterable[str], check: RowCheck | None = None):
@@ -68,30 +69,27 @@ class UserError(Exception):
 
 
 class RunStopped(Exception):
-    """A run cannot go on; the message says why and what to try. A command prints it and exits with 1."""
+    """A run cannot continue; the message says why and what to try. A command prints it and exits with 1."""
 
     exit_code = 1
 
 
 class RunInterrupted(RunStopped):
-    """A run was asked to stop, and the same command would go on with it. A command exits with 75 (EX_TEMPFAIL)."""
+    """A run was asked to stop and can be resumed by the same command, which exits with 75 (EX_TEMPFAIL)."""
 
     exit_code = 75
 
 
 def raise_problems(problems: Iterable[str]) -> None:
-    """Raises one UserError that lists all of `problems`; does nothing when there are none."""
+    """Raises one UserError with all problems; does nothing if there are none."""
     problems = list(problems)
     if problems:
         raise UserError(problems)
 
 
 @contextlib.contextmanager
-def reading(file):
-    """A refusal of the system in here becomes a UserError that names the file.
-
-    So do a directory that has its name, a name that is too long, and a lack of permission.
-    """
+def reading(file: object) -> Iterator[None]:
+    """A context in which an OSError, such as a missing permission, becomes a UserError that names the file."""
     try:
         yield
     except OSError as error:
@@ -101,25 +99,27 @@ def reading(file):
 def with_row_numbers(
     error: UserError, rows: Iterable[dict], first: int, name: str, read: Callable[[list], object]
 ) -> UserError:
-    """`error`, which `read` raised for some of `rows`, by rows: equal problems once, with the number of their rows.
+    """A UserError for `error`, which `read` raised for some of `rows`: each problem once, with its rows.
 
-    `first` is the number of the first row, from 1. All rows are looked at where the error has a `check`, else the
-    first SEARCHED. At most SHOWN problems, and how many rows have others.
+    `first` is the number of the first row, from 1. All rows are checked if the error has a `check`, else the first
+    SEARCHED. The error has at most SHOWN problems, and the number of others.
     """
     check = error.check or RowCheck(lambda row: _problems_of(read, row), str)
-    found: dict[Hashable, list[int]] = {}  # fault -> first row, number of rows
+    found: dict[Hashable, tuple[int, int]] = {}  # fault -> first row, number of rows
     others = last = 0
     for number, row in enumerate(rows if error.check else islice(rows, SEARCHED), first):
         last = number
         for fault in dict.fromkeys(_faults_of(check, row)):
             if fault in found:
-                found[fault][1] += 1
+                found[fault] = (found[fault][0], found[fault][1] + 1)
             elif len(found) < SHOWN:
-                found[fault] = [number, 1]
+                found[fault] = (number, 1)
             else:
                 others += 1
     least = "" if error.check or last < first + SEARCHED - 1 else "at least "
-    problems = [f"{_where(name, *place, least)}: {_said(check, fault)}" for fault, place in found.items()]
+    problems = [
+        f"{_where(name, start, count, least)}: {_message(check, fault)}" for fault, (start, count) in found.items()
+    ]
     problems += [f"{name}: {least}{others:,} more problems like these"] if others else []
     return UserError(problems or error.problems)
 
@@ -137,38 +137,38 @@ def _problems_of(read: Callable[[list], object], row: dict) -> list[str]:
 
 
 def _faults_of(check: RowCheck, row: dict) -> list[Hashable]:
-    """Faults of a row; what the check itself cannot read is one as well, as UserError says it."""
+    """The faults of a row; a UserError of the check itself is a fault as well."""
     try:
         return list(check.of(row))
     except UserError as single:
         return [(UserError, problem) for problem in single.problems]
 
 
-def _said(check: RowCheck, fault: Hashable) -> str:
+def _message(check: RowCheck, fault: Hashable) -> str:
     return fault[1] if isinstance(fault, tuple) and fault[0] is UserError else check.say(fault)
 
 
-def truncated_repr(value) -> str:
-    """A value for a message, as Python writes it, at most LONGEST characters; of a huge one no more is written."""
+def truncated_repr(value: Any) -> str:
+    """The repr of a value for a message, at most LONGEST characters, computed in bounded time for huge values."""
     return clipped(SHORT.repr(value))
 
 
-def listed(names: Iterable, most: int = SHOWN) -> str:
-    """Names for a message, with commas between them: a few, each not too long, and how many more there are."""
+def listed(names: Iterable[Any], most: int = SHOWN) -> str:
+    """Names for a message, separated by commas: at most `most`, each clipped, and how many there are in all."""
     names = list(names)
-    said = ", ".join(clipped(name) if isinstance(name, str) else truncated_repr(name) for name in names[:most])
-    return said + (f", ... ({len(names):,} in all)" if len(names) > most else "")
+    text = ", ".join(clipped(name) if isinstance(name, str) else truncated_repr(name) for name in names[:most])
+    return text + (f", ... ({len(names):,} in all)" if len(names) > most else "")
 
 
 def bounded(problem: str) -> str:
-    """The problem; of one longer than WHOLE, whatever it quotes, the beginning and the end, where the fix is."""
+    """The problem; if it is longer than WHOLE, its beginning and its end, where the fix is."""
     if len(problem) <= WHOLE:
         return problem
     return f"{problem[: WHOLE * 3 // 4]} ... {problem[-WHOLE // 5 :]}"
 
 
 def clipped(text: str, most: int = LONGEST) -> str:
-    """The text, or its beginning where it is longer than `most` characters."""
+    """The text, or its beginning if it is longer than `most` characters."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -179,10 +179,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def near(name: str, known: Iterable[str], most: int = 3, likeness: float = 0.6) -> list[str]:
-    """The known names closest to `name`, best first; case and '-' against '_' do not count.
+    """The known names closest to `name`, best first, ignoring case and '-' against '_'.
 
-    `likeness` is the least that counts: 1 for the same name, 0 for no letter in common. Texts longer than a name, and
-    more names than COMPARED, are not compared: that takes seconds.
+    `likeness` is the least that counts, from 0, no letter in common, to 1, the same name. Texts longer than LONGEST,
+    and names after the first COMPARED, are not compared, because that takes seconds.
     """
     if len(name) > LONGEST:
         return []

@@ -150,7 +150,7 @@ def test_images_and_sounds(tmp_path, one_device, classifier):
     found = ours(input_features=sound, decoder_input_ids=ids)
     np.testing.assert_allclose(found.logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert found.memory.shape == (2, 11, 24)
-    with pytest.raises(UserError, match="decoder_input_ids are needed"):
+    with pytest.raises(UserError, match="decoder_input_ids are missing"):
         ours(input_features=sound)
     make("t5", "none", tmp_path / "t5")
     with pytest.raises(UserError, match="predict has no text for this model's decoder"):

@@ -67,7 +67,7 @@ ALLOWED = {
         *LEAVES,
     },
     "inference.settings": {"host.strict_json", *LEAVES},
-    "inference": {"inference", "models", "tasks", "metrics", "text", "parallel", "host", *LEAVES},
+    "inference": {*"inference models data.example tasks metrics text parallel host".split(), *LEAVES},
     "tune": {"tune", *LEAVES},
     "optim": {"optim", "models.model", "models.params", *LEAVES},
     "training.step": {"metrics", "models.batch", "models.params", "models.model", "tasks.base"},

@@ -130,6 +130,16 @@ class LoadedModel:
                 f"{name} is given, but {embed.argument} have none" for name, x in others.items() if x is not None
             )
             return self._of_signals(embed, np.asarray(given[embed.argument]), decoder)
+        return self._of_texts(input_ids, attention_mask, token_type_ids, position_ids, decoder)
+
+    def _of_texts(
+        self,
+        input_ids: ArrayLike | None,
+        attention_mask: ArrayLike | None,
+        token_type_ids: ArrayLike | None,
+        position_ids: ArrayLike | None,
+        decoder: dict[str, ArrayLike | None],
+    ) -> Outputs:
         chooses = self.arch.kind == "multiple-choice"
         axes = ("batch", "choices", "length") if chooses else ("batch", "length")
         ids = np.asarray(input_ids, np.int32)
