@@ -1,8 +1,10 @@
 """Measure training, evaluation and loading: python -m jaxft.bench --config=FILE.py [--against=transformers] [--json]
 
-Every measurement is a process of its own. With --against=transformers its Trainer does the same work with the same
+Every measurement runs in its own process. With --against=transformers its Trainer does the same work with the same
 model, rows and batch; the two take turns, and ratios are medians over the rounds. Needs an otherwise idle machine.
 """
+
+from types import SimpleNamespace
 
 from jaxft.cli import command
 from jaxft.cli.command import Flag
@@ -10,8 +12,7 @@ from jaxft.config.ranges import Count
 from jaxft.host.strict_json import dumps
 
 
-def main(flags):
-
+def main(flags: SimpleNamespace) -> None:
     from jaxft.benchmark.rounds import bench
     from jaxft.benchmark.table import table
 
@@ -25,16 +26,16 @@ if __name__ == "__main__":
         main,
         __doc__,
         command.CONFIG,
-        Flag("against", "whom to compare with", choices=("transformers",), value="NAME"),
+        Flag("against", "what to compare with", choices=("transformers",), value="NAME"),
         Flag(
             "padding",
-            "how the other side makes batches: dynamic, as it comes; grouped by length; fixed, both to max_len",
+            "how the other side pads: dynamic; grouped by length; fixed, both sides to max_len",
             default="dynamic",
             choices=("dynamic", "grouped", "fixed"),
             value="HOW",
         ),
-        Flag("only", "one measurement", choices=("train", "evaluate", "load"), value="WHICH"),
-        Flag("rounds", "times that everything is measured", type=Count, default=3, value="N"),
-        Flag("steps", "training steps that are timed in each round", type=Count, default=20, value="N"),
+        Flag("only", "a single measurement", choices=("train", "evaluate", "load"), value="WHICH"),
+        Flag("rounds", "repetitions of every measurement", type=Count, default=3, value="N"),
+        Flag("steps", "timed training steps per round", type=Count, default=20, value="N"),
         command.JSON,
     )

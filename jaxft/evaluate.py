@@ -1,11 +1,12 @@
-"""Measure a model: python -m jaxft.evaluate --workdir=DIR [--step=N], or --model=DIR --config=FILE.py
+"""Evaluate a model: python -m jaxft.evaluate --workdir=DIR [--step=N], or --model=DIR --config=FILE.py
 
-Prints one JSON line of metrics for each evaluation set of the run or the configuration. Behind it come the lines of
-the set's classes (--classes) and of its parts (--by). With --bootstrap a line has `interval`, by metric [low, high].
-Answers to questions are written as their benchmark takes them: predictions/SET.json of the run, or of --output.
+Prints one JSON line of metrics for each evaluation set of the run or the configuration, then lines for its classes
+(--classes) and its slices (--by). With --bootstrap a line has `interval`: metric -> [low, high]. Answers to questions
+are written in the format of their benchmark, to predictions/SET.json in the work directory or in --output.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from jaxft.cli import command
 from jaxft.cli.command import Flag
@@ -13,7 +14,7 @@ from jaxft.config.ranges import Count
 from jaxft.problems import UserError
 
 
-def main(flags):
+def main(flags: SimpleNamespace) -> None:
     from jaxft.evaluation.breakdown import Breakdown
     from jaxft.parallel.distributed import distributed_session, print_json
     from jaxft.training.saved_run import evaluate_model, evaluate_run
@@ -24,12 +25,12 @@ def main(flags):
         raise UserError("--model=DIR needs --config=FILE.py: the configuration names the task and the evaluation sets")
     if flags.output is not None and Path(flags.output).is_file():
         raise UserError(f"--output={flags.output} is a file: name a folder")
-    detail = Breakdown(flags.bootstrap, flags.by, flags.classes)
+    breakdown = Breakdown(flags.bootstrap, flags.by, flags.classes)
     with distributed_session():
         if flags.model is not None:
-            results = evaluate_model(flags.config, flags.model, detail, flags.output)
+            results = evaluate_model(flags.config, flags.model, breakdown, flags.output)
         else:
-            results = evaluate_run(flags.workdir, flags.step, detail, flags.output)
+            results = evaluate_run(flags.workdir, flags.step, breakdown, flags.output)
     for name, numbers in results.items():
         lines = numbers.pop("lines", [])
         for line in (numbers, *lines):
@@ -43,10 +44,10 @@ if __name__ == "__main__":
         command.WORKDIR_OPTIONAL,
         command.MODEL_OPTIONAL,
         command.CONFIG_OPTIONAL,
-        Flag("step", "checkpoint to take", type=Count, value="N"),
-        Flag("output", "folder that takes the sets' prediction files", value="FOLDER"),
+        Flag("step", "step of the checkpoint", type=Count, value="N"),
+        Flag("output", "folder for the prediction files", value="FOLDER"),
         Flag("bootstrap", "resamples for 95% intervals of the metrics, such as 1000", type=Count, value="N"),
-        Flag("by", "also metrics by the values of a column, or by length, the number of tokens", value="COLUMN"),
+        Flag("by", "also metrics by the values of a column, or by length (number of tokens)", value="COLUMN"),
         Flag("classes", "also precision, recall and F1 of each class, and their averages", type=bool),
         command.ALLOW_IMPORT,
     )

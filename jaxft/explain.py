@@ -7,6 +7,7 @@ mask, padding, unknown and end token.
 
 import json
 import sys
+from types import SimpleNamespace
 
 import jaxft
 from jaxft.cli import command
@@ -14,7 +15,7 @@ from jaxft.cli.command import Flag
 from jaxft.config.ranges import Count
 
 
-def main(flags):
+def main(flags: SimpleNamespace) -> None:
     from jaxft.attribution.explain import explain
     from jaxft.attribution.explanation import write_numbers
     from jaxft.data.source import Data
@@ -30,7 +31,7 @@ def main(flags):
     names = ("method", "target", "word", "baseline", "steps", "batch", "output")
     found = explain(model, texts, **{name: getattr(flags, name) for name in names})
     if flags.numbers:
-        write_numbers(flags.numbers, found)
+        write_numbers(flags.numbers, found if isinstance(found, list) else [found])
     print(json.dumps({"rows": len(rows), "output": flags.output}))
 
 

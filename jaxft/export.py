@@ -1,14 +1,16 @@
 """Write a run's model: python -m jaxft.export --workdir=DIR --output=DIR [--step=N] [--format=merged]
 
-The directory loads in transformers. Without --step it is the best checkpoint, or the newest where none was ranked.
+The directory loads in transformers. The default is the best checkpoint, or the newest if none was ranked.
 """
+
+from types import SimpleNamespace
 
 from jaxft.cli import command
 from jaxft.cli.command import Flag
 from jaxft.config.ranges import Count
 
 
-def main(flags):
+def main(flags: SimpleNamespace) -> None:
     from jaxft.parallel.distributed import distributed_session, print_json
     from jaxft.training.saved_run import export_run
 
@@ -23,7 +25,7 @@ if __name__ == "__main__":
         __doc__,
         command.WORKDIR,
         Flag("output", "directory to write", required=True, value="DIR"),
-        Flag("step", "checkpoint to take", type=Count, value="N"),
+        Flag("step", "step of the checkpoint", type=Count, value="N"),
         Flag("format", "what to write", default="merged", choices=("merged", "adapter")),
         command.ALLOW_IMPORT,
     )

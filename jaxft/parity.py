@@ -1,15 +1,18 @@
-"""Prove that a model computes what it computes in PyTorch: python -m jaxft.parity --model=DIR [--json]
+"""Compare a model with transformers in PyTorch: python -m jaxft.parity --model=DIR [--json]
 
-Hidden states of each layer, logits, loss and the gradient of every tensor, on random texts and those of --input, or on
-random images or sounds: beside transformers in PyTorch, or a file that --write has left where PyTorch is installed.
-Exit code 1 where they differ.
+Compares the hidden states of each layer, logits, loss and the gradient of every tensor, on random texts and those of
+--input, or on random images or sounds. PyTorch runs now, or its results come from a file that --write wrote elsewhere.
+Exit code 1 if they differ.
 """
+
+from types import SimpleNamespace
+from typing import Any
 
 from jaxft.cli import command
 from jaxft.cli.command import Flag
 
 
-def main(flags):
+def main(flags: SimpleNamespace) -> None:
     import numpy as np
 
     from jaxft.host.output_file import check_output
@@ -22,7 +25,8 @@ def main(flags):
     model = load(flags.model, flags.head)
     reference = read_reference(flags.reference) if flags.reference else make_inputs(model, texts_in(flags.input))
     if flags.write:
-        np.savez(flags.write, **reference)
+        arrays: dict[str, Any] = dict(reference)  # NumPy's stub takes any keyword for `allow_pickle`
+        np.savez(flags.write, **arrays)
     report(compare(model, reference), flags.json)
 
 
@@ -31,9 +35,9 @@ if __name__ == "__main__":
         main,
         __doc__,
         command.MODEL,
-        Flag("head", "a head; without it the one that config.json names", value="NAME"),
-        Flag("input", "texts to compare on, one a line", value="FILE.txt"),
-        Flag("reference", "what PyTorch computed elsewhere", value="FILE.npz"),
-        Flag("write", "keep what PyTorch computes", value="FILE.npz"),
+        Flag("head", "head (default: the one in config.json)", value="NAME"),
+        Flag("input", "texts to compare on, one per line", value="FILE.txt"),
+        Flag("reference", "PyTorch's results, written elsewhere", value="FILE.npz"),
+        Flag("write", "file for PyTorch's results", value="FILE.npz"),
         command.JSON,
     )

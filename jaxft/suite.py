@@ -1,18 +1,19 @@
-"""Train and answer all tasks of a benchmark: python -m jaxft.suite --suite=configs/glue.py[:DIR] --workdir=DIR
+"""Train and predict all tasks of a benchmark: python -m jaxft.suite --suite=configs/glue.py[:DIR] --workdir=DIR
 
-Each task has a work directory in --workdir, and is not done again when it is done; --config.FIELD=VALUE changes that
-field for all of them. Prints one JSON line of metrics (in percent) for each task, and last the leaderboard's row. What
-the benchmark's server takes is in submission/.
+Each task has a work directory in --workdir; complete ones are not trained again. --config.FIELD=VALUE changes a field
+for all tasks. Prints one JSON line of metrics (in percent) per task, then the leaderboard's row. The files for the
+benchmark's server are in submission/.
 """
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 from jaxft.cli import command
 from jaxft.cli.command import Flag
 
 
-def main(flags):
+def main(flags: SimpleNamespace) -> None:
     from jaxft.config import file as config_file
     from jaxft.evaluation import leaderboard
     from jaxft.parallel.distributed import distributed_session, print_json
@@ -33,5 +34,5 @@ if __name__ == "__main__":
         __doc__,
         command.SUITE,
         command.WORKDIR,
-        Flag("only", "some of the tasks", value="TASK,TASK"),
+        Flag("only", "only these tasks", value="TASK,TASK"),
     )

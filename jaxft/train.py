@@ -1,17 +1,19 @@
 """Train a model: python -m jaxft.train --config=FILE.py[:ARG] [--config.FIELD=VALUE ...] --workdir=DIR
 
-Run again with the same --workdir, it goes on where it stopped, and with --extend for more steps or epochs than it had.
-Prints the final metrics of each evaluation set, one JSON object a line. The model is written in the base
-checkpoint's number format, be it float16, unless --config.export_dtype=float32 says otherwise; where that rounds the
-weights, the log and the model card say what they score.
+The same command with the same --workdir continues the run; --extend allows more steps or epochs than before. Prints the
+final metrics of each evaluation set, one JSON object per line. The model is written in the number format of the base
+checkpoint, unless --config.export_dtype=float32 is set; if that rounds the weights, the log and the model card have the
+metrics of the rounded ones.
 """
+
+from types import SimpleNamespace
 
 from jaxft.cli import command
 
-EXTEND = command.Flag("extend", "go on with the run in --workdir for more steps or epochs than it had", bool)
+EXTEND = command.Flag("extend", "continue the run in --workdir with more steps or epochs than before", bool)
 
 
-def main(flags):
+def main(flags: SimpleNamespace) -> None:
     from jaxft.parallel.distributed import distributed_session, print_json
     from jaxft.training.fit import fit
 

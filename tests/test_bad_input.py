@@ -311,7 +311,7 @@ BAD_FILES = {
     "bad.jsonl": {
         '{"text": "a"}\n{"text": NaN}\n': "bad.jsonl, line 2: not JSON (NaN is not valid JSON",
         '{"text": "a"}\n{"text": 1e400}\n': "bad.jsonl, line 2: not JSON (1e400 is not valid JSON",
-        '{"text": "a", "text": "b"}\n': "bad.jsonl, line 1: not JSON (the key 'text' stands twice in one object)",
+        '{"text": "a", "text": "b"}\n': "bad.jsonl, line 1: not JSON (the key 'text' is repeated in one object)",
         '{"text": "a"}\n{"text": \n': "bad.jsonl, line 2: not JSON",
         '{"a\\u0000": 1}\n': "bad.jsonl: the column name 'a\\x00' holds characters that are not text",
         "[" * 100_000: "bad.jsonl, line 1: not JSON (nested too deeply)",

@@ -85,7 +85,7 @@ ALLOWED = {
     # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.
     "benchmark.trainer": {"benchmark.job", "benchmark.loading", "host.memory"},
     "benchmark.loading": {"host.memory"},
-    "benchmark.job": set(),
+    "benchmark.job": {"data.encoded"},  # for annotations
     "benchmark": {
         *"benchmark training evaluation tasks.mlm models data optim.adamw config cli inference.model host".split(),
         *LEAVES,
@@ -99,7 +99,9 @@ ALLOWED = {
         *"attribution inference models text parallel.mesh host assets reports.page reports.format problems".split(),
         *("tasks.question_answering", "tasks.word_alignment", "tasks.labels"),
     },
-    "fairness": {"fairness", "data", "inference", "models.model", "host", "tasks.labels", "tasks.template", "problems"},
+    "fairness": {
+        *"fairness data inference host models.heads models.model tasks.labels tasks.template problems".split()
+    },
     "config": {"config", "data.batching", "tune.full", "optim.adamw", "optim.schedule", "host", *LEAVES},
     "cli": {"cli", "config", "host", *LEAVES},
 }

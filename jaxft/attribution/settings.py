@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxft.inference.answers import label_names
 from jaxft.inference.model import LoadedModel
-from jaxft.models.heads import READ_AGAIN
+from jaxft.models.heads import READ_AGAIN, Classifier
 from jaxft.problems import listed, raise_problems, suggest, truncated_repr
 from jaxft.tasks.labels import class_name, numbering
 
@@ -86,8 +86,8 @@ def _number(model: LoadedModel, target: str | int) -> tuple[int | None, list[str
     if model.arch.kind == "multiple-choice":
         problem = f"target is {truncated_repr(target)}, expected the number of a choice, from 0"
         return (int(target), []) if str(target).isdecimal() else (None, [problem])
-    if model.arch.kind in CLASSES:
-        names = label_names(model.pretrained, model.arch.head.classes)
+    if isinstance(head := model.arch.head, Classifier):
+        names = label_names(model.pretrained, head.classes)
         if len(names) == 1:
             return None, ["the model gives one value, which is explained: it takes no target"]
         known = numbering(names)

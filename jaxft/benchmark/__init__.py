@@ -1,1 +1,1 @@
-"""What `python -m jaxft.bench` measures, in child processes that take turns."""
+"""The measurements of `python -m jaxft.bench`, in child processes that take turns."""

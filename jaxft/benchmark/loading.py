@@ -1,4 +1,4 @@
-"""How long loading takes, for both sides alike. Imports no JAX."""
+"""Measures loading, for both sides in the same way. Imports no JAX."""
 
 import time
 from collections.abc import Callable
@@ -11,9 +11,9 @@ PAGE = 4096  # bytes
 
 
 def measure(load: Callable[[], list[np.ndarray]]) -> dict[str, float]:
-    """Seconds until `load` has given a model's arrays, the first time and again, and until all were read once.
+    """Seconds until `load` returns a model's arrays, and until all were read once, for a first and a second call.
 
-    An array may be a map of a file, whose pages take time and count as memory only when somebody reads them.
+    Arrays may be memory-mapped: their pages take time and memory only when they are read.
     """
 
     def once() -> tuple[float, float]:

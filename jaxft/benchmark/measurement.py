@@ -1,4 +1,4 @@
-"""jaxft's side of a comparison: one measurement of one row, printed as JSON."""
+"""jaxft's side of a benchmark: one measurement, printed as JSON."""
 
 import contextlib
 import json
@@ -8,11 +8,13 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxft.benchmark.job import WARM, read_job
+from jaxft.benchmark.job import WARMUP_STEPS, read_job
 from jaxft.benchmark.loading import measure
 from jaxft.cli import command
 from jaxft.cli.command import Flag
@@ -27,7 +29,8 @@ from jaxft.training.run import Run, eval_batches, precision, start
 from jaxft.training.setup import build
 
 
-def measure_load(folder: Path) -> dict:
+def measure_load(folder: Path) -> dict[str, float]:
+    """Loading a model."""
     job = read_job(folder)
     jax.devices()
 
@@ -38,10 +41,10 @@ def measure_load(folder: Path) -> dict:
     return measure(arrays)
 
 
-def measure_train(folder: Path) -> dict:
-    """The loop's own step, data, log point and checkpoint."""
+def measure_train(folder: Path) -> dict[str, Any]:
+    """Training steps, a log point and a checkpoint, by the code of the training loop."""
     job = read_job(folder)
-    # As many steps as are timed, however few the configuration has.
+    # The configuration may have fewer steps than are timed.
     built = build(replace(load_config(folder / "config.json"), evals={}, save=Save(), steps=10**9, epochs=None))
     with (
         tempfile.TemporaryDirectory() as workdir,
@@ -64,13 +67,16 @@ def measure_train(folder: Path) -> dict:
     return numbers
 
 
-def timed_steps(run: Run, steps: int) -> dict:
-    """A step's time runs from the end of the step before it, so it holds all waiting for data.
+def timed_steps(run: Run, steps: int) -> dict[str, Any]:
+    """Times steps from the end of the step before, so that waiting for data is included.
 
-    The first step of each shape, which finishes what compiling began, counts as compiling.
+    The first step of each shape counts as compilation.
     """
     step, batch = run.training.step(), run.next_batch()
-    seconds, waits, useful, padded, compiling, shapes = [], [], 0, 0, 0.0, set()
+    seconds: list[float] = []
+    waits: list[float] = []
+    shapes: set[tuple[int, ...]] = set()
+    useful, padded, compiling = 0, 0, 0.0
     while len(seconds) < steps:
         begin = time.perf_counter()
         run.pace.before(run.training.compile, run.state, run.frozen, batch)
@@ -89,7 +95,7 @@ def timed_steps(run: Run, steps: int) -> dict:
         took = time.perf_counter() - begin
         if new:
             compiling += took
-        elif run.done > WARM:
+        elif run.done > WARMUP_STEPS:
             seconds.append(took)
             waits.append(waited)
             useful, padded = useful + int(metrics.tokens), padded + rows * length
@@ -104,11 +110,11 @@ def timed_steps(run: Run, steps: int) -> dict:
     }
 
 
-def measure_evaluate(folder: Path) -> dict:
-    """The first evaluation set, whole; its shapes are compiled before."""
+def measure_evaluate(folder: Path) -> dict[str, float]:
+    """Evaluation of the first set; its shapes are compiled before."""
     cfg = load_config(folder / "config.json")
     name = next(iter(cfg.evals))
-    built = build(cfg, ["train", name])  # the training rows settle the task
+    built = build(cfg, ["train", name])  # the task takes its labels from the training rows
     with jax.set_mesh(built.mesh), precision(built):
         batches = eval_batches(built, name)
         trained, frozen, _ = built.load()
@@ -136,7 +142,8 @@ def measure_evaluate(folder: Path) -> dict:
 MEASURES = {"load": measure_load, "train": measure_train, "evaluate": measure_evaluate}
 
 
-def main(flags):
+def main(flags: SimpleNamespace) -> None:
+    """Prints one measurement."""
     logging.getLogger("jaxft").setLevel(logging.WARNING)
     print(json.dumps(MEASURES[flags.row](Path(flags.folder))))
 

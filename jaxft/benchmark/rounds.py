@@ -1,4 +1,4 @@
-"""Child processes that take turns, and what their measurements come to."""
+"""Runs child processes in turns and summarises their measurements."""
 
 import dataclasses
 import json
@@ -7,9 +7,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -25,16 +26,18 @@ from jaxft.training.setup import Setup, build
 
 SIDES = {"jaxft": "jaxft.benchmark.measurement", "transformers": "jaxft.benchmark.trainer"}
 
-# Compiling is measured, so nothing may be found compiled; and a child chooses its own pages (host_memory.py).
+# Compilation is measured, so no cache; and each child sets its own allocator options (host/memory.py).
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
 ENVIRONMENT["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 
-def bench(cfg: Config, against: str | None, padding: str, rows: tuple[str, ...], rounds: int, steps: int) -> dict:
-    """Row -> {side: numbers, "ratio": numbers}. A number of a side is the median over `rounds`.
+def bench(
+    cfg: Config, against: str | None, padding: str, rows: tuple[str, ...], rounds: int, steps: int
+) -> dict[str, Any]:
+    """Row -> {side: numbers, "ratio": numbers}. The numbers of a side are medians over `rounds`.
 
-    A ratio above 1 says that jaxft is better; it is the median of the rounds' own ratios. Raises UserError for what
-    the other side cannot do.
+    A ratio is the median over the rounds; above 1, jaxft is better. Raises UserError for configurations that the other
+    side cannot run.
     """
     raise_problems(
         f"--{name} is {n}, expected 1 or more" for name, n in (("rounds", rounds), ("steps", steps)) if n < 1
@@ -44,8 +47,8 @@ def bench(cfg: Config, against: str | None, padding: str, rows: tuple[str, ...],
         cfg = dataclasses.replace(cfg, batching=Pad(buckets=(longest,), window=1))
     rows = tuple(row for row in rows if row != "evaluate" or cfg.evals)
     sides = ["jaxft"] + ([against] if against else [])
-    modules = sorted(modules_of(to_json(cfg)))  # of the user's configuration file, which has been run
-    measured = {row: {side: [] for side in sides} for row in rows}
+    modules = sorted(modules_of(to_json(cfg)))  # of the configuration file, which was allowed to import them
+    measured: dict[str, dict[str, list[dict[str, Any]]]] = {row: {side: [] for side in sides} for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         prepare(cfg, padding, steps, Path(folder), bool(against))
         for number in range(rounds):
@@ -57,7 +60,7 @@ def bench(cfg: Config, against: str | None, padding: str, rows: tuple[str, ...],
 
 
 def prepare(cfg: Config, padding: str, steps: int, folder: Path, compared: bool) -> None:
-    """Write the job's folder. Everything that is wrong with the configuration is found here."""
+    """Writes the job's folder. Raises UserError for all that is wrong with the configuration."""
     first = next(iter(cfg.evals), None)
     built = build(cfg, ["train", first] if first else ["train"])
     save_config(cfg, folder / "config.json")
@@ -70,6 +73,7 @@ def prepare(cfg: Config, padding: str, steps: int, folder: Path, compared: bool)
 
 
 def comparison_problems(cfg: Config) -> list[str]:
+    """Why transformers' Trainer cannot do the same work."""
     problems = [] if isinstance(cfg.optim, AdamW) else ["--against=transformers compares with AdamW: set config.optim"]
     problems += ["--against=transformers needs steps of one device"] if jax.device_count() > 1 else []
     absent = [name for name in ("torch", "accelerate") if find_spec(name) is None]
@@ -77,6 +81,7 @@ def comparison_problems(cfg: Config) -> list[str]:
 
 
 def job_of(built: Setup, padding: str, steps: int) -> Job:
+    """The work of a run, for the Trainer."""
     cfg, task = built.cfg, built.task
     chosen = {name for path in built.trained for name in names(built.model, path)}
     labels = task.labels
@@ -104,8 +109,8 @@ def job_of(built: Setup, padding: str, steps: int) -> Job:
     )
 
 
-def child(module: str, row: str, folder: str, modules: Sequence[str] = ()) -> dict:
-    """The numbers of one measurement, the last line that its process prints. `modules` it may import."""
+def child(module: str, row: str, folder: str, modules: Sequence[str] = ()) -> dict[str, Any]:
+    """The result of one measurement: the last line that its process prints. It may import the user's `modules`."""
     command = [sys.executable, "-m", module, f"--row={row}", f"--folder={folder}"]
     command += [f"--allow-import={','.join(modules)}"] if modules else []
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
@@ -114,29 +119,29 @@ def child(module: str, row: str, folder: str, modules: Sequence[str] = ()) -> di
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def summary(measured: dict[str, list[dict]], sides: list[str]) -> dict:
+def summary(measured: Mapping[str, list[dict[str, Any]]], sides: list[str]) -> dict[str, dict[str, Any]]:
     """Medians over the rounds, and with two sides the medians of their ratios."""
     result = {
-        side: {name: middle([numbers[name] for numbers in measured[side]]) for name in measured[side][0]}
+        side: {name: median([numbers[name] for numbers in measured[side]]) for name in measured[side][0]}
         for side in sides
     }
     if len(sides) == 2:
-        ours, theirs = (measured[side] for side in sides)
-        common = [name for name in ours[0] if name in theirs[0] and not isinstance(ours[0][name], list)]
+        own, other = (measured[side] for side in sides)
+        common = [name for name in own[0] if name in other[0] and not isinstance(own[0][name], list)]
         result["ratio"] = {
-            name: statistics.median(better(name, a[name], b[name]) for a, b in zip(ours, theirs, strict=True))
+            name: statistics.median(ratio(name, a[name], b[name]) for a, b in zip(own, other, strict=True))
             for name in common
         }
     return result
 
 
-def middle(values: list):
-    """The median; of lists (of steps, say) all of their elements in one."""
+def median(values: list[Any]) -> Any:
+    """The median of numbers; for lists, such as the times of all steps, their concatenation."""
     if isinstance(values[0], list):
         return [x for value in values for x in value]
     return statistics.median(values)
 
 
-def better(name: str, ours: float, theirs: float) -> float:
-    """How many times better jaxft is: rates and shares are to be high, times and memory low."""
-    return ours / theirs if name.endswith(("_per_second", "_share")) else theirs / ours
+def ratio(name: str, own: float, other: float) -> float:
+    """How many times better `own` is: rates and shares should be high, times and memory low."""
+    return own / other if name.endswith(("_per_second", "_share")) else other / own

@@ -1,4 +1,4 @@
-"""The Trainer of transformers doing the same work, measured: the one file that uses PyTorch. Imports no JAX."""
+"""transformers' side of a benchmark: its Trainer does the same work in PyTorch. Imports no JAX."""
 
 import json
 import logging
@@ -6,13 +6,15 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from jaxft.benchmark.job import WARM, Job, read_examples, read_job
+from jaxft.benchmark.job import WARMUP_STEPS, Job, read_examples, read_job
 from jaxft.benchmark.loading import measure
 from jaxft.host.memory import peak_bytes
 
@@ -26,7 +28,9 @@ CLASSES = {
 }
 
 
-def measure_load(job: Job, folder: Path) -> dict:
+def measure_load(job: Job, folder: Path) -> dict[str, float]:
+    """Loading a model."""
+
     def load() -> list[np.ndarray]:
         parameters = CLASSES[job.head].from_pretrained(job.model).parameters()
         return [value.detach().reshape(-1).view(torch.uint8).numpy() for value in parameters]
@@ -34,15 +38,16 @@ def measure_load(job: Job, folder: Path) -> dict:
     return measure(load)
 
 
-def measure_train(job: Job, folder: Path) -> dict:
+def measure_train(job: Job, folder: Path) -> dict[str, Any]:
+    """Training steps."""
     clock = Clock()
     collator = Collator(job)
     trainer = trainer_of(job, collator, callbacks=[clock], train_dataset=read_examples(folder / "train.npz"))
     trainer.train()
-    seconds = np.diff(clock.ends)[WARM - 1 :]
-    # Batches are made in the order in which they are used, some of them before their time.
+    seconds = np.diff(clock.ends)[WARMUP_STEPS - 1 :]
+    # Batches are made in the order in which they are used, some in advance.
     size = job.micro_batches
-    made = collator.made[WARM * size : (WARM + job.steps) * size]
+    made = collator.made[WARMUP_STEPS * size : (WARMUP_STEPS + job.steps) * size]
     useful, padded = np.sum(made, 0).tolist()
     return {
         "step_seconds": statistics.median(seconds),
@@ -54,8 +59,9 @@ def measure_train(job: Job, folder: Path) -> dict:
     }
 
 
-def measure_evaluate(job: Job, folder: Path) -> dict:
-    examples = read_examples(folder / "evaluate.npz")
+def measure_evaluate(job: Job, folder: Path) -> dict[str, float]:
+    """Evaluation of the first set."""
+    examples: Any = read_examples(folder / "evaluate.npz")  # the Trainer takes lists, but is annotated with Dataset
     collator = Collator(job)
     trainer = trainer_of(job, collator, compute_metrics=accuracy if job.head == "sequence-classification" else None)
     trainer.evaluate(examples[: 2 * job.eval_batch])
@@ -73,10 +79,13 @@ def measure_evaluate(job: Job, folder: Path) -> dict:
     }
 
 
-def trainer_of(job: Job, collator: "Collator", compute_metrics=None, **more) -> transformers.Trainer:
+def trainer_of(
+    job: Job, collator: "Collator", compute_metrics: Callable[[Any], dict[str, float]] | None = None, **options: Any
+) -> transformers.Trainer:
+    """A Trainer with the settings of the job."""
     arguments = transformers.TrainingArguments(
         output_dir=tempfile.mkdtemp(),
-        max_steps=WARM + job.steps,
+        max_steps=WARMUP_STEPS + job.steps,
         per_device_train_batch_size=job.batch // job.micro_batches,
         gradient_accumulation_steps=job.micro_batches,
         per_device_eval_batch_size=job.eval_batch,
@@ -95,21 +104,22 @@ def trainer_of(job: Job, collator: "Collator", compute_metrics=None, **more) -> 
         train_sampling_strategy="group_by_length" if job.padding == "grouped" else "random",
         use_cpu=not torch.cuda.is_available(),
     )
-    return transformers.Trainer(model_of(job), arguments, collator, compute_metrics=compute_metrics, **more)
+    return transformers.Trainer(model_of(job), arguments, collator, compute_metrics=compute_metrics, **options)
 
 
-def model_of(job: Job) -> torch.nn.Module:
+def model_of(job: Job) -> transformers.PreTrainedModel:
+    """The model, of which only `job.trained` requires gradients."""
     config = transformers.AutoConfig.from_pretrained(job.model)
     if job.labels or job.problem_type:
         config.num_labels, config.problem_type = len(job.labels or "1"), job.problem_type
     if job.dropout is not None:
         for name in [name for name in vars(config) if name.endswith(("dropout", "dropout_prob", "_pdrop"))]:
             setattr(config, name, job.dropout)
-    make = CLASSES[job.head]
+    model_class = CLASSES[job.head]
     if job.random:
-        model = make.from_config(config)
+        model = model_class.from_config(config)
     else:
-        model = make.from_pretrained(job.model, config=config, ignore_mismatched_sizes=True, dtype=torch.float32)
+        model = model_class.from_pretrained(job.model, config=config, ignore_mismatched_sizes=True, dtype=torch.float32)
     parameters = dict(model.named_parameters())
     trained = set(job.trained) & parameters.keys()
     assert trained, f"{job.trained[:3]} ... are not among the model's parameters"
@@ -118,43 +128,48 @@ def model_of(job: Job) -> torch.nn.Module:
     return model
 
 
-def accuracy(prediction) -> dict:
+def accuracy(prediction: Any) -> dict[str, float]:
+    """Accuracy, from an EvalPrediction."""
     logits, labels = prediction
     return {"accuracy": float((logits.argmax(-1) == labels).mean())} if labels.ndim == 1 else {}
 
 
 class Collator:
-    """transformers' own collators, which note how large the batches are that they make."""
+    """A collator of transformers that records the size of each batch."""
 
     def __init__(self, job: Job):
         tokenizer = transformers.AutoTokenizer.from_pretrained(job.model)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        how = {"padding": "max_length", "max_length": job.max_len} if job.padding == "fixed" else {}
+        fixed = job.padding == "fixed"
+        options: dict[str, Any] = {"padding": "max_length", "max_length": job.max_len} if fixed else {}
+        self.collate: Callable[[list[Any]], Any]
         if job.head == "token-classification":
-            self.collate = transformers.DataCollatorForTokenClassification(tokenizer, **how)
+            self.collate = transformers.DataCollatorForTokenClassification(tokenizer, **options)
         elif job.head in ("sequence-classification", "question-answering"):
-            self.collate = transformers.DataCollatorWithPadding(tokenizer, **how)
+            self.collate = transformers.DataCollatorWithPadding(tokenizer, **options)
         else:
             masked = job.head == "masked-lm"
-            multiple = job.max_len if job.padding == "fixed" else None
+            multiple = job.max_len if fixed else None
             self.collate = transformers.DataCollatorForLanguageModeling(
                 tokenizer, mlm=masked, mlm_probability=job.mask_rate if masked else None, pad_to_multiple_of=multiple
             )
         self.made: list[tuple[int, int]] = []  # useful and padded tokens
 
-    def __call__(self, examples):
+    def __call__(self, examples: list[Any]) -> Any:
+        """A batch of examples."""
         batch = self.collate(examples)
         self.made.append((int(batch["attention_mask"].sum()), batch["input_ids"].numel()))
         return batch
 
 
 class Clock(transformers.TrainerCallback):
-    """When each step ended."""
+    """Records the end of each step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def on_step_end(self, *args, **more):
+    def on_step_end(self, *args: Any, **options: Any) -> None:
+        """Called by the Trainer."""
         self.ends.append(time.perf_counter())
 
 

@@ -14,6 +14,7 @@ from jaxft.host.output_file import atomic_write
 from jaxft.host.strict_json import dumps
 from jaxft.inference.answers import label_names
 from jaxft.inference.model import LoadedModel
+from jaxft.models.heads import Classifier
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError, with_row_numbers
 from jaxft.tasks.labels import class_numbers, read_all
@@ -134,7 +135,8 @@ def compare_rows(
     texts, or not classes of the model.
     """
     kind = model.pretrained.raw.get("problem_type") or "single_label_classification"
-    classes = model.arch.head.classes if model.arch.kind == "sequence-classification" else 0
+    head = model.arch.head
+    classes = head.classes if model.arch.kind == "sequence-classification" and isinstance(head, Classifier) else 0
     if classes < 2 or kind != "single_label_classification":
         raise UserError("the model is not a single-label classifier: swapped terms cannot change its class")
     labels = label_names(model.pretrained, classes)

@@ -1,4 +1,4 @@
-"""Files that are written: there when all of them is, never through a link, refused before anything is computed."""
+"""Writing output files: atomically, never through a symbolic link, and checked before anything is computed."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from jaxft.problems import raise_problems
 
 
 def check_output(*paths: str | None) -> None:
-    """Raises UserError for files that cannot be written because of where they are; None is no file."""
+    """Raises UserError for files that cannot be written because of their directory. None is skipped."""
     problems = []
     for path in filter(None, paths):
         if Path(path).is_dir():
@@ -23,10 +23,10 @@ def check_output(*paths: str | None) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str) -> Iterator[str]:
-    """What to write to. It becomes `path` when the block ends; where the block fails, `path` stays as it was."""
+    """Yields the name of a temporary file, which replaces `path` at the end. After an error `path` is unchanged."""
     check_output(path)
     partial = Path(path + ".partial")
-    partial.unlink(missing_ok=True)  # which might be a link
+    partial.unlink(missing_ok=True)  # it might be a link
     try:
         yield str(partial)
     except BaseException:
@@ -36,7 +36,7 @@ def atomic_write(path: str) -> Iterator[str]:
 
 
 def replace_bytes(file: Path, content: bytes) -> None:
-    """In one move: a reader sees the former file or the new one. A symbolic link is replaced, not what it points at."""
+    """Replaces the file atomically: a reader sees the old or the new one. Of a link, the target is unchanged."""
     partial = file.with_name(f"{file.name}.partial")
     partial.unlink(missing_ok=True)
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as opened:

@@ -1,8 +1,8 @@
-"""SIGTERM and Ctrl-C: a command ends within seconds, whatever it does, with one line and an exit code.
+"""SIGTERM and Ctrl-C: a command ends within seconds, whatever it is doing, with one line and an exit code.
 
-Both become an exception in the main thread, which ends what is open. Python raises it only between two steps of its
-own: a thread watches, and ends a process whose main thread stays in a library (compiling, reading) or is slow to clean
-up. Everything on disk is whole at every moment, so nothing is lost by that. A second Ctrl-C ends the process at once.
+Both raise an exception in the main thread, which closes what is open. Python raises it only between bytecodes, so a
+thread ends the process if the main thread stays in a library (compiling, reading) or is slow to clean up. Files are
+always written atomically, so nothing is lost. A second Ctrl-C ends the process at once.
 """
 
 import contextlib
@@ -17,33 +17,35 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from jaxft.problems import RunInterrupted
 
 GRACE = 5.0  # seconds from the signal to the end
 TICK = 0.1  # seconds
-CODES = {signal.SIGTERM: RunInterrupted.exit_code, signal.SIGINT: 130}
-# Files of JAX of which one is on the stack while it traces or compiles.
+CODES: dict[int, int] = {signal.SIGTERM: RunInterrupted.exit_code, signal.SIGINT: 130}
+# While JAX traces or compiles, one of these files is on the stack.
 COMPILERS = ("jax/_src/compiler.py", "jax/_src/interpreters/mlir.py", "jax/_src/interpreters/partial_eval.py")
 
 
 class Terminated(BaseException):
-    """SIGTERM. Raised wherever the main thread is, as KeyboardInterrupt is: no handler of errors should catch it."""
+    """SIGTERM, raised in the main thread like KeyboardInterrupt: handlers of Exception do not catch it."""
 
 
 class Signals:
-    """What this process does at a signal. There is one for a process: `listen` makes it act."""
+    """The signal handling of this process, of which there is one; inactive until `listen`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: int | None = None  # the first signal that was not deferred
-        self.told = False  # the last line was written
-        self.advice: Callable[[], str] = str  # what to do next, for the last line; "": nothing
-        self.farewell: list[Callable[[int], None]] = []  # called with the exit code before the end
-        self.pass_on: Callable[[int], object] | None = None  # whoever listened to SIGTERM before
+        self.told = False  # whether the last line is written
+        self.advice: Callable[[], str] = str  # what to do next, for the last line; "" for nothing
+        self.farewell: list[Callable[[int], None]] = []  # called with the exit code at the end
+        self.pass_on: Callable[[int], object] | None = None  # another handler of SIGTERM, called while it is deferred
         self._lock = threading.Lock()
 
     def listen(self) -> None:
-        """Take signals from now on; in the main thread."""
+        """Starts handling signals. To be called in the main thread."""
         reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         signal.signal(signal.SIGTERM, self._raise)
@@ -55,21 +57,21 @@ class Signals:
         threading.excepthook = partial(self._unless_received, threading.excepthook)
 
     def is_consequence(self, record: logging.LogRecord) -> bool:
-        """Whether a library logs, with its traceback, that the signal's exception came through it."""
+        """Whether a log record only says, with a traceback, that the signal's exception passed through a library."""
         return self.received is not None and bool(record.exc_info)
 
     def take_back(self) -> None:
-        """SIGTERM again, after a library in C took it; that one hears of it by `pass_on` while it is deferred."""
-        theirs = _c_handler()
+        """Handles SIGTERM again after a C library replaced the handler. The library's own becomes `pass_on`."""
+        library_handler = _c_handler()
         signal.signal(signal.SIGTERM, self._raise)
-        ours = _c_handler()
+        own_handler = _c_handler()
         signal.signal(signal.SIGTERM, self._raise)
-        if theirs not in (None, ours):
-            self.pass_on = ctypes.CFUNCTYPE(None, ctypes.c_int)(theirs)
+        if library_handler not in (None, own_handler):
+            self.pass_on = ctypes.CFUNCTYPE(None, ctypes.c_int)(library_handler)
 
     def end(self, number: int, message: str | None = None) -> None:
-        """Say the last line, unless it was said, and end the process from whichever thread, with all that it began."""
-        self._lock.acquire()  # and never release: who comes second waits for the end
+        """Writes the last line, unless it is written, and ends the process and its children, from any thread."""
+        self._lock.acquire()  # never released: a second caller waits for the end
         code = CODES[number]
         if not self.told:
             if sys.stderr.isatty():
@@ -83,19 +85,18 @@ class Signals:
         os._exit(code)
 
     def line(self, number: int) -> str:
-        """The last line of a process that a signal ends."""
+        """The last line of a process that ends by a signal."""
         line = "interrupted" if number == signal.SIGINT else "stopped: asked to end (SIGTERM)"
         return f"{line}: {self.advice()}" if self.advice() else line
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[threading.Event]:
-        """While it is open SIGTERM sets the event, and whoever is inside ends in good order soon; only compiling is
-        still cut short. A signal that nobody looked at takes effect at the end. Other threads than the main one cannot
-        take signals: nothing changes there.
-        """
+        """A context in which SIGTERM sets the event, for code that checks it often and stops cleanly. Compilation is
+        still interrupted. If the event is set at the end, the signal is raised then. Does nothing in threads other than
+        the main one, which cannot handle signals."""
         asked = threading.Event()
 
-        def ask(number, frame):
+        def ask(number: int, frame: FrameType | None) -> None:
             asked.set()
             if self.pass_on is not None:
                 self.pass_on(number)
@@ -111,20 +112,20 @@ class Signals:
         if asked.is_set():
             signal.raise_signal(signal.SIGTERM)
 
-    def _unless_received(self, hook: Callable, news) -> None:
-        """What a destructor or a thread meets while everything ends tells nobody anything."""
+    def _unless_received(self, hook: Callable[[Any], object], arguments: Any) -> None:
+        """Calls a hook for exceptions, except after a signal: those of destructors and threads are its consequences."""
         if self.received is None:
-            hook(news)
+            hook(arguments)
 
-    def _raise(self, number, frame):
+    def _raise(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
-    def _watch(self, reader: socket.socket):
-        """Hears of a signal at once, whatever the main thread does."""
+    def _watch(self, reader: socket.socket) -> None:
+        """Reacts to signals at once, whatever the main thread does."""
         interrupts = 0
-        while number := reader.recv(1):
-            number = number[0]
+        while received := reader.recv(1):
+            number = received[0]
             if number not in CODES:
                 continue
             interrupts += number == signal.SIGINT
@@ -132,7 +133,7 @@ class Signals:
                 self.end(number)
             threading.Thread(target=self._end_late, args=(number,), daemon=True).start()
 
-    def _end_late(self, number: int):
+    def _end_late(self, number: int) -> None:
         left = GRACE
         while left > 0:
             time.sleep(TICK)
@@ -145,15 +146,15 @@ signals = Signals()
 
 
 def _c_handler() -> int | None:
-    """The address of what the system calls at SIGTERM, None for nothing; from now on it calls nothing."""
+    """The address of the C handler of SIGTERM, None if there is none. Resets it to the default."""
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     return libc.signal(int(signal.SIGTERM), None)
 
 
 def _compiling() -> bool:
-    """Whether the main thread traces or compiles."""
-    frame = sys._current_frames().get(threading.main_thread().ident)
+    """Whether the main thread is tracing or compiling."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_code.co_filename.endswith(COMPILERS):
             return True
@@ -162,8 +163,8 @@ def _compiling() -> bool:
 
 
 def _children(process: int) -> list[int]:
-    """The processes that one began, and theirs; on Linux."""
-    found = []
+    """The child processes of a process and theirs, on Linux."""
+    found: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{process}/task").iterdir():
             found += map(int, (task / "children").read_text().split())

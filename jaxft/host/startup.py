@@ -1,22 +1,23 @@
-"""The first thing that a command does, before it imports anything: `python -m jaxft.NAME`.
+"""The first code of a command (`python -m jaxft.NAME`), which runs before any other import.
 
-Python puts the current directory before all others from which modules are imported. A command often runs where others
-have written (a work directory, data), and a file that has a library's name there would run instead of the library. So
-the current directory is left out, and comes last while the user's own modules are imported.
+Python puts the current directory first in sys.path. Commands often run where others have written (a work directory,
+data), and a file there with the name of a library would be executed instead of the library. So the current directory is
+removed, and is appended only while the user's own modules are imported.
 """
 
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import FrameType
 
 _left_out: list[str] = []
 
 
 def begin() -> None:
-    """Where a command of jaxft is starting: leave the current directory out, and end without a traceback."""
-    if sys.argv[:1] != ["-m"] or not _is_command(sys.orig_argv):  # which is what Python says while it looks for it
+    """If a command of jaxft is starting, removes the current directory from sys.path and installs `end`."""
+    if sys.argv[:1] != ["-m"] or not _is_command(sys.orig_argv):  # argv is so while Python looks for the module
         return
     if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
         _left_out.append(sys.path.pop(0))
@@ -27,7 +28,7 @@ def begin() -> None:
 
 @contextlib.contextmanager
 def importable() -> Iterator[None]:
-    """Inside, modules of the current directory can be imported where no library has their name."""
+    """A context in which modules of the current directory can be imported, unless a library has their name."""
     places = list(_left_out)
     sys.path.extend(places)
     try:
@@ -35,14 +36,14 @@ def importable() -> Iterator[None]:
     finally:
         for place in places:
             sys.path.remove(place)
-        # A folder that a library looked for keeps its place: JAX's for plug-ins, of which it runs all that it finds.
+        # Namespace packages found there stay importable, such as JAX's for plug-ins, which it would execute.
         for name, module in list(sys.modules.items()):
-            is_folder = getattr(module, "__file__", None) is None and hasattr(module, "__path__")
-            if is_folder and _lies_in(module.__path__, places) and not _is_used(name):
+            folders = [] if getattr(module, "__file__", None) else getattr(module, "__path__", [])
+            if _lies_in(folders, places) and not _is_used(name):
                 del sys.modules[name]
 
 
-def _lies_in(folders, places: list[str]) -> bool:
+def _lies_in(folders: Iterable[str], places: list[str]) -> bool:
     return any(os.path.dirname(folder) == os.path.abspath(place) for folder in folders for place in places)
 
 
@@ -55,8 +56,8 @@ def _is_command(words: list[str]) -> bool:
     return any(word.split(".")[0] == "jaxft" for word in after)
 
 
-def end(number, frame):
-    """Nothing is open yet, so nothing is to be closed; from command.run on, signals.py does more."""
+def end(number: int, frame: FrameType | None) -> None:
+    """Ends the process at a signal: nothing is open yet. From command.run on, signals.py handles signals."""
     interrupted = number == signal.SIGINT
     os.write(2, b"interrupted\n" if interrupted else b"stopped: asked to end (SIGTERM)\n")
     os._exit(130 if interrupted else 75)

@@ -1,14 +1,15 @@
-"""JSON as its standard has it (RFC 8259): what Python itself lets pass in silence is an error here, or becomes null."""
+"""Strict JSON (RFC 8259): what Python's parser accepts beyond the standard is an error, or is written as null."""
 
 import json
 import math
+from typing import Any, NoReturn
 
 
-def parse(text: str | bytes):
-    """The value of a document. Raises ValueError with the reason.
+def parse(text: str | bytes) -> Any:
+    """The value of a document. Raises ValueError with the reason for anything that is not valid JSON.
 
-    Beside what is no JSON at all, an object with a key that stands twice, NaN, Infinity, numbers beyond float64,
-    bytes that are not UTF-8 and a nesting that no honest file has are refused.
+    Objects with a repeated key, NaN, Infinity, numbers beyond float64, bytes that are not UTF-8, and very deep nesting
+    are errors, too.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
@@ -18,15 +19,15 @@ def parse(text: str | bytes):
         raise ValueError("nested too deeply") from None
 
 
-def dumps(value, **how) -> str:
-    """The text of a value. NaN and the infinities, which JSON does not have, become null; `how` is as of json.dumps."""
+def dumps(value: Any, **options: Any) -> str:
+    """The text of a value; NaN and the infinities become null. `options` are those of json.dumps."""
     try:
-        return json.dumps(value, allow_nan=False, **how)
-    except ValueError:  # a number of these, which is seldom: only then is the value copied
-        return json.dumps(_finite_only(value), allow_nan=False, **how)
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:  # NaN or infinity, which is rare: only then copy the value
+        return json.dumps(_finite_only(value), allow_nan=False, **options)
 
 
-def _finite_only(value):
+def _finite_only(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite_only(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -34,19 +35,21 @@ def _finite_only(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _object(pairs: list[tuple]) -> dict:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
+        raise ValueError(f"the key {twice[:60]!r} is repeated in one object")
     return made
 
 
-def _refuse(name: str):
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not valid JSON: use null or a number")
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _refuse(text)
+    if not math.isfinite(number):
+        _refuse(text)
+    return number

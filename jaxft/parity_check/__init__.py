@@ -1,1 +1,1 @@
-"""Proving that a model computes what transformers computes with the same directory in PyTorch."""
+"""Comparing a model with transformers in PyTorch on the same model directory."""

@@ -1,65 +1,77 @@
-"""jaxft's side of a proof: the texts of a reference, padded on either side in one batch, and what differs."""
+"""jaxft's side of a comparison: computes the inputs of a reference in one padded batch and compares the results."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxft.inference.arguments import counted
 from jaxft.inference.model import LoadedModel
 from jaxft.models.checkpoint.save import named_tensors
 from jaxft.models.heads import TEXT_LEVEL
-from jaxft.models.model import Model
-from jaxft.models.params import bind, trainable
+from jaxft.models.model import Model, Outputs
+from jaxft.models.params import Params, bind, trainable
+from jaxft.models.part import InputPart
 from jaxft.models.spec import Spec
 from jaxft.problems import UserError, raise_problems
 
-READ = (".tokens", ".signal")  # what a reference calls that which the model reads
+INPUTS = (".tokens", ".signal")  # endings of the names of inputs in a reference
 TOLERANCES = {"hidden": 1e-5, "logits": 1e-5, "loss": 1e-5, "gradient": 1e-4}
-TIMES = 2.0  # as far from float64 as PyTorch's own float32 may jaxft's be
-# What holds where float32 does not: jaxft in float64 differs by at most this share of the tolerance, and in float32 by
-# no more than ROUNDING times as much as PyTorch. Then the formulas are the same and what differs are sums of products:
-# a layer with one large activation (Sun et al. 2024, "Massive activations") hangs on the rounding of one of them.
+TIMES = 2.0  # the error of jaxft in float32 may be this many times that of PyTorch in float32
+# A larger error is rounding, not another formula, if jaxft in float64 differs by at most FORMULA times the tolerance,
+# and jaxft in float32 by at most ROUNDING times as much as PyTorch. A layer with one very large activation (Sun et al.
+# 2024, "Massive activations") depends on the rounding of a single number.
 FORMULA, ROUNDING = 0.1, 100.0
+
+
+Reference = dict[str, np.ndarray]  # the arrays of a file (parity_check/reference.py)
+Item = dict[str, Any]  # those of one text, image or sound; None where there is none
 
 
 @dataclass
 class Check:
-    """One comparison with what float64 gives: the largest difference, as a share of the largest number.
+    """One comparison with PyTorch in float64: the largest difference, relative to the largest number.
 
-    `own` is that of PyTorch's float32. In a deep model both are far from float64, by other roundings. `exact` is that
-    of jaxft in float64, computed where one of float32 does not hold.
+    `difference` is that of jaxft in float32, `own` that of PyTorch in float32: in a deep model both are far from
+    float64, by different roundings. `exact` is that of jaxft in float64, computed if a comparison in float32 fails.
     """
 
     what: str
     difference: float
     own: float
-    tolerance: float  # what holds whatever `own` is
+    tolerance: float  # allowed whatever `own` is
     exact: float | None = None
 
     @property
     def limit(self) -> float:
+        """The largest allowed difference in float32."""
         return max(self.tolerance, TIMES * self.own)
 
     @property
     def holds(self) -> bool:
-        if self.difference <= self.limit:  # and so not where it is NaN
+        """Whether jaxft computes the same."""
+        if self.difference <= self.limit:  # false for NaN
             return True
         same = self.exact is not None and self.exact <= FORMULA * self.tolerance
         return same and self.difference <= ROUNDING * self.own
 
 
-def read_reference(file) -> dict[str, np.ndarray]:
-    """The arrays of a file that `parity --write` has left; raises UserError for any other."""
+def read_reference(file: str | Path) -> Reference:
+    """The arrays of a file that `parity --write` wrote. Raises UserError for any other file."""
     try:
         with open(file, "rb") as stream, np.load(stream) as arrays:
             found = dict(arrays)
-    except Exception as error:  # Whatever numpy and zipfile make of another file.
+    except Exception as error:  # whatever numpy and zipfile raise for another file
         raise UserError(f"{file} is not a reference ({type(error).__name__}: {error})") from None
-    numbers = {name.partition(".")[0] for name in found if name.endswith(READ)} or {"0"}
+    numbers = {name.partition(".")[0] for name in found if name.endswith(INPUTS)} or {"0"}
     needed = {"head", "loss"} | {f"{number}.{key}" for number in numbers for key in ("hidden", "targets")}
-    needed |= set() if any(name.endswith(READ) for name in found) else {"0.tokens"}
+    needed |= set() if any(name.endswith(INPUTS) for name in found) else {"0.tokens"}
     problems = [f"{file} is not a reference: it lacks {name}" for name in sorted(needed - found.keys())]
     if not any(name.startswith("gradient.") for name in found):
         problems.append(f"{file} is not a reference: it has no gradient")
@@ -67,8 +79,8 @@ def read_reference(file) -> dict[str, np.ndarray]:
     return found
 
 
-def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]:
-    """Embeddings and layers from below, logits, loss, then the gradient of each tensor."""
+def compare(model: LoadedModel, reference: Reference) -> list[Check]:
+    """Compares embeddings, layers, logits and loss in this order, then the gradient of each tensor."""
     if (head := str(reference["head"])) != model.arch.kind:
         raise_problems(
             [f"the reference is that of a model with head {head}, not {model.arch.kind}: give --head={head}"]
@@ -83,23 +95,25 @@ def compare(model: LoadedModel, reference: dict[str, np.ndarray]) -> list[Check]
     return [replace(check, exact=wide.difference) for check, wide in zip(checks, exact, strict=True)]
 
 
-def _compare(texts: list[dict], model: LoadedModel, reference, dtype) -> list[Check]:
+def _compare(texts: list[Item], model: LoadedModel, reference: Reference, dtype: DTypeLike) -> list[Check]:
     batch, sources, places = lay_out(texts, model)
     every = Model(model.arch.spec, model.arch.head, hidden="every", dtype=dtype)
 
-    def loss(params):
+    def loss(params: Params) -> tuple[jax.Array, tuple[Any, ...]]:
         out = bind(every, params)(batch)
         values = [_of_text(out, row, place, model) for row, place in enumerate(places)]
         losses = [_loss(value, text["targets"]) for value, text in zip(values, texts, strict=True)]
-        if pairs := list(out.pair_logits) if texts[0]["pair"] is not None else []:
+        pairs = [] if out.pair_logits is None or texts[0]["pair"] is None else list(out.pair_logits)
+        if pairs:
             losses += [_loss(pair, text["pair_targets"]) for pair, text in zip(pairs, texts, strict=True)]
-        return sum(losses), (out.hidden, out.memory, values, pairs)
+        return reduce(jnp.add, losses), (out.hidden, out.memory, values, pairs)
 
     params = {path: array.astype(dtype) for path, array in model.params.items()}
     with jax.set_mesh(model.mesh), jax.default_matmul_precision("highest"):
         (total, (hidden, memory, values, pairs)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    checks, spec = [], model.arch.spec
-    if memory is not None:
+    checks: list[Check] = []
+    spec = model.arch.spec
+    if memory is not None and spec.encoder is not None:
         checks += _hidden_checks(np.asarray(memory), sources, texts, spec.encoder, "memory", "the encoder's ")
     checks += _hidden_checks(np.asarray(hidden), places, texts, spec, "hidden")
     if texts[0]["logits"] is not None:
@@ -112,23 +126,24 @@ def _compare(texts: list[dict], model: LoadedModel, reference, dtype) -> list[Ch
     return checks + _gradient_checks(every, gradients, model, reference)
 
 
-def _texts(reference) -> list[dict]:
-    count = sum(name.endswith(READ) for name in reference)
+def _texts(reference: Reference) -> list[Item]:
+    count = sum(name.endswith(INPUTS) for name in reference)
     keys = ("tokens", "signal", "decoder_tokens", "memory", "hidden", "logits", "targets", "pair", "pair_targets")
-    texts = [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
-    for number, text in enumerate(texts):  # 0 in a file that an earlier version has written
+    texts: list[Item] = [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
+    for number, text in enumerate(texts):  # files of earlier versions have no errors of PyTorch
         text["own"] = {key: reference.get(f"own.{number}.{key}", np.zeros(())) for key in keys}
     return texts
 
 
-def _own(texts: list[dict], key: str, layer=...) -> float:
-    """The largest difference between PyTorch's float32 and float64, of all texts."""
+def _own(texts: list[Item], key: str, layer: Any = ...) -> float:
+    """The largest difference between PyTorch in float32 and in float64 over all texts."""
     return max(float(text["own"][key][layer if text["own"][key].ndim else ...]) for text in texts)
 
 
-def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
+def _misfits(texts: list[Item], model: LoadedModel) -> list[str]:
     """Why a reference cannot be that of this model."""
-    spec, problems, embed = model.arch.spec, [], model.arch.spec.input_side.embed
+    problems: list[str] = []
+    spec, embed = model.arch.spec, model.arch.spec.input_side.embed
     signals = embed.argument != "input_ids"
     if any(np.shape(text["signal"]) != (embed.shape if signals else ()) for text in texts):
         wanted = f"{embed.argument} of shape {embed.shape}" if signals else "texts"
@@ -138,19 +153,19 @@ def _misfits(texts: list[dict], model: LoadedModel) -> list[str]:
         problems.append(f"the reference has token {most}, the model ends at {embed.vocab - 1}")
     sides = {"hidden": spec} | ({"memory": spec.encoder} if spec.encoder else {})
     for text in texts:
-        length = embed.length if signals else len(text["tokens"])
+        length = len(text["tokens"]) if embed.length is None else embed.length
         read = length if text["decoder_tokens"] is None else len(text["decoder_tokens"])
         for name, side in sides.items():
             states = sum(x.num_repeats for x in side.layers) + (side.output_width in (None, side.width))
-            found, wanted = np.shape(text[name]), (states, read if name == "hidden" else length, side.width)
-            if found != wanted:
-                return [*problems, f"the reference has {name} states of shape {found}, the model {wanted} for a text"]
+            found, expected = np.shape(text[name]), (states, read if name == "hidden" else length, side.width)
+            if found != expected:
+                return [*problems, f"the reference has {name} states of shape {found}, the model {expected} for a text"]
     return problems
 
 
-def lay_out(texts: list[dict], model: LoadedModel) -> tuple[dict[str, np.ndarray], list[slice], list[slice]]:
-    """A batch of one text a row, every other one padded on the left; and where in its row stands each text, and what
-    the decoder reads of it, if there is one."""
+def lay_out(texts: list[Item], model: LoadedModel) -> tuple[Any, list[slice], list[slice]]:
+    """(a batch with one text per row, every other one padded on the left; the place of each text in its row; the place
+    of the decoder's text in its row, without a decoder the same)."""
     if texts[0]["signal"] is None:
         batch, sources = _rows([text["tokens"] for text in texts])
     else:
@@ -177,30 +192,34 @@ def _rows(texts: list[np.ndarray]) -> tuple[dict[str, np.ndarray], list[slice]]:
     return rows, places
 
 
-def _signals(signals: list[np.ndarray], embed) -> tuple[dict[str, np.ndarray], list[slice]]:
+def _signals(signals: list[np.ndarray], embed: InputPart) -> tuple[dict[str, np.ndarray], list[slice]]:
     """Images or sounds, which fill their rows."""
+    assert embed.length is not None
     ones = np.ones((len(signals), embed.length), np.int32)
     batch = {embed.key: np.stack(signals), "segments": ones, "positions": counted(ones)}
     return batch, [slice(0, embed.length)] * len(signals)
 
 
-def _of_text(out, row: int, place: slice, model: LoadedModel):
-    """What the loss reads of a text: its logits, or without a head its hidden states."""
-    if model.arch.spec.is_dual_encoder:
-        return out.logits[row, :, row, None]  # how near it is to its own image
-    if model.arch.kind == "none":
+def _of_text(out: Outputs, row: int, place: slice, model: LoadedModel) -> jax.Array:
+    """The input of the loss for one text: its logits, or without a head its hidden states."""
+    logits = out.logits
+    if logits is None:
         return out.hidden[-1, row, place]
-    return out.logits[row] if model.arch.kind in TEXT_LEVEL else out.logits[row, place]
+    if model.arch.spec.is_dual_encoder:
+        return logits[row, :, row, None]  # its similarity to its own image
+    return logits[row] if model.arch.kind in TEXT_LEVEL else logits[row, place]
 
 
-def _loss(value, targets):
+def _loss(value: jax.Array, targets: np.ndarray) -> jax.Array:
     if targets.ndim == 2:
         return jnp.sum((value - targets) ** 2)
     return -jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(value), targets[:, None], 1))
 
 
-def _hidden_checks(hidden, places, texts: list[dict], spec: Spec, key: str, whose: str = "") -> list[Check]:
-    """Of a layer that runs several times transformers gives every run's result, jaxft the last."""
+def _hidden_checks(
+    hidden: np.ndarray, places: list[slice], texts: list[Item], spec: Spec, key: str, whose: str = ""
+) -> list[Check]:
+    """Compares hidden states. For a layer that runs several times transformers returns every result, jaxft the last."""
     ends = np.cumsum([0] + [layer.num_repeats for layer in spec.layers])
     names = ["embeddings"] + [f"layer {number}" for number in range(len(ends) - 1)]
     checks = []
@@ -211,32 +230,32 @@ def _hidden_checks(hidden, places, texts: list[dict], spec: Spec, key: str, whos
     return checks
 
 
-def _gradient_checks(every: Model, gradients, model: LoadedModel, reference) -> list[Check]:
+def _gradient_checks(every: Model, gradients: Params, model: LoadedModel, reference: Reference) -> list[Check]:
     found = dict(named_tensors(every, gradients, model.pretrained, model.arch, "float32"))
-    wanted = {name.removeprefix("gradient."): g for name, g in reference.items() if name.startswith("gradient.")}
+    expected = {name.removeprefix("gradient."): g for name, g in reference.items() if name.startswith("gradient.")}
     train = set(trainable(every))
     fixed = {tensor.hf for tensor in model.arch.tensor_maps if not train.issuperset(tensor.jaxft)}
-    names = sorted((wanted.keys() | found.keys()) - fixed)
-    # Of a tensor whose gradient is 0, such as a key's bias, only the noise can be compared.
-    least = 1e-2 * max(float(np.abs(gradient).max()) for gradient in wanted.values())
-    checks = []
+    names = sorted((expected.keys() | found.keys()) - fixed)
+    # A gradient that is 0 but for rounding, such as that of the keys' bias, is compared with the largest of all.
+    least = 1e-2 * max(float(np.abs(gradient).max()) for gradient in expected.values())
+    checks: list[Check] = []
     for name in names:
-        if name not in wanted or name not in found:
+        if name not in expected or name not in found:
             checks.append(Check(f"gradient of {name}, which one side lacks", float("nan"), 0.0, TOLERANCES["gradient"]))
         else:
-            own, pairs = reference.get(f"own.gradient.{name}", 0.0), [(found[name], wanted[name])]
+            own, pairs = reference.get(f"own.gradient.{name}", 0.0), [(found[name], expected[name])]
             checks.append(_check(f"gradient of {name}", pairs, "gradient", own, least))
     return checks
 
 
-def _check(what: str, pairs, kind: str, own: float, least: float = 0.0) -> Check:
-    """Of pairs (found, wanted); a difference counts as a share of the largest wanted number, or of `least`.
+def _check(what: str, pairs: Sequence[tuple[Any, Any]], kind: str, own: Any, least: float = 0.0) -> Check:
+    """Compares pairs (found, expected). Differences are relative to the largest expected number, at least to `least`.
 
-    `own` is the largest difference of PyTorch's float32.
+    `own` is the largest difference of PyTorch in float32.
     """
-    largest = max(*(float(np.abs(wanted).max()) for _, wanted in pairs), least, 1e-30)
-    if any(np.shape(found) != np.shape(wanted) for found, wanted in pairs):
+    largest = max(*(float(np.abs(expected).max()) for _, expected in pairs), least, 1e-30)
+    if any(np.shape(found) != np.shape(expected) for found, expected in pairs):
         return Check(what + ", of another shape", float("nan"), 0.0, TOLERANCES[kind])
-    # Not Python's max, which passes over a NaN that does not come first.
-    difference = float(np.max([np.abs(np.asarray(found) - wanted).max() for found, wanted in pairs]))
+    # np.max returns NaN if there is one; max does so only for a NaN that comes first.
+    difference = float(np.max([np.abs(np.asarray(found) - expected).max() for found, expected in pairs]))
     return Check(what, difference / largest, float(own) / largest, TOLERANCES[kind])

@@ -1,11 +1,13 @@
-"""What PyTorch's side of a proof is asked, in a process of its own."""
+"""Computes a reference with PyTorch, in a process of its own."""
 
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +21,12 @@ LENGTHS = (13, 9, 2, 8)  # tokens of the random texts
 
 
 def make_inputs(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str, np.ndarray]:
-    """A reference (parity_check/reference.py) for random texts and the given ones, which PyTorch computes in a process
-    of its own."""
+    """A reference (parity_check/reference.py) for random inputs and the given texts, computed by PyTorch in another
+    process."""
     if find_spec("torch") is None:
         raise_problems(["PyTorch is not installed: pip install torch, or give --reference=FILE, written elsewhere"])
     if texts and (argument := model.arch.spec.input_side.embed.argument) != "input_ids":
-        raise_problems([f"--input has texts, and this model reads {argument}: random ones are compared without it"])
+        raise_problems([f"--input has texts, and this model reads {argument}: leave it out to compare random ones"])
     if model.arch.kind != "none":
         raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
     job = _job(model, texts, seed)
@@ -34,23 +36,23 @@ def make_inputs(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str
         command = [sys.executable, "-m", "jaxft.parity_check.reference", str(file), str(output)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise RunStopped(f"PyTorch's side ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
+            raise RunStopped(f"PyTorch's process ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
         return read_reference(output)
 
 
-def _job(model: LoadedModel, texts: list[str], seed: int) -> dict:
-    """What PyTorch's side needs to know: random texts and the given ones among it; images and sounds it draws."""
+def _job(model: LoadedModel, texts: list[str], seed: int) -> dict[str, Any]:
+    """The fields of `Job` (parity_check/reference.py), with random texts and the given ones."""
     rng, spec, config = np.random.default_rng(seed), model.arch.spec, model.pretrained.reader
     embed, limit = spec.input_side.embed, spec.max_positions or max(LENGTHS)
     end = config.get("eos_token_id") if spec.end is None else spec.end
 
-    def drawn(side: Spec, lengths) -> list[list[int]]:
-        # By the padding token transformers finds in some families the end of a text, in others by its last token.
-        strange = [config.get("pad_token_id", 0), *([] if spec.end is None else [end])]
-        known = np.setdiff1d(np.arange(side.embed.vocab), strange)
-        return [rng.choice(known, min(length, limit)).tolist() for length in lengths]
+    def drawn(side: Spec, lengths: Iterable[int]) -> list[list[int]]:
+        # transformers finds the end of a text by the padding token, in some families by an end token.
+        excluded = [config.get("pad_token_id", 0), *([] if spec.end is None else [end])]
+        ids = np.setdiff1d(np.arange(side.embed.vocab), excluded)
+        return [rng.choice(ids, min(length, limit)).tolist() for length in lengths]
 
-    job = {
+    job: dict[str, Any] = {
         "directory": str(model.pretrained.directory),
         "head": model.arch.kind,
         "architecture": model.pretrained.family.architectures[model.arch.kind],

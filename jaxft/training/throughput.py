@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxft.host.memory import give_back, peak_bytes
+from jaxft.host.memory import peak_bytes, release_memory
 from jaxft.training.flops import peak_flops, step_flops
 from jaxft.training.setup import Setup
 
@@ -34,7 +34,7 @@ class Throughput:
             with self.paused(args):
                 start = time.monotonic()
                 compile_step(*args)
-                give_back()
+                release_memory()
                 rows, length = batch["tokens"].shape
                 seconds = time.monotonic() - start
                 log.info("compiled the training step for %d rows of %d tokens in %.1f s", rows, length, seconds)
