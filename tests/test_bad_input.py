@@ -265,7 +265,7 @@ def test_a_configuration_that_is_no_json(tiny_bert, tmp_path):
         "null": "no model_type",
         "[" * 100_000: "nested too deeply",
         '{"model_type": "bert", "x": ' + "[" * 100_000 + "]" * 100_000 + "}": "nested too deeply",
-        '{"model_type": "bert", "model_type": "gpt2"}': "twice",
+        '{"model_type": "bert", "model_type": "gpt2"}': "is repeated",
     }.items():
         (directory / "config.json").write_text(text)
         said = message(jaxft.load, str(directory))
