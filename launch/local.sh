@@ -2,11 +2,11 @@
 # Train on this machine:  launch/local.sh [--dry-run] [--processes=N] [--restarts=N] -- --config=... --workdir=...
 #
 # One process drives all GPUs (CUDA_VISIBLE_DEVICES chooses some). --processes=N starts N processes on the CPU instead,
-# each with its share of the cores. --restarts=N runs the command again, N times at most, after exit code 75.
+# each with an equal part of the cores. --restarts=N repeats the command up to N times after exit code 75.
 # --dry-run prints the commands and runs nothing. The Python is $PYTHON, else .venv/bin/python, else python.
 #
-# Exit codes: those of jaxft.train (0 done, 2 the input is at fault, 75 run me again, 1 anything else); with several
-# processes that of the first which fails, 75 where one was killed. SIGTERM and SIGINT are passed on.
+# Exit codes: those of jaxft.train (0 done, 2 invalid input, 75 run again, 1 other errors); with several processes that
+# of the first to fail, 75 if one was killed. SIGTERM and SIGINT are forwarded.
 set -euo pipefail
 
 usage() {
@@ -32,7 +32,7 @@ while (($#)); do
       shift
       break
       ;;
-    *) fail "$1 is no flag of launch/local.sh: those of jaxft.train come after --" ;;
+    *) fail "$1 is not a flag of launch/local.sh: put those of jaxft.train after --" ;;
   esac
   shift
 done
@@ -45,9 +45,9 @@ if [[ -z ${PYTHON:-} ]]; then
   if [[ -x $root/.venv/bin/python ]]; then PYTHON=$root/.venv/bin/python; else PYTHON=python; fi
 fi
 
-# What every process gets, as words of `env`.
+# The environment of every process, as arguments of `env`.
 settings=(
-  # JAX takes this share of a GPU's memory at once instead of in pieces, which would scatter it.
+  # JAX preallocates this fraction of a GPU's memory, which avoids fragmentation.
   "XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
 )
 port=29400
@@ -55,14 +55,14 @@ if ((processes > 1 && !dry)); then
   port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
 fi
 
-# Prints, a line each, the words that set process $1 apart.
+# Prints the environment of process $1 alone, one variable per line.
 share() {
   ((processes > 1)) || return 0
   printf '%s\n' JAX_PLATFORMS=cpu "JAX_COORDINATOR_ADDRESS=localhost:$port" "JAX_NUM_PROCESSES=$processes" \
     "JAX_PROCESS_ID=$1"
 }
 
-# Fills `line` with the whole command of process $1; the rest are its arguments.
+# Sets `line` to the command of process $1; the other arguments are those of jaxft.train.
 command_of() {
   local number=$1 cores each first own
   shift
@@ -96,7 +96,7 @@ forward() {
 trap 'forward TERM' TERM
 trap 'forward INT' INT
 
-# Prints nothing; sets `code` to the exit code of the whole.
+# Runs all processes and sets `code` to the exit code.
 run_once() {
   local number child one ended
   children=() code=0
@@ -109,7 +109,7 @@ run_once() {
   while ((${#waiting[@]})); do
     ended="" one=0
     wait -n -p ended "${waiting[@]}" || one=$?
-    [[ -n ${ended:-} ]] || continue # a signal came; it is passed on already
+    [[ -n ${ended:-} ]] || continue # interrupted by a signal, which is forwarded already
     local left=()
     for child in "${waiting[@]}"; do [[ $child == "$ended" ]] || left+=("$child"); done
     waiting=(${left[@]+"${left[@]}"})
@@ -120,7 +120,7 @@ run_once() {
   done
 }
 
-# The others notice by themselves, and say so; what is left after a minute is killed.
+# The other processes notice and end with a message; those that are left after a minute are killed.
 reap() {
   (($#)) && [[ -z ${reaper:-} ]] || return 0
   (
@@ -136,7 +136,7 @@ while true; do
   [[ -z $reaper ]] || kill "$reaper" 2>/dev/null || true
   if ((code != 75 || restarts == 0)) || [[ -n $asked ]]; then exit "$code"; fi
   restarts=$((restarts - 1))
-  echo "launch/local.sh: running again ($restarts more times at most)" >&2
+  echo "launch/local.sh: running again (at most $restarts more times)" >&2
   if ((processes > 1)); then
     port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
   fi

@@ -2,8 +2,8 @@
 # Train on a TPU slice of Google Cloud, from a machine with gcloud:
 #   launch/tpu_pod.sh --name=NAME --zone=ZONE --type=v5litepod-16 [flags] -- --config=... --workdir=/shared/runs/x
 #
-# Creates the TPU or takes the one of this name, copies the tracked files as they are now, installs jaxft[tpu], runs the
-# same command on all workers (JAX finds the others), and begins again on a new TPU when this one is preempted.
+# Creates the TPU or uses the one of this name, copies the tracked files as they are, installs jaxft[tpu], and runs the
+# same command on all workers (JAX finds the others). After a preemption it starts again on a new TPU.
 #
 #   --name=NAME         of the TPU, and of the queued resource
 #   --zone=ZONE         such as us-west4-a
@@ -11,17 +11,17 @@
 #   --version=VERSION   software of the TPU VM (default: v2-alpha-tpuv5-lite for v5litepod, v2-alpha-tpuv6e for v6e,
 #                       v2-alpha-tpuv5 for v5p, else tpu-ubuntu2204-base)
 #   --project=PROJECT   default: that of gcloud's configuration
-#   --queued            ask by a queued resource, and wait for it
+#   --queued            create it by a queued resource, and wait for that
 #   --spot              cheap, may be preempted
 #   --network=NETWORK   --service-account=ACCOUNT   for the creation
 #   --setup=COMMAND     run on every worker after installing, e.g. to mount the folder of --workdir
-#   --restarts=N        how often to begin again after a preemption or exit code 75 (default 20)
-#   --poll=SECONDS      between looks at the state (default 30)
+#   --restarts=N        how often to start again after a preemption or exit code 75 (default 20)
+#   --poll=SECONDS      between checks of the state (default 30)
 #   --delete            delete the TPU when the run is done
 #   --dry-run           print every command and run nothing
 #
 # --workdir must be a folder that all workers see (Filestore, or a bucket mounted with gcsfuse). Exit codes: those of
-# jaxft.train; 2 where flags are wrong, 1 where gcloud fails.
+# jaxft.train; 2 for wrong flags, 1 if gcloud fails.
 set -euo pipefail
 
 fail() {
@@ -57,12 +57,12 @@ while (($#)); do
       shift
       break
       ;;
-    *) fail "$1 is no flag of launch/tpu_pod.sh: those of jaxft.train come after --" ;;
+    *) fail "$1 is not a flag of launch/tpu_pod.sh: put those of jaxft.train after --" ;;
   esac
   shift
 done
 [[ -n $name && -n $zone ]] || fail "--name=NAME and --zone=ZONE are needed: launch/tpu_pod.sh --help"
-[[ $restarts =~ ^[0-9]+$ && $poll =~ ^[0-9]+$ ]] || fail "--restarts=$restarts and --poll=$poll are to be numbers"
+[[ $restarts =~ ^[0-9]+$ && $poll =~ ^[0-9]+$ ]] || fail "--restarts=$restarts and --poll=$poll must be numbers"
 (($#)) || fail "nothing to train: launch/tpu_pod.sh [flags] -- --config=FILE.py --workdir=DIR"
 if [[ -z $version ]]; then
   case $type in
@@ -88,7 +88,7 @@ do_it() {
   fi
 }
 
-# Prints the state of the TPU, "ABSENT" where there is none. Other failures of gcloud end the script.
+# Prints the state of the TPU, "ABSENT" if it does not exist. Other errors of gcloud end the script.
 state_of() {
   local kind=$1 field=$2 answer
   if answer=$("${tpus[@]}" "$kind" describe "$name" "${place[@]}" --format="value($field)" 2>&1); then
@@ -117,7 +117,7 @@ create() {
   fi
 }
 
-# Removes the TPU, and the queued resource that it came from.
+# Deletes the TPU, and its queued resource.
 remove() {
   if ((queued)); then
     do_it "${tpus[@]}" queued-resources delete "$name" "${place[@]}" --force --quiet
@@ -126,7 +126,7 @@ remove() {
   fi
 }
 
-# Until the TPU can be used: makes it, waits for it, replaces it.
+# Creates, waits for or replaces the TPU until it can be used.
 ready() {
   local state request
   while true; do
@@ -162,7 +162,7 @@ ready() {
 
 on_all() { do_it "${tpus[@]}" tpu-vm ssh "$name" "${place[@]}" --worker=all --command="$1"; }
 
-# The tracked files as they lie here, with what is not committed yet.
+# Packs the tracked files of the working tree, with uncommitted changes.
 pack() {
   if ((dry)); then
     echo "git ls-files -z | tar --null --files-from=- --ignore-failed-read -czf $archive"
@@ -171,7 +171,7 @@ pack() {
   fi
 }
 
-# The steps are chained, since `set -e` does not hold in what comes before a `||`.
+# The steps are chained because `set -e` has no effect in a command before `||`.
 install() {
   pack \
     && do_it "${tpus[@]}" tpu-vm scp "$archive" "$name:jaxft.tar.gz" "${place[@]}" --worker=all \
@@ -185,7 +185,7 @@ train() {
   on_all "cd jaxft && JAX_COMPILATION_CACHE_DIR=\$HOME/.cache/jaxft/compiled JAXFT_DISTRIBUTED=1 .venv/bin/python -m jaxft.train$arguments"
 }
 
-# Whether the TPU is still there; a preemption shows in the state only after a while.
+# Whether the TPU is gone; the state shows a preemption only after a while.
 lost() {
   local tries=0 state
   while ((tries < 3)); do
@@ -203,7 +203,7 @@ if ((dry)); then
   if ((queued)); then
     do_it "${tpus[@]}" queued-resources describe "$name" "${place[@]}" --format="value(state.state)"
   fi
-  echo "# where it is absent:"
+  echo "# if it does not exist:"
   if [[ -n $type ]]; then create; else echo "# (--type=TYPE would be needed)"; fi
   echo "# once it is READY:"
   install
@@ -225,15 +225,15 @@ while true; do
   install || code=$?
   if ((code == 0)); then train "$@" || code=$?; fi
   if ((code == 0 || code == 2)); then break; fi
-  # 75 says "run me again"; anything else is the run's own end, unless the TPU was taken away.
+  # 75 means "run again"; other exit codes are final, unless the TPU was preempted.
   if ((code != 75)) && ! lost; then break; fi
   if ((restarts == 0)); then
-    say "interrupted too often: run the same command again to go on"
+    say "interrupted too often: run the same command again to continue"
     code=75
     break
   fi
   restarts=$((restarts - 1))
-  say "interrupted (exit code $code): going on from the last checkpoint, $restarts more times at most"
+  say "interrupted (exit code $code): continuing from the last checkpoint, at most $restarts more times"
   sleep "$poll"
 done
 if ((delete && code == 0)); then remove; fi

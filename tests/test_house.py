@@ -4,6 +4,7 @@ import ast
 import io
 import re
 import tokenize
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,12 @@ def test_imports_follow_the_arrows(file):
         assert len(others) <= 1, "a family may borrow from one other"
         bad = [name for name in bad if name not in others]
     assert not bad, f"{module} imports {bad}"
+
+
+def test_no_import_cycles():
+    """Imports inside functions count."""
+    graph = {module_of(file): imports(file) - {module_of(file)} for file in FILES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which lists the modules
 
 
 COMMANDS = {"train", "evaluate", "predict", "export", "bench", "bias", "parity", "suite", "explain"}

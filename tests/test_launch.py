@@ -83,7 +83,7 @@ def test_scripts_are_sound(script):
 def test_what_is_wrong_is_said(bench, script):
     place = ["--name=a", "--zone=b"] if script == POD else []
     for words, message in (
-        (["--config=x.py"], "--config=x.py is no flag of"),
+        (["--config=x.py"], "--config=x.py is not a flag of"),
         (place, "nothing to train"),
         ([*place, "--restarts=x", "--", "a"], "--restarts=x"),
     ):
