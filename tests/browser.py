@@ -14,6 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
+EVIL = "</script><script>window.caught = 1</script><img src=x onerror='window.caught = 1'>"
+
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MISSING = (
     "the tests of report.html need Chromium or Chrome, and there is none on the PATH: install it (Debian: sudo apt-get "
@@ -144,6 +148,18 @@ class Page:
             self.said.append(given["exceptionDetails"])
         elif message.get("method") in ("Runtime.consoleAPICalled", "Log.entryAdded"):
             self.said.append(given)
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """As WCAG 2 defines it."""
+
+    def luminance(color):
+        share = np.array(color[:3]) / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
 
 
 if __name__ == "__main__":

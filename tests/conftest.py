@@ -11,6 +11,13 @@ import sys
 import tempfile
 from collections import Counter
 
+from runs import write_rows
+
+from jaxft.config import Config, Eval, Save
+from jaxft.data import Data, Pad
+from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # progress bars
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -48,6 +55,13 @@ TEXTS = [
     "a bad film with a dull story and bad actors",
     "it was raining when the unhappy sailors returned to the harbour",
     "numbers such as 10, 20 and 30 are even; 7 is not!",
+]
+STRANGE = "Die Straße  nach Ōsaka: 東京 — ﬁn, naïve café 👩‍👩‍👧 costs 10 €; İstanbul!"
+DOCUMENTS = [
+    "The cat sat on the mat. The dog sat on the log! A good film? A bad film.",
+    "It was raining.\nThe unhappy sailors returned to the harbour.\n\nNumbers such as 10 and 20 are even; 7 is not!",
+    'He said "a dull story." A great story (with good actors.) The end',
+    "No stop at all but a number of words",
 ]
 
 
@@ -112,6 +126,24 @@ def unigram_model(texts, size, special) -> models.Unigram:
     return models.Unigram([*((token, 0.0) for token in special), *scores], unk_id=special.index("<unk>"))
 
 
+def unigram(side="left") -> transformers.PreTrainedTokenizerFast:
+    """SentencePiece's kind, laid out as XLNet has it: the classification token last, padding first."""
+    special = ["<pad>", "<unk>", "<cls>", "<sep>"]
+    made = Tokenizer(unigram_model([*TEXTS, STRANGE], 160, special))
+    made.normalizer = normalizers.NFKC()
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.post_processor = processors.TemplateProcessing(
+        single="$A:0 <sep>:0 <cls>:2",
+        pair="$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2",
+        special_tokens=[("<sep>", made.token_to_id("<sep>")), ("<cls>", made.token_to_id("<cls>"))],
+    )
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<cls>", "sep_token": "<sep>"}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, padding_side=side, model_input_names=inputs, **names
+    )
+
+
 def byte_bpe(bos=None, eos="<|endoftext|>", texts=TEXTS, vocabulary=125) -> transformers.PreTrainedTokenizerFast:
     """Byte-level BPE of ASCII, without a padding token. `bos` is put at the front of every text."""
     special = [token for token in (bos, eos) if token is not None]
@@ -127,6 +159,12 @@ def byte_bpe(bos=None, eos="<|endoftext|>", texts=TEXTS, vocabulary=125) -> tran
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, made.token_to_id(bos))]
         )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=bos, eos_token=eos)
+
+
+def sentinel_tokenizer():
+    made = byte_bpe(bos=None, eos="</s>")
+    made.add_special_tokens({"pad_token": "<pad>", "additional_special_tokens": [f"<extra_id_{i}>" for i in range(12)]})
+    return made
 
 
 def save_perturbed(model: transformers.PreTrainedModel, tokenizer, directory, seed=0):
@@ -266,10 +304,108 @@ def deep(tmp_path_factory, bert_tokenizer, gpt2_tokenizer, llama_tokenizer):
     }
 
 
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A file of documents, each of several sentences."""
+    rng, words = np.random.default_rng(0), " ".join(DOCUMENTS).replace(".", "").split()
+    file = tmp_path_factory.mktemp("corpus") / "documents.jsonl"
+    texts = [". ".join(" ".join(rng.choice(words, 5)) for _ in range(rng.integers(2, 7))) for _ in range(40)]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def pretraining_bert(tmp_path_factory, bert_tokenizer):
+    model = transformers.BertForPreTraining(bert_config(bert_tokenizer))
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("pretraining"))
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory, bert_tokenizer):
+    same = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
+    shape = {name: getattr(bert_config(bert_tokenizer), name) for name in same.split()}
+    config = transformers.ElectraConfig(**shape, embedding_size=shape["hidden_size"])
+    model = transformers.ElectraForPreTraining(config)
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("electra"))
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory):
+    tokenizer = sentinel_tokenizer()
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer),
+        d_model=24,
+        d_kv=8,
+        d_ff=30,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=3,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        dropout_rate=0.0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    model = transformers.T5ForConditionalGeneration(config)
+    return save_perturbed(model, tokenizer, tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory, bert_tokenizer):
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
+    config = transformers.BartConfig(
+        vocab_size=len(bert_tokenizer),
+        d_model=24,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=3,
+        decoder_attention_heads=3,
+        encoder_ffn_dim=30,
+        decoder_ffn_dim=30,
+        max_position_embeddings=64,
+        dropout=0.0,
+        **special,
+    )
+    model = transformers.BartForConditionalGeneration(config)
+    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("bart"))
+
+
 @pytest.fixture
 def one_device(monkeypatch):
     """Makes `build` believe in a single device: smaller programs, quicker to compile."""
     monkeypatch.setattr(jax, "device_count", lambda *backend: 1)
+
+
+@pytest.fixture
+def resumable(tiny_bert, tmp_path, one_device):
+    """Config of 23 rows, batches of 4, 3 epochs (18 steps), with dropout and accumulation; saves at 2, 4, 6, ..."""
+    train = write_rows(tmp_path / "train.csv", 23)
+
+    def config(**more) -> Config:
+        options = {"save": Save(every=2, keep=3), "evals": {"val": Eval(data=Data(path=train), every=5)}} | more
+        return Config(
+            model=str(tiny_bert),
+            task=Classify(),
+            data=Data(path=train),
+            lr=3e-3,
+            batch=4,
+            micro_batches=2,
+            epochs=3,
+            max_len=32,
+            dropout=0.1,
+            log_every=3,
+            batching=Pad(buckets=(32,), window=2),
+            **options,
+        )
+
+    return config
+
+
+@pytest.fixture
+def finished_run(resumable, tmp_path):
+    fit(resumable(), str(tmp_path / "whole"))
+    return tmp_path / "whole"
 
 
 def model_of(directory, kind=None, classes=3, **options) -> Model:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from test_every_family import KNOWN_GAPS, SCHEMES, VARIANTS
+from variants import KNOWN_GAPS, SCHEMES, VARIANTS
 from zoo import FAMILIES, heads_of, model_type
 
 from jaxft.models.heads import KINDS

@@ -190,7 +190,7 @@ def make_model(base: Path) -> None:
     import torch
     import transformers
     from safetensors.numpy import load_file
-    from test_pickled import flax_tree
+    from zoo import flax_tree
 
     tokenizer = conftest.wordpiece()
     names = {"id2label": {0: "bad", 1: "good", 2: "neither"}, "label2id": {"bad": 0, "good": 1, "neither": 2}}

@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 from conftest import bert_config, save_perturbed, wordpiece
+from runs import write_rows
 from safetensors.numpy import load_file
-from test_same_numbers import write_rows
 from zoo import make
 
 import jaxft

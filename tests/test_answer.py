@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import regex
-import tokenizers
 import torch
 import transformers
-from conftest import TEXTS, byte_bpe, rows_of, save_perturbed, unigram_model, wordpiece
+from conftest import STRANGE, TEXTS, byte_bpe, rows_of, save_perturbed, unigram, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,26 +41,7 @@ from jaxft.text.spans import best_spans, best_threshold, choose, exact_match, f1
 from jaxft.training.fit import fit
 from jaxft.training.saved_run import evaluate_model, evaluate_run
 
-STRANGE = "Die Straße  nach Ōsaka: 東京 — ﬁn, naïve café 👩‍👩‍👧 costs 10 €; İstanbul!"
 CONTEXTS = [" ".join(TEXTS), " ".join([STRANGE] * 4), STRANGE, "short", ""]
-
-
-def unigram(side="left") -> transformers.PreTrainedTokenizerFast:
-    """SentencePiece's kind, laid out as XLNet has it: the classification token last, padding first."""
-    special = ["<pad>", "<unk>", "<cls>", "<sep>"]
-    made = tokenizers.Tokenizer(unigram_model([*TEXTS, STRANGE], 160, special))
-    made.normalizer = tokenizers.normalizers.NFKC()
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="$A:0 <sep>:0 <cls>:2",
-        pair="$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2",
-        special_tokens=[("<sep>", made.token_to_id("<sep>")), ("<cls>", made.token_to_id("<cls>"))],
-    )
-    names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<cls>", "sep_token": "<sep>"}
-    inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, padding_side=side, model_input_names=inputs, **names
-    )
 
 
 TOKENIZERS = {

@@ -15,9 +15,8 @@ import pytest
 import torch
 import transformers
 from conftest import TEXTS, bert_config, rows_of, save_perturbed, variant, wordpiece
+from runs import command, write_rows
 from safetensors.numpy import load_file, save_file
-from test_messages import command
-from test_same_numbers import write_rows
 
 import jaxft
 from jaxft.config import Config, Eval

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_same_numbers import write_rows
+from runs import write_rows
 
 from jaxft.benchmark import measurement, trainer
 from jaxft.benchmark.job import read_examples, read_job

@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from test_pretrain import corpus, detector, pretraining_bert, tiny_bart, tiny_t5  # noqa: F401
 
 import jaxft.tasks
 from jaxft.config import Config, Eval, Mesh, Save

@@ -127,7 +127,7 @@ def test_balance_is_that_of_transformers(family, tmp_path, one_device):
 
 
 def test_balance_is_part_of_the_loss(tmp_path, one_device):
-    from test_step import built_of, random_batch
+    from steps import built_of, random_batch
 
     from jaxft.tasks.lm import CausalLM
 
@@ -146,7 +146,7 @@ def test_balance_is_part_of_the_loss(tmp_path, one_device):
 
 def test_flops_count_the_experts_that_are_chosen(tmp_path, one_device):
     """Twice as many chosen ones cost as much more as twice as many tokens would in the experts' maps."""
-    from test_step import built_of, random_batch
+    from steps import built_of, random_batch
 
     from jaxft.tasks.lm import CausalLM
     from jaxft.training.flops import step_flops

@@ -5,7 +5,7 @@ import re
 import browser
 import numpy as np
 import pytest
-from test_report_page import EVIL, contrast
+from browser import EVIL, contrast
 
 from jaxft.attribution.explanation import Explanation
 from jaxft.attribution.page import pieces, write

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import transformers
 from conftest import bert_config, save_perturbed
-from test_resume import config_file, numbers
+from runs import config_file, numbers
 
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad

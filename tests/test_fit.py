@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from runs import write_rows
 from safetensors.numpy import load_file
-from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Save
 from jaxft.config.component import config

@@ -9,8 +9,8 @@ import pytest
 from zoo import FAMILIES, heads_of, make
 
 import jaxft
-from jaxft.parity_check.compare import FORMULA, Check, _compare, _texts, compare
-from jaxft.parity_check.inputs import _job
+from jaxft.parity_check.compare import FORMULA, Check, checks_of, compare, reference_texts
+from jaxft.parity_check.inputs import reference_job
 from jaxft.parity_check.reference import Job, reference
 
 HEADS = ("causal-lm", "masked-lm", "seq2seq-lm", "image-classification", "sequence-classification")
@@ -25,9 +25,9 @@ def test_the_formulas_are_pytorchs(family, tmp_path, one_device):
     head = next(head for head in HEADS if head in heads_of(family))
     make(family, head, tmp_path, **MORE.get(family, {}))
     model = jaxft.load(str(tmp_path))
-    texts = _texts(numbers := reference(Job(**_job(model, [], 0))))
+    texts = reference_texts(numbers := reference(Job(**reference_job(model, [], 0))))
     with jax.enable_x64(True):
-        checks = _compare(texts, model, numbers, jnp.float64)
+        checks = checks_of(texts, model, numbers, jnp.float64)
     limit = TABLES if family == "m2m_100" else LIMIT
     worst = max(checks, key=lambda check: check.difference)
     assert worst.difference < limit, worst
@@ -38,7 +38,7 @@ def test_float64_decides_where_float32_rounds(tmp_path, one_device, monkeypatch)
     """Where one difference is more than twice PyTorch's own, jaxft computes again in float64."""
     make("llama", "causal-lm", tmp_path)
     model = jaxft.load(str(tmp_path))
-    numbers = reference(Job(**_job(model, [], 0)))
+    numbers = reference(Job(**reference_job(model, [], 0)))
     assert all(check.exact is None for check in compare(model, numbers))
     for kind in ("hidden", "logits", "loss", "gradient"):
         monkeypatch.setitem(compare.__globals__["TOLERANCES"], kind, 5e-7)

@@ -6,8 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import TEXTS, byte_bpe, rows_of, wordpiece
-from test_answer import unigram
+from conftest import TEXTS, byte_bpe, rows_of, unigram, wordpiece
 
 from jaxft.data.encoded import encode_all
 from jaxft.tasks import long_texts

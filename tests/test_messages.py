@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_same_numbers import write_rows
+from runs import command, write_rows
 
 from jaxft.config import Config, Eval
 from jaxft.data import Data, Pad
@@ -126,12 +126,6 @@ def get_config():
     data, task = Data(path={data!r}), Classify({task})
     return Config(model={model!r}, task=task, data=data, lr=1e-3, batch=4, steps=2, max_len=32)
 """
-
-
-def command(name, *flags, cwd):
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.getcwd()}
-    line = [sys.executable, "-m", f"jaxft.{name}", *map(str, flags)]
-    return subprocess.run(line, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 @pytest.mark.slow

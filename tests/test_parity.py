@@ -111,7 +111,7 @@ def test_texts_of_two_vocabularies(tmp_path, one_device):
     """The source's tokens are those of the encoder, the target's those of the decoder."""
     more = {"share_encoder_decoder_embeddings": False, "vocab_size": 30, "decoder_vocab_size": 150}
     make("marian", "seq2seq-lm", tmp_path, **more)
-    job = inputs._job(jaxft.load(str(tmp_path)), [], 0)
+    job = inputs.reference_job(jaxft.load(str(tmp_path)), [], 0)
     assert max(max(text) for text in job["texts"]) < 30 < max(max(text) for text in job["decoder_texts"])
 
 

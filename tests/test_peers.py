@@ -4,9 +4,7 @@ import signal
 import time
 
 import pytest
-from test_processes import start_processes
-from test_resume import config_file, numbers
-from test_same_numbers import write_rows
+from runs import config_file, numbers, start_processes, write_rows
 
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad

@@ -16,6 +16,7 @@ import torch
 import transformers
 from conftest import variant
 from safetensors.numpy import load_file
+from zoo import flax_tree
 
 import jaxft
 from jaxft.models.checkpoint import torch_pickle
@@ -379,21 +380,6 @@ def test_a_model_in_one_file_and_in_shards(families, family, tmp_path, one_devic
     (shards / names[1]).unlink()
     with pytest.raises(UserError, match="which is not there"):
         jaxft.load(str(shards))
-
-
-def flax_tree(tensors: dict[str, np.ndarray]) -> dict:
-    """As transformers' Flax models kept them."""
-    tree: dict = {}
-    for name, array in tensors.items():
-        *path, last = name.split(".")
-        if last == "weight":
-            is_table = "embeddings" in name and "LayerNorm" not in name or path[-1] in ("wte", "wpe", "embed_tokens")
-            last = "embedding" if is_table else "kernel" if array.ndim == 2 else "scale"
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = array.T if last == "kernel" else array
-    return tree
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

@@ -11,10 +11,10 @@ import pytest
 import small_models
 import torch
 import transformers
-from conftest import bert_config, byte_bpe, rows_of, save_perturbed, wordpiece
+from conftest import DOCUMENTS, byte_bpe, rows_of, sentinel_tokenizer, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_short_steps import check_short_step
+from short_steps import check_short_step
 
 import jaxft
 from jaxft.cli import command
@@ -35,13 +35,6 @@ from jaxft.training.compiled import compiled_steps
 from jaxft.training.fit import fit
 from jaxft.training.run import train_batches
 from jaxft.training.setup import build
-
-DOCUMENTS = [
-    "The cat sat on the mat. The dog sat on the log! A good film? A bad film.",
-    "It was raining.\nThe unhappy sailors returned to the harbour.\n\nNumbers such as 10 and 20 are even; 7 is not!",
-    'He said "a dull story." A great story (with good actors.) The end',
-    "No stop at all but a number of words",
-]
 
 
 def test_sentences():
@@ -215,12 +208,6 @@ def test_replaced_tokens(setting, bert_tokenizer):
     assert 0.2 < np.mean(share) < 0.3  # some happen to be what they were
 
 
-def sentinel_tokenizer():
-    made = byte_bpe(bos=None, eos="</s>")
-    made.add_special_tokens({"pad_token": "<pad>", "additional_special_tokens": [f"<extra_id_{i}>" for i in range(12)]})
-    return made
-
-
 @pytest.fixture(scope="module")
 def t5_setting():
     made = sentinel_tokenizer()
@@ -348,16 +335,6 @@ def test_what_a_decoders_task_needs(bert_tokenizer):
         SpanCorruption().prepare([], EncodingContext(byte_bpe(eos="</s>"), 24, decoder_start=0))
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A file of documents, each of several sentences."""
-    rng, words = np.random.default_rng(0), " ".join(DOCUMENTS).replace(".", "").split()
-    file = tmp_path_factory.mktemp("corpus") / "documents.jsonl"
-    texts = [". ".join(" ".join(rng.choice(words, 5)) for _ in range(rng.integers(2, 7))) for _ in range(40)]
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return str(file)
-
-
 def configured(model, task, corpus, **more) -> Config:
     cfg = {"lr": 1e-3, "batch": 4, "steps": 20, "max_len": 40, "dropout": 0.0, "dtype": "float32", "mesh": Mesh(data=1)}
     cfg |= {"schedule": Constant(), "optim": AdamW(decay=0.0), "clip": None, "batching": Pad(buckets=(40,), window=1)}
@@ -383,12 +360,6 @@ def labels_of(batch) -> torch.Tensor:
     row, slot = np.nonzero(batch["weights"])
     labels[row, batch["at"][row, slot]] = batch["targets"][row, slot]
     return torch.tensor(labels)
-
-
-@pytest.fixture(scope="module")
-def pretraining_bert(tmp_path_factory, bert_tokenizer):
-    model = transformers.BertForPreTraining(bert_config(bert_tokenizer))
-    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("pretraining"))
 
 
 def curve(model, batches, loss_of) -> list[float]:
@@ -437,15 +408,6 @@ def test_the_loss_of_both_is_the_same_however_a_batch_is_laid_out(pretraining_be
     assert other == pytest.approx(plain, rel=2e-6)
 
 
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory, bert_tokenizer):
-    same = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
-    shape = {name: getattr(bert_config(bert_tokenizer), name) for name in same.split()}
-    config = transformers.ElectraConfig(**shape, embedding_size=shape["hidden_size"])
-    model = transformers.ElectraForPreTraining(config)
-    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("electra"))
-
-
 def test_twenty_steps_of_replaced_tokens(detector, corpus, one_device):
     def loss_of(model, batch):
         mask = torch.tensor(batch["segments"] > 0).long()
@@ -457,48 +419,6 @@ def test_twenty_steps_of_replaced_tokens(detector, corpus, one_device):
     losses = curve(model, [batch for batch, _ in ours], loss_of)
     assert [float(sums["loss"].value()) for _, sums in ours] == pytest.approx(losses, abs=1e-4)
     assert falls(losses)
-
-
-@pytest.fixture(scope="module")
-def tiny_t5(tmp_path_factory):
-    tokenizer = sentinel_tokenizer()
-    config = transformers.T5Config(
-        vocab_size=len(tokenizer),
-        d_model=24,
-        d_kv=8,
-        d_ff=30,
-        num_layers=2,
-        num_decoder_layers=2,
-        num_heads=3,
-        relative_attention_num_buckets=8,
-        relative_attention_max_distance=20,
-        dropout_rate=0.0,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
-    )
-    model = transformers.T5ForConditionalGeneration(config)
-    return save_perturbed(model, tokenizer, tmp_path_factory.mktemp("t5"))
-
-
-@pytest.fixture(scope="module")
-def tiny_bart(tmp_path_factory, bert_tokenizer):
-    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
-    config = transformers.BartConfig(
-        vocab_size=len(bert_tokenizer),
-        d_model=24,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=3,
-        decoder_attention_heads=3,
-        encoder_ffn_dim=30,
-        decoder_ffn_dim=30,
-        max_position_embeddings=64,
-        dropout=0.0,
-        **special,
-    )
-    model = transformers.BartForConditionalGeneration(config)
-    return save_perturbed(model, bert_tokenizer, tmp_path_factory.mktemp("bart"))
 
 
 @pytest.mark.parametrize("task", [SpanCorruption(), Denoise()], ids=["corrupted", "denoised"])

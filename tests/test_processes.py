@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,9 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import TEXTS
+from runs import config_file, numbers, start_processes, write_rows
 from safetensors.numpy import load_file
-from test_resume import config_file, numbers
-from test_same_numbers import write_rows
 
 from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pack, Pad
@@ -27,25 +25,6 @@ from jaxft.training.fit import fit
 from jaxft.training.saved_run import evaluate_model
 
 TOLERANCE = 1e-5
-
-
-def start_processes(count, *words) -> list[subprocess.Popen]:
-    """A command in `count` processes which have eight devices together."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    started = []
-    for number in range(count):
-        environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}",
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": str(count),
-            "JAX_PROCESS_ID": str(number),
-        }
-        line = [sys.executable, "-m", *map(str, words)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(line, env=environment, **pipes))
-    return started
 
 
 def in_processes(count, *words) -> list[list[str]]:

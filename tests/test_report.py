@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from runs import WORDS
 from sklearn import metrics as sklearn
-from test_same_numbers import WORDS
 
 from jaxft.config import Config, Eval, Save
 from jaxft.data import Data, Pad

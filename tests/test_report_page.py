@@ -6,12 +6,12 @@ import re
 import browser
 import numpy as np
 import pytest
+from browser import EVIL, contrast
 from sklearn import metrics as sklearn
 
 from jaxft.reports.figures import class_figures, value_figures
 from jaxft.reports.report import write
 
-EVIL = "</script><script>window.caught = 1</script><img src=x onerror='window.caught = 1'>"
 STEPS = np.arange(10, 310, 10)
 LOSS = 2.5 * np.exp(-STEPS / 90) + 0.1 + 0.05 * np.sin(STEPS)
 RATE = 5e-4 * (1 - STEPS / 310)
@@ -243,18 +243,6 @@ def test_both_schemes_can_be_read(tab, workdir, scheme):
     assert len(pairs) > 200 and (np.mean(pairs[0][1][:3]) < 64) == (scheme == "dark")
     for ink, page, text in pairs:
         assert contrast(ink, page) >= 4.5, (text, ink, page)
-
-
-def contrast(one: list[int], other: list[int]) -> float:
-    """As WCAG 2 defines it."""
-
-    def luminance(color):
-        share = np.array(color[:3]) / 255
-        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-        return linear @ [0.2126, 0.7152, 0.0722]
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_names_for_those_who_do_not_see(page):

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_same_numbers import write_rows
+from runs import config_file, numbers, write_rows
 
-from jaxft.config import Config, Eval, Mesh, Save, save_config
-from jaxft.data import Data, Pad
+from jaxft.config import Config, Eval, Mesh, Save
+from jaxft.data import Data
 from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import RunInterrupted, UserError
 from jaxft.reports.report import write
@@ -32,33 +32,6 @@ from jaxft.training.checkpoint import Checkpoints, KeepBestAndLast
 from jaxft.training.fit import fit
 from jaxft.training.lock import workdir_lock
 from jaxft.tune.partial import Partial
-
-CLOCKED = ("tokens_per_second", "steps_per_second", "memory_bytes")  # what no run can repeat
-
-
-@pytest.fixture
-def make(tiny_bert, tmp_path, one_device):
-    """Config of 23 rows, batches of 4, 3 epochs (18 steps), with dropout and accumulation; saves at 2, 4, 6, ..."""
-    train = write_rows(tmp_path / "train.csv", 23)
-
-    def config(**more) -> Config:
-        options = {"save": Save(every=2, keep=3), "evals": {"val": Eval(data=Data(path=train), every=5)}} | more
-        return Config(
-            model=str(tiny_bert),
-            task=Classify(),
-            data=Data(path=train),
-            lr=3e-3,
-            batch=4,
-            micro_batches=2,
-            epochs=3,
-            max_len=32,
-            dropout=0.1,
-            log_every=3,
-            batching=Pad(buckets=(32,), window=2),
-            **options,
-        )
-
-    return config
 
 
 class Killed(Exception):
@@ -93,41 +66,30 @@ def page(workdir) -> str:
         return (copy / "report.html").read_text()
 
 
-def numbers(workdir) -> list[dict]:
-    lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in CLOCKED} for line in lines]
-
-
-@pytest.fixture
-def whole(make, tmp_path):
-    fit(make(), str(tmp_path / "whole"))
-    return tmp_path / "whole"
-
-
-def test_a_run_that_was_killed_and_run_again_is_the_unbroken_run(make, whole, tmp_path, monkeypatch):
+def test_a_run_that_was_killed_and_run_again_is_the_unbroken_run(resumable, finished_run, tmp_path, monkeypatch):
     # The second time after an evaluation that no checkpoint has seen.
     for step, written in ((3, None), (6, 5), (14, 12)):
         workdir = tmp_path / f"killed-{step}"
-        run_until(step, make(), workdir, monkeypatch)
+        run_until(step, resumable(), workdir, monkeypatch)
         assert written is None or f"Ended at step {written} of 18: Killed" in (workdir / "report.html").read_text()
-        fit(make(), str(workdir))
-        assert numbers(workdir) == numbers(whole)
-        assert page(workdir) == page(whole) and "Confusion matrix" in page(whole)
-        assert (workdir / "pictures.jsonl").read_text() == (whole / "pictures.jsonl").read_text()
-        weights = [folder / "model" / "model.safetensors" for folder in (workdir, whole)]
+        fit(resumable(), str(workdir))
+        assert numbers(workdir) == numbers(finished_run)
+        assert page(workdir) == page(finished_run) and "Confusion matrix" in page(finished_run)
+        assert (workdir / "pictures.jsonl").read_text() == (finished_run / "pictures.jsonl").read_text()
+        weights = [folder / "model" / "model.safetensors" for folder in (workdir, finished_run)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_killed_twice_and_before_the_first_save(make, whole, tmp_path, monkeypatch):
+def test_killed_twice_and_before_the_first_save(resumable, finished_run, tmp_path, monkeypatch):
     workdir = tmp_path / "killed"
     for step in (1, 5, 6):
-        run_until(step, make(), workdir, monkeypatch)
-    fit(make(), str(workdir))
-    assert numbers(workdir) == numbers(whole)
+        run_until(step, resumable(), workdir, monkeypatch)
+    fit(resumable(), str(workdir))
+    assert numbers(workdir) == numbers(finished_run)
 
 
 @pytest.mark.parametrize("step", [5, 6])  # a step that is saved only now, and one that is saved anyway
-def test_a_run_that_is_asked_to_end(make, whole, tmp_path, monkeypatch, step):
+def test_a_run_that_is_asked_to_end(resumable, finished_run, tmp_path, monkeypatch, step):
     workdir, plain, former = tmp_path / "asked", module.after_step, signal.getsignal(signal.SIGTERM)
 
     def after_step(run):
@@ -138,32 +100,29 @@ def test_a_run_that_is_asked_to_end(make, whole, tmp_path, monkeypatch, step):
     with monkeypatch.context() as patch:
         patch.setattr(module, "after_step", after_step)
         with pytest.raises(RunInterrupted, match=f"step {step} is saved: the same command goes on"):
-            fit(make(), str(workdir))
+            fit(resumable(), str(workdir))
     assert signal.getsignal(signal.SIGTERM) == former and (workdir / "checkpoints" / str(step)).is_dir()
     assert "asked to end (SIGTERM)" in (workdir / "report.html").read_text()
-    fit(make(), str(workdir))
-    assert numbers(workdir) == numbers(whole) and page(workdir) == page(whole)
-    weights = [folder / "model" / "model.safetensors" for folder in (workdir, whole)]
+    fit(resumable(), str(workdir))
+    assert numbers(workdir) == numbers(finished_run) and page(workdir) == page(finished_run)
+    weights = [folder / "model" / "model.safetensors" for folder in (workdir, finished_run)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_a_finished_run_is_left_alone(make, whole):
+def test_a_finished_run_is_left_alone(resumable, finished_run):
     before = {
-        file: file.read_bytes() for file in whole.rglob("*") if file.is_file() and "checkpoints" not in file.parts
+        file: file.read_bytes()
+        for file in finished_run.rglob("*")
+        if file.is_file() and "checkpoints" not in file.parts
     }
-    results = fit(make(), str(whole))
-    after = {file: file.read_bytes() for file in whole.rglob("*") if file.is_file() and "checkpoints" not in file.parts}
+    results = fit(resumable(), str(finished_run))
+    after = {
+        file: file.read_bytes()
+        for file in finished_run.rglob("*")
+        if file.is_file() and "checkpoints" not in file.parts
+    }
     assert before == after
-    assert results["val"]["loss"] == numbers(whole)[-1]["loss"]
-
-
-def config_file(cfg, folder):
-    save_config(cfg, folder / "cfg.json")
-    file = folder / "cfg.py"
-    file.write_text(
-        f"from jaxft.config import load_config\n\nget_config = lambda: load_config({str(folder / 'cfg.json')!r})\n"
-    )
-    return file
+    assert results["val"]["loss"] == numbers(finished_run)[-1]["loss"]
 
 
 def train(cfg, folder, workdir, **environment) -> subprocess.CompletedProcess:
@@ -176,9 +135,9 @@ def train(cfg, folder, workdir, **environment) -> subprocess.CompletedProcess:
     return done
 
 
-def test_another_process_another_day(make, tmp_path, monkeypatch):
+def test_another_process_another_day(resumable, tmp_path, monkeypatch):
     """The second half runs in a new process, by the command."""
-    cfg = make()
+    cfg = resumable()
     fit(cfg, str(tmp_path / "whole"))
     run_until(9, cfg, tmp_path / "killed", monkeypatch)
     done = train(cfg, tmp_path, tmp_path / "killed")
@@ -186,12 +145,12 @@ def test_another_process_another_day(make, tmp_path, monkeypatch):
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
 
 
-def test_a_second_start_compiles_nothing(make, tmp_path, monkeypatch):
+def test_a_second_start_compiles_nothing(resumable, tmp_path, monkeypatch):
     """Another run of the same shapes finds every program, down to the smallest, where the first has left it."""
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     compiled, found = tmp_path / "jaxft" / "compiled", []
     for name in ("first", "second"):
-        train(make(), tmp_path, tmp_path / name, XDG_CACHE_HOME=str(tmp_path))
+        train(resumable(), tmp_path, tmp_path / name, XDG_CACHE_HOME=str(tmp_path))
         found.append({file.name for file in compiled.iterdir() if file.name.endswith("-cache")})
     assert found[0] == found[1] and any("batch_gradient" in name for name in found[0])
 
@@ -215,15 +174,15 @@ def test_saving_compiles_nothing(tmp_path):
     assert all(np.array_equal(found[name], state[name]) for name in specs)
 
 
-def test_another_run_in_the_same_directory_is_refused(make, whole):
+def test_another_run_in_the_same_directory_is_refused(resumable, finished_run):
     with pytest.raises(UserError) as caught:
-        fit(make(seed=1, layer_decay=0.9), str(whole))
+        fit(resumable(seed=1, layer_decay=0.9), str(finished_run))
     assert len(caught.value.problems) == 2
     assert "config.seed is 1" in caught.value.problems[0] and "another --workdir" in caught.value.problems[0]
-    fit(make(save=Save(every=5), mesh=Mesh(data=1)), str(whole))  # these may change
+    fit(resumable(save=Save(every=5), mesh=Mesh(data=1)), str(finished_run))  # these may change
 
 
-def test_two_runs_in_one_directory(make, tmp_path, monkeypatch):
+def test_two_runs_in_one_directory(resumable, tmp_path, monkeypatch):
     """The second is refused as long as the first one runs, and leaves it alone."""
     workdir, plain = tmp_path / "run", module.after_step
 
@@ -235,19 +194,19 @@ def test_two_runs_in_one_directory(make, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "after_step", after_step)
-        fit(make(), str(workdir))
+        fit(resumable(), str(workdir))
     with workdir_lock(workdir):
         pass
 
 
-def test_directories_that_cannot_be_used(make, tmp_path):
+def test_directories_that_cannot_be_used(resumable, tmp_path):
     """Said before the first step, not after the last."""
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be a work directory .*: use another --workdir"):
-        fit(make(), str(tmp_path / "file"))
+        fit(resumable(), str(tmp_path / "file"))
     (tmp_path / "run" / "model" / "notes").mkdir(parents=True)
     with pytest.raises(UserError, match="holds notes, which would be lost"):
-        fit(make(), str(tmp_path / "run"))
+        fit(resumable(), str(tmp_path / "run"))
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -260,12 +219,12 @@ def test_a_directory_without_locks(tmp_path, monkeypatch, caplog):
         assert "cannot be locked" in caplog.text
 
 
-def test_damaged_checkpoints_are_set_aside(make, whole, tmp_path, caplog):
+def test_damaged_checkpoints_are_set_aside(resumable, finished_run, tmp_path, caplog):
     """Truncated, without metadata, empty: the newest one that can be read is taken, and the run ends as it did."""
-    steps = whole / "checkpoints"
+    steps = finished_run / "checkpoints"
     kept = sorted(int(folder.name) for folder in steps.iterdir())
     assert kept == [14, 16, 18]
-    shutil.rmtree(whole / "model")
+    shutil.rmtree(finished_run / "model")
     largest = max((file for file in (steps / "18").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     for file in (steps / "16").rglob("_*METADATA"):
@@ -274,9 +233,9 @@ def test_damaged_checkpoints_are_set_aside(make, whole, tmp_path, caplog):
     (steps / "1000").mkdir()
     (steps / "1001.tmp").mkdir()
     with caplog.at_level(logging.INFO, "jaxft"):
-        fit(make(), str(whole))
+        fit(resumable(), str(finished_run))
     assert "checkpoint 1000 cannot be read" in caplog.text and "checkpoint 18 cannot be read" in caplog.text
-    assert numbers(whole) == numbers(tmp_path / "whole")
+    assert numbers(finished_run) == numbers(tmp_path / "whole")
     gc.collect()  # what Orbax left waiting beside the failed reads would speak up here
     assert {"18.unreadable", "1000.unreadable", "1001.tmp", "18"} <= {folder.name for folder in steps.iterdir()}
 
@@ -321,10 +280,10 @@ def folders(policy, scores, name="val/accuracy") -> list[set[int]]:
     return history
 
 
-def test_the_best_checkpoint_stays_and_is_exported(make, tmp_path, monkeypatch):
+def test_the_best_checkpoint_stays_and_is_exported(resumable, tmp_path, monkeypatch):
     """On disk, with Orbax, in numeric order, across a restart; `model/` and the returned metrics are the best's."""
     save = Save(every=3, keep=2, best="val/loss", mode="max")  # the largest, which is not the last one's
-    cfg = make(save=save, evals={"val": Eval(data=make().data, every=3)})
+    cfg = resumable(save=save, evals={"val": Eval(data=resumable().data, every=3)})
     run_until(10, cfg, tmp_path / "run", monkeypatch)
     results = fit(cfg, str(tmp_path / "run"))
     lines = [line for line in numbers(tmp_path / "run") if line["split"] == "val"]
@@ -334,28 +293,28 @@ def test_the_best_checkpoint_stays_and_is_exported(make, tmp_path, monkeypatch):
     assert f"{best['loss']:.4f}" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
-def test_exported_weights_are_the_trained_ones(make, whole):
+def test_exported_weights_are_the_trained_ones(resumable, finished_run):
     import torch
     import transformers
 
     import jaxft
 
-    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(whole / "model").eval()
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(finished_run / "model").eval()
     assert theirs.config.id2label == {0: "neg", 1: "neu", 2: "pos"}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(whole / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(finished_run / "model")
     batch = tokenizer(["the cat sat", "a good film with a dog"], padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = theirs(**batch).logits.numpy()
-    found = jaxft.load(str(whole / "model"))(**{name: tensor.numpy() for name, tensor in batch.items()}).logits
+    found = jaxft.load(str(finished_run / "model"))(**{name: tensor.numpy() for name, tensor in batch.items()}).logits
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 4])  # in the first and in the second set, of three batches each
 @pytest.mark.parametrize("last", [False, True])
-def test_a_run_that_is_asked_to_end_while_it_evaluates(make, tmp_path, monkeypatch, batch, last):
+def test_a_run_that_is_asked_to_end_while_it_evaluates(resumable, tmp_path, monkeypatch, batch, last):
     """It does not wait for the evaluation's end; the next run makes up for it, the ranking of checkpoints included."""
-    val = Eval(data=make().data, every=6, batch=8)
-    cfg = make(evals={"val": val, "test": val}, save=Save(every=6, keep=3, best="test/loss"))
+    val = Eval(data=resumable().data, every=6, batch=8)
+    cfg = resumable(evals={"val": val, "test": val}, save=Save(every=6, keep=3, best="test/loss"))
     fit(cfg, str(tmp_path / "whole"))
     workdir, plain = tmp_path / "asked", module.run_eval
 

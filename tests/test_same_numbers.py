@@ -1,6 +1,5 @@
 """One run, many ways to compute it: devices, micro-batches, packing, remat. The losses are the same."""
 
-import csv
 import json
 import logging
 import re
@@ -8,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from runs import write_rows
 
 from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pack, Pad
@@ -19,25 +19,12 @@ from jaxft.training.fit import fit
 from jaxft.training.saved_run import evaluate_model
 from jaxft.tune.partial import Partial
 
-WORDS = (
-    "the cat sat on the mat and a dog with a good film story bad actors rain sailors harbour numbers 10 20 7".split()
-)
 TASKS = {
     "classify": ("bert", Classify()),
     "masked-lm": ("bert", MaskedLM(rate=0.3)),
     "causal-lm": ("llama", CausalLM()),
 }
 MESHES = [(8, 1, 1), (4, 2, 1), (1, 8, 1), (1, 2, 4), (1, 1, 8)]  # others are in the tests below
-
-
-def write_rows(path, count: int, seed=0):
-    rng = np.random.default_rng(seed)
-    with open(path, "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["text", "label"])
-        for _ in range(count):
-            rows.writerow([" ".join(rng.choice(WORDS, rng.integers(3, 24))), rng.choice(["neg", "pos", "neu"])])
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
 """A run's last step may hold few examples: empty rows, and micro-batches without any example, change nothing."""
 
 import json
-from functools import partial
 
-import jax
 import numpy as np
 import pytest
 from conftest import TEXTS
+from short_steps import ROWS, check_short_step
 from zoo import make
 
-from jaxft.config import Config, Mesh
-from jaxft.data import Data, Pack, Pad
+from jaxft.data import Pack
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
 from jaxft.tasks.lm import CausalLM
@@ -18,11 +16,6 @@ from jaxft.tasks.mlm import MaskedLM
 from jaxft.tasks.multiple_choice import MultipleChoice
 from jaxft.tasks.question_answering import QuestionAnswering
 from jaxft.tasks.token_classification import TokenClassification
-from jaxft.training.run import train_batches
-from jaxft.training.setup import build
-from jaxft.training.step import batch_gradient
-
-ROWS = 9  # of which the only step has two
 
 
 @pytest.fixture(scope="module")
@@ -56,38 +49,6 @@ TASKS = {
     "similarity": Similarity(text="a", pair="p", label="number", most=5.0),
     "masked": MaskedLM(rate=0.4),
 }
-
-
-def check_short_step(model, task, file, init="backbone", **more):
-    """The only step's loss and gradient, of arrays that are mostly empty, beside those of its filled rows alone."""
-    cfg = {"lr": 1e-3, "batch": 8, "epochs": 2 / ROWS, "max_len": 32, "dropout": 0.0, "dtype": "float32"}
-    cfg |= {"mesh": Mesh(data=1), "init": init, "batching": Pad(buckets=(32,))} | more
-    made = build(Config(model=str(model), task=task, data=Data(path=file), **cfg))
-    batches = train_batches(made)
-    examples = len(batches.examples(0))
-    assert len(batches) == 1 and 2 <= examples <= 4
-    batch = batches[0]
-    batch.pop("index")
-    filled = (batch["segments"] > 0).any(1)
-    assert 0 < filled.sum() <= examples and (isinstance(made.cfg.batching, Pack) or len(filled) == 8)
-    trained, frozen, _ = made.load()
-    batch = jax.device_get(made.task.prepare_batch(batch))  # which sees the whole batch
-
-    def gradient(batch, pieces):
-        fixed = {"loss": made.loss, "micro_batches": pieces, "seed": 0}
-        return jax.device_get(jax.jit(partial(batch_gradient, **fixed))(trained, 0, frozen, batch))
-
-    if isinstance(task, ContrastiveEmbedding) or isinstance(made.cfg.batching, Pack):  # whose examples meet
-        wanted, pieces = gradient({key: values[filled] for key, values in batch.items()}, 1), 1
-    else:
-        rows = [{key: values[row : row + 1] for key, values in batch.items()} for row in np.flatnonzero(filled)]
-        wanted, pieces = jax.tree.map(lambda *each: sum(each), *(gradient(row, 1) for row in rows)), 4
-    found = gradient(batch, pieces)
-    assert np.isfinite(wanted.sums["loss"].total) and wanted.sums["loss"].count > 0
-    assert found.sums["loss"].count == wanted.sums["loss"].count
-    assert found.sums["loss"].total == pytest.approx(wanted.sums["loss"].total, rel=1e-5)
-    for path, array in wanted.values.items():
-        np.testing.assert_allclose(found.values[path], array, rtol=0, atol=1e-5 * max(1, np.abs(array).max()))
 
 
 @pytest.mark.parametrize("name", TASKS)

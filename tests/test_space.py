@@ -5,7 +5,7 @@ import logging
 import subprocess
 
 import pytest
-from test_resume import make, numbers, whole  # noqa: F401  fixtures
+from runs import numbers
 
 from jaxft.config import Save
 from jaxft.problems import RunStopped, UserError
@@ -29,7 +29,7 @@ def mounted(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_disk_that_fills_up(make, whole, mounted, monkeypatch):  # noqa: F811
+def test_a_disk_that_fills_up(resumable, finished_run, mounted, monkeypatch):
     """The run ends, what was saved stays, and with room again it is the unbroken run."""
     disk, plain = mounted("40m"), module.after_step
 
@@ -42,15 +42,15 @@ def test_a_disk_that_fills_up(make, whole, mounted, monkeypatch):  # noqa: F811
     with monkeypatch.context() as patch:
         patch.setattr(module, "after_step", after_step)
         with pytest.raises(RunStopped, match="disk/run cannot be written .the disk is full.*run the same command"):
-            fit(make(), str(disk / "run"))
+            fit(resumable(), str(disk / "run"))
     assert {"2", "4"} <= {folder.name for folder in (disk / "run" / "checkpoints").iterdir()}
     assert [line["step"] for line in numbers(disk / "run")][:1] == [3]
     # Still full: said again, and nothing is lost.
     with pytest.raises((RunStopped, UserError)):
-        fit(make(), str(disk / "run"))
+        fit(resumable(), str(disk / "run"))
     (disk / "filler").unlink()
-    fit(make(), str(disk / "run"))
-    assert numbers(disk / "run") == numbers(whole)
+    fit(resumable(), str(disk / "run"))
+    assert numbers(disk / "run") == numbers(finished_run)
 
 
 def fill(file):
@@ -59,11 +59,11 @@ def fill(file):
             filler.write(bytes(4096))
 
 
-def test_a_disk_that_is_too_small(make, mounted, caplog):  # noqa: F811
+def test_a_disk_that_is_too_small(resumable, mounted, caplog):
     """Before the first step, with both numbers."""
     disk = mounted("100k")
     with pytest.raises(UserError, match=r"disk has \d+ kB free, and the run needs \d+ kB .*make room") as caught:
-        fit(make(), str(disk))
+        fit(resumable(), str(disk))
     assert "a checkpoint of 238 kB and a model of 79 kB" in str(caught.value)
     assert not (disk / "metrics.jsonl").exists()
 
@@ -83,10 +83,10 @@ def test_room_for_some(tmp_path, monkeypatch, caplog):
         assert caplog.text == ""
 
 
-def test_a_disk_that_cannot_be_written(make, mounted):  # noqa: F811
+def test_a_disk_that_cannot_be_written(resumable, mounted):
     disk = mounted("10m", "ro")
     with pytest.raises(UserError, match="cannot be a work directory .Read-only file system.: use another"):
-        fit(make(save=Save(every=2)), str(disk / "run"))
+        fit(resumable(save=Save(every=2)), str(disk / "run"))
 
 
 def test_errors_of_other_kinds_pass(tmp_path):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_same_numbers import write_rows
+from runs import write_rows
 
 from jaxft.config import Config, save_config
 from jaxft.data import Data

@@ -9,28 +9,23 @@ import optax
 import pytest
 import torch
 import transformers
-from conftest import model_of, rows_of
+from conftest import model_of
 from jax.extend.core import jaxprs_in_params
+from steps import LABELS, built_of, random_batch, random_params
 
-from jaxft.config import Config, Mesh
-from jaxft.config.component import config
 from jaxft.metrics import Mean
 from jaxft.models.params import bind, names, shape, variables
 from jaxft.optim.adamw import AdamW
 from jaxft.optim.parameters import Parameter
-from jaxft.optim.schedule import Constant, Linear
-from jaxft.optim.sgd import SGD
+from jaxft.optim.schedule import Linear
 from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
 from jaxft.training.compiled import compiled_steps
-from jaxft.training.setup import build
 from jaxft.training.step import Gradient, TrainState, apply_gradient, batch_gradient, split_rows, train_step
 from jaxft.tune.bitfit import Bitfit
 from jaxft.tune.full import Full
 from jaxft.tune.partial import Partial
-
-LABELS = ("a", "b", "c")
 
 # --- a toy: the loss of a row is the product of its `slope` with the parameter ---
 
@@ -181,47 +176,6 @@ def test_small_updates_are_not_rounded_away():
 
 
 # --- models ---
-
-
-@config
-class Memory:
-    """A source in memory."""
-
-    def open(self):
-        texts = ("the cat sat on the mat", "a good film with a dull story", "the dog sat")
-        return rows_of([{"text": text, "label": label} for text, label in zip(texts, LABELS, strict=True)])
-
-
-def built_of(directory, task, **more):
-    values = {"lr": 0.1, "batch": 2, "steps": 4, "optim": SGD(), "schedule": Constant(), "clip": None, "dropout": 0.0}
-    values |= {"mesh": Mesh(data=1), "max_len": 32, "init": "backbone", **more}
-    return build(Config(model=str(directory), task=task, data=Memory(), **values))
-
-
-def random_params(built):
-    """(trained, frozen) as `load` would give them."""
-    rng = np.random.default_rng(2)
-    params = {
-        path: jnp.array(rng.normal(0, 0.2, shape(variable)), built.dtype_of(path))
-        for path, variable in variables(built.model).items()
-    }
-    return {path: params.pop(path) for path in built.trained}, params
-
-
-def random_batch(rows, length, vocabulary, per_token, seed=0):
-    """Padded rows of several lengths; per token as for causal language models, else one slot a row."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, length + 1, rows)
-    segments = (np.arange(length) < lengths[:, None]).astype(np.int32)
-    tokens = rng.integers(5, vocabulary, (rows, length)).astype(np.int32) * segments
-    positions = np.arange(length, dtype=np.int32) * segments
-    batch = {"tokens": tokens, "segments": segments, "positions": positions}
-    if per_token:
-        weights = np.roll(segments, -1, 1).astype(np.float32)
-        weights[:, -1] = 0
-        return batch | {"targets": np.roll(tokens, -1, 1), "weights": weights, "bytes": np.full_like(tokens, 3)}
-    targets = rng.integers(0, 3, (rows, 1)).astype(np.int32)
-    return batch | {"at": np.zeros((rows, 1), np.int32), "targets": targets, "weights": np.ones((rows, 1), np.float32)}
 
 
 def test_accumulation_and_update_are_those_of_pytorch(tiny_gpt2, one_device, tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import command
 from sklearn.metrics import accuracy_score
-from test_messages import command
 
 import jaxft
 from jaxft import bias

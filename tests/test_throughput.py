@@ -13,7 +13,7 @@ import torch
 from depth import deep, lowered
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
-from test_step import built_of, random_batch
+from steps import built_of, random_batch
 from torch.utils.flop_counter import FlopCounterMode
 from zoo import FAMILIES, heads_of, make
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from test_resume import numbers
-from test_same_numbers import write_rows
+from runs import numbers, write_rows
 
 from jaxft.config import Config, Eval, Save, load_config
 from jaxft.data import Data, Pad

@@ -2,12 +2,15 @@
 
 import importlib
 
+import numpy as np
 import torch
 import transformers
 from batches import Inputs
 from conftest import byte_bpe, save_perturbed, wordpiece
-from test_house import FAMILIES
 
+from jaxft.models.checkpoint.pretrained import family_names
+
+FAMILIES = family_names()
 SIZES = {
     "vocab_size": 125,
     "hidden_size": 24,
@@ -267,3 +270,18 @@ def expected_of(theirs, argument: str, inputs: Inputs) -> list[tuple]:
     if argument == "input_ids":
         return [logits_of(theirs, *pair) for pair in pairs]
     return [scores_of_signal(theirs, argument, *pair) for pair in pairs]
+
+
+def flax_tree(tensors: dict[str, np.ndarray]) -> dict:
+    """As transformers' Flax models kept them."""
+    tree: dict = {}
+    for name, array in tensors.items():
+        *path, last = name.split(".")
+        if last == "weight":
+            is_table = "embeddings" in name and "LayerNorm" not in name or path[-1] in ("wte", "wpe", "embed_tokens")
+            last = "embedding" if is_table else "kernel" if array.ndim == 2 else "scale"
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = array.T if last == "kernel" else array
+    return tree

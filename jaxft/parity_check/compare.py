@@ -85,17 +85,17 @@ def compare(model: LoadedModel, reference: Reference) -> list[Check]:
         raise_problems(
             [f"the reference is that of a model with head {head}, not {model.arch.kind}: give --head={head}"]
         )
-    texts = _texts(reference)
+    texts = reference_texts(reference)
     raise_problems(_misfits(texts, model))
-    checks = _compare(texts, model, reference, jnp.float32)
+    checks = checks_of(texts, model, reference, jnp.float32)
     if all(check.holds for check in checks):
         return checks
     with jax.enable_x64(True):
-        exact = _compare(texts, model, reference, jnp.float64)
+        exact = checks_of(texts, model, reference, jnp.float64)
     return [replace(check, exact=wide.difference) for check, wide in zip(checks, exact, strict=True)]
 
 
-def _compare(texts: list[Item], model: LoadedModel, reference: Reference, dtype: DTypeLike) -> list[Check]:
+def checks_of(texts: list[Item], model: LoadedModel, reference: Reference, dtype: DTypeLike) -> list[Check]:
     batch, sources, places = lay_out(texts, model)
     every = Model(model.arch.spec, model.arch.head, hidden="every", dtype=dtype)
 
@@ -126,7 +126,7 @@ def _compare(texts: list[Item], model: LoadedModel, reference: Reference, dtype:
     return checks + _gradient_checks(every, gradients, model, reference)
 
 
-def _texts(reference: Reference) -> list[Item]:
+def reference_texts(reference: Reference) -> list[Item]:
     count = sum(name.endswith(INPUTS) for name in reference)
     keys = ("tokens", "signal", "decoder_tokens", "memory", "hidden", "logits", "targets", "pair", "pair_targets")
     texts: list[Item] = [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]

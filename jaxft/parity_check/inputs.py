@@ -29,7 +29,7 @@ def make_inputs(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str
         raise_problems([f"--input has texts, and this model reads {argument}: leave it out to compare random ones"])
     if model.arch.kind != "none":
         raise_problems(f"the checkpoint has no {name}: there is nothing to compare" for name in model.report.new)
-    job = _job(model, texts, seed)
+    job = reference_job(model, texts, seed)
     with tempfile.TemporaryDirectory() as folder:
         file, output = Path(folder) / "job.json", Path(folder) / "reference.npz"
         file.write_text(json.dumps(job))
@@ -40,7 +40,7 @@ def make_inputs(model: LoadedModel, texts: list[str], seed: int = 0) -> dict[str
         return read_reference(output)
 
 
-def _job(model: LoadedModel, texts: list[str], seed: int) -> dict[str, Any]:
+def reference_job(model: LoadedModel, texts: list[str], seed: int) -> dict[str, Any]:
     """The fields of `Job` (parity_check/reference.py), with random texts and the given ones."""
     rng, spec, config = np.random.default_rng(seed), model.arch.spec, model.pretrained.reader
     embed, limit = spec.input_side.embed, spec.max_positions or max(LENGTHS)

@@ -60,14 +60,18 @@ class Architecture:
     stored_vocab: int | None = None  # number of tokens in the checkpoint, if the model has more
 
 
+def family_names() -> list[str]:
+    """The model types that are supported, which are the names of their files."""
+    return sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
+
+
 def open_pretrained(model: str) -> Pretrained:
     """Opens a local directory, or a model of the Hub (downloaded, or from the local cache when offline)."""
     directory = _directory(model)
     if not os.path.lexists(directory / "config.json"):
         raise_problems([f"{directory} has no config.json: not a Hugging Face model directory"])
     raw = read_raw(directory)
-    name = raw["model_type"].replace("-", "_")
-    known = sorted(file.stem for file in FAMILIES.glob("*.py") if file.stem != "__init__")
+    name, known = raw["model_type"].replace("-", "_"), family_names()
     if name not in known:
         raise_problems([f"{directory}: model_type {truncated_repr(name)} is not supported, only {', '.join(known)}"])
     opened = cache(lambda: open_tensors(directory) if has_weights(directory) else {})
