@@ -11,13 +11,6 @@ import sys
 import tempfile
 from collections import Counter
 
-from runs import write_rows
-
-from jaxft.config import Config, Eval, Save
-from jaxft.data import Data, Pad
-from jaxft.tasks.classify import Classify
-from jaxft.training.fit import fit
-
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # progress bars
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -40,13 +33,18 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from runs import write_rows
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import decoders as decoding
 
+from jaxft.config import Config, Eval, Save
+from jaxft.data import Data, Pad
 from jaxft.data.source import Rows
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.model import Model
+from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = [

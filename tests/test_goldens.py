@@ -21,9 +21,8 @@ sys.exit(goldens.check())
 @pytest.fixture(scope="module")
 def differences() -> dict[str, float]:
     """Golden -> jaxft's relative difference from it."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH], cwd=goldens.FOLDER.parent.parent, capture_output=True, text=True
-    )
+    root = goldens.FOLDER.parent.parent
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=root, capture_output=True, text=True)
     lines = [line.split() for line in done.stdout.splitlines()]
     found = {name: float(difference) for name, difference, *_ in lines}
     assert found.keys() == set(FILES), done.stderr

@@ -110,18 +110,13 @@ def test_a_run_that_is_asked_to_end(resumable, finished_run, tmp_path, monkeypat
 
 
 def test_a_finished_run_is_left_alone(resumable, finished_run):
-    before = {
-        file: file.read_bytes()
-        for file in finished_run.rglob("*")
-        if file.is_file() and "checkpoints" not in file.parts
-    }
+    def contents():
+        files = (file for file in finished_run.rglob("*") if file.is_file() and "checkpoints" not in file.parts)
+        return {file: file.read_bytes() for file in files}
+
+    before = contents()
     results = fit(resumable(), str(finished_run))
-    after = {
-        file: file.read_bytes()
-        for file in finished_run.rglob("*")
-        if file.is_file() and "checkpoints" not in file.parts
-    }
-    assert before == after
+    assert before == contents()
     assert results["val"]["loss"] == numbers(finished_run)[-1]["loss"]
 
 

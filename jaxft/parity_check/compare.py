@@ -96,6 +96,7 @@ def compare(model: LoadedModel, reference: Reference) -> list[Check]:
 
 
 def checks_of(texts: list[Item], model: LoadedModel, reference: Reference, dtype: DTypeLike) -> list[Check]:
+    """Compares jaxft's numbers in `dtype` with a reference's, whose `texts` are `reference_texts`."""
     batch, sources, places = lay_out(texts, model)
     every = Model(model.arch.spec, model.arch.head, hidden="every", dtype=dtype)
 
@@ -127,6 +128,7 @@ def checks_of(texts: list[Item], model: LoadedModel, reference: Reference, dtype
 
 
 def reference_texts(reference: Reference) -> list[Item]:
+    """The texts, images or sounds of a reference, each with its hidden states, logits and targets."""
     count = sum(name.endswith(INPUTS) for name in reference)
     keys = ("tokens", "signal", "decoder_tokens", "memory", "hidden", "logits", "targets", "pair", "pair_targets")
     texts: list[Item] = [{key: reference.get(f"{number}.{key}") for key in keys} for number in range(count)]
