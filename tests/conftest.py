@@ -375,10 +375,10 @@ def one_device(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda *backend: 1)
 
 
-@pytest.fixture
-def resumable(tiny_bert, tmp_path, one_device):
-    """Config of 23 rows, batches of 4, 3 epochs (18 steps), with dropout and accumulation; saves at 2, 4, 6, ..."""
-    train = write_rows(tmp_path / "train.csv", 23)
+@pytest.fixture(scope="session")
+def resumable_config(tiny_bert, tmp_path_factory):
+    """A function that makes the configuration of `resumable`."""
+    train = write_rows(tmp_path_factory.mktemp("resumable") / "train.csv", 23)
 
     def config(**more) -> Config:
         options = {"save": Save(every=2, keep=3), "evals": {"val": Eval(data=Data(path=train), every=5)}} | more
@@ -401,9 +401,24 @@ def resumable(tiny_bert, tmp_path, one_device):
 
 
 @pytest.fixture
-def finished_run(resumable, tmp_path):
-    fit(resumable(), str(tmp_path / "whole"))
-    return tmp_path / "whole"
+def resumable(resumable_config, one_device):
+    """Config of 23 rows, batches of 4, 3 epochs (18 steps), with dropout and accumulation; saves at 2, 4, 6, ..."""
+    return resumable_config
+
+
+@pytest.fixture(scope="session")
+def unbroken_run(resumable_config, tmp_path_factory):
+    """The directory of a run of `resumable`, which tests leave as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "device_count", lambda *backend: 1)
+        fit(resumable_config(), str(workdir := tmp_path_factory.mktemp("unbroken") / "run"))
+    return workdir
+
+
+@pytest.fixture
+def finished_run(resumable, unbroken_run, tmp_path):
+    """A copy of the unbroken run."""
+    return shutil.copytree(unbroken_run, tmp_path / "whole")
 
 
 def model_of(directory, kind=None, classes=3, **options) -> Model:

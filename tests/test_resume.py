@@ -130,14 +130,13 @@ def train(cfg, folder, workdir, **environment) -> subprocess.CompletedProcess:
     return done
 
 
-def test_another_process_another_day(resumable, tmp_path, monkeypatch):
+def test_another_process_another_day(resumable, finished_run, tmp_path, monkeypatch):
     """The second half runs in a new process, by the command."""
     cfg = resumable()
-    fit(cfg, str(tmp_path / "whole"))
     run_until(9, cfg, tmp_path / "killed", monkeypatch)
     done = train(cfg, tmp_path, tmp_path / "killed")
     assert "resumed from the checkpoint of step 8" in done.stderr
-    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+    assert numbers(tmp_path / "killed") == numbers(finished_run)
 
 
 def test_a_second_start_compiles_nothing(resumable, tmp_path, monkeypatch):
