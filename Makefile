@@ -4,6 +4,7 @@ VENV ?= .venv
 test: $(VENV)/installed browser
 	$(VENV)/bin/ruff check -q .
 	$(VENV)/bin/ruff format -q --check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --durations=15
 
 browser: $(VENV)/installed  # found, or installed, or asked for

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.attribution.settings import VOCABULARY, Settings
 from jaxft.attribution.text import Text
-from jaxft.inference.answers import label_names
+from jaxft.inference.answers import AnsweringModel, label_names
 from jaxft.inference.model import LoadedModel
 from jaxft.models.model import Outputs
 from jaxft.tasks.question_answering import context_first, place_of
@@ -25,7 +25,7 @@ class Target(NamedTuple):
 def target_of(model: LoadedModel, text: Text, settings: Settings) -> Target | str:
     """The target, by default the model's prediction; or why there is none."""
 
-    def read(model: LoadedModel, row: dict[str, Any], out: Outputs, place: int) -> np.ndarray:
+    def read(model: AnsweringModel, row: dict[str, np.ndarray], out: Outputs, place: int) -> np.ndarray:
         assert out.logits is not None
         of_text = text.at is None or out.logits.ndim == 2
         return np.asarray(out.logits[place] if of_text else out.logits[place, text.at])
@@ -45,7 +45,7 @@ def target_of(model: LoadedModel, text: Text, settings: Settings) -> Target | st
 def scores_of(model: LoadedModel, rows: list[dict[str, Any]], target: Target, batch: int) -> np.ndarray:
     """The target's score for each row, float64 (rows,)."""
 
-    def score(model: LoadedModel, row: dict[str, Any], out: Outputs, place: int) -> float:
+    def score(model: AnsweringModel, row: dict[str, np.ndarray], out: Outputs, place: int) -> float:
         assert out.logits is not None
         if out.logits.ndim == 2:  # (rows, classes)
             return float(out.logits[place, target.classes[0]])

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxft.config import Config
+from jaxft.config.protocols import Source
 from jaxft.data.source import as_rows
 from jaxft.host.output_file import replace_bytes
 from jaxft.host.strict_json import dumps
@@ -27,7 +28,7 @@ class Test:
     """Rows without labels, and the file of predictions that the benchmark's server takes."""
 
     file: str  # its name
-    data: object  # a source
+    data: Source
     lines: Lines
 
 
@@ -116,8 +117,8 @@ def submit(tests: Iterable[Test], model: str, directory: Path) -> None:
     """Writes the files for the server."""
     loaded = load(model)
     for test in tests:
-        rows = as_rows(test.data.open(), test.file)
-        rows = rows[: len(rows)]
+        opened = as_rows(test.data.open(), test.file)
+        rows = opened[: len(opened)]
         lines = "\n".join(test.lines(loaded, rows))
         directory.mkdir(parents=True, exist_ok=True)
         replace_bytes(directory / test.file, f"{lines}\n".encode())

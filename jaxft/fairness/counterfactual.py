@@ -12,7 +12,7 @@ from jaxft.data.source import Rows
 from jaxft.fairness.swaps import Swaps
 from jaxft.host.output_file import atomic_write
 from jaxft.host.strict_json import dumps
-from jaxft.inference.answers import label_names
+from jaxft.inference.answers import AnsweringModel, label_names
 from jaxft.inference.model import LoadedModel
 from jaxft.models.heads import Classifier
 from jaxft.models.model import Outputs
@@ -165,7 +165,7 @@ def class_scores(model: LoadedModel, texts: list[Texts], batch: int) -> np.ndarr
     """Probabilities, float64 (rows, classes)."""
     rows = [model.encoded(*some) for some in texts]
 
-    def read(model: LoadedModel, row: Any, out: Outputs, place: int) -> np.ndarray:
+    def read(model: AnsweringModel, row: Any, out: Outputs, place: int) -> np.ndarray:
         assert out.logits is not None
         return np.asarray(out.logits[place], np.float64)
 

@@ -1,15 +1,16 @@
 """From the outputs of each head to answers, for `model.predict` and the predict command."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
 from jaxft.data.example import Example
-from jaxft.inference.settings import VectorDecoding
+from jaxft.inference.settings import Inference, VectorDecoding
 from jaxft.metrics.classes import above
-from jaxft.models.checkpoint.pretrained import Pretrained
+from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
+from jaxft.models.checkpoint.sentence_embedding import SentenceEmbedding
 from jaxft.models.model import Outputs
 from jaxft.problems import SHOWN, raise_problems
 from jaxft.tasks.base import EncodingContext
@@ -19,17 +20,38 @@ from jaxft.tasks.word_alignment import encode_words, numbers_of_words, words_of_
 from jaxft.text.entities import OUTSIDE, Tagset, entity_spans, scheme_of, viterbi
 from jaxft.text.spans import Choice, choose
 
-if TYPE_CHECKING:
-    from jaxft.inference.model import LoadedModel
-
 Arguments = dict[str, np.ndarray]  # of the model, for one row, each (length,)
 Answer = dict[str, Any]  # JSON values
+
+
+class AnsweringModel(Protocol):
+    """What answers need of a loaded model (inference/model.py)."""
+
+    pretrained: Pretrained
+    arch: Architecture
+    inference: Inference
+    embedding: SentenceEmbedding | None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The fast tokenizer of transformers."""
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a text that the model reads."""
+
+    def encoded(self, *texts: str) -> Any:
+        """transformers' encoding of a text or a pair."""
+
+    def answered(self, rows: Sequence[Any], batch: int, answer: "AnswerFunction") -> Iterator[tuple[int, Any]]:
+        """(number, answer) of each row of arguments."""
+
 
 WINDOW = 384  # tokens of a window, if the model has no setting; the usual number in training
 STRIDE = 128  # tokens that neighbouring windows share, if the model has no setting
 
 
-def _classes(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
+def _classes(model: "AnsweringModel", row: Arguments, out: Outputs, place: int) -> Answer:
     logits = _logits_of(out, place).astype(np.float64)
     labels = label_names(model.pretrained, len(logits))
     kind = model.pretrained.raw.get("problem_type")
@@ -50,7 +72,7 @@ def _logits_of(out: Outputs, place: int) -> np.ndarray:
     return np.asarray(out.logits[place])
 
 
-def thresholds_of(model: "LoadedModel", count: int) -> np.ndarray:
+def thresholds_of(model: "AnsweringModel", count: int) -> np.ndarray:
     """The least probability of each of `count` labels. Raises UserError for another number of thresholds."""
     found = model.inference.multi_label.thresholds or (0.5,) * count
     raise_problems(
@@ -59,13 +81,13 @@ def thresholds_of(model: "LoadedModel", count: int) -> np.ndarray:
     return np.array(found)
 
 
-def _masked(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
+def _masked(model: "AnsweringModel", row: Arguments, out: Outputs, place: int) -> Answer:
     at = np.flatnonzero(row["input_ids"] == model.tokenizer.mask_token_id)
     best = _logits_of(out, place)[at].argmax(-1)
     return {"tokens": model.tokenizer.convert_ids_to_tokens(best.tolist())}
 
 
-def _perplexity(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
+def _perplexity(model: "AnsweringModel", row: Arguments, out: Outputs, place: int) -> Answer:
     length = int(row["attention_mask"].sum())
     logits = _logits_of(out, place).astype(np.float64)[: length - 1]
     norm = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
@@ -73,14 +95,14 @@ def _perplexity(model: "LoadedModel", row: Arguments, out: Outputs, place: int) 
     return {"perplexity": float(np.exp(losses.mean())) if length > 1 else None}
 
 
-def _embedding(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> Answer:
+def _embedding(model: "AnsweringModel", row: Arguments, out: Outputs, place: int) -> Answer:
     hidden = np.asarray(out.hidden[place])[row["attention_mask"] > 0]
     if model.embedding is None:
         raise ValueError("the model has a head")
     return {"embedding": model.embedding(hidden, prompt_length(model)).tolist()}
 
 
-def prompt_length(model: "LoadedModel") -> int:
+def prompt_length(model: "AnsweringModel") -> int:
     """Tokens of the prompt, without a special token at its end (as sentence-transformers counts them); 0 if they are
     part of the pooling."""
     prompt = prompt_of(model)
@@ -90,14 +112,14 @@ def prompt_length(model: "LoadedModel") -> int:
     return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)
 
 
-def prompt_of(model: "LoadedModel") -> str:
+def prompt_of(model: "AnsweringModel") -> str:
     """The text before every input of an embedding model; "" for none."""
     decoding = model.inference.decoding
     name = decoding.prompt_name if isinstance(decoding, VectorDecoding) else None
     return model.embedding.prompt(name) if model.embedding else ""
 
 
-AnswerFunction = Callable[["LoadedModel", Arguments, Outputs, int], Any]  # (model, row, outputs, its row in these)
+AnswerFunction = Callable[["AnsweringModel", Arguments, Outputs, int], Any]  # (model, row, outputs, its row in these)
 
 # Heads that answer each row by itself.
 ANSWERS: dict[str, AnswerFunction] = {
@@ -108,7 +130,7 @@ ANSWERS: dict[str, AnswerFunction] = {
 }
 
 
-def spans(model: "LoadedModel", pairs: list[tuple[Any, ...]], batch: int) -> list[Answer]:
+def spans(model: "AnsweringModel", pairs: list[tuple[Any, ...]], batch: int) -> list[Answer]:
     """The answers to pairs (question, context); contexts are read in windows."""
     asked = model.inference.spans
     length = model.longest if model.inference.max_length else min(WINDOW, model.longest)
@@ -133,7 +155,7 @@ def spans(model: "LoadedModel", pairs: list[tuple[Any, ...]], batch: int) -> lis
     ]
 
 
-def tags(model: "LoadedModel", texts: list[tuple[Any, ...]], batch: int) -> list[Answer]:
+def tags(model: "AnsweringModel", texts: list[tuple[Any, ...]], batch: int) -> list[Answer]:
     """The entities of texts, or the tags of their words if tags are not entities; for lists of words, one tag each."""
     pairs = [number for number, text in enumerate(texts, 1) if len(text) > 1]
     raise_problems(f"text {number} is a pair, but this model reads single texts" for number in pairs[:SHOWN])
@@ -160,7 +182,7 @@ def _row(encoding: Any, names: Sequence[str]) -> dict[str, list[int]]:
     return row | ({"token_type_ids": encoding.type_ids} if "token_type_ids" in names else {})
 
 
-def _tagged(model: "LoadedModel", text: str, encoding: Any, logits: np.ndarray) -> Answer:
+def _tagged(model: "AnsweringModel", text: str, encoding: Any, logits: np.ndarray) -> Answer:
     """The answer for a text. `read` is the character at which a long text was cut. The score of a word is the
     probability of its tag, that of an entity the mean over its words."""
     words = words_of_text(text, encoding)
@@ -187,7 +209,7 @@ def _tagged(model: "LoadedModel", text: str, encoding: Any, logits: np.ndarray) 
     return {"entities": entities} | cut
 
 
-def _tagged_words(model: "LoadedModel", words: list[str], encoding: Any, logits: np.ndarray) -> Answer:
+def _tagged_words(model: "AnsweringModel", words: list[str], encoding: Any, logits: np.ndarray) -> Answer:
     """The tags of the words of one text, as evaluation assigns them.
 
     A word that the model did not see gets the tag O (None if the scheme has no O) and the score None; `read` is the
@@ -207,13 +229,13 @@ def _tagged_words(model: "LoadedModel", words: list[str], encoding: Any, logits:
     } | ({} if seen.all() else {"read": int(seen.argmin())})
 
 
-def _tagset(model: "LoadedModel", count: int) -> Tagset:
+def _tagset(model: "AnsweringModel", count: int) -> Tagset:
     labels = tuple(label_names(model.pretrained, count))
     scheme = model.inference.tags.scheme or scheme_of(labels)
     return Tagset(labels, None if scheme == "none" else scheme)
 
 
-def _best_tags(model: "LoadedModel", logits: np.ndarray, tagset: Tagset) -> np.ndarray:
+def _best_tags(model: "AnsweringModel", logits: np.ndarray, tagset: Tagset) -> np.ndarray:
     if model.inference.tags.decode == "viterbi":
         return viterbi(logits, _begins(logits), tagset)
     return logits.argmax(-1)
@@ -239,7 +261,7 @@ def _last_tokens(encoding: Any, words: list[tuple[int, int, int]]) -> list[int]:
     ]
 
 
-def choices(model: "LoadedModel", texts: list[tuple[Any, ...]], batch: int) -> list[Answer]:
+def choices(model: "AnsweringModel", texts: list[tuple[Any, ...]], batch: int) -> list[Answer]:
     """The most probable choice for each (question, choice, choice, ...)."""
     other = [(number, len(text)) for number, text in enumerate(texts, 1) if len(text) < 3]
     raise_problems(
@@ -259,7 +281,7 @@ def _arguments(window: Example) -> Arguments:
     return row | ({"token_type_ids": window["types"]} if "types" in window else {})
 
 
-def _logits(model: "LoadedModel", row: Arguments, out: Outputs, place: int) -> np.ndarray:
+def _logits(model: "AnsweringModel", row: Arguments, out: Outputs, place: int) -> np.ndarray:
     return _logits_of(out, place)[row["attention_mask"] > 0]
 
 
@@ -281,7 +303,7 @@ def _span(choice: Choice, context: str, threshold: float | None) -> Answer:
 
 
 # Heads that answer all texts together.
-BATCH_ANSWERERS: dict[str, Callable[["LoadedModel", list[tuple[Any, ...]], int], list[Answer]]] = {
+BATCH_ANSWERERS: dict[str, Callable[["AnsweringModel", list[tuple[Any, ...]], int], list[Answer]]] = {
     "question-answering": spans,
     "token-classification": tags,
     "multiple-choice": choices,
