@@ -204,10 +204,10 @@ def _signals(signals: list[np.ndarray], embed: InputPart) -> tuple[dict[str, np.
 
 def _of_text(out: Outputs, row: int, place: slice, model: LoadedModel) -> jax.Array:
     """The input of the loss for one text: its logits, or without a head its hidden states."""
-    logits = out.logits
-    if logits is None:
+    logits, is_dual_encoder = out.logits, model.arch.spec.is_dual_encoder
+    if logits is None or model.arch.kind == "none" and not is_dual_encoder:  # a pooler gives logits, too
         return out.hidden[-1, row, place]
-    if model.arch.spec.is_dual_encoder:
+    if is_dual_encoder:
         return logits[row, :, row, None]  # its similarity to its own image
     return logits[row] if model.arch.kind in TEXT_LEVEL else logits[row, place]
 
