@@ -157,7 +157,6 @@ def test_no_import_cycles():
     """Imports inside functions count; annotations of a module that imports this one do not."""
     graph = {module_of(file): imports(file) - for_types_only(file) - {module_of(file)} for file in FILES}
     TopologicalSorter(graph).prepare()  # raises CycleError, which lists the modules
-    assert sum(len(for_types_only(file)) for file in FILES) <= 1  # config.checks, of Config
 
 
 COMMANDS = {"train", "evaluate", "predict", "export", "bench", "bias", "parity", "suite", "explain"}
