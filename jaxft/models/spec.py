@@ -10,10 +10,12 @@ from jaxft.models.layers.attention import Attention, CrossAttention
 from jaxft.models.layers.basic import Unused
 from jaxft.models.part import InputPart, NormPart, Part
 
-# The places of a layer where a norm may be: before a sublayer, on its output, after the residual sum.
-NORM_PLACES = (
-    *("attn_in", "attn_out", "attn_res", "cross_in", "cross_res", "mlp_in", "mlp_out", "mlp_res"),
-    "side_branch_res",
+# The places of a layer where a norm may be: before a sublayer, on its output, after the residual sum (a drawing is in
+# docs/architecture.md).
+NORM_PLACES = frozenset(
+    {"attn_in", "attn_out", "attn_res"}
+    | {"cross_in", "cross_out", "cross_res"}
+    | {"mlp_in", "mlp_out", "mlp_res", "side_branch_res"}
 )
 PRE_NORM = frozenset({"attn_in", "mlp_in"})
 POST_NORM = frozenset({"attn_res", "mlp_res"})
@@ -35,6 +37,9 @@ class Layer:
     num_repeats: int = 1  # how often the layer runs in a row, with the same weights
     cross: CrossAttention | Unused | None = None  # attention to the encoder's output; unused without an encoder
     side_branch: Part | None = None  # takes the layer's input and is added to its output
+
+    def __post_init__(self) -> None:
+        assert self.norms <= NORM_PLACES, f"not among NORM_PLACES: {set(self.norms - NORM_PLACES)}"
 
 
 @dataclass(frozen=True)

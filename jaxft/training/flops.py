@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -93,26 +92,37 @@ def _equation(equation: JaxprEqn, needs_grad: list[bool]) -> tuple[int, list[boo
         case "stop_gradient":
             return 0, [False] * count
         case "scan":
-            return _scan(params, needs_grad)
+            return _scan(equation, needs_grad)
         case "cond":  # the branch with the most
-            branches = [program_flops(branch.jaxpr, needs_grad[1:]) for branch in params["branches"]]
+            branches = [program_flops(_open(branch), needs_grad[1:]) for branch in params["branches"]]
             results = zip(*(results for _, results in branches), strict=True)
             return max(flops for flops, _ in branches), [any(result) for result in results]
     called = params.get("jaxpr", params.get("call_jaxpr"))  # by jit, remat, custom_jvp and custom_vjp
     if called is None:
         return 0, [any(needs_grad)] * count
-    return program_flops(called.jaxpr if isinstance(called, ClosedJaxpr) else called, needs_grad)
+    return program_flops(_open(called), needs_grad)
 
 
-def _scan(params: Mapping[str, Any], needs_grad: list[bool]) -> tuple[int, list[bool]]:
+def _scan(equation: JaxprEqn, needs_grad: list[bool]) -> tuple[int, list[bool]]:
     """A loop's body, as often as it runs. The carry needs a gradient in every turn if it needs one after any."""
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    body = _open(equation.params["jaxpr"])
+    # The body has slices of what is scanned and stacked, and all else as it is: constants and the carry.
+    scanned, stacked = (
+        sum(_array(a).shape != _array(b).shape for a, b in zip(outside, inside, strict=True))
+        for outside, inside in ((equation.invars, body.invars), (equation.outvars, body.outvars))
+    )
+    last = len(body.invars) - scanned
+    first = last - (len(body.outvars) - stacked)
     while True:
-        flops, results = program_flops(params["jaxpr"].jaxpr, needs_grad)
+        flops, results = program_flops(body, needs_grad)
         carry = [before or after for before, after in zip(needs_grad[first:last], results, strict=False)]
         if carry == needs_grad[first:last]:
-            return params["length"] * flops, results
+            return equation.params["length"] * flops, results
         needs_grad = [*needs_grad[:first], *carry, *needs_grad[last:]]
+
+
+def _open(program: Jaxpr | ClosedJaxpr) -> Jaxpr:
+    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
 
 
 def _product(equation: JaxprEqn) -> int:

@@ -1,5 +1,6 @@
 """One side of an encoder-decoder without the other, for heads that need only that side."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -34,7 +35,10 @@ def backbone_rules(family: Family, c: ConfigReader, kind: str) -> BackboneRules:
 
 
 def tensor_maps(rules: Iterable[WeightRule], spec: Spec) -> list[TensorMap]:
-    """The tensors of all layers."""
+    """The tensors of all layers. A parameter has one rule: with two, an export would write both."""
+    rules = list(rules)
+    twice = [name for name, count in Counter(rule.jaxft for rule in rules).items() if count > 1]
+    assert not twice, f"two weight rules for {', '.join(twice)}"
     layers = len(spec.layers), len(spec.encoder.layers) if spec.encoder else 0
     return [tensor_map for rule in rules for tensor_map in rule.tensor_maps(*layers)]
 
