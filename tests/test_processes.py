@@ -188,7 +188,7 @@ def test_one_process_is_asked_to_end_and_both_do(tiny_bert, tmp_path):
 TOO_LITTLE = {
     "JAXFT_DISTRIBUTED=1": "unset JAXFT_DISTRIBUTED",
     "JAX_COORDINATOR_ADDRESS=localhost:1": "JAX_NUM_PROCESSES and JAX_PROCESS_ID",
-    "JAX_COORDINATOR_ADDRESS=localhost:1 JAX_NUM_PROCESSES=two": "JAX_NUM_PROCESSES=two is no number",
+    "JAX_COORDINATOR_ADDRESS=localhost:1 JAX_NUM_PROCESSES=two": "JAX_NUM_PROCESSES=two is not a whole number",
 }
 
 
