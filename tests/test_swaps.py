@@ -194,7 +194,7 @@ def test_command(tiny_classifier, files, tmp_path, capsys, caplog):
         bias.main(flags(files, tiny_classifier, label="topic", output=str(tmp_path / "out.jsonl")))
     summary = json.loads(capsys.readouterr().out)
     assert (summary["rows"], summary["swapped"]) == (3, 3) and len(summary["terms"]) == 5
-    assert "dog is in several pairs (cat, log): it becomes the first" in caplog.text
+    assert "dog is in several pairs (cat, log): the first is used" in caplog.text
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
     with pytest.raises(UserError) as caught:
         bias.main(flags(files, tiny_classifier, text="txt", label="topik"))
