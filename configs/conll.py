@@ -4,8 +4,8 @@
 eng.testa, eng.testb) or train.txt, valid.txt and test.txt; without DIR the data come from the hub. For parts of speech
 and chunks of the same sentences: --config.task.tags=pos_tags or chunk_tags.
 
-Batch, rate and epochs are BERT's (Devlin et al. 2018, section A.3). Of the 203,621
-words of the training sentences, 24 are beyond 128 tokens of the uncased vocabulary.
+Batch, rate and epochs are BERT's (Devlin et al. 2018, section A.3). With 128 tokens of the uncased vocabulary, 24 of
+the 203,621 words of the training sentences are cut off.
 """
 
 from pathlib import Path

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +17,22 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_p
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from jaxft.models.checkpoint.encoder_only import tensor_maps
+from jaxft.models.checkpoint.weight_table import WeightRule, linear
 from jaxft.models.families.deberta_v2 import DistanceEmbeddings
 from jaxft.models.layers import lm_loss
 from jaxft.models.layers.activations import gelu
+from jaxft.models.layers.attention import Attention
+from jaxft.models.layers.basic import Dense, Embed, LayerNorm
 from jaxft.models.layers.dropout import keep_mask
-from jaxft.models.layers.kernels.kernel import MaskSpec, SoftmaxSpec
+from jaxft.models.layers.kernels import choice
+from jaxft.models.layers.kernels.kernel import AttentionCall, MaskSpec, SoftmaxSpec
 from jaxft.models.layers.kernels.tiled import MASKED, Tiled, attention_weights, dot_product_attention
 from jaxft.models.layers.kernels.tiles import TILE, tiles
 from jaxft.models.layers.relative_bias import T5Buckets, toeplitz
 from jaxft.models.layers.tokens import Tokens
-from jaxft.parallel.mesh import make_mesh, sharding
+from jaxft.models.spec import PRE_NORM, Layer, Spec
+from jaxft.parallel.mesh import make_mesh, shard, sharding
 
 B, T, S, HEADS, KV, H = 4, 9, 9, 6, 3, 5
 RATE = 0.25
@@ -92,6 +99,41 @@ def test_attention_and_its_gradients(causal, window, how, tile, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     for one, other in zip(back(g), gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+def test_the_first_kernel_that_does_not_refuse(monkeypatch):
+    class Fast(Tiled):
+        name = "fast"
+
+        def refuses(self, call):
+            return "it adds no bias" if call.bias else None
+
+    fast, reference = Fast(), Tiled()
+    monkeypatch.setattr(choice, "KERNELS", (fast, reference))
+    call = AttentionCall("tpu", T, S, HEADS, KV, H, MaskSpec(), PLAIN, bias=False, sinks=False)
+    choose_kernel = choice.choose_kernel.__wrapped__  # without its cache
+    assert choose_kernel(call) is fast and choose_kernel(replace(call, bias=True)) is reference
+
+
+def test_an_axis_without_a_rule_is_an_error():
+    with jax.set_mesh(make_mesh({"data": 4, "tensor": 2})), pytest.raises(KeyError, match="lenght"):
+        shard(jnp.zeros((8, 4)), "batch", "lenght")
+
+
+@pytest.mark.parametrize("norms", [{"atn_in"}, {"attn_in", "norm"}])
+def test_a_norm_has_a_place(norms):
+    attention, norm = Attention(2, 2, 4, causal=True), LayerNorm(1e-5)
+    with pytest.raises(AssertionError, match="not among NORM_PLACES"):
+        Layer(attention, Dense(8, "gelu"), norm, frozenset(norms))
+
+
+def test_a_parameter_has_one_rule():
+    layer = Layer(Attention(2, 2, 4, causal=True), Dense(8, "gelu"), LayerNorm(1e-5), PRE_NORM)
+    spec = Spec(8, Embed(5), (layer,), None, None, 0.02)
+    rules = [WeightRule(name + "{i}", "layers.{i}.mlp.up", linear) for name in ("fc", "up_proj")]
+    assert len(tensor_maps(rules[:1], spec)) == 2
+    with pytest.raises(AssertionError, match=r"two weight rules for layers\.\{i\}\.mlp\.up"):
+        tensor_maps(rules, spec)
 
 
 @pytest.mark.parametrize("tile, splits", [(4 * 2 * T * S, 1), (4 * T * S, 2)])

@@ -35,7 +35,7 @@ class LengthStats:
         return math.ceil(len(self.lengths) / self.batch)
 
 
-Sample = Callable[[int], list[np.ndarray]]  # count -> example numbers of so many batches, at places all over the run
+Sample = Callable[[int], list[np.ndarray]]  # count -> example numbers of `count` batches, spread over the run
 
 
 class Planner(Protocol):

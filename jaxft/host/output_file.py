@@ -36,7 +36,7 @@ def atomic_write(path: str) -> Iterator[str]:
 
 
 def replace_bytes(file: Path, content: bytes) -> None:
-    """Replaces the file atomically: a reader sees the old or the new one. Of a link, the target is unchanged."""
+    """Replaces the file atomically: a reader sees the old or the new one. A link is replaced, its target is not."""
     partial = file.with_name(f"{file.name}.partial")
     partial.unlink(missing_ok=True)
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as opened:

@@ -31,14 +31,14 @@ class EncodingContext:
     """What a task needs to know of the model to make examples for it."""
 
     tokenizer: Any  # a fast tokenizer of transformers
-    max_len: int | None  # longer examples are cut to so many tokens; None: running text, nothing is cut
+    max_len: int | None  # longer examples are truncated to this many tokens; None: running text, not truncated
     pool_token: str = "first"  # the token that a classifier reads: "first" or "last"
     labels: list[str] | None = None  # the checkpoint's class names, by number
     embedding: SentenceEmbedding | None = None  # how the model directory makes a text's vector from its tokens' vectors
     decoder_start: int | str | None = None  # id of the decoder's first input token; "last": the last token of its text
 
     def truncation(self) -> dict[str, Any]:
-        """Arguments for the tokenizer. Of a pair, the longer text loses tokens first."""
+        """Arguments for the tokenizer. The longer text of a pair is truncated first."""
         if self.max_len is None:
             return {"truncation": False, "verbose": False}
         return {"truncation": "longest_first", "max_length": self.max_len}

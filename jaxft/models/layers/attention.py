@@ -173,7 +173,7 @@ class AttentionLayer(nnx.Module):
         return Carry(attentions=attention_weights(q, k, mask, self.part.softmax, bias, sinks)[None])
 
     def _norm(self, heads: int):
-        """The module that norms queries or keys of so many heads; None without one."""
+        """The norm of queries or keys with `heads` heads; None if the part has none."""
         part, norm = self.part, self.part.qk_norm
         if norm is None:
             return nnx.data(None)

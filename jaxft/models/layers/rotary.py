@@ -86,7 +86,7 @@ class Llama3Scaling:
     """Low frequencies divided by a factor, high ones kept, smooth between (Dubey et al. 2024: Llama 3.1)."""
 
     factor: float
-    low: float  # a frequency is low up to so many rotations within the training positions
+    low: float  # frequencies with fewer rotations than this within the training positions are low
     high: float
     positions: int
     amplitude: float = 1.0
@@ -102,7 +102,7 @@ class Yarn:
     """Low dimensions kept, high ones divided by a factor, linear between (Peng et al. 2023, section 3.2)."""
 
     factor: float
-    fast: float  # a dimension is kept from so many rotations within the training positions on
+    fast: float  # dimensions with more rotations than this within the training positions are kept
     slow: float
     positions: int
     truncate: bool  # round the two bounds to whole dimensions
@@ -118,7 +118,7 @@ class Yarn:
         return frequencies / self.factor * divided + frequencies * (1 - divided)
 
     def _dimension(self, turns: float, rotary: Rotary) -> float:
-        """The pair that makes so many rotations within the training positions."""
+        """The (fractional) number of the pair that makes `turns` rotations within the training positions."""
         return rotary.dim * math.log(self.positions / (turns * 2 * math.pi)) / (2 * math.log(rotary.theta))
 
 
