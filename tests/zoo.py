@@ -1,4 +1,4 @@
-"""Small models of every family, made by transformers: odd sizes, and settings under which nothing is idle."""
+"""Small models of every family, made by transformers: odd sizes, and settings that use every part."""
 
 import importlib
 
