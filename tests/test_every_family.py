@@ -424,7 +424,7 @@ def test_a_sum_of_all_layers(tmp_path):
 
 def test_a_convolution_without_a_middle(tmp_path):
     make("deberta_v2", "none", tmp_path, conv_kernel_size=4)
-    with pytest.raises(UserError, match="conv_kernel_size=4 has no middle, expected an odd number"):
+    with pytest.raises(UserError, match="conv_kernel_size=4, expected an odd number"):
         jaxft.load(str(tmp_path))
 
 
