@@ -60,4 +60,4 @@ if __name__ == "__main__":
     )
 else:
     # `import jaxft.explain` binds this module to the name of the function in the package: make it the function.
-    sys.modules[__name__] = jaxft.explain
+    sys.modules[__name__] = jaxft.explain  # type: ignore[assignment]  # a function in the place of a module

@@ -18,8 +18,8 @@ def main(flags: SimpleNamespace) -> None:
     from jaxft.training.fit import fit
 
     with distributed_session(flags.workdir):
-        results = fit(flags.config, flags.workdir, flags.extend)
-    for name, numbers in results.items():
+        run = fit(flags.config, flags.workdir, flags.extend)
+    for name, numbers in run.metrics.items():
         print_json({"split": name, **numbers})
 
 

@@ -39,7 +39,7 @@ from jaxft.training.setup import build
 
 def by_jaxft(cfg) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as workdir:
-        return fit(cfg, workdir)
+        return fit(cfg, workdir).metrics
 
 
 def by_torch(cfg) -> dict[str, dict[str, float]]:

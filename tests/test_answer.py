@@ -470,7 +470,7 @@ def test_the_recipe_from_file_to_prediction(version, reader, tmp_path, one_devic
         "log_every": 1,
     }
     line = [f"--config=configs/squad.py:{version}", *(f"--config.{name}={value}" for name, value in flags.items())]
-    results = fit(parse(line, CONFIG).config, str(tmp_path / "run"))["validation"]
+    results = fit(parse(line, CONFIG).config, str(tmp_path / "run")).metrics["validation"]
     assert ("NoAns_f1" in results) == (version == "v2") and 0 <= results["exact_match"] <= results["f1"] <= 1
     predictions = tmp_path / "run/predictions"
     given = json.loads((predictions / "validation.json").read_text())

@@ -205,6 +205,6 @@ def test_a_run_begins_with_a_metric_that_there_is(tiny_bert, tmp_path, one_devic
         fit(config_of(tiny_bert, Classify(), data, save=Save(best="val/acuracy")), str(tmp_path / "run"))
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     cfg = config_of(tiny_bert, Classify(class_weights=(0.5, 3.0)), data, save=Save(best="val/weighted_loss"), steps=2)
-    results = fit(cfg, str(tmp_path / "run"))["val"]
+    results = fit(cfg, str(tmp_path / "run")).metrics["val"]
     assert results["loss"] != pytest.approx(results["weighted_loss"], rel=1e-3)
     assert evaluate_run(str(tmp_path / "run"), None)["val"]["weighted_loss"] <= results["weighted_loss"]

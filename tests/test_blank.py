@@ -55,7 +55,7 @@ def test_a_pair_task_sees_one_text_only(data, tiny_bert, tmp_path, one_device):
     tokenizer, encoded = built.setting.tokenizer, built.encode("train")
     for number, row in enumerate(ROWS):
         np.testing.assert_array_equal(encoded[number]["tokens"], tokenizer("", row["hypothesis"])["input_ids"])
-    scores = fit(cfg, str(tmp_path / "run"))
+    scores = fit(cfg, str(tmp_path / "run")).metrics
     assert 0 <= scores["val"]["accuracy"] <= 1
 
 

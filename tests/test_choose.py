@@ -239,7 +239,7 @@ def test_run_and_predict(chooser, tmp_path, one_device, bert_tokenizer):
         mesh=Mesh(data=1),
         batching=Pack(length=64),
     )
-    results = fit(cfg, str(tmp_path / "run"))
+    results = fit(cfg, str(tmp_path / "run")).metrics
     assert results["test"].keys() >= {"loss", "accuracy", "mrr"}
     assert evaluate_run(str(tmp_path / "run"), None)["test"]["accuracy"] == results["test"]["accuracy"]
     model = jaxft.load(str(tmp_path / "run/model"))

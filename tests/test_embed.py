@@ -258,7 +258,7 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
     task, metrics = RUNS[run]
     sets = {"test": Eval(data=Data(path=file))}
     cfg = configured(tiny_bert, task, file, evals=sets, batching=Pack(length=96), init="backbone", batch=3, steps=2)
-    results = fit(cfg, str(tmp_path / "run"))["test"]
+    results = fit(cfg, str(tmp_path / "run")).metrics["test"]
     assert results.keys() >= metrics | {"loss"}
     model = transformers.BertModel.from_pretrained(tmp_path / "run/model", add_pooling_layer=False).eval()
     names = ("a", "p", "n")

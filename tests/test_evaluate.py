@@ -177,7 +177,7 @@ def test_the_command(texts, tiny_bert, tmp_path, capsys, caplog):
         tune=Partial(train=("head",)),
     )
     workdir = str(tmp_path / "run")
-    trained = fit(cfg, workdir)["val"]
+    trained = fit(cfg, workdir).metrics["val"]
     plain = evaluate_run(workdir, None)["val"]
     commonest = sum(row["label"] == "pos" for row in texts) / 118
     assert plain.pop("baseline_accuracy") == pytest.approx(commonest, abs=1e-12)

@@ -22,7 +22,7 @@ from jaxft.problems import RunStopped
 from jaxft.reports.report import Report
 from jaxft.reports.sinks import Writer
 from jaxft.tasks.classify import Classify
-from jaxft.training import fit as module
+from jaxft.training import loop as module
 from jaxft.training import throughput
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.fit import fit
@@ -139,7 +139,7 @@ def test_rounded_weights_are_measured_and_said(base, cfg, tmp_path, caplog):
     shutil.copytree(cfg.model, tmp_path / "base")
     theirs.save_pretrained(tmp_path / "base")
     cfg = replace(cfg, model=str(tmp_path / "base"), lr=0.05, steps=6, init="backbone")
-    trained = fit(cfg, str(tmp_path / "run"))["val"]
+    trained = fit(cfg, str(tmp_path / "run")).metrics["val"]
     model = tmp_path / "run" / "model"
     assert {array.dtype.name for array in load_file(model / "model.safetensors").values()} == {base}
     as_written = evaluate_model(cfg, str(model))["val"]

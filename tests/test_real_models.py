@@ -145,7 +145,7 @@ def test_smollm2_learns_texts(llama, folder):
         log_every=1,
         save=Save(every=4),
     )
-    trained = fit(cfg, str(folder / "run"))["val"]["loss"]
+    trained = fit(cfg, str(folder / "run")).metrics["val"]["loss"]
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["split"] == "train"]  # every step's batch is all of the texts
     assert len(losses) == 4 and sorted(losses, reverse=True) == losses and trained < losses[0] / 2

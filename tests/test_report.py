@@ -33,7 +33,7 @@ from jaxft.reports.records import read_lines
 from jaxft.reports.report import Report, write
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.mlm import MaskedLM
-from jaxft.training import fit as module
+from jaxft.training import loop as module
 from jaxft.training.fit import fit
 from jaxft.tune.partial import Partial
 
@@ -344,7 +344,7 @@ def test_a_page_that_fails_does_not_stop_the_run(tiny_bert, tmp_path, one_device
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "jaxft"):
         patch.setattr(report, "page", page)
-        results = fit(cfg, str(tmp_path / "run"))
+        results = fit(cfg, str(tmp_path / "run")).metrics
     assert "report.html could not be written" in caplog.text and results["val"]["accuracy"] >= 0
     assert (tmp_path / "run" / "report.html").read_text() == "the former page"
     (tmp_path / "run" / "report.html").unlink()

@@ -26,7 +26,7 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.problems import RunInterrupted, UserError
 from jaxft.reports.report import write
 from jaxft.tasks.classify import Classify
-from jaxft.training import fit as module
+from jaxft.training import loop as module
 from jaxft.training.best import Best
 from jaxft.training.checkpoint import Checkpoints, KeepBestAndLast
 from jaxft.training.fit import fit
@@ -115,7 +115,7 @@ def test_a_finished_run_is_left_alone(resumable, finished_run):
         return {file: file.read_bytes() for file in files}
 
     before = contents()
-    results = fit(resumable(), str(finished_run))
+    results = fit(resumable(), str(finished_run)).metrics
     assert before == contents()
     assert results["val"]["loss"] == numbers(finished_run)[-1]["loss"]
 
@@ -279,7 +279,7 @@ def test_the_best_checkpoint_stays_and_is_exported(resumable, tmp_path, monkeypa
     save = Save(every=3, keep=2, best="val/loss", mode="max")  # the largest, which is not the last one's
     cfg = resumable(save=save, evals={"val": Eval(data=resumable().data, every=3)})
     run_until(10, cfg, tmp_path / "run", monkeypatch)
-    results = fit(cfg, str(tmp_path / "run"))
+    results = fit(cfg, str(tmp_path / "run")).metrics
     lines = [line for line in numbers(tmp_path / "run") if line["split"] == "val"]
     best = max(lines, key=lambda line: line["loss"])
     assert best["step"] < 9 and results["val"]["loss"] == best["loss"]
@@ -331,7 +331,7 @@ def test_a_run_that_is_asked_to_end_while_it_evaluates(resumable, tmp_path, monk
         with pytest.raises(RunInterrupted, match=f"step {18 if last else 6} is saved"):
             fit(cfg, str(workdir))
     assert len(numbers(workdir)) < len(numbers(tmp_path / "whole"))
-    results = fit(cfg, str(workdir))
+    results = fit(cfg, str(workdir)).metrics
     assert numbers(workdir) == numbers(tmp_path / "whole")
     card = [(folder / "model" / "README.md").read_text() for folder in (workdir, tmp_path / "whole")]
     assert card[0] == card[1] and results.keys() == {"val", "test"}

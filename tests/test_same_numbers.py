@@ -155,7 +155,7 @@ def test_one_program_for_each_shape(losses, families, tmp_path, caplog, monkeypa
         save=Save(every=100),
     )
     live = []
-    from jaxft.training import fit as module
+    from jaxft.training import loop as module
 
     plain = module.after_step
 

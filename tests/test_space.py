@@ -9,7 +9,7 @@ from runs import numbers
 
 from jaxft.config import Save
 from jaxft.problems import RunStopped, UserError
-from jaxft.training import fit as module
+from jaxft.training import loop as module
 from jaxft.training.disk_space import check_space, report_disk_errors
 from jaxft.training.fit import fit
 

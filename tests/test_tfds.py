@@ -199,6 +199,6 @@ def test_a_run(directory, tiny_bert, tmp_path, one_device):
         max_len=32,
         batching=Pad(buckets=(32,)),
     )
-    scores = fit(cfg, str(tmp_path / "run"))
+    scores = fit(cfg, str(tmp_path / "run")).metrics
     assert 0 <= scores["val"]["accuracy"] <= 1
     assert '"bad"' in (tmp_path / "run" / "model" / "config.json").read_text()

@@ -23,7 +23,7 @@ from jaxft.evaluation.evaluate import evaluate
 from jaxft.host.memory import peak_bytes
 from jaxft.inference.model import load
 from jaxft.training.compiled import evaluation_step
-from jaxft.training.fit import log_point, save
+from jaxft.training.loop import log_point, save
 from jaxft.training.preemption import PreemptionHandler
 from jaxft.training.run import Run, eval_batches, precision, start
 from jaxft.training.setup import build

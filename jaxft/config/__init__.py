@@ -5,9 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxft.config.config_dict import from_config_dict, to_config_dict
-    from jaxft.config.run import Config, Eval, Mesh, Save, load_config, save_config
+    from jaxft.config.run import Config, EarlyStopping, Eval, Mesh, Save, load_config, save_config
 
-__all__ = ["Config", "Eval", "Mesh", "Save", "from_config_dict", "load_config", "save_config", "to_config_dict"]
+__all__ = [
+    "Config",
+    "EarlyStopping",
+    "Eval",
+    "Mesh",
+    "Save",
+    "from_config_dict",
+    "load_config",
+    "save_config",
+    "to_config_dict",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -99,7 +99,7 @@ def _in_directory(name: str) -> bool:
 
 
 def eval_problems(cfg: "Config") -> list[str]:
-    """Names of evaluation sets, and those that config.save refers to."""
+    """Names of evaluation sets, and those that other fields refer to."""
     if not typed(cfg, "evals", "save"):
         return []
     problems = [
@@ -107,23 +107,28 @@ def eval_problems(cfg: "Config") -> list[str]:
         for name in cfg.evals
         if name == "train" or not re.fullmatch(r"[\w-]+", name)
     ]
-    if not isinstance(cfg.save.best, str) or "/" not in cfg.save.best:
+    problems += _metric_problems(cfg, "config.save.best", cfg.save.best)
+    if cfg.early_stopping is not None and typed(cfg, "early_stopping"):
+        problems += _metric_problems(cfg, "config.early_stopping.metric", cfg.early_stopping.metric)
+    best = cfg.save.best.partition("/")[0] if isinstance(cfg.save.best, str) else None
+    if best not in cfg.evals:
         return problems
-    name = cfg.save.best.partition("/")[0]
-    if name not in cfg.evals:
-        names = f"The evals are: {listed(cfg.evals)}." if cfg.evals else "There are no evals."
+    every, saved = cfg.evals[best].every, cfg.save.every
+    if every and saved and typed(cfg.evals[best], "every") and typed(cfg.save, "every") and saved % every:
         problems.append(
-            f"config.save.best is {truncated_repr(cfg.save.best)}, but no eval is named {truncated_repr(name)}."
-            f"{suggest(name, cfg.evals)} {names}"
-        )
-        return problems
-    every, saved = cfg.evals[name].every, cfg.save.every
-    if every and saved and typed(cfg.evals[name], "every") and typed(cfg.save, "every") and saved % every:
-        problems.append(
-            f"config.save.every is {saved} and config.evals.{name}.every {every}, so some checkpoints would "
+            f"config.save.every is {saved} and config.evals.{best}.every {every}, so some checkpoints would "
             f"have no {cfg.save.best}. Make save.every a multiple of it, such as {math.ceil(saved / every) * every}."
         )
     return problems
+
+
+def _metric_problems(cfg: "Config", field: str, metric: Any) -> list[str]:
+    """Whether the evaluation set of a field "EVAL/METRIC" exists."""
+    if not isinstance(metric, str) or "/" not in metric or (name := metric.partition("/")[0]) in cfg.evals:
+        return []
+    names = f"The evals are: {listed(cfg.evals)}." if cfg.evals else "There are no evals."
+    missing = f"{field} is {truncated_repr(metric)}, but no eval is named {truncated_repr(name)}."
+    return [f"{missing}{suggest(name, cfg.evals)} {names}"]
 
 
 def multiplier_problems(cfg: "Config") -> list[str]:
@@ -148,6 +153,8 @@ def component_problems(cfg: "Config", devices: int | None) -> list[str]:
     for key, e in evals.items():
         problems += _own_problems(f"config.evals.{key}", e)
     problems += _own_problems("config.save", cfg.save) if typed(cfg, "save") else []
+    if cfg.early_stopping is not None and typed(cfg, "early_stopping"):
+        problems += _own_problems("config.early_stopping", cfg.early_stopping)
     return problems + (_own_problems("config.mesh", cfg.mesh, devices) if typed(cfg, "mesh") else [])
 
 

@@ -13,6 +13,7 @@ from jaxft.config.former_names import present_field, renamed
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 T = TypeVar("T")
+NOT_JSON = {"json": False}  # metadata of a field whose value only Python has
 _CLASSES: set[type] = set()  # all classes made by `config`
 
 
@@ -42,7 +43,7 @@ def to_json(obj: Any) -> Any:
     Raises UserError for values that JSON cannot express.
     """
     if is_config(obj):
-        fields = {f.name: to_json(getattr(obj, f.name)) for f in dataclasses.fields(obj)}
+        fields = {f.name: to_json(getattr(obj, f.name)) for f in dataclasses.fields(obj) if f.metadata != NOT_JSON}
         return {"class": f"{type(obj).__module__}:{type(obj).__qualname__}", **fields}
     if isinstance(obj, dict):
         return {str(key): to_json(value) for key, value in obj.items()}

@@ -89,6 +89,22 @@ class Save:
 
 
 @config
+class EarlyStopping:
+    """When a run ends before its last step: a metric of an evaluation set has stopped improving."""
+
+    metric: str  # "val/accuracy"
+    patience: Count = 3  # evaluations in a row without an improvement
+    min_delta: NonNegative = 0.0  # the least change that is an improvement
+    mode: str | None = None  # "max" or "min"; None: as the task declares for the metric
+
+    def problems(self) -> list[str]:
+        found = checks.choice_problems(self, {"mode": ("max", "min", None)})
+        if "/" not in self.metric:
+            found.append(f"metric is {truncated_repr(self.metric)}, expected 'EVAL/METRIC'")
+        return found
+
+
+@config
 class Eval:
     """One evaluation set. The last step is always evaluated."""
 
@@ -130,6 +146,8 @@ class Config:
     remat: str = "none"  # what the backward pass recomputes: none, dots (all but matrix products), full
     scan: NonNegativeInt = 1  # layers unrolled per iteration of the loop over layers; 0: all, faster on CPUs
     save: Save = dataclasses.field(default_factory=Save)
+    early_stopping: EarlyStopping | None = None  # None: all steps
+    eval_on_start: bool = False  # evaluate all sets before the first step
     log_every: Count = 10  # steps
     nonfinite: str = "stop"  # for a NaN or infinity in loss or gradient; skip: skip the update
     export_dtype: str = "auto"  # of exported weights; auto: that of the base checkpoint

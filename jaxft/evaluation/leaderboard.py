@@ -93,7 +93,7 @@ def run(
             continue
         if entry.of is None:
             log.info("%s: %s", workdir.name, task)
-            found = fit(config(task), str(workdir / task))
+            found = fit(config(task), str(workdir / task)).metrics
             numbers = {key: 100 * found[key.partition("/")[0]][key.partition("/")[2]] for key in entry.metrics}
             results[task] = {"score": float(np.mean(list(numbers.values()))), **numbers}
         submit(entry.tests, str(workdir / (entry.of or task) / "model"), workdir / "submission")

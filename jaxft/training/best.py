@@ -30,33 +30,45 @@ class Best:
 
 
 def ranking(cfg: Config, task: Task) -> Best:
-    """The ranking that `cfg.save.best` asks for. `cfg.save.mode` overrides the direction that the task declares, with a
-    warning if they differ.
+    """The ranking that `cfg.save.best` asks for. Raises UserError if the task has no such metric."""
+    if cfg.save.best is None:
+        return Best()
+    return _declared("config.save", "best", cfg.save.best, cfg.save.mode, task)
+
+
+def stopping_ranking(cfg: Config, task: Task) -> Best:
+    """The direction of the metric of `cfg.early_stopping`. Raises UserError if the task has no such metric."""
+    rule = cfg.early_stopping
+    if rule is None:
+        return Best()
+    return _declared("config.early_stopping", "metric", rule.metric, rule.mode, task)
+
+
+def _declared(where: str, field: str, metric: str, mode: str | None, task: Task) -> Best:
+    """`mode` overrides the direction that the task declares, with a warning if they differ.
 
     Raises UserError if the task, with its labels, has no such metric.
     """
-    best, mode = cfg.save.best, cfg.save.mode
-    if best is None:
-        return Best()
-    split, _, name = best.partition("/")  # a metric's name may hold slashes, an evaluation set's may not
+    split, _, name = metric.partition("/")  # a metric's name may hold slashes, an evaluation set's may not
     known: dict[str, Metric] = task.metrics()
+    asked = f"{where}.{field}"
     if name not in known:
-        longer = [f"{split}/{metric}" for metric in known if metric.startswith(name)]
-        near = suggest(best, longer[:1] or [f"{split}/{metric}" for metric in known])
+        longer = [f"{split}/{one}" for one in known if one.startswith(name)]
+        near = suggest(metric, longer[:1] or [f"{split}/{one}" for one in known])
         raise UserError(
-            f"config.save.best is {truncated_repr(best)}, but {type(task).__name__} gives no {name!r} with these "
+            f"{asked} is {truncated_repr(metric)}, but {type(task).__name__} gives no {name!r} with these "
             f"labels.{near} Metrics of {split}: {', '.join(known)}"
         )
     declared = known[name]
     direction = mode or declared.better
     if direction is None:
         raise UserError(
-            f"config.save.best is {truncated_repr(best)}, a number that is neither better large nor small: set "
-            "config.save.mode to max or min, or choose another metric"
+            f"{asked} is {truncated_repr(metric)}, a number that is neither better large nor small: set "
+            f"{where}.mode to max or min, or choose another metric"
         )
     if declared.needs:
-        log.warning("config.save.best: %s is there only if %s has %s", best, split, declared.needs)
+        log.warning("%s: %s is there only if %s has %s", asked, metric, split, declared.needs)
     if mode not in (None, declared.better):
         usual = {"max": "larger is better", "min": "smaller is better", None: "neither is better"}[declared.better]
-        log.warning("config.save.mode is %s: the best is the %simum of %s, of which %s", mode, mode, best, usual)
-    return Best(best, direction)
+        log.warning("%s.mode is %s: the best is the %simum of %s, of which %s", where, mode, mode, metric, usual)
+    return Best(metric, direction)

@@ -1,191 +1,127 @@
-"""The training loop: steps, logging, evaluation, checkpoints, and at the end the exported model."""
+"""`jaxft.fit`: training from Python, and what it returns."""
 
-import contextlib
+import dataclasses
+import functools
 import logging
-import math
+import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from jaxft.config import Config
-from jaxft.config.component import to_json
-from jaxft.evaluation.evaluate import EvalResults, evaluate
-from jaxft.models.batch import Batch
-from jaxft.models.checkpoint.save import output_problems
-from jaxft.problems import RunInterrupted, RunStopped, raise_problems
-from jaxft.reports.report import write_predictions
-from jaxft.reports.sinks import sink_problems
-from jaxft.training.disk_space import report_disk_errors
-from jaxft.training.export import check_finite, export_state
-from jaxft.training.lock import workdir_lock
-from jaxft.training.preemption import Preempted, stoppable
-from jaxft.training.rounding import scored
-from jaxft.training.run import Run, precision, start
-from jaxft.training.setup import build
+from jaxft.config import Config, Eval
+from jaxft.data.memory import as_source
+from jaxft.inference.model import LoadedModel, load
+from jaxft.problems import UserError, raise_problems, truncated_repr
+from jaxft.reports.records import Record, read_lines
+from jaxft.reports.report import page_of
+from jaxft.training.callback import Callback
+from jaxft.training.loop import train
+from jaxft.training.saved_run import evaluate_run, export_run
 
 log = logging.getLogger("jaxft")
 
 
-def fit(cfg: Config, workdir: str, extend: bool = False) -> dict[str, dict[str, float]]:
-    """Trains, or continues the run in `workdir`. Returns the last metrics of each evaluation set.
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """A finished run."""
 
-    With `extend`, a run may get more steps or epochs, even if it is complete.
+    workdir: Path
+    metrics: dict[str, dict[str, float]]  # the last ones of each evaluation set, of the exported model
+
+    @property
+    def history(self) -> list[Record]:
+        """The records of metrics.jsonl: `step`, `split`, and numbers by name."""
+        return read_lines(self.workdir / "metrics.jsonl")
+
+    @property
+    def report(self) -> Path:
+        """The page of the run, report.html."""
+        return page_of(self.workdir)
+
+    @functools.cached_property
+    def model(self) -> LoadedModel:
+        """The exported model, as `jaxft.load` gives it."""
+        return load(str(self.workdir / "model"))
+
+    def evaluate(self, step: int | None = None) -> dict[str, dict[str, Any]]:
+        """Metrics of every evaluation set, as the command `evaluate --workdir` computes them; None: the best step, else
+        the last."""
+        return evaluate_run(str(self.workdir), step)
+
+    def export(self, directory: str | os.PathLike[str], step: int | None = None) -> None:
+        """Writes a checkpoint as a Hugging Face directory, as the command `export` does."""
+        export_run(str(self.workdir), os.fspath(directory), step, "merged")
+
+
+def fit(
+    config: Config | None = None,
+    workdir: str | os.PathLike[str] | None = None,
+    extend: bool = False,
+    *,
+    callbacks: Sequence[Callback] = (),
+    **fields: Any,
+) -> FitResult:
+    """Trains, or continues the run in `workdir`; None: a new directory among the system's temporary files.
+
+    The configuration is a `Config`, or its fields by name: `fit(model=..., task=..., data=..., lr=..., batch=...,
+    epochs=...)`. `data`, and the values of `evals`, may also be a file's path, a list of dicts, a DataFrame (pandas,
+    polars), an Arrow table, a `datasets.Dataset`, or any object with a length and rows. With `extend`, a run may get
+    more steps or epochs.
+
+    Raises UserError with all problems of a configuration or of the data.
     """
-    # Fail now, not at the end of the run.
-    raise_problems(sink_problems(cfg.wandb) + output_problems(Path(workdir).absolute() / "model"))
-    built = build(cfg)
-    with (
-        jax.set_mesh(built.mesh),
-        precision(built),
-        report_disk_errors(Path(workdir)),
-        workdir_lock(Path(workdir)),
-        contextlib.closing(start(built, Path(workdir), extend)) as run,
-        run.report.at_the_end(),
-    ):
-        if run.done < run.total or run.due:
-            with stoppable() as stop:
-                run.open(stop)
-                try:
-                    if run.due:
-                        with run.pace.paused(run.state):
-                            measure(run, due(run))  # an earlier process stopped during this evaluation
-                    if run.done < run.total:
-                        train_step, batch = run.training.step(), run.next_batch()
-                    while run.done < run.total:
-                        run.pace.before(run.training.compile, run.state, run.frozen, batch)
-                        run.state, metrics = train_step(run.state, run.frozen, batch)
-                        run.on_device.append(metrics)
-                        run.done += 1
-                        if run.done < run.total:
-                            batch = run.next_batch()  # while the devices compute the step
-                        after_step(run)
-                        if stop.due():
-                            raise Preempted
-                except Preempted:
-                    interrupt(run)
-        finish(run)
-    return run.results
+    cfg = _with_sources(_configuration(config, fields))
+    raise_problems(
+        f"callbacks[{number}] is {truncated_repr(callback)}, expected an object of a subclass of jaxft.Callback"
+        for number, callback in enumerate(callbacks)
+        if not isinstance(callback, Callback)
+    )
+    place = Path(workdir) if workdir is not None else _temporary()
+    return FitResult(place, train(cfg, place, extend, callbacks))
 
 
-def after_step(run: Run) -> None:
-    """Logs, evaluates and saves, whatever is due."""
-    logs = run.done == run.total or run.done % run.built.cfg.log_every == 0
-    names, saving = due(run), saves(run)
-    if not (logs or names or saving):
-        return  # does not wait for the devices
-    if logs or saving:
-        run.fetch()
-    if logs:
-        log_point(run)
-    with run.pace.paused(run.state):
-        measure(run, names)
-        if logs or names:
-            run.report.refresh()
-
-
-def saves(run: Run) -> bool:
-    """Whether this step gets a checkpoint."""
-    return run.done == run.total or run.done % run.built.cfg.save_interval(run.total) == 0
-
-
-def due(run: Run) -> list[str]:
-    """The evaluation sets that are due at this step."""
-    cfg, last = run.built.cfg, run.done == run.total
-    return [name for name in run.evals if last or run.done % cfg.eval_interval(name, run.total) == 0]
-
-
-def measure(run: Run, names: list[str]) -> None:
-    """Evaluates the sets and saves a checkpoint if one is due.
-
-    `run.due` is not empty if an earlier process stopped during this evaluation: these sets are left.
-    """
-    run.due = run.due or list(names)
-    while run.due:
-        run_eval(run, run.due[0])
-        run.due.pop(0)
-    if saves(run):
-        save(run, names)
-
-
-def log_point(run: Run) -> None:
-    """Writes metrics since the last log point: sums over its steps, divided once. Raises RunStopped on divergence."""
-    numbers: dict[str, float] = {}
-    for name in run.pending[0]["sums"]:
-        total = sum(metrics["sums"][name][0] for metrics in run.pending)
-        count = sum(metrics["sums"][name][1] for metrics in run.pending)
-        numbers[name] = total / count if count else float("nan")
-    last = run.pending[-1]
-    numbers |= {"learning_rate": last["learning_rate"], "grad_norm": last["grad_norm"]}
-    numbers["epoch"] = run.batches.order.seen(run.done) / len(run.batches.encoded)
-    numbers["skipped"] = int(run.state.skipped)
-    timed = run.pending[-run.pace.steps :]  # the others are of an earlier process
-    numbers |= run.pace.numbers(sum(metrics["tokens"] for metrics in timed))
-    run.writer.write(run.done, "train", numbers)
-    bad = [metrics for metrics in run.pending if not metrics["finite"]]
-    run.pending.clear()
-    if bad and run.built.cfg.nonfinite == "stop":
-        raise RunStopped(
-            f"the loss or its gradient was NaN or infinite in {len(bad)} of the steps up to {run.done}; these updates "
-            "were not made. Try a smaller config.lr, a longer warm-up, config.clip=1.0 or config.dtype='float32'; "
-            "config.nonfinite='skip' goes on without such updates. The last checkpoint is untouched."
+def _configuration(config: Config | None, fields: dict[str, Any]) -> Config:
+    if config is None:
+        return Config(**fields)
+    if not isinstance(config, Config):
+        raise UserError(f"the configuration is {truncated_repr(config)}, expected a jaxft.Config")
+    if fields:
+        raise UserError(
+            f"fit got a Config and the fields {', '.join(fields)}: give one or the other; dataclasses.replace(config, "
+            "field=value) makes a Config with another value"
         )
+    return config
 
 
-def run_eval(run: Run, name: str) -> None:
-    """Evaluates one set with the current weights, and writes the results."""
+def _with_sources(cfg: Config) -> Config:
+    """The configuration with a component for each value that holds rows. Raises UserError with all problems."""
+    problems: list[str] = []
 
-    def step(batch: Batch) -> EvalResults:
-        return run.eval_step(run.state.params, run.frozen, batch)
+    def source(name: str, value: Any) -> Any:
+        try:
+            return as_source(value)
+        except UserError as error:
+            problems.extend(f"{name}: {problem}" for problem in error.problems)
 
-    batches = run.stop.between(run.evals[name])
-    evaluate_predictions = run.built.evaluate_predictions(name, run.evals[name].encoded)
-    run.results[name], figures, units = evaluate(step, batches, run.built.put, run.built.task, evaluate_predictions)
-    run.report.draw(run.done, name, figures)
-    if units:
-        write_predictions(run.workdir, name, units.files)
-    run.writer.write(run.done, name, run.results[name])
-
-
-def save(run: Run, evaluated: list[str]) -> None:
-    """Starts an asynchronous checkpoint, ranked by the metrics of the sets evaluated at this step."""
-    metrics = {f"{name}/{key}": value for name in evaluated for key, value in run.results[name].items()}
-    best = run.checkpoints.ranking.metric
-    if best is not None and best.partition("/")[0] in evaluated and not math.isfinite(metrics.get(best, math.nan)):
-        found = metrics.get(best, "missing")
-        log.warning("step %d: %s is %s, so that this checkpoint cannot be the best", run.done, best, found)
-    record = {"config": to_json(run.built.cfg), "pending": run.pending, "results": run.results, "due": run.due}
-    record["log"] = run.log()
-    run.checkpoints.save(run.done, run.state, record, metrics)
+    data = source("config.data", cfg.data)
+    if not isinstance(cfg.evals, dict):
+        problems.append(f"config.evals is {truncated_repr(cfg.evals)}, expected a dict: name -> rows, or jaxft.Eval")
+    evals = cfg.evals if isinstance(cfg.evals, dict) else {}
+    opened = {}
+    for name, one in evals.items():
+        rows = source(f"config.evals.{name}", one.data if isinstance(one, Eval) else one)
+        opened[name] = dataclasses.replace(one, data=rows) if isinstance(one, Eval) else Eval(data=rows)
+    raise_problems(problems)
+    return dataclasses.replace(cfg, data=data, evals=opened)
 
 
-def interrupt(run: Run) -> None:
-    """Saves this step if it is not saved, and raises RunInterrupted."""
-    if run.done not in run.checkpoints.steps():
-        run.fetch()
-        save(run, [])
-    run.checkpoints.wait()
-    raise RunInterrupted(f"asked to end (SIGTERM), step {run.done} is saved: the same command goes on from there")
-
-
-def finish(run: Run) -> None:
-    """Exports the best or last checkpoint to `model/`, unless an earlier process did."""
-    run.checkpoints.wait()
-    target = run.workdir / "model"
-    step, score = run.checkpoints.chosen()
-    assert step is not None  # every run saves its last step
-    run.report.facts["model_score"] = score  # by save.best; None: the newest step
-    if run.first == run.total and target.exists():
-        run.report.facts["model_step"] = step
-        log.info("the run is complete: %d steps", run.total)
-        return
-    state = run.state
-    if step != run.total:
-        state, saved = run.checkpoints.restore(step, run.training.abstract_state())
-        run.results = saved["results"]
-    if score is not None:
-        log.info("step %d was best by %s: %.6g", step, run.built.cfg.save.best, score)
-    params = {**state.params, **run.frozen}
-    check_finite(run.built, params, target, step)
-    how = scored(run.built, run.eval_step, run.evals, state.params, run.frozen, run.results)
-    export_state(run.built, params, target, step, run.results, how)
-    run.report.facts["model_step"] = step
+def _temporary() -> Path:
+    """A new work directory. Raises UserError with several processes, which must share one."""
+    if jax.process_count() > 1:
+        raise UserError("workdir is needed: the processes of a run share one directory")
+    made = Path(tempfile.mkdtemp(prefix="jaxft-"))
+    log.warning("no workdir was given: the run is written to %s", made)
+    return made

@@ -33,6 +33,8 @@ MAY_CHANGE_ON_RESUME = (
     "scan",
     "log_every",
     "save",
+    "early_stopping",
+    "eval_on_start",
     "evals",
     "nonfinite",
     "export_dtype",

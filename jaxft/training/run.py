@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.config import save_config
+from jaxft.config.component import to_json
 from jaxft.data.order import run_ends
 from jaxft.data.pipeline import Batches, EvalBatches, train_iterator
 from jaxft.evaluation.evaluate import EvalResults
@@ -25,10 +26,12 @@ from jaxft.reports.format import human
 from jaxft.reports.records import mend
 from jaxft.reports.report import Report, replace_text
 from jaxft.reports.sinks import Writer
-from jaxft.training.best import ranking
+from jaxft.training.best import ranking, stopping_ranking
+from jaxft.training.callback import Callback
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.compiled import CompiledSteps, compiled_steps, evaluation_step, idle_problems
 from jaxft.training.disk_space import check_space
+from jaxft.training.early_stopping import Patience
 from jaxft.training.facts import run_facts
 from jaxft.training.preemption import PreemptionHandler
 from jaxft.training.resume import Former, check_growth, check_origin, former_run, log_growth, origin_of
@@ -52,11 +55,14 @@ class Run:
     checkpoints: Checkpoints
     state: TrainState
     frozen: Params
+    patience: Patience
+    callbacks: Sequence[Callback] = ()
     first: int = 0  # steps that earlier processes did
     done: int = 0  # steps that are done
     pending: list[dict[str, Any]] = field(default_factory=list)  # host metrics of steps since the last log point
     results: dict[str, dict[str, float]] = field(default_factory=dict)  # latest metrics by evaluation set
     due: list[str] = field(default_factory=list)  # sets still to be evaluated at this step
+    ended: str | None = None  # why the run ended before its last planned step
     report: Report = field(init=False)  # set by `start`
 
     def __post_init__(self) -> None:
@@ -89,6 +95,26 @@ class Run:
         """Ends what `open` started."""
         self.opened.close()
 
+    def tell(self, call: Callable[[Callback], bool | None]) -> None:
+        """Calls every callback; if one returns True, this step becomes the last one."""
+        for callback in self.callbacks:
+            if call(callback) is True:
+                self.end(f"{type(callback).__name__} asked for it")
+
+    def stop_early(self, name: str) -> None:
+        """Ends the run if `config.early_stopping` asks for it, after an evaluation of the set `name`."""
+        rule = self.built.cfg.early_stopping
+        if rule is not None and rule.metric.partition("/")[0] == name and self.done > 0:
+            reason = self.patience.observe(self.results[name])
+            if reason is not None:
+                self.end(reason)
+
+    def end(self, reason: str) -> None:
+        """Makes the present step the last one."""
+        if self.done < self.total:
+            log.info("step %d: the run ends here: %s", self.done, reason)
+            self.total, self.ended = self.done, reason
+
     def next_batch(self) -> Batch:
         """The next batch; its transfer to the devices is asynchronous."""
         batch = next(self.iterator)
@@ -100,7 +126,7 @@ class Run:
         self.on_device.clear()
 
 
-def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
+def start(built: Setup, workdir: Path, extend: bool = False, callbacks: Sequence[Callback] = ()) -> Run:
     """Encodes the data, loads the weights, and restores the newest checkpoint of the work directory, if there is one.
 
     With `extend` an existing run may become longer.
@@ -108,7 +134,7 @@ def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
     cfg = built.cfg
     workdir.mkdir(parents=True, exist_ok=True)
     former = former_run(cfg, workdir, extend)
-    best = ranking(cfg, built.task)
+    best, patience = ranking(cfg, built.task), Patience(cfg.early_stopping, stopping_ranking(cfg, built.task))
     batches = train_batches(built, former)
     evals = {name: eval_batches(built, name) for name in cfg.evals}
     sets: dict[str, Batches | EvalBatches] = {"train": batches, **evals}
@@ -120,21 +146,19 @@ def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
     raise_problems(idle_problems(plan, total))
     trained, frozen, report = built.load()
     checkpoints = Checkpoints(workdir, cfg.save.keep, best)
-    run = Run(built, plan, workdir, total, batches, evals, checkpoints, plan.initial_state(trained), frozen)
-    del trained
+    state = plan.initial_state(trained)
+    run = Run(built, plan, workdir, total, batches, evals, checkpoints, state, frozen, patience, callbacks)
+    del trained, state
     log.info("weights: %s", report)
     # The newest readable checkpoint of this work directory; without one, what `load` returned (pretrained or random).
     found = checkpoints.restore_latest(plan.abstract_state())
-    if found is not None:
-        run.first, run.state, saved = found
-        run.done = run.first
-        run.pending, run.results = saved["pending"], saved["results"]
-        run.due = [name for name in saved.get("due", []) if name in evals]
-        log.info("resumed from the checkpoint of step %d", run.first)
-        mend_log(run, saved.get("log", {}))
+    if found is None:
+        run.due = list(evals) if cfg.eval_on_start else []
+    else:
+        go_on(run, *found)
     if former is not None:
         log_growth(plan, batches, former, run.done, int(run.state.skipped))
-    if run.done < total:
+    if run.done < run.total:
         check_space(workdir, *sizes(run))
     if jax.process_index() == 0:
         replace_text(workdir / "origin.json", json.dumps(origin_of(built, sets, batches.order.ends)) + "\n")
@@ -142,6 +166,22 @@ def start(built: Setup, workdir: Path, extend: bool = False) -> Run:
     run.report = Report(workdir, run_facts(built, run.state, frozen, batches, evals))
     describe(run)
     return run
+
+
+def go_on(run: Run, step: int, state: TrainState, saved: dict[str, Any]) -> None:
+    """Puts the run where a checkpoint was made. A run that had ended early has ended, unless it was extended, or its
+    early stopping was changed."""
+    run.first, run.done, run.state = step, step, state
+    run.pending, run.results = saved["pending"], saved["results"]
+    run.due = [name for name in saved.get("due", []) if name in run.evals]
+    log.info("resumed from the checkpoint of step %d", run.first)
+    rule = to_json(run.built.cfg.early_stopping)
+    if saved["config"].get("early_stopping") == rule:
+        run.patience.restore(saved.get("early_stopping", run.patience.to_json()))
+        extended = len(run.batches.order.ends) > len(saved.get("ends", run.batches.order.ends))
+        if saved.get("ended") is not None and not extended:
+            run.total, run.ended = run.done, saved["ended"]
+    mend_log(run, saved.get("log", {}))
 
 
 def mend_log(run: Run, saved: Mapping[str, Mapping[str, Any]]) -> None:
