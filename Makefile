@@ -1,11 +1,16 @@
 VENV ?= .venv
 
-.PHONY: test browser
-test: $(VENV)/installed browser
+.PHONY: test check style browser
+test: style browser  # everything
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --durations=15
+
+check: style  # at most four minutes on two cores
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup -m "not slow" --durations=5
+
+style: $(VENV)/installed
 	$(VENV)/bin/ruff check -q .
 	$(VENV)/bin/ruff format -q --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup --durations=15
 
 browser: $(VENV)/installed  # found, or installed, or asked for
 	$(VENV)/bin/python tests/browser.py

@@ -63,6 +63,15 @@ DOCUMENTS = [
 ]
 
 
+# Files whose tests take more than about 20 s on one core: `make check` leaves them out.
+SLOW = set(
+    "test_embed test_every_family test_experts test_explain test_extend test_families test_fit_python test_float64 "
+    "test_kill_series test_messages test_parity test_parts test_peers test_pretrain test_processes test_quality "
+    "test_readme test_real_models test_report test_resume test_same_numbers test_short_steps test_signals test_startup "
+    "test_step test_suite test_tag test_tasks test_throughput test_workdir".split()
+)
+
+
 def pytest_unconfigure():
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"])
@@ -72,6 +81,8 @@ def pytest_collection_modifyitems(items):
     """A file's tests go to one process, where they share what they have made; but those of families share nothing."""
     for item in items:
         name = item.path.stem
+        if name in SLOW:
+            item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(item.name if name == "test_every_family" else name))
 
 

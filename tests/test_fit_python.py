@@ -8,16 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas
 import polars
 import pyarrow as pa
 import pytest
 from runs import numbers, write_rows
+from sklearn.metrics import cohen_kappa_score
 
 import jaxft
 from jaxft.config import config_dict
 from jaxft.config.component import from_json
+from jaxft.config.functions import as_function
 from jaxft.data.memory import as_source
 from jaxft.data.row_sequence import as_rows
 from jaxft.problems import UserError
@@ -222,6 +226,52 @@ def test_evaluation_before_the_first_step(resumable, unbroken_run, tmp_path):
     assert (records[0]["step"], records[0]["split"]) == (0, "val") and records[1:] == numbers(unbroken_run)
     untrained = jaxft.load(resumable().model, head="sequence-classification")
     assert untrained is not None and records[0]["loss"] != records[-1]["loss"]
+
+
+def cross_entropy(out, batch):
+    """The task's own loss, and half of it counted twice: the same gradient."""
+    errors = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["targets"])
+    return 2 * jnp.sum(errors * batch["weights"]), 2 * jnp.sum(batch["weights"])
+
+
+def kappa(outputs):
+    return cohen_kappa_score(outputs["targets"], outputs["logits"].argmax(-1))
+
+
+def test_own_loss_and_metrics(resumable, unbroken_run, tmp_path):
+    """Twice the total over twice the count is the same loss."""
+    cfg = resumable(loss=cross_entropy, metrics={"kappa": kappa, "rows": lambda outputs: len(outputs["index"])})
+    run = jaxft.fit(cfg, tmp_path / "run")
+    evaluated = [record for record in numbers(run.workdir) if record["split"] == "val"]
+    assert [record.pop("rows") for record in evaluated] == [23.0] * len(evaluated)
+    assert all(np.isfinite(record.pop("kappa")) for record in evaluated)
+    kept = [{k: v for k, v in record.items() if k not in ("kappa", "rows")} for record in numbers(run.workdir)]
+    assert all(record.pop("weighted_loss") == pytest.approx(record["loss"], rel=1e-6) for record in kept)
+    for record, other in zip(kept, numbers(unbroken_run), strict=True):
+        assert record.pop("split") == other["split"]
+        assert record == pytest.approx({k: v for k, v in other.items() if k != "split"}, rel=2e-6)
+    again = run.evaluate()
+    assert again["val"]["rows"] == 23.0 and again["val"]["kappa"] == run.metrics["val"]["kappa"]
+    rows = jaxft.Data(path=cfg.data.path).open()[:]
+    answers = [row["label"] for row in run.model.predict([row["text"] for row in rows])]
+    assert run.metrics["val"]["kappa"] == pytest.approx(cohen_kappa_score([row["label"] for row in rows], answers))
+    written = json.loads((run.workdir / "config.json").read_text())
+    assert written["loss"] == f"{__name__}:cross_entropy"
+    assert as_function(written["loss"], "config.loss") is cross_entropy
+
+
+def test_mistakes_in_own_functions(resumable, tmp_path):
+    with pytest.raises(UserError) as error:
+        jaxft.fit(resumable(loss=3, metrics={"a": "nowhere", "b": "jaxft.problems:sugest"}), tmp_path / "run")
+    assert error.value.problems == [
+        "config.loss is 3, expected a function, or its name 'MODULE:FUNCTION'",
+        "config.metrics['a'] is 'nowhere', expected a function, or its name 'MODULE:FUNCTION'",
+        "config.metrics['b'] is 'jaxft.problems:sugest', which does not exist. Did you mean 'suggest'?",
+    ]
+    with pytest.raises(UserError, match="config.metrics: Classify has a metric 'accuracy' already: use another name"):
+        jaxft.fit(resumable(metrics={"accuracy": kappa}), tmp_path / "run")
+    with pytest.raises(UserError, match="config.loss returned .* expected a pair of numbers: .total, count."):
+        jaxft.fit(resumable(loss=lambda out, batch: out.logits.sum()), tmp_path / "run")
 
 
 def test_fit_in_a_thread_without_a_work_directory(resumable, unbroken_run, caplog):

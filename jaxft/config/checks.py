@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config.component import fits, is_config, type_problems
+from jaxft.config.functions import as_function
 from jaxft.config.protocols import Factory, Source, TaskComponent, TuneComponent
 from jaxft.config.ranges import problems_of, range_problems
 from jaxft.paths import invalid_problem
-from jaxft.problems import clipped, listed, near, suggest, truncated_repr
+from jaxft.problems import UserError, clipped, listed, near, suggest, truncated_repr
 
 if TYPE_CHECKING:
     from jaxft.config.run import Config
@@ -137,6 +138,19 @@ def multiplier_problems(cfg: "Config") -> list[str]:
         return []
     invalid = (invalid_problem(pattern, "config.lr_multipliers") for pattern, _ in cfg.lr_multipliers)
     return [text for text in invalid if text]
+
+
+def function_problems(cfg: "Config") -> list[str]:
+    """Values of config.loss and config.metrics that are no functions."""
+    metrics = cfg.metrics if typed(cfg, "metrics") else {}
+    given = {} if cfg.loss is None else {"config.loss": cfg.loss}
+    problems = []
+    for where, value in {**given, **{f"config.metrics[{name!r}]": value for name, value in metrics.items()}}.items():
+        try:
+            as_function(value, where)
+        except UserError as error:
+            problems += error.problems
+    return problems
 
 
 def component_problems(cfg: "Config", devices: int | None) -> list[str]:

@@ -38,7 +38,8 @@ def config(cls: type[T]) -> type[T]:
 
 
 def to_json(obj: Any) -> Any:
-    """JSON values; a config object becomes {"class": "module:Name", field: value, ...}, a tuple becomes a list.
+    """JSON values; a config object becomes {"class": "module:Name", field: value, ...}, a tuple becomes a list,
+    a function "module:name" (config/functions.py).
 
     Raises UserError for values that JSON cannot express.
     """
@@ -51,6 +52,8 @@ def to_json(obj: Any) -> Any:
         return [to_json(value) for value in obj]
     if obj is None or isinstance(obj, str | int | float):
         return obj
+    if isinstance(obj, types.FunctionType):
+        return f"{obj.__module__}:{obj.__qualname__}"
     raise UserError(
         f"a configuration holds {truncated_repr(obj)} ({type(obj).__name__}), which cannot be written as JSON"
     )
@@ -212,7 +215,7 @@ def find_class(name: Any) -> type:
     if not isinstance(name, str):
         raise UserError(f"the configuration names the class {truncated_repr(name)}, expected 'MODULE:CLASS'")
     module_name, _, class_name = name.partition(":")
-    found: Any = _find_module(name, module_name)
+    found: Any = find_module(f"the configuration names the class {truncated_repr(name)}", module_name)
     for part in class_name.split("."):
         names = vars(found)
         found = names.get(part)
@@ -228,24 +231,21 @@ def find_class(name: Any) -> type:
     return found
 
 
-def _find_module(name: str, module_name: str) -> types.ModuleType:
-    """A module that is already imported, or one of jaxft."""
+def find_module(named: str, module_name: str) -> types.ModuleType:
+    """A module that is already imported, or one of jaxft. `named` begins the message of the UserError for others."""
     if sys.modules.get(module_name) is not None:
         return sys.modules[module_name]
     if not all(map(str.isidentifier, module_name.split("."))):
-        raise UserError(f"the configuration names the class {truncated_repr(name)}, expected 'MODULE:CLASS'")
+        raise UserError(f"{named}, expected 'MODULE:NAME'")
     if not _ours(module_name):
         raise UserError(
-            f"the configuration names the class {truncated_repr(name)}, but importing {truncated_repr(module_name)} "
-            f"runs its code. If you trust that module: --allow-import={module_name}. In Python, import it first."
+            f"{named}, but importing {truncated_repr(module_name)} runs its code. If you trust that module: "
+            f"--allow-import={module_name}. In Python, import it first."
         )
     try:
         return importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise UserError(
-            f"the configuration names the class {truncated_repr(name)}, but the module {truncated_repr(module_name)} "
-            f"cannot be imported ({error})"
-        ) from None
+        raise UserError(f"{named}, but the module {truncated_repr(module_name)} cannot be imported ({error})") from None
 
 
 def _ours(module_name: str) -> bool:

@@ -122,6 +122,8 @@ class Config:
     data: Source  # the training rows: jaxft.data
     evals: dict[str, Eval] = dataclasses.field(default_factory=dict)  # by name
     batching: Any = _component("jaxft.data.batching", "Pad")  # how examples share rows: Pad, Pack, Chunk
+    loss: Any = None  # own loss, a function (tasks/own_functions.py) or its name "MODULE:FUNCTION"; None: the task's
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)  # own metrics: name -> function, or its name
     tune: TuneComponent = _component("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
     optim: Factory = _component("jaxft.optim.adamw", "AdamW")
     schedule: Factory = _component("jaxft.optim.schedule", "Linear")
@@ -157,6 +159,7 @@ class Config:
         """All problems, each as one sentence with its fix; with `devices`, also what does not fit them."""
         problems = type_problems(self) + checks.value_problems(self)
         problems += checks.length_problems(self) + checks.model_problems(self)
+        problems += checks.function_problems(self)
         problems += checks.eval_problems(self) + checks.multiplier_problems(self)
         problems += checks.component_problems(self, devices) + checks.batch_problems(self, devices)
         try:

@@ -28,6 +28,7 @@ log = logging.getLogger("jaxft")
 class FitResult:
     """A finished run."""
 
+    config: Config  # with what the data decided, such as labels
     workdir: Path
     metrics: dict[str, dict[str, float]]  # the last ones of each evaluation set, of the exported model
 
@@ -49,11 +50,11 @@ class FitResult:
     def evaluate(self, step: int | None = None) -> dict[str, dict[str, Any]]:
         """Metrics of every evaluation set, as the command `evaluate --workdir` computes them; None: the best step, else
         the last."""
-        return evaluate_run(str(self.workdir), step)
+        return evaluate_run(str(self.workdir), step, cfg=self.config)
 
     def export(self, directory: str | os.PathLike[str], step: int | None = None) -> None:
         """Writes a checkpoint as a Hugging Face directory, as the command `export` does."""
-        export_run(str(self.workdir), os.fspath(directory), step, "merged")
+        export_run(str(self.workdir), os.fspath(directory), step, "merged", self.config)
 
 
 def fit(
@@ -80,7 +81,8 @@ def fit(
         if not isinstance(callback, Callback)
     )
     place = Path(workdir) if workdir is not None else _temporary()
-    return FitResult(place, train(cfg, place, extend, callbacks))
+    used, metrics = train(cfg, place, extend, callbacks)
+    return FitResult(used, place, metrics)
 
 
 def _configuration(config: Config | None, fields: dict[str, Any]) -> Config:

@@ -30,8 +30,10 @@ log = logging.getLogger("jaxft")
 
 def train(
     cfg: Config, workdir: str | Path, extend: bool = False, callbacks: Sequence[Callback] = ()
-) -> dict[str, dict[str, float]]:
-    """Trains, or continues the run in `workdir`. Returns the last metrics of each evaluation set.
+) -> tuple[Config, dict[str, dict[str, float]]]:
+    """Trains, or continues the run in `workdir`.
+
+    Returns the configuration with what the data decided, such as labels, and the last metrics of each evaluation set.
 
     With `extend`, a run may get more steps or epochs, even if it is complete.
     """
@@ -68,7 +70,7 @@ def train(
                 except Preempted:
                     interrupt(run)
         finish(run)
-    return run.results
+    return built.cfg, run.results
 
 
 def after_step(run: Run) -> None:

@@ -36,6 +36,7 @@ MAY_CHANGE_ON_RESUME = (
     "early_stopping",
     "eval_on_start",
     "evals",
+    "metrics",
     "nonfinite",
     "export_dtype",
     "wandb",

@@ -31,10 +31,18 @@ METRICS_ONLY = Breakdown()
 
 
 def evaluate_run(
-    workdir: str, step: int | None, breakdown: Breakdown = METRICS_ONLY, output: str | None = None
+    workdir: str,
+    step: int | None,
+    breakdown: Breakdown = METRICS_ONLY,
+    output: str | None = None,
+    cfg: Config | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate_all` with the checkpoint of a run at `step` (None: the best, else the newest)."""
-    cfg = load_config(Path(workdir) / "config.json")
+    """`evaluate_all` with the checkpoint of a run at `step` (None: the best, else the newest).
+
+    `cfg` is the configuration of the run; None: that in the work directory, which does not hold rows and functions that
+    only a program has.
+    """
+    cfg = cfg or load_config(Path(workdir) / "config.json")
     built = build(cfg, list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
         _, state, _ = restore(built, workdir, step)
@@ -56,9 +64,9 @@ def evaluate_model(
         return evaluate_all(built, trained, frozen, breakdown, output=output)
 
 
-def export_run(workdir: str, output: str, step: int | None, form: str) -> int:
-    """Writes a checkpoint as a Hugging Face directory and returns its step (`step` None: as for `evaluate_run`)."""
-    cfg = load_config(Path(workdir) / "config.json")
+def export_run(workdir: str, output: str, step: int | None, form: str, cfg: Config | None = None) -> int:
+    """Writes a checkpoint as a Hugging Face directory and returns its step (`step` and `cfg` as for `evaluate_run`)."""
+    cfg = cfg or load_config(Path(workdir) / "config.json")
     if form == "adapter":
         raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
     raise_problems(output_problems(Path(output).absolute()) + place_problems(Path(output).absolute()))

@@ -28,6 +28,7 @@ from jaxft.models.params import Params, bind, names, roles, shape, shardings, va
 from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest
 from jaxft.tasks.base import EncodingContext, Task
+from jaxft.tasks.own_functions import with_functions
 from jaxft.training.layout import mesh_for
 
 
@@ -155,6 +156,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
             "be learned. Let embed.tokens train as well, or leave the tokens out"
         )
     mesh = mesh_for(cfg, model, trained, devices)
+    task = with_functions(task, cfg.loss, cfg.metrics)
     return Setup(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
 
 
