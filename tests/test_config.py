@@ -99,7 +99,7 @@ def test_json_gives_the_same_object_back(tmp_path):
         ({"class": "jaxft.optim:adamw.AdamW"}, "not a config class"),
         ({"class": "jaxft.config.run:Config.problems"}, "not a config class"),
         ({"class": ["jaxft.config.run:Config"]}, "expected 'MODULE:CLASS'"),
-        ({"class": "a b:Config"}, "expected 'MODULE:CLASS'"),
+        ({"class": "a b:Config"}, "expected 'MODULE:NAME'"),
         ({"class": 3}, "expected 'MODULE:CLASS'"),
         ({"task": {"class": "payload:Task"}}, "--allow-import=payload"),
         ({"steps": "many"}, "config.steps is 'many' (str), expected int | None"),

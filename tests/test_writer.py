@@ -12,7 +12,8 @@ from jaxft.config import Config
 from jaxft.data import Data
 from jaxft.problems import UserError
 from jaxft.reports import sinks
-from jaxft.reports.sinks import Clock, JsonLines, Lines, Terminal, Writer, describe, duration
+from jaxft.reports.progress import Clock, Lines, Terminal, describe, duration
+from jaxft.reports.sinks import JsonLines, Writer
 from jaxft.tasks.classify import Classify
 from jaxft.training.fit import fit
 

@@ -122,7 +122,7 @@ class Config:
     data: Source  # the training rows: jaxft.data
     evals: dict[str, Eval] = dataclasses.field(default_factory=dict)  # by name
     batching: Any = _component("jaxft.data.batching", "Pad")  # how examples share rows: Pad, Pack, Chunk
-    loss: Any = None  # own loss, a function (tasks/own_functions.py) or its name "MODULE:FUNCTION"; None: the task's
+    loss: Any = None  # own loss, a function (training/own_functions.py) or its name "MODULE:FUNCTION"; None: the task's
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)  # own metrics: name -> function, or its name
     tune: TuneComponent = _component("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
     optim: Factory = _component("jaxft.optim.adamw", "AdamW")

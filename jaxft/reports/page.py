@@ -12,8 +12,8 @@ import numpy as np
 from jaxft import assets
 from jaxft.reports.curves import BINS, HEIGHT, WIDTH, Series, cloud, curves
 from jaxft.reports.format import human
+from jaxft.reports.progress import duration
 from jaxft.reports.records import Record
-from jaxft.reports.sinks import duration
 
 # Metric -> title, unit, lowest value of its axis. Other metrics follow under their own names.
 TITLES = {

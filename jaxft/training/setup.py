@@ -28,8 +28,8 @@ from jaxft.models.params import Params, bind, names, roles, shape, shardings, va
 from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest
 from jaxft.tasks.base import EncodingContext, Task
-from jaxft.tasks.own_functions import with_functions
 from jaxft.training.layout import mesh_for
+from jaxft.training.own_functions import with_functions
 
 
 @dataclass
