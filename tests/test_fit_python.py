@@ -9,6 +9,8 @@ from pathlib import Path
 
 import datasets
 import jax.numpy as jnp
+import nbclient
+import nbformat
 import numpy as np
 import optax
 import pandas
@@ -281,6 +283,33 @@ def test_fit_in_a_thread_without_a_work_directory(resumable, unbroken_run, caplo
     thread.join()
     assert numbers(made[0].workdir) == numbers(unbroken_run)
     assert f"no workdir was given: the run is written to {made[0].workdir}" in caplog.messages
+
+
+CELL = """
+import jaxft
+run = jaxft.fit(jaxft.Config(
+    model={model!r}, task=jaxft.Classify(), data={data!r}, evals={{"val": jaxft.Eval(data=jaxft.Data(path={data!r}), every=4)}}, lr=1e-3, batch=8, steps=4,
+    max_len=32, log_every=2,
+), {workdir!r})
+print(run.metrics["val"]["accuracy"])
+"""
+
+
+def test_fit_in_a_notebook(tiny_bert, tmp_path):
+    """The output of the cell is one that was replaced: the last line, the last evaluation, a curve of two points."""
+    data = write_rows(tmp_path / "train.csv", 12)
+    cell = nbformat.v4.new_code_cell(CELL.format(model=str(tiny_bert), data=data, workdir=str(tmp_path / "run")))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    shown = [output for output in cell.outputs if output.output_type == "display_data"]
+    assert len(shown) == 1
+    page = shown[0].data["text/html"]
+    records = numbers(tmp_path / "run")
+    assert f"step 4/4  loss {[r for r in records if r['split'] == 'train'][-1]['loss']:.4f}" in page
+    assert f"step 4 val: loss {records[-1]['loss']:.4f}" in page
+    assert re.findall(r'd="(M[^"]+)"', page)[0].count("L") == 1 and page.count("<path") == 2
+    accuracy = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+    assert float(accuracy) == records[-1]["accuracy"]
 
 
 def test_public_names():

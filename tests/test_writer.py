@@ -11,7 +11,7 @@ import pytest
 from jaxft.config import Config
 from jaxft.data import Data
 from jaxft.problems import UserError
-from jaxft.reports import sinks
+from jaxft.reports import progress
 from jaxft.reports.progress import Clock, Lines, Terminal, describe, duration
 from jaxft.reports.sinks import JsonLines, Writer
 from jaxft.tasks.classify import Classify
@@ -32,7 +32,7 @@ def test_lines_for_people():
 def test_time_left(monkeypatch):
     """From the pace since the first log point, since compiling came before it."""
     now = [1000.0]
-    monkeypatch.setattr(sinks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     clock = Clock(total=110)
     assert clock.remaining(10, "train") is None
     now[0] += 40
