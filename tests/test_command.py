@@ -268,7 +268,7 @@ def test_a_file_does_not_replace_a_module_of_the_same_name(write):
 
 
 def test_help_lists_the_flags():
-    text = command.usage("-m jaxft.train", "Trains.", FLAGS)
+    text = command.usage("python -m jaxft.train", "Trains.", FLAGS)
     assert text.startswith("usage: python -m jaxft.train --config=FILE.py[:ARG] --workdir=DIR [--step=VALUE] [--json]")
     assert "\nTrains.\n" in text and "work directory of the run" in text
 

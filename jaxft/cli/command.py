@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO
 from jaxft.config import Config, overrides
 from jaxft.config import file as config_file
 from jaxft.config.ranges import Count
+from jaxft.host import startup
 from jaxft.host.memory import tune_allocator
 from jaxft.host.signals import signals
 from jaxft.host.torch_free import without_torch
@@ -153,7 +154,7 @@ def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
     short = [form if flag.required else f"[{form}]" for form, flag in zip(forms, flags, strict=True)]
     width = max(map(len, forms), default=0)
     lines = [f"  {form:{width}}  {_describe(flag)}" for form, flag in zip(forms, flags, strict=True)]
-    return "\n".join([f"usage: python {program} {' '.join(short)}", "", doc.strip(), "", *lines])
+    return "\n".join([f"usage: {program} {' '.join(short)}", "", doc.strip(), "", *lines])
 
 
 def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
@@ -237,6 +238,10 @@ def _attribute(name: str) -> str:
 
 
 def _program() -> str:
-    """The command as it was given to `python`."""
+    """The command as it was given."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"-m {spec.name}" if spec else sys.argv[0]
+    if spec is None:
+        return f"python {sys.argv[0]}"
+    if spec.name in sys.orig_argv or not spec.name.startswith("jaxft."):
+        return f"python -m {spec.name}"
+    return f"{'python -m ' * startup.is_module(sys.orig_argv)}jaxft {spec.name.removeprefix('jaxft.')}"
