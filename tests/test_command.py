@@ -198,7 +198,7 @@ def test_all_mistakes_come_together(write):
 
 def test_missing_flags():
     assert problems("--step=1") == [
-        "--config=FILE.py[:ARG] is needed: configuration; --config.FIELD=VALUE sets a field",
+        "--config=FILE.py[:ARG] is needed: configuration, or the name of a recipe; --config.FIELD=VALUE sets a field",
         "--workdir=DIR is needed: work directory of the run",
     ]
     optional = (command.CONFIG_OPTIONAL, command.WORKDIR_OPTIONAL)
@@ -233,7 +233,7 @@ def test_files_that_are_not_there(write, tmp_path):
     write()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "sst2.py").touch()
-    for spec, near in [("tiny_rnu.py", "tiny_run.py"), ("tiny_run", "tiny_run.py"), ("sst2.py", "configs/sst2.py")]:
+    for spec, near in [("tiny_rnu.py", "tiny_run.py"), ("sst2.py", "configs/sst2.py")]:
         assert problems(f"--config={spec}", "--workdir=w") == [
             f"there is no configuration file {spec!r}. Did you mean {near!r}?"
         ]

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any, NoReturn, TextIO
 from jaxft.config import Config, overrides
 from jaxft.config import file as config_file
 from jaxft.config.ranges import Count
+from jaxft.config.recipes import recipes
 from jaxft.host import startup
 from jaxft.host.memory import tune_allocator
 from jaxft.host.signals import signals
@@ -32,10 +34,23 @@ class Flag:
     required: bool = False
     choices: tuple[str, ...] = ()
     value: str = "VALUE"  # the placeholder of the value in --help
+    function: str = ""  # of a Python file that the flag names, or of a recipe
 
 
-CONFIG = Flag("config", "configuration; --config.FIELD=VALUE sets a field", required=True, value="FILE.py[:ARG]")
-SUITE = Flag("suite", "tasks; --config.FIELD=VALUE sets a field for all of them", required=True, value="FILE.py[:DIR]")
+CONFIG = Flag(
+    "config",
+    "configuration, or the name of a recipe; --config.FIELD=VALUE sets a field",
+    required=True,
+    value="FILE.py[:ARG]",
+    function="get_config",
+)
+SUITE = Flag(
+    "suite",
+    "tasks, or the name of a recipe; --config.FIELD=VALUE sets a field for all of them",
+    required=True,
+    value="FILE.py[:DIR]",
+    function="get_entries",
+)
 CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
 WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
 WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
@@ -46,6 +61,7 @@ ALLOW_IMPORT = Flag("allow-import", "modules of your own that the run's configur
 BATCH = Flag("batch", "rows computed together", type=Count, default=32)
 JSON = Flag("json", "print JSON", bool)
 
+COLUMNS = 100  # of --help
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the user chose a wrong place: exit code 2
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the machine has a fault: exit code 1
 
@@ -154,7 +170,19 @@ def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
     short = [form if flag.required else f"[{form}]" for form, flag in zip(forms, flags, strict=True)]
     width = max(map(len, forms), default=0)
     lines = [f"  {form:{width}}  {_describe(flag)}" for form, flag in zip(forms, flags, strict=True)]
-    return "\n".join([f"usage: {program} {' '.join(short)}", "", doc.strip(), "", *lines])
+    shipped = [line for flag in flags if flag.function for line in _recipes(flag)]
+    return "\n".join([f"usage: {program} {' '.join(short)}", "", doc.strip(), "", *lines, *shipped])
+
+
+def _recipes(flag: Flag) -> list[str]:
+    """The lines of --help on the recipes for a flag."""
+    found = recipes(flag.function)
+    width = max(map(len, found), default=0)
+    lines = [
+        textwrap.fill(f"{name:{width}}  {title}", COLUMNS, initial_indent="  ", subsequent_indent=" " * (width + 4))
+        for name, title in found.items()
+    ]
+    return ["", f"recipes for --{flag.name}, found from anywhere:", *lines]
 
 
 def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:

@@ -39,9 +39,12 @@ def _install() -> None:
 
 
 @contextlib.contextmanager
-def importable() -> Iterator[None]:
-    """A context in which modules of the current directory can be imported, unless a library has their name."""
-    places = list(_left_out)
+def importable(*first: str) -> Iterator[None]:
+    """A context in which modules of the folders `first` and of the current directory can be imported.
+
+    A library with the same name as one of them goes first.
+    """
+    places = [place for place in dict.fromkeys((*first, *_left_out)) if place not in sys.path]
     sys.path.extend(places)
     try:
         yield
