@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO
 
 from jaxft.config import Config, overrides
 from jaxft.config import file as config_file
+from jaxft.config.other_trainers import own_name
 from jaxft.config.ranges import Count
 from jaxft.config.recipes import recipes
 from jaxft.host import startup
@@ -219,7 +220,8 @@ def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], l
 def _suggestion(name: str, by_name: Mapping[str, Flag]) -> str:
     """A flag similar to `name`, or the field of the configuration with this name: --config.lr for --lr."""
     fields = [field.name for field in dataclasses.fields(Config)] if "config" in by_name else []
-    field = near(name, fields, 1, 0.999)
+    other = own_name(name) if fields else None
+    field = [other] if other else near(name, fields, 1, 0.999)
     return f" Did you mean --config.{field[0]}?" if field else suggest(f"--{name}", [f"--{known}" for known in by_name])
 
 
