@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn, TextIO
 
+from jaxft.cli.commands import HELP
+from jaxft.cli.field_help import COLUMNS, field_help
 from jaxft.config import Config, overrides
 from jaxft.config import file as config_file
 from jaxft.config.other_trainers import own_name
@@ -62,7 +64,6 @@ ALLOW_IMPORT = Flag("allow-import", "modules of your own that the run's configur
 BATCH = Flag("batch", "rows computed together", type=Count, default=32)
 JSON = Flag("json", "print JSON", bool)
 
-COLUMNS = 100  # of --help
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # the user chose a wrong place: exit code 2
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the machine has a fault: exit code 1
 
@@ -82,8 +83,9 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         signals.listen()
         _prepare()
         argv = sys.argv[1:]
-        if {"--help", "-h", "-help"} & set(argv):
+        if set(HELP) & set(argv):
             print(usage(_program(), doc, flags))
+            _print_more([word for word in argv if word not in HELP], flags)
             sys.exit(0)
         args = parse(argv, *flags)
         config_file.import_modules(getattr(args, "allow_import", None) or "")
@@ -171,19 +173,38 @@ def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
     short = [form if flag.required else f"[{form}]" for form, flag in zip(forms, flags, strict=True)]
     width = max(map(len, forms), default=0)
     lines = [f"  {form:{width}}  {_describe(flag)}" for form, flag in zip(forms, flags, strict=True)]
-    shipped = [line for flag in flags if flag.function for line in _recipes(flag)]
-    return "\n".join([f"usage: {program} {' '.join(short)}", "", doc.strip(), "", *lines, *shipped])
+    if any(flag.name == "config" for flag in flags):
+        lines.append("\n--config=FILE --help also lists the fields of that configuration.")
+    return "\n".join([f"usage: {program} {' '.join(short)}", "", doc.strip(), "", *lines])
 
 
-def _recipes(flag: Flag) -> list[str]:
-    """The lines of --help on the recipes for a flag."""
+def shipped(flag: Flag) -> str:
+    """The part of --help on the recipes for a flag."""
     found = recipes(flag.function)
     width = max(map(len, found), default=0)
     lines = [
         textwrap.fill(f"{name:{width}}  {title}", COLUMNS, initial_indent="  ", subsequent_indent=" " * (width + 4))
         for name, title in found.items()
     ]
-    return ["", f"recipes for --{flag.name}, found from anywhere:", *lines]
+    return "\n".join(["", f"recipes for --{flag.name}, found from anywhere:", *lines])
+
+
+def _print_more(argv: Sequence[str], flags: Sequence[Flag]) -> None:
+    """What follows the usage: the fields of the configuration that is given, with all its problems, or the recipes.
+
+    Raises UserError with the problems.
+    """
+    texts, settings, _ = _scan(argv, flags)
+    if "config" not in texts:
+        for flag in flags:
+            if flag.function:
+                print(shipped(flag))
+        return
+    cfg, problems = _configuration(texts["config"], settings)
+    if cfg is not None:
+        print(f"\n{field_help(cfg)}")
+    sys.stdout.flush()
+    raise_problems(problems)
 
 
 def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
