@@ -68,7 +68,7 @@ def test_the_list_needs_no_library(script, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["trian"], "there is no command 'trian'. Did you mean 'train'? Commands: train, evaluate"),
+        (["trian"], "there is no command 'trian'. Did you mean 'train'? Commands: new, train,"),
         (["jaxft.train"], "there is no command 'jaxft.train'."),
         (["--config=x"], "--config=x comes before the command: "),
     ],

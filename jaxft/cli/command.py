@@ -38,6 +38,13 @@ class Flag:
     choices: tuple[str, ...] = ()
     value: str = "VALUE"  # the placeholder of the value in --help
     function: str = ""  # of a Python file that the flag names, or of a recipe
+    word: bool = False  # given as a word without a name: TASK
+    sets: bool = False  # whether --config.FIELD=VALUE sets fields of what it names
+
+    @property
+    def form(self) -> str:
+        """How it is written."""
+        return self.value if self.word else f"--{self.name}" if self.type is bool else f"--{self.name}={self.value}"
 
 
 CONFIG = Flag(
@@ -46,6 +53,7 @@ CONFIG = Flag(
     required=True,
     value="FILE.py[:ARG]",
     function="get_config",
+    sets=True,
 )
 SUITE = Flag(
     "suite",
@@ -53,6 +61,7 @@ SUITE = Flag(
     required=True,
     value="FILE.py[:DIR]",
     function="get_entries",
+    sets=True,
 )
 CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
 WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
@@ -152,7 +161,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
         if flag.type is bool:
             setattr(args, _attribute(flag.name), False)
         if flag.name not in texts:
-            problems += [f"--{flag.name}={flag.value} is needed: {flag.help}"] if flag.required else []
+            problems += [f"{flag.form} is needed: {flag.help}"] if flag.required else []
             continue
         try:
             setattr(args, _attribute(flag.name), _value(flag, texts[flag.name]))
@@ -161,7 +170,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
     if "config" in texts:
         args.config, found = _configuration(texts["config"], settings)
         problems += found
-    elif settings and not any(flag.name in ("config", "suite") and flag.required for flag in flags):
+    elif settings and not any(flag.sets and flag.required for flag in flags):
         problems.append(f"--config.{settings[0][0]} sets a field of a configuration: --config=FILE.py is needed")
     raise_problems(problems)
     return args
@@ -169,7 +178,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
 
 def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
     """The text of `--help`."""
-    forms = [f"--{flag.name}" if flag.type is bool else f"--{flag.name}={flag.value}" for flag in flags]
+    forms = [flag.form for flag in flags]
     short = [form if flag.required else f"[{form}]" for form, flag in zip(forms, flags, strict=True)]
     width = max(map(len, forms), default=0)
     lines = [f"  {form:{width}}  {_describe(flag)}" for form, flag in zip(forms, flags, strict=True)]
@@ -209,7 +218,8 @@ def _print_more(argv: Sequence[str], flags: Sequence[Flag]) -> None:
 
 def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
     """Splits the words of the command line into (flag -> text, [(configuration field, text)], problems)."""
-    by_name = {flag.name: flag for flag in flags}
+    by_name = {flag.name: flag for flag in flags if not flag.word}
+    free = [flag.name for flag in flags if flag.word]
     texts: dict[str, str] = {}
     settings: list[tuple[str, str]] = []
     problems: list[str] = []
@@ -217,7 +227,10 @@ def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], l
     while words:
         word = words.pop(0)
         name, equals, text = word.lstrip("-").partition("=")
-        setting = name.startswith("config.") and not by_name.keys().isdisjoint(("config", "suite"))
+        setting = name.startswith("config.") and any(flag.sets for flag in flags)
+        if not word.startswith("-") and free:
+            texts[free.pop(0)] = word
+            continue
         if not word.startswith("-"):
             problems.append(f"{truncated_repr(word)} is not a flag: write --NAME=VALUE")
             continue

@@ -1,4 +1,4 @@
-"""What other trainers call the fields of a configuration: for messages only, these names are not accepted.
+"""What other trainers call the fields of a configuration, and tasks: for messages only, these names are not accepted.
 
 The names are those of transformers' TrainingArguments and scripts, of PyTorch's optimizers, of Keras and of Lightning.
 """
@@ -71,6 +71,24 @@ FIELDS = {
     "warmup_ratio": "schedule.warmup",
     "warmup_steps": "schedule.warmup",
     "weight_decay": "optim.decay",
+}
+# Names of transformers' pipelines, and of tasks.
+TASKS = {
+    "classification": "Classify",
+    "fill-mask": "MaskedLM",
+    "language-modeling": "CausalLM",
+    "mlm": "MaskedLM",
+    "multi-label-classification": "MultiLabel",
+    "ner": "TokenClassification",
+    "qa": "QuestionAnswering",
+    "regression": "Regress",
+    "sentence-similarity": "Similarity",
+    "sentiment-analysis": "Classify",
+    "sequence-classification": "Classify",
+    "sts": "Similarity",
+    "tagging": "TokenClassification",
+    "text-classification": "Classify",
+    "text-generation": "CausalLM",
 }
 
 
