@@ -1,4 +1,4 @@
-"""GLUE (Wang et al. 2019), one of its tasks: --config=configs/glue.py:cola
+"""GLUE (Wang et al. 2019), one of its tasks: --config=glue:cola
 
 All tasks, with the files for the benchmark's server: python -m jaxft.suite --suite=configs/glue.py --workdir=runs/glue
 

@@ -1,4 +1,4 @@
-"""The task of the quick start on any number of rows, to measure their cost: --config=configs/many_rows.py:ROWS"""
+"""The task of the quick start on any number of rows, to measure their cost: --config=many_rows:ROWS"""
 
 from jaxft.assets import path
 from jaxft.config import Config, Save

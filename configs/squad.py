@@ -1,4 +1,4 @@
-"""SQuAD: --config=configs/squad.py:v1, or v2, where half of the test questions have no answer.
+"""SQuAD: --config=squad:v1, or v2, where half of the test questions have no answer.
 
 The data come from the hub. With the files of the SQuAD web page, which have no splits:
 

@@ -1,4 +1,4 @@
-"""SuperGLUE (Wang et al. 2019), one of its tasks: --config=configs/superglue.py:boolq
+"""SuperGLUE (Wang et al. 2019), one of its tasks: --config=superglue:boolq
 
 All tasks, with the files for the benchmark's server:
 

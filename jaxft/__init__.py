@@ -129,4 +129,4 @@ def __dir__() -> list[str]:
 def _modules() -> dict[str, str]:
     from jaxft.config import config_dict
 
-    return {**config_dict.MODULES, **_MODULES}
+    return {**config_dict.MODULE_OF, **_MODULES}

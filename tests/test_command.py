@@ -174,12 +174,18 @@ def test_texts_of_another_type_are_refused(text, hint, expected):
         ("--config.seed=1.5", "--config.seed=1.5: expected int"),
         ("--config.lr=abc", "--config.lr=abc: expected float"),
         ("--config.steps=many", "--config.steps=many: expected int | None"),
-        ("--config.optim=Lion", "config.optim is AdamW(...): choose another one in the config file"),
+        ("--config.optim=lion", "expected Adafactor, AdamW, Lion, Muon, SGD, or MODULE:CLASS. Did you mean 'Lion'?"),
+        ("--config.optim=Linear", "or MODULE:CLASS. Did you mean --config.schedule=Linear?"),
+        ("--config.mesh=Mesh", "config.mesh is Mesh(...), which is not chosen by name: set its fields: data, fsdp"),
         ("--config.dtype=float", "config.dtype is 'float', expected auto, float32, bfloat16. Did you mean 'float32'?"),
         ("--config.lr", "--config.lr needs a value"),
         ("--step=two", "--step=two: expected int"),
         ("--stp=2", "there is no flag --stp. Did you mean '--step'?"),
         ("--lr=2", "there is no flag --lr. Did you mean --config.lr?"),
+        ("--learning_rate=2", "there is no flag --learning_rate. Did you mean --config.lr?"),
+        ("--config.learning_rate=2", "Config has no field 'learning_rate'. Did you mean --config.lr? It has: model"),
+        ("--config.weight-decay=2", "Did you mean --config.optim.decay?"),
+        ("--config.optim.weight_decay=2", "AdamW has no field 'weight_decay'. Did you mean --config.optim.decay?"),
         ("lr=2", "'lr=2' is not a flag: write --NAME=VALUE"),
     ],
 )
@@ -198,7 +204,7 @@ def test_all_mistakes_come_together(write):
 
 def test_missing_flags():
     assert problems("--step=1") == [
-        "--config=FILE.py[:ARG] is needed: configuration; --config.FIELD=VALUE sets a field",
+        "--config=FILE.py[:ARG] is needed: configuration, or the name of a recipe; --config.FIELD=VALUE sets a field",
         "--workdir=DIR is needed: work directory of the run",
     ]
     optional = (command.CONFIG_OPTIONAL, command.WORKDIR_OPTIONAL)
@@ -233,7 +239,7 @@ def test_files_that_are_not_there(write, tmp_path):
     write()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "sst2.py").touch()
-    for spec, near in [("tiny_rnu.py", "tiny_run.py"), ("tiny_run", "tiny_run.py"), ("sst2.py", "configs/sst2.py")]:
+    for spec, near in [("tiny_rnu.py", "tiny_run.py"), ("sst2.py", "configs/sst2.py")]:
         assert problems(f"--config={spec}", "--workdir=w") == [
             f"there is no configuration file {spec!r}. Did you mean {near!r}?"
         ]
@@ -268,7 +274,7 @@ def test_a_file_does_not_replace_a_module_of_the_same_name(write):
 
 
 def test_help_lists_the_flags():
-    text = command.usage("-m jaxft.train", "Trains.", FLAGS)
+    text = command.usage("python -m jaxft.train", "Trains.", FLAGS)
     assert text.startswith("usage: python -m jaxft.train --config=FILE.py[:ARG] --workdir=DIR [--step=VALUE] [--json]")
     assert "\nTrains.\n" in text and "work directory of the run" in text
 

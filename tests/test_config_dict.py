@@ -12,7 +12,7 @@ import jaxft
 from jaxft.config import Config, Eval, Mesh, Save, from_config_dict, to_config_dict
 from jaxft.config import file as config_file
 from jaxft.config.component import _CLASSES
-from jaxft.config.config_dict import COMPONENTS, MODULES
+from jaxft.config.config_dict import COMPONENTS, MODULE_OF
 from jaxft.data import Data, Pack
 from jaxft.data.duplicates import Deduplicated
 from jaxft.data.tfds import TFDS
@@ -121,10 +121,10 @@ def test_every_component_has_its_name():
     rooms = [m.name for m in pkgutil.walk_packages(jaxft.__path__, "jaxft.") if m.name.split(".")[1] in ROOMS]
     made = [cls for name in rooms for cls in vars(importlib.import_module(name)).values() if isinstance(cls, type)]
     found = {cls.__name__: cls.__module__ for cls in made if cls in _CLASSES}
-    assert {name: module for name, module in found.items() if module.split(".")[1] in ROOMS} == MODULES | {
+    assert {name: module for name, module in found.items() if module.split(".")[1] in ROOMS} == MODULE_OF | {
         "InMemory": "jaxft.data.memory"  # only jaxft.fit makes it
     }
-    assert len(MODULES) == sum(len(names.split()) for names in COMPONENTS.values())
+    assert len(MODULE_OF) == sum(len(names.split()) for names in COMPONENTS.values())
 
 
 def test_a_file_that_returns_one_is_the_quick_start():

@@ -288,8 +288,8 @@ def test_fit_in_a_thread_without_a_work_directory(resumable, unbroken_run, caplo
 CELL = """
 import jaxft
 run = jaxft.fit(jaxft.Config(
-    model={model!r}, task=jaxft.Classify(), data={data!r}, evals={{"val": jaxft.Eval(data=jaxft.Data(path={data!r}), every=4)}}, lr=1e-3, batch=8, steps=4,
-    max_len=32, log_every=2,
+    model={model!r}, task=jaxft.Classify(), data={data!r}, evals={{"val": jaxft.Eval(data={data!r}, every=4)}}, lr=1e-3,
+    batch=8, steps=4, max_len=32, log_every=2,
 ), {workdir!r})
 print(run.metrics["val"]["accuracy"])
 """
@@ -316,7 +316,7 @@ def test_public_names():
     assert set(jaxft.__all__) <= set(dir(jaxft))
     for name in jaxft.__all__:
         assert getattr(jaxft, name) is not None
-    assert set(config_dict.MODULES) <= set(jaxft.__all__)
+    assert set(config_dict.MODULE_OF) <= set(jaxft.__all__)
     text = Path(jaxft.__file__).read_text().partition("__version__")[0].partition("if TYPE_CHECKING")[2]
     hinted = re.findall(r"(?:import|,) (\w+)", text)
     assert sorted(hinted) == sorted(jaxft.__all__)

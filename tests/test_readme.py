@@ -28,9 +28,9 @@ def the(part: str) -> str:
 
 
 def test_the_pages_have_these_commands():
-    assert len(COMMANDS) == 12 and the("make test") == "make test"
+    assert len(COMMANDS) == 16 and the("make test") == "make test"
     assert the("python -m venv").startswith(
-        "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m jaxft.train"
+        "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/jaxft train"
     )
 
 
@@ -55,7 +55,7 @@ def checkout(tmp_path_factory):
 
 def run(command: str, folder: Path) -> str:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""}
-    command = command.replace("python -m", f"{sys.executable} -m")
+    command = re.sub("^jaxft ", "python -m jaxft ", command).replace("python -m", f"{sys.executable} -m")
     done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -70,7 +70,7 @@ def test_quick_start_and_what_follows(checkout):
         os.listdir(checkout / "runs/quickstart")
     )
     evaluate, predict, export = (
-        the(f"jaxft.{name} ") for name in ("evaluate", "predict --model=runs/quickstart/model", "export")
+        the(f"jaxft {name} ") for name in ("evaluate", "predict --model=runs/quickstart/model", "export")
     )
     assert json.loads(run(evaluate, checkout)).items() >= scores.items()
     assert json.loads(run(predict, checkout))["rows"] == 372
@@ -88,10 +88,21 @@ def test_quick_start_and_what_follows(checkout):
 
 @pytest.mark.slow
 def test_own_data(checkout):
-    scores = json.loads(run(the("--workdir=runs/mine") + SHORT, checkout))
-    assert scores["split"] == "test"
+    run(the("jaxft new classify"), checkout)
+    scores = json.loads(run(the("--workdir=runs/mine") + SHORT.replace("evals.test", "evals.val"), checkout))
+    assert scores["split"] == "val"
     config = json.loads((checkout / "runs/mine/config.json").read_text())
     assert config["data"]["path"] == "mine.csv" and config["task"]["label"] == "topic"
+
+
+@pytest.mark.slow
+def test_a_configuration_by_flags(checkout):
+    lines = run(the("--workdir=runs/lion") + SHORT + " --config.evals.own.data.limit=32", checkout).splitlines()
+    assert [json.loads(line)["split"] for line in lines] == ["test", "own"]
+    config = json.loads((checkout / "runs/lion/config.json").read_text())
+    assert config["optim"]["class"].endswith(":Lion") and config["tune"]["last_layers"] == 2
+    assert "batching.length: int = 256" in run(the("--config.batching=Pack"), checkout)
+    assert 'text="sentence"' in run(the("jaxft new Classify"), checkout)
 
 
 @pytest.mark.slow

@@ -6,14 +6,20 @@ import importlib
 import logging
 import os
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn, TextIO
 
+from jaxft.cli.commands import HELP
+from jaxft.cli.field_help import COLUMNS, field_help
 from jaxft.config import Config, overrides
 from jaxft.config import file as config_file
+from jaxft.config.other_trainers import own_name
 from jaxft.config.ranges import Count
+from jaxft.config.recipes import recipes
+from jaxft.host import startup
 from jaxft.host.memory import tune_allocator
 from jaxft.host.signals import signals
 from jaxft.host.torch_free import without_torch
@@ -31,10 +37,32 @@ class Flag:
     required: bool = False
     choices: tuple[str, ...] = ()
     value: str = "VALUE"  # the placeholder of the value in --help
+    function: str = ""  # of a Python file that the flag names, or of a recipe
+    word: bool = False  # given as a word without a name: TASK
+    sets: bool = False  # whether --config.FIELD=VALUE sets fields of what it names
+
+    @property
+    def form(self) -> str:
+        """How it is written."""
+        return self.value if self.word else f"--{self.name}" if self.type is bool else f"--{self.name}={self.value}"
 
 
-CONFIG = Flag("config", "configuration; --config.FIELD=VALUE sets a field", required=True, value="FILE.py[:ARG]")
-SUITE = Flag("suite", "tasks; --config.FIELD=VALUE sets a field for all of them", required=True, value="FILE.py[:DIR]")
+CONFIG = Flag(
+    "config",
+    "configuration, or the name of a recipe; --config.FIELD=VALUE sets a field",
+    required=True,
+    value="FILE.py[:ARG]",
+    function="get_config",
+    sets=True,
+)
+SUITE = Flag(
+    "suite",
+    "tasks, or the name of a recipe; --config.FIELD=VALUE sets a field for all of them",
+    required=True,
+    value="FILE.py[:DIR]",
+    function="get_entries",
+    sets=True,
+)
 CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
 WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
 WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
@@ -64,8 +92,9 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
         signals.listen()
         _prepare()
         argv = sys.argv[1:]
-        if {"--help", "-h", "-help"} & set(argv):
+        if set(HELP) & set(argv):
             print(usage(_program(), doc, flags))
+            _print_more([word for word in argv if word not in HELP], flags)
             sys.exit(0)
         args = parse(argv, *flags)
         config_file.import_modules(getattr(args, "allow_import", None) or "")
@@ -132,7 +161,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
         if flag.type is bool:
             setattr(args, _attribute(flag.name), False)
         if flag.name not in texts:
-            problems += [f"--{flag.name}={flag.value} is needed: {flag.help}"] if flag.required else []
+            problems += [f"{flag.form} is needed: {flag.help}"] if flag.required else []
             continue
         try:
             setattr(args, _attribute(flag.name), _value(flag, texts[flag.name]))
@@ -141,7 +170,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
     if "config" in texts:
         args.config, found = _configuration(texts["config"], settings)
         problems += found
-    elif settings and not any(flag.name in ("config", "suite") and flag.required for flag in flags):
+    elif settings and not any(flag.sets and flag.required for flag in flags):
         problems.append(f"--config.{settings[0][0]} sets a field of a configuration: --config=FILE.py is needed")
     raise_problems(problems)
     return args
@@ -149,16 +178,48 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
 
 def usage(program: str, doc: str, flags: Sequence[Flag]) -> str:
     """The text of `--help`."""
-    forms = [f"--{flag.name}" if flag.type is bool else f"--{flag.name}={flag.value}" for flag in flags]
+    forms = [flag.form for flag in flags]
     short = [form if flag.required else f"[{form}]" for form, flag in zip(forms, flags, strict=True)]
     width = max(map(len, forms), default=0)
     lines = [f"  {form:{width}}  {_describe(flag)}" for form, flag in zip(forms, flags, strict=True)]
-    return "\n".join([f"usage: python {program} {' '.join(short)}", "", doc.strip(), "", *lines])
+    if any(flag.name == "config" for flag in flags):
+        lines.append("\n--config=FILE --help also lists the fields of that configuration.")
+    return "\n".join([f"usage: {program} {' '.join(short)}", "", doc.strip(), "", *lines])
+
+
+def shipped(flag: Flag) -> str:
+    """The part of --help on the recipes for a flag."""
+    found = recipes(flag.function)
+    width = max(map(len, found), default=0)
+    lines = [
+        textwrap.fill(f"{name:{width}}  {title}", COLUMNS, initial_indent="  ", subsequent_indent=" " * (width + 4))
+        for name, title in found.items()
+    ]
+    return "\n".join(["", f"recipes for --{flag.name}, found from anywhere:", *lines])
+
+
+def _print_more(argv: Sequence[str], flags: Sequence[Flag]) -> None:
+    """What follows the usage: the fields of the configuration that is given, with all its problems, or the recipes.
+
+    Raises UserError with the problems.
+    """
+    texts, settings, _ = _scan(argv, flags)
+    if "config" not in texts:
+        for flag in flags:
+            if flag.function:
+                print(shipped(flag))
+        return
+    cfg, problems = _configuration(texts["config"], settings)
+    if cfg is not None:
+        print(f"\n{field_help(cfg)}")
+    sys.stdout.flush()
+    raise_problems(problems)
 
 
 def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
     """Splits the words of the command line into (flag -> text, [(configuration field, text)], problems)."""
-    by_name = {flag.name: flag for flag in flags}
+    by_name = {flag.name: flag for flag in flags if not flag.word}
+    free = [flag.name for flag in flags if flag.word]
     texts: dict[str, str] = {}
     settings: list[tuple[str, str]] = []
     problems: list[str] = []
@@ -166,7 +227,10 @@ def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], l
     while words:
         word = words.pop(0)
         name, equals, text = word.lstrip("-").partition("=")
-        setting = name.startswith("config.") and not by_name.keys().isdisjoint(("config", "suite"))
+        setting = name.startswith("config.") and any(flag.sets for flag in flags)
+        if not word.startswith("-") and free:
+            texts[free.pop(0)] = word
+            continue
         if not word.startswith("-"):
             problems.append(f"{truncated_repr(word)} is not a flag: write --NAME=VALUE")
             continue
@@ -190,7 +254,8 @@ def _scan(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, str], l
 def _suggestion(name: str, by_name: Mapping[str, Flag]) -> str:
     """A flag similar to `name`, or the field of the configuration with this name: --config.lr for --lr."""
     fields = [field.name for field in dataclasses.fields(Config)] if "config" in by_name else []
-    field = near(name, fields, 1, 0.999)
+    other = own_name(name) if fields else None
+    field = [other] if other else near(name, fields, 1, 0.999)
     return f" Did you mean --config.{field[0]}?" if field else suggest(f"--{name}", [f"--{known}" for known in by_name])
 
 
@@ -237,6 +302,10 @@ def _attribute(name: str) -> str:
 
 
 def _program() -> str:
-    """The command as it was given to `python`."""
+    """The command as it was given."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"-m {spec.name}" if spec else sys.argv[0]
+    if spec is None:
+        return f"python {sys.argv[0]}"
+    if spec.name in sys.orig_argv or not spec.name.startswith("jaxft."):
+        return f"python -m {spec.name}"
+    return f"{'python -m ' * startup.is_module(sys.orig_argv)}jaxft {spec.name.removeprefix('jaxft.')}"

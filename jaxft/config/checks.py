@@ -18,7 +18,7 @@ from jaxft.problems import UserError, clipped, listed, near, suggest, truncated_
 if TYPE_CHECKING:
     from jaxft.config.run import Config
 
-CHOICES: dict[str, tuple[str, ...]] = {
+FIELD_CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
     "init": ("pretrained", "backbone", "random"),
     "remat": ("none", "dots", "full"),
@@ -38,7 +38,7 @@ COMPONENTS: dict[str, tuple[type, str]] = {
 
 def value_problems(cfg: "Config") -> list[str]:
     """Values that are out of range, or not one of the choices."""
-    return [f"config.{text}" for text in range_problems(cfg) + choice_problems(cfg, CHOICES)]
+    return [f"config.{text}" for text in range_problems(cfg) + choice_problems(cfg, FIELD_CHOICES)]
 
 
 def typed(obj: Any, *names: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from jaxft.config.former_names import present_field, renamed
+from jaxft.config.other_trainers import suggest_field
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ def unknown_field(cls: type, name: str) -> str:
     if present := present_field(cls, name):
         return f"{cls.__name__} has no field {truncated_repr(name)}: it is now called {present!r}"
     known = [field.name for field in dataclasses.fields(cls)]
-    near_name = suggest(name, known)
+    near_name = suggest_field(name, known)
     return f"{cls.__name__} has no field {truncated_repr(name)}.{near_name} Fields: {', '.join(known) or 'none'}."
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxft.config.component import annotations, as_hinted, find_class, fits, is_config, type_name
 from jaxft.config.former_names import present_field
+from jaxft.config.other_trainers import suggest_field
 from jaxft.config.run import Config
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
@@ -49,7 +50,7 @@ COMPONENTS = {
     "jaxft.tune.full": "Full",
     "jaxft.tune.partial": "Partial",
 }
-MODULES = {name: module for module, names in COMPONENTS.items() for name in names.split()}
+MODULE_OF = {name: module for module, names in COMPONENTS.items() for name in names.split()}
 
 
 def from_config_dict(values: "ConfigDict") -> Config:
@@ -79,7 +80,7 @@ def is_config_dict(value: Any) -> bool:
 def _plain(value: Any, named: bool = True) -> Any:
     if is_config(value):
         cls = type(value)
-        name = cls.__name__ if MODULES.get(cls.__name__) == cls.__module__ else f"{cls.__module__}:{cls.__qualname__}"
+        name = cls.__name__ if MODULE_OF.get(cls.__name__) == cls.__module__ else f"{cls.__module__}:{cls.__qualname__}"
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         typed = {key for key, hint in annotations(cls).items() if dataclasses.is_dataclass(hint)}
         made = {key: _plain(item, named=key not in typed) for key, item in fields.items()}
@@ -99,7 +100,7 @@ def _object(cls: type, values: "ConfigDict", where: str, problems: list[str], sk
             continue
         if key not in fields:
             present = present_field(cls, key)
-            now = f" It is now called {present!r}." if present else suggest(key, list(fields))
+            now = f" It is now called {present!r}." if present else suggest_field(key, list(fields))
             problems.append(f"{where}.{key} is not a field of {cls.__name__}.{now}")
             continue
         given[key] = _value(hints[key], values, key, f"{where}.{key}", problems)
@@ -140,7 +141,7 @@ def _nested(hint: Any, value: "ConfigDict", where: str, problems: list[str]) -> 
             problems.append(f"{where}.{key} is missing: expected the class of a component, such as 'Classify'")
         return None
     try:
-        cls = _component(name, f"{where}.{key}")
+        cls = component_class(name, f"{where}.{key}")
     except UserError as error:
         problems += error.problems
         return None
@@ -151,9 +152,10 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def _component(name: str, where: str) -> type:
+def component_class(name: str, where: str) -> type:
+    """The class of a component, by its name or as "module:Class". Raises UserError; `where` is where it was named."""
     if ":" in name:
         return find_class(name)
-    if name not in MODULES:
-        raise UserError(f"{where} is {truncated_repr(name)}, which is not a component.{suggest(name, list(MODULES))}")
-    return getattr(importlib.import_module(MODULES[name]), name)
+    if name not in MODULE_OF:
+        raise UserError(f"{where} is {truncated_repr(name)}, which is not a component.{suggest(name, list(MODULE_OF))}")
+    return getattr(importlib.import_module(MODULE_OF[name]), name)

@@ -1,7 +1,9 @@
 """Loads configuration files: Python files whose function `get_config` returns a Config."""
 
+import contextlib
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
@@ -13,21 +15,23 @@ from typing import Any, TypeVar
 
 from jaxft.config import Config, from_config_dict
 from jaxft.config.config_dict import is_config_dict
+from jaxft.config.recipes import home, is_recipe, recipe, recipes
 from jaxft.host.startup import importable
 from jaxft.problems import UserError, near, raise_problems, truncated_repr
 
+log = logging.getLogger("jaxft")
 T = TypeVar("T")
 
 
 def load(spec: str) -> Config:
     """The configuration of "FILE.py" or "FILE.py:ARG"; get_config gets ARG as a string.
 
+    "NAME" or "NAME:ARG" is NAME.py in the current directory, else a recipe.
+
     Raises UserError for all errors in the file, with the line.
     """
-    path, argument = split(spec)
-    if not path.is_file():
-        raise UserError(_missing(path))
-    with importable():
+    path, argument = _found(spec, "get_config")
+    with _neighbours(path):
         module = _run(path, lambda: _import(path))
         get_config = getattr(module, "get_config", None)
         if not callable(get_config):
@@ -50,10 +54,8 @@ def load_suite(spec: str) -> tuple[Path, dict[str, Any], Callable[[str], str]]:
     The tasks by name come from the function `get_entries` of the file; `configuration(task)` is what `load` takes. DIR
     has the data; without it, they come from the hub.
     """
-    path, directory = split(spec)
-    if not path.is_file():
-        raise UserError(_missing(path))
-    with importable():
+    path, directory = _found(spec, "get_entries")
+    with _neighbours(path):
         get_entries = getattr(_run(path, lambda: _import(path)), "get_entries", None)
         if not callable(get_entries):
             raise UserError(f"{path} has no function get_entries, so it is not a suite: is it a file for --config?")
@@ -69,7 +71,7 @@ def import_modules(names: str) -> None:
     problems: list[str] = []
     for name in filter(None, names.split(",")):
         try:
-            with importable():
+            with importable(*_recipes_folder(Path(*name.split(".")).with_suffix(".py"))):
                 importlib.import_module(name)
         except Exception as error:  # the user's code may raise anything
             problems.append(f"--allow-import={name}: {type(error).__name__}: {error}")
@@ -80,6 +82,32 @@ def split(spec: str) -> tuple[Path, list[str]]:
     """The file and its argument, if there is one: "a/tiny.py:large" -> (a/tiny.py, ["large"])."""
     with_argument = re.fullmatch(r"(.*?\.py):(.*)", spec, re.DOTALL)
     return (Path(with_argument[1]), [with_argument[2]]) if with_argument else (Path(spec), [])
+
+
+def _found(spec: str, function: str) -> tuple[Path, list[str]]:
+    """The file that a specification means, and its argument. Raises UserError if there is none."""
+    path, argument = split(spec)
+    name, colon, rest = spec.partition(":")
+    if name.isidentifier() and not path.is_file():
+        path, argument = Path(f"{name}.py"), [rest] if colon else []
+        if not path.is_file():
+            path = recipe(name)
+        if path.is_file():
+            log.info("configuration: %s", path if path.is_absolute() else f"{path} in the current directory")
+    if not path.is_file():
+        raise UserError(_missing(Path(name) if name.isidentifier() else path, function))
+    return path, argument
+
+
+def _neighbours(path: Path) -> contextlib.AbstractContextManager[None]:
+    """A context in which a file can import modules of the current directory, and a recipe first those of configs/."""
+    return importable(*[str(home())] * is_recipe(path))
+
+
+def _recipes_folder(module: Path) -> list[str]:
+    """The folder that has a module of configs/, such as configs/corpora.py, unless the current directory has it."""
+    ours = module.parts[0] == "configs" and not module.is_file() and (home() / module).is_file()
+    return [str(home())] * ours
 
 
 def _import(path: Path) -> ModuleType:
@@ -94,6 +122,8 @@ def _import(path: Path) -> ModuleType:
 
 
 def _module_name(path: Path) -> str:
+    if is_recipe(path) and _is_free(name := f"configs.{path.stem}", path):  # wherever it is installed
+        return name
     for place in sys.path:
         relative = os.path.relpath(path.resolve(), Path(place or ".").resolve())
         parts = relative.removesuffix(".py").split(os.sep)
@@ -151,13 +181,15 @@ def _check_arguments(path: Path, get_config: Callable[..., Any], argument: list[
         raise UserError(f"{path}: {wants} does not fit the argument; {given}") from None
 
 
-def _missing(path: Path) -> str:
+def _missing(path: Path, function: str) -> str:
     if path.is_dir():
         files = sorted(map(str, path.glob("*.py")))
         return f"--config={path} is a directory. Choose a file in it: {', '.join(files[:8]) or 'it has no .py file'}."
     folders = {path.parent, Path("configs"), Path(".")}
     files = sorted({str(file) for folder in folders for file in folder.glob("*.py")})
-    by_stem = {Path(file).stem: file for file in files}
+    known = {} if path.suffix else {name: name for name in recipes(function)}
+    by_stem = {Path(file).stem: file for file in files} | known
     close = [by_stem[stem] for stem in near(path.stem, by_stem)]
     text = f"there is no configuration file {str(path)!r}."
-    return text + (f" Did you mean {' or '.join(map(repr, close))}?" if close else "")
+    text += f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return text + (f" Recipes: {', '.join(known)}." if known else "")

@@ -1,32 +1,94 @@
-"""Command line flags that override a configuration: `--config.optim.decay=0.1`."""
+"""Command line flags that override a configuration: `--config.optim.decay=0.1`, `--config.optim=Lion`."""
 
 import ast
 import dataclasses
+import logging
 import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxft.config.choices import MISSING, blank, chosen, described, kind_of, missing
 from jaxft.config.component import annotations, fits, is_config, type_name, walk
 from jaxft.config.former_names import present_field
+from jaxft.config.other_trainers import own_name
+from jaxft.config.run import Eval
 from jaxft.problems import clipped, listed, near, truncated_repr
+
+log = logging.getLogger("jaxft")
 
 NONE = type(None)
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+@dataclasses.dataclass
+class _Choice:
+    """A component that a setting put in the place of another one."""
+
+    holder: Any
+    key: str
+    name: str  # dotted, of the field
+    former: Any  # MISSING if there was none
+    made: Any
+
+    def undo(self) -> None:
+        if self.former is not MISSING:
+            _put(self.holder, self.key, self.former)
+        elif isinstance(self.holder, dict):
+            del self.holder[self.key]
+
+
 def override(root: Any, settings: list[tuple[str, str]]) -> list[str]:
     """Assigns each (dotted name, text) in `root`; the annotation of the field says how the text is read.
 
-    Returns one sentence for each setting that is wrong; the others are assigned. Later settings win.
+    Components are chosen before their fields are set, so that the order of settings does not matter. Of two settings
+    of one field, the later wins. Returns one sentence for each setting that is wrong or missing; the others are
+    assigned, except that a component with such a setting is not put in its place.
     """
-    problems = []
-    for name, text in settings:
+    problems: dict[int, str] = {}
+    failed: set[str] = set()  # names whose settings are wrong
+    choices = _new_sets(root, settings)
+    for number, (name, text) in sorted(enumerate(settings), key=lambda item: item[1][0].count(".")):
+        if any(_within(name, other) for other in failed):
+            continue
         try:
-            _assign(root, name, text)
+            _assign(root, name, text, choices)
         except ValueError as error:
-            problems.append(f"--config.{clipped(name)}={clipped(text)}: {error}")
-    return problems
+            problems[number] = f"--config.{clipped(name)}={clipped(text)}: {error}"
+            failed.add(name)
+    return [problems[number] for number in sorted(problems)] + _finish(choices, failed)
+
+
+def _new_sets(root: Any, settings: list[tuple[str, str]]) -> list[_Choice]:
+    """Adds the evaluation sets whose data are set, --config.evals.NAME.data=FILE, and which do not exist."""
+    added = []
+    for name, _ in settings:
+        first, _, rest = name.partition(".")
+        key, _, last = rest.partition(".")
+        if (first, last) == ("evals", "data") and isinstance(root.evals, dict) and key not in root.evals:
+            root.evals[key] = blank(Eval)
+            added.append(_Choice(root.evals, key, f"evals.{key}", MISSING, root.evals[key]))
+    return added
+
+
+def _finish(choices: list[_Choice], failed: set[str]) -> list[str]:
+    """Says which components are chosen; takes back those with missing fields, and returns their problems."""
+    problems: dict[str, str] = {}
+    for choice in reversed(choices):
+        if lacking := missing(choice.made, choice.name):
+            problems |= {name: text for name, text in lacking if name not in failed}
+            choice.undo()
+    outer = {choice.name: choice for choice in choices if not any(_within(choice.name, o.name) for o in choices)}
+    for name, choice in outer.items():
+        if not missing(choice.made, name):
+            first = next(other.former for other in choices if other.name == name)
+            place = "added" if first is MISSING else f"in place of {described(first)}"
+            log.info("config.%s: %s, %s", name, described(choice.made), place)
+    return list(problems.values())
+
+
+def _within(name: str, other: str) -> bool:
+    return name.startswith(f"{other}.")
 
 
 def unshared(value: Any) -> Any:
@@ -52,20 +114,44 @@ def parse(text: str, hint: Any) -> Any:
     return value
 
 
-def _assign(root: Any, name: str, text: str) -> None:
+def _assign(root: Any, name: str, text: str, choices: list[_Choice]) -> None:
+    """Sets a field or the entry of a dict; a choice of a component is added to `choices`."""
     parts = name.split(".")
     holder = root
     for depth, part in enumerate(parts):
         place = ".".join(["config", *parts[:depth]])
         _check_part(root, holder, part, place, name)
         if depth < len(parts) - 1:
-            holder = holder[part] if isinstance(holder, dict) else getattr(holder, part)
+            inner = ".".join(parts[: depth + 1])
+            holder = holder[part] if isinstance(holder, dict) else _entered(holder, part, inner, choices)
     last = parts[-1]
     if isinstance(holder, dict):
         holder[last] = _parse_like(text, holder[last], type(holder[last]), f"config.{name}")
+        return
+    former, hint = getattr(holder, last), annotations(type(holder))[last]
+    kind = kind_of(type(holder), last)
+    if kind is None or text.lower() == "none" and fits(None, hint):
+        setattr(holder, last, _parse_like(text, former, hint, f"config.{name}"))
+        return
+    made = chosen(kind, text, f"config.{name}")
+    setattr(holder, last, made)
+    choices.append(_Choice(holder, last, name, former, made))
+
+
+def _entered(holder: Any, field: str, name: str, choices: list[_Choice]) -> Any:
+    """The value of a field of which a part is to be set; where a source is missing, a new Data."""
+    value = getattr(holder, field)
+    if (value is None or value is MISSING) and kind_of(type(holder), field) == "data":
+        choices.append(_Choice(holder, field, name, value, chosen("data", "Data", name)))
+        setattr(holder, field, choices[-1].made)
+    return getattr(holder, field)
+
+
+def _put(holder: Any, key: str, value: Any) -> None:
+    if isinstance(holder, dict):
+        holder[key] = value
     else:
-        value = _parse_like(text, getattr(holder, last), annotations(type(holder))[last], f"config.{name}")
-        setattr(holder, last, value)
+        setattr(holder, key, value)
 
 
 def _check_part(root: Any, holder: Any, part: str, place: str, name: str) -> None:
@@ -86,6 +172,10 @@ def _check_part(root: Any, holder: Any, part: str, place: str, name: str) -> Non
 def _suggestion(root: Any, part: str, place: str, known: list[str], name: str) -> str:
     """The probable field: the same name in another section, else a similar one here, else a similar one anywhere."""
     rest = name[len(f"{place}.{part}") - len("config.") :]
+    if place == "config.evals" and rest.startswith(".data."):
+        return _suggested_set(part, known, rest)
+    if own := own_name(name.rpartition(".")[2]):
+        return f" Did you mean --config.{own}?"
     if close := near(part, known, 1, 0.85):
         return f" Did you mean --{place}.{close[0]}{rest}?"
     leaves = {path: path.rpartition(".")[2] for path, _, _ in walk(root)}
@@ -99,11 +189,17 @@ def _suggestion(root: Any, part: str, place: str, known: list[str], name: str) -
     return f" Did you mean --config.{next(p for p, leaf in leaves.items() if leaf == close[0])}?" if close else ""
 
 
+def _suggested_set(name: str, known: list[str], rest: str) -> str:
+    close = near(name, known, 1)
+    text = f" Did you mean --config.evals.{close[0]}{rest}?" if close else ""
+    return f"{text} To add a set: --config.evals.{name}.data=FILE."
+
+
 def _parse_like(text: str, value: Any, hint: Any, place: str) -> Any:
     if is_config(value):
         fields = ", ".join(field.name for field in dataclasses.fields(value))
         name = type(value).__name__
-        raise ValueError(f"{place} is {name}(...): choose another one in the config file, or set its fields: {fields}")
+        raise ValueError(f"{place} is {name}(...), which is not chosen by name: set its fields: {fields}")
     return parse(text, hint)
 
 

@@ -108,7 +108,7 @@ class EarlyStopping:
 class Eval:
     """One evaluation set. The last step is always evaluated."""
 
-    data: Source
+    data: Source  # the rows
     every: Count | None = None  # steps; None: at every save
     batch: Count | None = None  # rows over all devices; None: those of one micro-batch in training
 
@@ -125,8 +125,8 @@ class Config:
     loss: Any = None  # own loss, a function (training/own_functions.py) or its name "MODULE:FUNCTION"; None: the task's
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)  # own metrics: name -> function, or its name
     tune: TuneComponent = _component("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
-    optim: Factory = _component("jaxft.optim.adamw", "AdamW")
-    schedule: Factory = _component("jaxft.optim.schedule", "Linear")
+    optim: Factory = _component("jaxft.optim.adamw", "AdamW")  # the optimizer: jaxft.optim
+    schedule: Factory = _component("jaxft.optim.schedule", "Linear")  # of the learning rate: jaxft.optim.schedule
     lr: Positive  # peak learning rate
     batch: Count  # rows per update, over all devices and micro-batches
     micro_batches: Count = 1  # parts of the batch, computed in sequence to save memory; the update is the same
@@ -135,7 +135,7 @@ class Config:
     add_tokens: tuple[str, ...] = ()  # words that become one token each, in tokenizer and model
     max_len: Count = 128  # tokens of one example; longer ones are cut
     max_unknown: Fraction = 0.5  # the largest share of tokens unknown to the tokenizer; more is an error
-    seed: Seed = 0
+    seed: Seed = 0  # of new weights, order, dropout and masking
     dtype: str = "auto"  # of the computation; trained weights are float32. auto: bfloat16 where it is fast
     init: str = "pretrained"  # backbone: the checkpoint with a new head; random: only its architecture
     dropout: ProperFraction | None = None  # None: as in the model's config.json
@@ -144,11 +144,11 @@ class Config:
     layer_decay: Annotated[float, Range(0.0, 1.0, ("low",))] | None = (
         None  # factor of lr from each layer to the one below
     )
-    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)  # how the devices share the work
     remat: str = "none"  # what the backward pass recomputes: none, dots (all but matrix products), full
     scan: NonNegativeInt = 1  # layers unrolled per iteration of the loop over layers; 0: all, faster on CPUs
-    save: Save = dataclasses.field(default_factory=Save)
-    early_stopping: EarlyStopping | None = None  # None: all steps
+    save: Save = dataclasses.field(default_factory=Save)  # when to save, and what to keep
+    early_stopping: EarlyStopping | None = None  # when to end before the last step; None: never
     eval_on_start: bool = False  # evaluate all sets before the first step
     log_every: Count = 10  # steps
     nonfinite: str = "stop"  # for a NaN or infinity in loss or gradient; skip: skip the update

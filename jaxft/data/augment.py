@@ -29,14 +29,14 @@ class Augmented:
     the copy: it is the same whenever it is read.
     """
 
-    data: Source
+    data: Source  # the rows
     columns: tuple[str, ...] = ("text",)  # columns to change
     copies: Count = 1  # of each row, in addition to the row itself
     drop: Fraction = 0.1  # probability of each word to be deleted; one word always stays
     swap: Fraction = 0.1  # probability of each word to be swapped with the next one
     replace: Fraction = 0.1  # probability of each word in `synonyms` to be replaced by one of its synonyms
     synonyms: str | None = None  # file with the columns word and synonyms (data/word_list.py)
-    seed: Seed = 0
+    seed: Seed = 0  # of the changes
 
     def problems(self) -> list[str]:
         return column_problems(self.columns) + source_problems(self.data, "data")

@@ -74,9 +74,9 @@ class Pad:
     that need the least padding for the data (fewer if there are fewer than 80 batches); each is compiled once.
     """
 
-    buckets: tuple[Count, ...] = ()
-    shapes: Count = 10
-    window: Count = 50
+    buckets: tuple[Count, ...] = ()  # row lengths in tokens; (): chosen for the data
+    shapes: Count = 10  # the most row lengths to choose
+    window: Count = 50  # batches whose examples are sorted together
 
     def problems(self) -> list[str]:
         if list(self.buckets) == sorted(set(self.buckets)):
@@ -108,7 +108,7 @@ class Pack:
     decreasing; Johnson 1974). Empty rows are added so that a run has few distinct numbers of rows.
     """
 
-    length: Count
+    length: Count  # tokens of a row
 
     def max_example_length(self, max_len: int) -> int | None:
         return min(max_len, self.length)
@@ -128,7 +128,7 @@ class Pack:
 class Chunk:
     """Rows of exactly `length` tokens, cut from the concatenated texts; the rest is dropped and reported."""
 
-    length: Count
+    length: Count  # tokens of a row
 
     def max_example_length(self, max_len: int) -> int | None:
         return None

@@ -19,7 +19,7 @@ class Blanked:
     Blanked(data=Data(path="train.csv"), columns=("premise",)).
     """
 
-    data: Source
+    data: Source  # the rows
     columns: tuple[str, ...]  # columns to empty
 
     def problems(self) -> list[str]:

@@ -28,7 +28,7 @@ class Deduplicated:
     them: Deduplicated(data=Data(path="train.csv"), against=Data(path="test.csv")).
     """
 
-    data: Source
+    data: Source  # the rows
     columns: tuple[str, ...] = ("text",)  # rows are equal if all of these are
     against: Source | None = None  # a source with the same columns
 

@@ -25,7 +25,7 @@ class Data:
     given (data/conll.py).
     """
 
-    path: str
+    path: str  # a file, a glob, a directory, or a name on the hub
     split: str | None = None  # of a hub data set or a saved directory
     name: str | None = None  # configuration of a hub data set
     limit: Count | None = None  # read only the first rows, at most this many

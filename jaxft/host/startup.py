@@ -1,4 +1,4 @@
-"""The first code of a command (`python -m jaxft.NAME`), which runs before any other import.
+"""The first code of a command (`python -m jaxft.NAME`, `jaxft NAME`), which runs before any other import.
 
 Python puts the current directory first in sys.path. Commands often run where others have written (a work directory,
 data), and a file there with the name of a library would be executed instead of the library. So the current directory is
@@ -17,19 +17,34 @@ _left_out: list[str] = []
 
 def begin() -> None:
     """If a command of jaxft is starting, removes the current directory from sys.path and installs `end`."""
-    if sys.argv[:1] != ["-m"] or not _is_command(sys.orig_argv):  # argv is so while Python looks for the module
+    if sys.argv[:1] != ["-m"] or not is_module(sys.orig_argv):  # argv is so while Python looks for the module
         return
     if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
         _left_out.append(sys.path.pop(0))
+    _install()
+
+
+def begin_script() -> None:
+    """The same for the script `jaxft`, for which Python puts that script's folder first, not the current one."""
+    if not sys.flags.safe_path:
+        sys.path.pop(0)
+        _left_out.append(os.getcwd())
+    _install()
+
+
+def _install() -> None:
     signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
 
 
 @contextlib.contextmanager
-def importable() -> Iterator[None]:
-    """A context in which modules of the current directory can be imported, unless a library has their name."""
-    places = list(_left_out)
+def importable(*first: str) -> Iterator[None]:
+    """A context in which modules of the folders `first` and of the current directory can be imported.
+
+    A library with the same name as one of them goes first.
+    """
+    places = [place for place in dict.fromkeys((*first, *_left_out)) if place not in sys.path]
     sys.path.extend(places)
     try:
         yield
@@ -51,7 +66,8 @@ def _is_used(package: str) -> bool:
     return any(name.startswith(package + ".") for name in sys.modules)
 
 
-def _is_command(words: list[str]) -> bool:
+def is_module(words: list[str]) -> bool:
+    """Whether a command line runs jaxft, or a module of it, with `python -m`."""
     after = [word for flag, word in zip(words, words[1:], strict=False) if flag == "-m"]
     return any(word.split(".")[0] == "jaxft" for word in after)
 

@@ -19,7 +19,7 @@ BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # vmap axes; t
 class Adafactor:
     """Adafactor without momentum."""
 
-    decay: NonNegative = 0.0
+    decay: NonNegative = 0.0  # weight decay, times the learning rate
     min_dim_factored: Count = 128  # smaller matrices have the full second moment
     clip_update: Positive = 1.0  # maximal root mean square of an update
     relative: bool = False  # rates are relative to each parameter's root mean square, at least 0.001 (section 8)

@@ -11,10 +11,10 @@ from jaxft.optim.parameters import Parameters, decay_mask
 class AdamW:
     """Adam with decoupled weight decay."""
 
-    b1: ProperFraction = 0.9
-    b2: ProperFraction = 0.999
-    eps: Epsilon = 1e-8
-    decay: NonNegative = 0.01
+    b1: ProperFraction = 0.9  # decay rate of the mean of gradients
+    b2: ProperFraction = 0.999  # decay rate of the mean of their squares
+    eps: Epsilon = 1e-8  # added to the root of the mean square
+    decay: NonNegative = 0.01  # weight decay, times the learning rate
 
     def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
         """See optim/base.py."""

@@ -11,9 +11,9 @@ from jaxft.optim.parameters import Parameters, decay_mask
 class Lion:
     """Sign momentum with decoupled weight decay."""
 
-    b1: ProperFraction = 0.9
-    b2: ProperFraction = 0.99
-    decay: NonNegative = 0.1
+    b1: ProperFraction = 0.9  # weight of the momentum in an update
+    b2: ProperFraction = 0.99  # decay rate of the momentum
+    decay: NonNegative = 0.1  # weight decay, times the learning rate
 
     def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
         """See optim/base.py."""

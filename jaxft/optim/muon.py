@@ -12,11 +12,11 @@ from jaxft.optim.parameters import Parameters, decay_mask
 class Muon:
     """With `rms` 0.2, updates are as large as AdamW's (Liu et al. 2025, eq. 4), so that AdamW's rates apply."""
 
-    momentum: ProperFraction = 0.95
-    decay: NonNegative = 0.01
-    rms: Positive = 0.2
-    b1: ProperFraction = 0.9
-    b2: ProperFraction = 0.999
+    momentum: ProperFraction = 0.95  # of the kernels
+    decay: NonNegative = 0.01  # weight decay, times the learning rate
+    rms: Positive = 0.2  # root mean square of an update of a kernel
+    b1: ProperFraction = 0.9  # of AdamW, for all other parameters
+    b2: ProperFraction = 0.999  # of AdamW
 
     def make(self, lr: optax.Schedule, parameters: Parameters) -> optax.GradientTransformation:
         """See optim/base.py."""

@@ -26,8 +26,8 @@ class Schedule(Protocol):
 class Linear:
     """Warm-up, then linear decay to `end` times the peak."""
 
-    warmup: NonNegative = 0.1
-    end: Fraction = 0.0
+    warmup: NonNegative = 0.1  # updates (1 or more), or a share of the run (less than 1)
+    end: Fraction = 0.0  # final rate, as a share of the peak
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         """See Schedule."""
@@ -38,8 +38,8 @@ class Linear:
 class Cosine:
     """Warm-up, then half a cosine down to `end` times the peak (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
 
-    warmup: NonNegative = 0.1
-    end: Fraction = 0.0
+    warmup: NonNegative = 0.1  # updates (1 or more), or a share of the run (less than 1)
+    end: Fraction = 0.0  # final rate, as a share of the peak
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         """See Schedule."""
@@ -50,7 +50,7 @@ class Cosine:
 class Constant:
     """Warm-up, then a constant rate."""
 
-    warmup: NonNegative = 0.0
+    warmup: NonNegative = 0.0  # updates (1 or more), or a share of the run (less than 1)
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         """See Schedule."""
@@ -61,7 +61,7 @@ class Constant:
 class InverseSqrt:
     """Warm-up, then decay with the inverse square root of the updates (Vaswani et al. 2017, eq. 3)."""
 
-    warmup: NonNegative = 0.1
+    warmup: NonNegative = 0.1  # updates (1 or more), or a share of the run (less than 1)
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         """See Schedule."""
@@ -75,9 +75,9 @@ class InverseSqrt:
 class WSD:
     """Warm-up, a constant rate, then linear decay over the last `decay` (warmup-stable-decay, Hu et al. 2024)."""
 
-    warmup: NonNegative = 0.1
-    decay: NonNegative = 0.1
-    end: Fraction = 0.0
+    warmup: NonNegative = 0.1  # updates (1 or more), or a share of the run (less than 1)
+    decay: NonNegative = 0.1  # the last updates, counted as in warmup
+    end: Fraction = 0.0  # final rate, as a share of the peak
 
     def make(self, lr: float, total: int) -> optax.Schedule:
         """See Schedule."""

@@ -12,9 +12,9 @@ from jaxft.problems import truncated_repr
 class SGD:
     """SGD; decay is scaled by the learning rate, as in AdamW."""
 
-    momentum: ProperFraction = 0.0
+    momentum: ProperFraction = 0.0  # 0.0: none
     nesterov: str = "off"  # "on": Nesterov's momentum
-    decay: NonNegative = 0.0
+    decay: NonNegative = 0.0  # weight decay, times the learning rate
 
     def problems(self) -> list[str]:
         """What is wrong with the fields."""

@@ -141,11 +141,11 @@ class MultiLabel(Task):
     missing label.
     """
 
-    text: str = "text"
-    pair: str | None = None
+    text: str = "text"  # column, or template
+    pair: str | None = None  # of a second text
     label: str | tuple[str, ...] = "labels"  # column, or columns
     drop_empty: bool = False  # as in Classify
-    separator: str = "|"
+    separator: str = "|"  # between the names in a cell
     multi_hot: bool | None = None  # whether lists are multi-hot vectors; None: by the training data
     labels: tuple[str, ...] | None = None
     thresholds: Fraction | tuple[Fraction, ...] = (
@@ -221,8 +221,8 @@ class MultiLabel(Task):
 class Regress(Task):
     """One number per text, learned by the mean squared error."""
 
-    text: str = "text"
-    pair: str | None = None
+    text: str = "text"  # column, or template
+    pair: str | None = None  # of a second text
     label: str = "label"  # column of numbers; rows without one are left out
     drop_empty: bool = False  # as in Classify
 

@@ -38,7 +38,7 @@ class Cloze(Task):
     query: str = "query"  # column, or template: the question, with a gap
     names: str = "entities"  # column: lists of names
     answers: str = "answers"  # column: lists of right names, all equally good
-    gap: str = "@placeholder"
+    gap: str = "@placeholder"  # what stands for the gap in the question
     id: str | None = None  # column, or template: ids of the rows in files of answers; None: row numbers from 0
     labels: tuple[str, ...] = ("wrong", "right")
 

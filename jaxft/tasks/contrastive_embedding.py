@@ -41,12 +41,12 @@ class ContrastiveEmbedding(Embeds):
     """
 
     text: str = "anchor"  # column, or template
-    pair: str = "positive"
+    pair: str = "positive"  # column, or template: the text's partner
     negative: str | None = None  # a hard negative of each row
-    scale: Positive = 20.0
+    scale: Positive = 20.0  # factor of the cosines
     pooling: str | None = None  # of hidden states: mean, first, last; None: as in the model directory, else mean
     normalize: bool | None = None  # whether vectors get length 1; None: as in the model directory, else no
-    matryoshka: tuple[Count, ...] = ()
+    matryoshka: tuple[Count, ...] = ()  # widths that are trained as well, from the first number of a vector
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -103,12 +103,12 @@ class Triplet(Embeds):
     """
 
     text: str = "anchor"  # column, or template
-    pair: str = "positive"
-    negative: str = "negative"
-    margin: Positive = 5.0
+    pair: str = "positive"  # column, or template: the text's partner
+    negative: str = "negative"  # column, or template
+    margin: Positive = 5.0  # of the distances
     pooling: str | None = None  # as in ContrastiveEmbedding
     normalize: bool | None = None  # as in ContrastiveEmbedding
-    matryoshka: tuple[Count, ...] = ()
+    matryoshka: tuple[Count, ...] = ()  # as in ContrastiveEmbedding
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -140,12 +140,12 @@ class Similarity(Embeds):
     """
 
     text: str = "sentence1"  # column, or template
-    pair: str = "sentence2"
+    pair: str = "sentence2"  # column, or template
     label: str = "score"  # column of numbers from -most to most
     most: Positive = 1.0  # the label of texts of equal meaning; 5 for STS-B
     pooling: str | None = None  # as in ContrastiveEmbedding
     normalize: bool | None = None  # as in ContrastiveEmbedding
-    matryoshka: tuple[Count, ...] = ()
+    matryoshka: tuple[Count, ...] = ()  # as in ContrastiveEmbedding
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Denoise(PredictsTokens):
     """
 
     text: str = "text"  # column or template: texts; or a column that holds lists of sentences
-    rate: InnerFraction = 0.3
+    rate: InnerFraction = 0.3  # share of the tokens that are masked
     span: Annotated[float, Range(0, INT, ("low",))] = 3.0  # mean length in tokens
     shuffle: bool = True  # the sentences
 

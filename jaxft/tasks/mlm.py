@@ -26,7 +26,7 @@ class MaskedLM(PredictsTokens):
     """
 
     text: str = "text"  # column, or template
-    rate: InnerFraction = 0.15
+    rate: InnerFraction = 0.15  # share of the tokens that are predicted
     unit: str = "token"  # "word": all pieces of a word are masked together (whole-word masking)
 
     head = "masked-lm"

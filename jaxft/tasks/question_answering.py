@@ -46,8 +46,8 @@ class QuestionAnswering(Task):
     """
 
     question: str = "question"  # column
-    context: str = "context"
-    answers: str = "answers"
+    context: str = "context"  # column: the text that holds the answer
+    answers: str = "answers"  # column: {"text": [...], "answer_start": [...]}
     id: str = "id"  # column: ids of the questions in files of answers; without it, row numbers from 0
     stride: NonNegativeInt = 128  # tokens that neighbouring windows share
     max_query_length: Count = 64  # tokens

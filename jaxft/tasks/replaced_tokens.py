@@ -29,7 +29,7 @@ class ReplacedTokens(Task):
     """
 
     text: str = "text"  # column, or template
-    rate: InnerFraction = 0.15
+    rate: InnerFraction = 0.15  # share of the tokens that are replaced
 
     head = "pretraining"
 

@@ -30,8 +30,8 @@ class SpanCorruption(PredictsTokens):
     """
 
     text: str = "text"  # column, or template
-    rate: InnerFraction = 0.15
-    span: Span = 3.0
+    rate: InnerFraction = 0.15  # share of the tokens that are replaced
+    span: Span = 3.0  # mean length in tokens
 
     head = "seq2seq-lm"
 

@@ -17,9 +17,9 @@ class Partial:
     The last layers of an encoder-decoder are those of its decoder. Patterns: paths.py.
     """
 
-    train: tuple[str, ...] = ()
-    freeze: tuple[str, ...] = ()
-    last_layers: Count | None = None
+    train: tuple[str, ...] = ()  # patterns of parameters that train
+    freeze: tuple[str, ...] = ()  # patterns of parameters that never train
+    last_layers: Count | None = None  # the last layers that train, with the head
 
     def select(self, roles: dict[str, str], layers: int) -> set[str]:
         """See tune/base.py."""
