@@ -42,7 +42,7 @@ ALLOWED = {
         *"models.part models.spec models.heads problems".split(),
         *(f"models.checkpoint.{name}" for name in "weight_table head_rules config_reader".split()),
     },
-    "data": {"data", "host.strict_json", *LEAVES},
+    "data": {"data", "host.strict_json", "text.graphemes", *LEAVES},
     "tasks": {
         *(
             f"tasks.{name}"

@@ -2,39 +2,35 @@
 
 import contextlib
 import csv
-import io
 import itertools
 import logging
 import os
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from jaxft.data import conll, squad
+from jaxft.data import conll
+from jaxft.data.annotations.brat import standoff
 from jaxft.data.example import Row
-from jaxft.data.gzipped import open_bytes
+from jaxft.data.gzipped import open_bytes, open_text
+from jaxft.data.json_files import json_document, json_lines
+from jaxft.data.reading import Reading
 from jaxft.data.tables import noted_class_names, table_of
-from jaxft.host import strict_json
 from jaxft.problems import UserError, listed, truncated_repr
 
 log = logging.getLogger("jaxft")
 
+DEFAULT = Reading()
 DELIMITERS = ";\t|,"  # searched for in a header with one column
 
 
-def read_file(
-    path: str,
-    quote: str = '"',
-    columns: tuple[str, ...] = (),
-    documents: bool = False,
-    delimiter: str | None = None,
-) -> pa.Table:
+def read_file(path: str, how: Reading = DEFAULT, columns: tuple[str, ...] = (), documents: bool = False) -> pa.Table:
     """The rows of a file. With `columns` it is a file of sentences (data/conll.py), whatever its suffix.
 
     With `documents`, the rows of a .txt file are documents, separated by blank lines, instead of lines.
@@ -45,7 +41,7 @@ def read_file(
         if columns:
             table = _columns(path, columns)
         else:
-            table = _documents(path) if documents else READERS[suffix(path)](path, quote, delimiter)
+            table = _documents(path) if documents else READERS[suffix(path)](path, how)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
     except (EOFError, zlib.error) as error:
@@ -81,12 +77,12 @@ def suffix(path: str) -> str:
     return os.path.splitext(stem)[1].lower()
 
 
-def _comma(path: str, quote: str, delimiter: str | None) -> pa.Table:
-    return _separated(path, delimiter or ",", quote, delimiter is not None)
+def _comma(path: str, how: Reading) -> pa.Table:
+    return _separated(path, how.delimiter or ",", how.quote, how.delimiter is not None)
 
 
-def _tab(path: str, quote: str, delimiter: str | None) -> pa.Table:
-    return _separated(path, delimiter or "\t", quote, delimiter is not None)
+def _tab(path: str, how: Reading) -> pa.Table:
+    return _separated(path, how.delimiter or "\t", how.quote, how.delimiter is not None)
 
 
 def _separated(path: str, delimiter: str, quote: str, named: bool) -> pa.Table:
@@ -96,7 +92,7 @@ def _separated(path: str, delimiter: str, quote: str, named: bool) -> pa.Table:
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
-    with _text(path) as file:
+    with open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True, **quoting)
         try:
             names = next(reader, None)
@@ -132,8 +128,8 @@ def _cells(path: str, reader: Any, names: list[str]) -> Iterator[Row]:
         yield dict(zip(names, cells, strict=True))
 
 
-def _lines(path: str, *_: str | None) -> pa.Table:
-    with _text(path) as file:
+def _lines(path: str, how: Reading) -> pa.Table:
+    with open_text(path) as file:
         table = table_of(({"text": line.rstrip("\r\n")} for line in file), path, {"text": pa.string()})
     lines = table.filter(pa.compute.not_equal(table["text"], "")) if len(table) else table
     if len(lines) < len(table):
@@ -147,7 +143,7 @@ def _lines(path: str, *_: str | None) -> pa.Table:
 
 
 def _documents(path: str) -> pa.Table:
-    with _text(path) as file:
+    with open_text(path) as file:
         groups = itertools.groupby((line.rstrip("\r\n") for line in file), lambda line: line.strip() != "")
         rows = ({"text": "\n".join(lines)} for has_text, lines in groups if has_text)
         return table_of(rows, path, {"text": pa.string()})
@@ -155,74 +151,19 @@ def _documents(path: str) -> pa.Table:
 
 def _columns(path: str, names: tuple[str, ...]) -> pa.Table:
     kinds = dict.fromkeys(names or (conll.WORD, conll.TAG), pa.list_(pa.string()))
-    with _text(path) as file:
+    with open_text(path) as file:
         return table_of(conll.sentences(path, file, names), path, kinds)
 
 
-def _unnamed_columns(path: str, *_: str | None) -> pa.Table:
+def _unnamed_columns(path: str, how: Reading) -> pa.Table:
     return _columns(path, ())
 
 
-def _json_lines(path: str, *_: str | None) -> pa.Table:
-    with _text(path) as file:
-        return table_of(_objects(path, file), path)
-
-
-def _json(path: str, *_: str | None) -> pa.Table:
-    """A list of objects, an object whose `data` is such a list (nested in SQuAD), or one object per line."""
-    with _text(path) as file:
-        text = file.read()
-    try:
-        value = strict_json.parse(text)
-    except ValueError as error:
-        first, _newline, rest = text.lstrip().partition("\n")
-        if not rest.strip() or not _is_object(first):
-            raise UserError(f"{path}: not JSON ({error})") from None
-        return table_of(_objects(path, io.StringIO(text)), path)
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
-    if not isinstance(value, list):
-        raise UserError(
-            f"{path}: expected a list of objects, an object with a list `data`, or one object per line; found "
-            f"{_kind(value)}"
-        )
-    for number, row in enumerate(value, 1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, row {number}: expected an object, found {_kind(row)}")
-    return table_of(squad.questions(value, path) if squad.is_nested(value) else iter(value), path)
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(strict_json.parse(line), dict)
-    except ValueError:
-        return False
-
-
-def _objects(path: str, lines: Iterable[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = strict_json.parse(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected an object, found {_kind(row)}")
-        yield row
-
-
-def _kind(value: Any) -> str:
-    """The JSON type of a value."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _parquet(path: str, *_: str | None) -> pa.Table:
+def _parquet(path: str, how: Reading) -> pa.Table:
     return _checked(pa.parquet.ParquetFile(_buffer(path), page_checksum_verification=True).read(), path)
 
 
-def _arrow(path: str, *_: str | None) -> pa.Table:
+def _arrow(path: str, how: Reading) -> pa.Table:
     """Either of the formats with this suffix: with a footer, or the stream format that `datasets` writes."""
     buffer = _buffer(path)
     try:
@@ -245,11 +186,6 @@ def _checked(table: pa.Table, path: str) -> pa.Table:
     return table
 
 
-def _text(path: str) -> io.TextIOWrapper:
-    # newline="" keeps line ends inside quoted cells.
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
-
-
 def _buffer(path: str) -> pa.Buffer:
     if not path.lower().endswith(".gz"):
         return pa.memory_map(path).read_buffer()
@@ -257,9 +193,9 @@ def _buffer(path: str) -> pa.Buffer:
         return pa.py_buffer(file.read())
 
 
-READERS: dict[str, Callable[[str, str, str | None], pa.Table]] = {
-    ".jsonl": _json_lines,
-    ".json": _json,
+READERS: dict[str, Callable[[str, Reading], pa.Table]] = {
+    ".jsonl": json_lines,
+    ".json": json_document,
     ".csv": _comma,
     ".tsv": _tab,
     ".parquet": _parquet,
@@ -267,4 +203,5 @@ READERS: dict[str, Callable[[str, str, str | None], pa.Table]] = {
     ".txt": _lines,
     ".conll": _unnamed_columns,
     ".iob": _unnamed_columns,
+    ".ann": standoff,
 }

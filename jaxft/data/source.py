@@ -8,7 +8,9 @@ import pyarrow as pa
 
 from jaxft.config.component import config
 from jaxft.config.ranges import Count, problems_of
+from jaxft.data.annotations.units import UNITS
 from jaxft.data.files import READERS, is_text, read_file, suffix
+from jaxft.data.reading import Reading
 from jaxft.data.row_sequence import Rows, as_rows, is_dataset
 from jaxft.data.tables import concatenate
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
@@ -20,9 +22,10 @@ LONGEST_PATH = 4096  # characters; PATH_MAX of Linux
 class Data:
     """Rows of a file, of files named by a glob, of a directory that `save_to_disk` wrote, or of a hub data set.
 
-    Files: .jsonl .json .csv .tsv .parquet .arrow .txt .conll .iob, each also with .gz. Cells of csv and tsv are read as
-    text, unchanged. The last two hold sentences with one word per line, and so does any file for which `columns` are
-    given (data/conll.py).
+    Files: .jsonl .json .csv .tsv .parquet .arrow .txt .conll .iob .ann, each also with .gz. Cells of csv and tsv are
+    read as text, unchanged. .conll and .iob hold sentences with one word per line, and so does any file for which
+    `columns` are given (data/conll.py). Exports of annotation tools, and brat's .ann beside its .txt, become rows with
+    `text` and `spans` (data/annotations).
     """
 
     path: str
@@ -32,6 +35,7 @@ class Data:
     quote: str = '"'  # of csv and tsv; "": quotes are ordinary characters
     delimiter: str | None = None  # of csv and tsv; None: a comma, a tab
     documents: bool = False  # rows of a .txt file are documents, separated by blank lines; False: lines
+    offsets: str | None = None  # what annotated spans count: characters, utf16, graphemes; None: as their texts show
     columns: tuple[str, ...] = ()  # of a sentence file; (): the first column is "tokens", the last "tags"
 
     def problems(self) -> list[str]:
@@ -45,6 +49,9 @@ class Data:
             )
         if len(self.quote) > 1:
             found.append(f"quote is {truncated_repr(self.quote)}, expected one character, or '' for none")
+        if self.offsets is not None and self.offsets not in UNITS:
+            known = " or ".join(UNITS)
+            found.append(f"offsets is {truncated_repr(self.offsets)}, expected {known}.{suggest(self.offsets, UNITS)}")
         if len(set(self.columns)) < len(self.columns):
             found.append(f"columns are {listed(self.columns)}: use different names")
         return found
@@ -85,9 +92,8 @@ class Data:
             problems.append(f"{self.path} is a file: it has no splits or configurations: do not set split and name")
         if problems:
             raise UserError(problems)
-        return concatenate(
-            [read_file(one, self.quote, self.columns, self.documents, self.delimiter) for one in paths], paths
-        )
+        how = Reading(self.quote, self.delimiter, self.offsets)
+        return concatenate([read_file(one, how, self.columns, self.documents) for one in paths], paths)
 
     def _load(self, path: str) -> Any:
         """A data set of the hub, or of the library's cache."""
