@@ -47,7 +47,7 @@ ALLOWED = {
         *(
             f"tasks.{name}"
             for name in "base source_rows special_tokens labels labelled_texts label_sets list_cells long_texts "
-            "sentences segment_log_softmax decoder_targets template tokens vectors word_alignment".split()
+            "sentences segment_log_softmax tagging decoder_targets template tokens vectors word_alignment".split()
         ),
         *"data.data_report data.encoded data.example".split(),
         "inference.settings",
