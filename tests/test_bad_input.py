@@ -315,7 +315,8 @@ BAD_FILES = {
         '{"a\\u0000": 1}\n': "bad.jsonl: the column name 'a\\x00' holds characters that are not text",
         "[" * 100_000: "bad.jsonl, line 1: not JSON (nested too deeply)",
         b'{"text": "a"}\n{"text": "\xff"}\n': "bad.jsonl, line 2, byte 11 of the line, is not UTF-8",
-        '{"text": "a"}\n'.encode("utf-16"): "bad.jsonl, line 1, byte 1 of the line, is not UTF-8",
+        '{"text": "a"}\n'.encode("utf-16-le"): "bad.jsonl begins with NUL bytes, as UTF-16 without a byte order mark",
+        '{"text": "a"}\n'.encode("utf-16")[:-1]: "bad.jsonl is not UTF-16 (truncated data): convert the file",
     },
     "bad.json": {
         '{"text": ["a", "b"]}': "bad.json: expected a list of objects",
@@ -327,7 +328,7 @@ BAD_FILES = {
         'text,label\n"a\nb",1\n"c",2,3\n': "bad.csv, row 2 (line 4): 3 cells",
         'text,label\n"a"b,1\n': "bad.csv, line 2",
         "text,text\na,b\n": "'text' more than once",
-        b"text\nok\n\xe9t\xe9\n": "bad.csv, line 3, byte 1 of the line, is not UTF-8",
+        b"text\nok\n\xe9t\xe9 \xc3\xa9\n": "bad.csv, line 3, byte 1 of the line, is not UTF-8",
     },
     "bad.csv.gz": {b"text\n": "bad.csv.gz cannot be read", b"\x1f\x8b\x08\0\0\0\0\0": "bad.csv.gz is incomplete"},
     "bad.parquet": {b"PAR1": "bad.parquet cannot be read", b"": "bad.parquet cannot be read"},

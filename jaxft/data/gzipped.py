@@ -16,9 +16,9 @@ def open_bytes(path: str) -> io.BufferedReader:
     return io.BufferedReader(_Expanded(path), 2**17) if path.lower().endswith(".gz") else open(path, "rb")
 
 
-def open_text(path: str) -> io.TextIOWrapper:
-    """The text of a file in UTF-8, with or without a byte order mark; line ends are unchanged."""
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
+def open_text(path: str, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
+    """The text of a file, by default in UTF-8 with or without a byte order mark; line ends are unchanged."""
+    return io.TextIOWrapper(open_bytes(path), encoding=encoding, newline="")
 
 
 class _Expanded(io.RawIOBase):

@@ -18,13 +18,13 @@ from jaxft.problems import UserError
 
 def json_lines(path: str, how: Reading) -> pa.Table:
     """A table of the objects of a file, one in each line."""
-    with open_text(path) as file:
+    with open_text(path, how.encoding) as file:
         return table_of(annotated(_values(path, file), path, how.offsets), path)
 
 
 def json_document(path: str, how: Reading) -> pa.Table:
     """A list of objects, an object whose `data` is such a list (nested in SQuAD), or one object per line."""
-    with open_text(path) as file:
+    with open_text(path, how.encoding) as file:
         text = file.read()
     try:
         value = unwrapped(strict_json.parse(text))

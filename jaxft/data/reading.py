@@ -9,4 +9,6 @@ class Reading:
 
     quote: str = '"'
     delimiter: str | None = None
+    encoding: str = "utf-8-sig"
+    sheet: str | None = None
     offsets: str | None = None  # a key of UNITS (data/annotations/units.py)

@@ -28,9 +28,9 @@ def standoff(path: str, how: Reading) -> pa.Table:
 
     Raises UserError if there is no NAME.txt, and for the lines with discontinuous spans.
     """
-    text = _text_of(path)
+    text = _text_of(path, how.encoding)
     marks, problems = [], []
-    with open_text(path) as file:
+    with open_text(path, how.encoding) as file:
         for number, line in enumerate(file, 1):
             if not line.startswith("T"):
                 continue
@@ -48,12 +48,12 @@ def _stem(path: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _text_of(path: str) -> str:
+def _text_of(path: str, encoding: str) -> str:
     names = [_stem(path) + ending for ending in (".txt", ".txt.gz")]
     found = next(filter(os.path.isfile, names), None)
     if found is None:
         raise UserError(f"{path}: its text is missing: there is no {names[0]}")
-    with open_text(found) as file:
+    with open_text(found, encoding) as file:
         return file.read()
 
 
