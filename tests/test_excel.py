@@ -80,7 +80,8 @@ def test_where_the_table_begins(tmp_path):
     assert read(book(tmp_path / "a.xlsx", s=rows)) == [{"text": "a", "label": "1"}, {"text": "", "label": "2"}]
     said = message(book(tmp_path / "b.xlsx", s=[["text", None], ["a", "b"], ["c", "d", "e"]]))
     assert "sheet 's': the columns 2, 3 have cells, but no name in the first row: name them" in said
-    assert "the first row has text more than once" in message(book(tmp_path / "c.xlsx", s=[["text", "text"], ["a", 1]]))
+    rows = Data(path=book(tmp_path / "c.xlsx", s=[["text", "x", "x"], ["a", 1, 2]])).open()
+    assert rows[0]["text"] == "a" and "the first row has 'x' more than once" in rows.mixed["x"] and len(rows.mixed) == 1
     assert "has no rows" in message(book(tmp_path / "d.xlsx", s=[["text", "label"]]))
 
 

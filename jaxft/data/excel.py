@@ -5,15 +5,16 @@ import io
 import logging
 import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
+from jaxft.data import mixed
 from jaxft.data.example import Row
 from jaxft.data.gzipped import open_bytes
 from jaxft.data.reading import Reading
+from jaxft.data.separated import repeated
 from jaxft.data.tables import table_of
 from jaxft.problems import UserError, listed, suggest
 
@@ -132,12 +133,11 @@ def _table(rows: list[list[str]], place: str) -> pa.Table:
     if unnamed:
         raise UserError(f"{place}: the columns {listed(unnamed)} have cells, but no name in the first row: name them")
     names = [name for name, *_ in columns if name]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{place}: the first row has {listed(twice)} more than once: rename columns")
     named = [number for number, (name, *_) in enumerate(columns) if name]
 
     def made() -> Iterator[Row]:
         for row in rows:
             yield {columns[number][0]: row[number] if number < len(row) else "" for number in named}
 
-    return table_of(made(), place, dict.fromkeys(names, pa.string()))
+    table = table_of(made(), place, dict.fromkeys(names, pa.string()))
+    return mixed.as_json(table, repeated(names, f"{place}: the first row"))

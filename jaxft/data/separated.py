@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jaxft.data import mixed
 from jaxft.data.example import Row
 from jaxft.data.gzipped import open_text
 from jaxft.data.reading import Reading
@@ -52,14 +53,18 @@ def _separated(path: str, how: Reading, usual: str) -> pa.Table:
                     f"{other!r}, but the rows do not have as many cells. Set delimiter={other!r} "
                     f"(config.data.delimiter), or write the file with {delimiter!r}"
                 )
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
-                raise UserError(f"{path}: the header has {listed(map(repr, twice))} more than once: rename columns")
-            return table_of(_cells(path, reader, names), path, dict.fromkeys(names, pa.string()))
+            table = table_of(_cells(path, reader, names), path, dict.fromkeys(names, pa.string()))
+            return mixed.as_json(table, repeated(names, f"{path}: the header"))
         except csv.Error as error:
             raise UserError(
                 f"{path}, line {reader.line_num}: {error}. If quotes are ordinary characters in this file, set quote=''"
             ) from None
+
+
+def repeated(names: list[str], header: str) -> dict[str, str]:
+    """The problem of each name that a header has more than once."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    return {name: f"{header} has {truncated_repr(name)} more than once: rename columns" for name in twice}
 
 
 def _reader(file: Any, how: Reading, delimiter: str) -> Any:
