@@ -120,6 +120,18 @@ def test_tokens_as_units_express_what_words_do_not(bert_tokenizer):
     )
 
 
+def test_pieces_of_a_single_word(bert_tokenizer):
+    """Special tokens, whose offsets are those of the first character, are no pieces of it."""
+    row = marked("unhappy", [("unhappy", "PER")])
+    for pieces, at in {"first": [1], "last": [3], "all": [1, 2, 3]}.items():
+        example = encoded(row, bert_tokenizer, pieces=pieces)
+        assert (
+            example["at"].tolist() == at and [LABELS[i][0] for i in example["targets"][:, 0]] == list("BII")[: len(at)]
+        )
+    saved = EntitySpans(labels=LABELS, units="tokens", pieces="all").inference({})
+    assert saved.columns == ("text",) and (saved.tags.units, saved.tags.pieces) == ("tokens", "all")
+
+
 def test_white_space_and_repeated_spans(bert_tokenizer):
     row = {"text": "the  good dog ", "spans": [{"start": 4, "end": 10, "label": " PER "}] * 2}
     example = encoded(row, bert_tokenizer)
