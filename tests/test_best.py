@@ -20,6 +20,7 @@ from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.cloze import Cloze
 from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
 from jaxft.tasks.denoise import Denoise
+from jaxft.tasks.entity_spans import EntitySpans
 from jaxft.tasks.grouped_verification import GroupedVerification
 from jaxft.tasks.lm import CausalLM
 from jaxft.tasks.mlm import MaskedLM
@@ -56,6 +57,9 @@ TAGGED = rows_of(
     tokens=[text.split() for text in TEXTS],
     ner_tags=[["B-A/B", *["O"] * 3, "I-C", "O"], ["O"] * 6, ["O", "B-C", *["O"] * 4], ["B-C", "I-C", "O"]],
 )
+MARKED = rows_of(
+    text=TEXTS, spans=[[{"start": 0, "end": len(text.split()[0]), "label": "A"}] for text in TEXTS[:3]] + [[]]
+)
 VECTORS = rows_of(anchor=TEXTS, positive=TEXTS[::-1], negative=TEXTS[1:] + TEXTS[:1])
 # Task, its model's fixture, the rows.
 CASES = {
@@ -83,6 +87,7 @@ CASES = {
     "spans, all with answers": (QuestionAnswering(stride=2), "tiny_bert", SPANS[::2]),
     "entities": (TokenClassification(), "tiny_bert", TAGGED),
     "tags": (TokenClassification(scheme="none"), "tiny_bert", TAGGED),
+    "entity spans": (EntitySpans(), "tiny_bert", MARKED),
     "contrast": (ContrastiveEmbedding(), "tiny_bert", VECTORS),
     "triplets": (Triplet(matryoshka=(8,)), "tiny_bert", VECTORS),
     "similarity": (Similarity(), "tiny_bert", rows_of(sentence1=TEXTS, sentence2=TEXTS[::-1], score=[0, 1, 0.5, 0.2])),

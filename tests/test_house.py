@@ -42,12 +42,12 @@ ALLOWED = {
         *"models.part models.spec models.heads problems".split(),
         *(f"models.checkpoint.{name}" for name in "weight_table head_rules config_reader".split()),
     },
-    "data": {"data", "host.strict_json", *LEAVES},
+    "data": {"data", "host.strict_json", "text.graphemes", *LEAVES},
     "tasks": {
         *(
             f"tasks.{name}"
             for name in "base source_rows special_tokens labels labelled_texts label_sets list_cells long_texts "
-            "sentences segment_log_softmax decoder_targets template tokens vectors word_alignment".split()
+            "sentences segment_log_softmax tagging decoder_targets template tokens vectors word_alignment".split()
         ),
         *"data.data_report data.encoded data.example".split(),
         "inference.settings",

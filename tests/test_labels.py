@@ -247,7 +247,7 @@ def test_names_as_pandas_writes_lists(setting):
 def test_a_column_for_each_label(setting, tmp_path):
     """As the toxic comments of Jigsaw, whose unscored rows have -1."""
     file = tmp_path / "toxic.csv"
-    file.write_text("text,toxic,threat\na,1,0\nb,0,0\nc,1.0,True\nd,-1,-1\ne,,1\n")
+    file.write_text("text,toxic,threat\na,1,0\nb,0,FALSE\nc,1.0,TRUE\nd,-1,-1\ne,,1\n")
     task = MultiLabel(label=("toxic", "threat"))
     assert task.columns() == ["text", "toxic", "threat"]
     settled, found = read(task, Data(path=str(file)).open(), setting)
@@ -257,6 +257,10 @@ def test_a_column_for_each_label(setting, tmp_path):
     assert "row 2: column 'threat' holds 'maybe', expected 0 or 1" in refused(
         task, Data(path=str(file)).open(), setting
     )
+    named = MultiLabel(label="both", labels=("toxic", "threat"))
+    vectors = rows_of([{"text": "a", "both": [1, 0]}, {"text": "b", "both": [0, 0]}, {"text": "c", "both": "[1, 1]"}])
+    settled, found = read(named, vectors, setting)
+    assert settled.labels == ("toxic", "threat") and found.flat["targets"].tolist() == [[1, 0], [0, 0], [1, 1]]
     assert MultiLabel(label=()).problems() and MultiLabel(label=("a", "b"), labels=("b", "a")).problems()
 
 

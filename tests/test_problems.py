@@ -148,14 +148,15 @@ def test_files_and_settings(tmp_path, tiny_bert):
 
 def test_files_that_cannot_be_what_their_names_say(tmp_path):
     """Advice that works."""
-    (tmp_path / "a.csv").write_text("review;sentiment\ngood, or not;1\n")
+    (tmp_path / "a.csv").write_text("review;sentiment\ngood, or not;1\nbad\n")
     said = refused(lambda: Data(path=str(tmp_path / "a.csv")).open())
-    assert "the delimiter seems to be ';'. Set delimiter=';'" in said
+    assert "the delimiter seems to be ';', but the rows do not have as many cells. Set delimiter=';'" in said
+    (tmp_path / "a.csv").write_text("review;sentiment\ngood, or not;1\n")
     assert Data(path=str(tmp_path / "a.csv"), delimiter=";").open()[:] == [{"review": "good, or not", "sentiment": "1"}]
     assert Data(path=str(tmp_path / "a.csv"), delimiter=",", limit=1).problems() == []
-    (tmp_path / "b.tsv").write_text("text,label\na,b\n")
+    (tmp_path / "b.tsv").write_text("text,label\na,b,c\n")
     assert "seems to be ','" in refused(lambda: Data(path=str(tmp_path / "b.tsv")).open())
-    assert Data(path=str(tmp_path / "b.tsv"), delimiter="\t").open()[:] == [{"text,label": "a,b"}]
+    assert Data(path=str(tmp_path / "b.tsv"), delimiter="\t").open()[:] == [{"text,label": "a,b,c"}]
     assert Data(path="x", delimiter=";;").problems()
     (tmp_path / "c.docx").write_bytes(b"PK\x03\x04\x14\0\0\0")
     said = refused(lambda: Data(path=str(tmp_path / "c.docx")).open())

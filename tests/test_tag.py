@@ -30,7 +30,8 @@ from jaxft.inference.answer_files import write_answers
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError
 from jaxft.tasks.base import EncodingContext
-from jaxft.tasks.token_classification import BEYOND, MISSING, TAKEN, TokenClassification
+from jaxft.tasks.tagging import BEYOND, MISSING
+from jaxft.tasks.token_classification import TAKEN, TokenClassification
 from jaxft.tasks.word_alignment import words_of_text
 from jaxft.text.entities import Tagset, viterbi
 from jaxft.training.fit import fit

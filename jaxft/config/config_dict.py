@@ -37,6 +37,7 @@ COMPONENTS = {
     "jaxft.tasks.cloze": "Cloze",
     "jaxft.tasks.contrastive_embedding": "ContrastiveEmbedding Similarity Triplet",
     "jaxft.tasks.denoise": "Denoise",
+    "jaxft.tasks.entity_spans": "EntitySpans",
     "jaxft.tasks.grouped_verification": "GroupedVerification",
     "jaxft.tasks.lm": "CausalLM",
     "jaxft.tasks.mlm": "MaskedLM",

@@ -47,7 +47,14 @@ class Augmented:
         synonyms = read_synonyms(self.synonyms) if self.synonyms is not None else {}
         rows = open_within(self.data, "data", self.columns)
         count = len(rows) * (1 + self.copies)
-        return Rows(f"{rows.name} (augmented)", rows.columns, rows.classes, count, partial(self._read, rows, synonyms))
+        return Rows(
+            f"{rows.name} (augmented)",
+            rows.columns,
+            rows.classes,
+            count,
+            partial(self._read, rows, synonyms),
+            rows.mixed,
+        )
 
     def _read(self, rows: Rows, synonyms: Synonyms, start: int, stop: int) -> list[Row]:
         read: list[Row] = []

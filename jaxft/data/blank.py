@@ -36,7 +36,7 @@ class Blanked:
                 self._blanked(row, f"{name}, row {number}") for number, row in enumerate(rows[start:stop], start + 1)
             ]
 
-        return Rows(name, rows.columns, rows.classes, len(rows), read)
+        return Rows(name, rows.columns, rows.classes, len(rows), read, rows.mixed)
 
     def _blanked(self, row: Row, place: str) -> Row:
         for column in self.columns:

@@ -104,4 +104,4 @@ def _chosen(rows: Rows, numbers: np.ndarray) -> Rows:
         runs = np.split(some, np.flatnonzero(np.diff(some) > 1) + 1) if len(some) else []
         return [row for run in runs for row in rows[int(run[0]) : int(run[-1]) + 1]]
 
-    return Rows(f"{rows.name} (without duplicates)", rows.columns, rows.classes, len(numbers), read)
+    return Rows(f"{rows.name} (without duplicates)", rows.columns, rows.classes, len(numbers), read, rows.mixed)

@@ -1,53 +1,65 @@
 """Reads one file of any supported format into a table, without changing a value."""
 
-import contextlib
-import csv
-import io
 import itertools
 import logging
 import os
-import sys
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from jaxft.data import conll, squad
-from jaxft.data.example import Row
-from jaxft.data.gzipped import open_bytes
+from jaxft.data import conll, encodings
+from jaxft.data.annotations.brat import standoff
+from jaxft.data.encodings import marked_encoding
+from jaxft.data.excel import workbook
+from jaxft.data.gzipped import open_bytes, open_text
+from jaxft.data.json_files import json_document, json_lines
+from jaxft.data.reading import Reading
+from jaxft.data.separated import comma_separated, tab_separated
 from jaxft.data.tables import noted_class_names, table_of
-from jaxft.host import strict_json
-from jaxft.problems import UserError, listed, truncated_repr
+from jaxft.problems import UserError, listed
 
 log = logging.getLogger("jaxft")
 
-DELIMITERS = ";\t|,"  # searched for in a header with one column
+DEFAULT = Reading()
+BINARY, JSON = (".parquet", ".arrow", ".xlsx"), (".json", ".jsonl")
 
 
 def read_file(
     path: str,
-    quote: str = '"',
+    how: Reading = DEFAULT,
     columns: tuple[str, ...] = (),
     documents: bool = False,
-    delimiter: str | None = None,
+    encoding: str | None = None,
 ) -> pa.Table:
     """The rows of a file. With `columns` it is a file of sentences (data/conll.py), whatever its suffix.
 
-    With `documents`, the rows of a .txt file are documents, separated by blank lines, instead of lines.
+    With `documents`, the rows of a .txt file are documents, separated by blank lines, instead of lines. The log says
+    which `encoding` a text has, if it is not the one given, or UTF-8 (data/encodings.py).
 
     Raises UserError with the file and the row if it is malformed or has no rows.
     """
     try:
-        if columns:
-            table = _columns(path, columns)
-        else:
-            table = _documents(path) if documents else READERS[suffix(path)](path, quote, delimiter)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}{_bad_line(path)} is not UTF-8 ({error.reason}): convert the file") from None
+        kind = suffix(path)
+        how = replace(how, encoding=encoding or (encodings.DEFAULT if kind in BINARY else marked_encoding(path)))
+        try:
+            table = _table(path, kind, how, columns, documents)
+        except UnicodeDecodeError as error:
+            # JSON is UTF-8 (RFC 8259, section 8.1).
+            if encoding is not None or kind in JSON or how.encoding != encodings.DEFAULT:
+                raise
+            how = replace(how, encoding=encodings.guessed_encoding(path, error))
+            table = _table(path, kind, how, columns, documents)
+    except UnicodeError as error:
+        name = "UTF-8" if how.encoding == encodings.DEFAULT else how.encoding.upper()
+        place = encodings.bad_line(path) if name == "UTF-8" else ""
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+        raise UserError(
+            f"{path}{place} is not {name} ({reason}): convert the file, or set config.data.encoding"
+        ) from None
     except (EOFError, zlib.error) as error:
         raise UserError(f"{path} is incomplete ({error}): copy it again") from None
     except (pa.ArrowException, OSError) as error:  # gzip and Parquet raise OSError for damaged files
@@ -57,16 +69,10 @@ def read_file(
     return table
 
 
-def _bad_line(path: str) -> str:
-    """The place of the first bytes that are not UTF-8."""
-    damaged = (OSError, EOFError, zlib.error, UserError)  # the rest of the file may be damaged as well
-    with contextlib.suppress(*damaged), open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return f", line {number}, byte {error.start + 1} of the line,"
-    return ""
+def _table(path: str, kind: str, how: Reading, columns: tuple[str, ...], documents: bool) -> pa.Table:
+    if columns:
+        return _columns(path, columns, how)
+    return _documents(path, how) if documents else READERS[kind](path, how)
 
 
 def is_text(path: str) -> bool:
@@ -81,59 +87,8 @@ def suffix(path: str) -> str:
     return os.path.splitext(stem)[1].lower()
 
 
-def _comma(path: str, quote: str, delimiter: str | None) -> pa.Table:
-    return _separated(path, delimiter or ",", quote, delimiter is not None)
-
-
-def _tab(path: str, quote: str, delimiter: str | None) -> pa.Table:
-    return _separated(path, delimiter or "\t", quote, delimiter is not None)
-
-
-def _separated(path: str, delimiter: str, quote: str, named: bool) -> pa.Table:
-    """Cells as text. Python's csv module is used because it never converts a cell.
-
-    A header of one column that contains another common delimiter is refused, unless the delimiter is `named`.
-    """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
-    with _text(path) as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True, **quoting)
-        try:
-            names = next(reader, None)
-            if names is None:
-                raise UserError(f"{path} is empty: write the names of the columns in the first line")
-            other = next((one for one in DELIMITERS if one in names[0]), None) if len(names) == 1 else None
-            if other is not None and not named:
-                raise UserError(
-                    f"{path}: the header is one column, {truncated_repr(names[0])}: the delimiter seems to be "
-                    f"{other!r}. Set delimiter={other!r} (config.data.delimiter), or write the file with {delimiter!r}"
-                )
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
-                raise UserError(f"{path}: the header has {listed(map(repr, twice))} more than once: rename columns")
-            return table_of(_cells(path, reader, names), path, dict.fromkeys(names, pa.string()))
-        except csv.Error as error:
-            raise UserError(
-                f"{path}, line {reader.line_num}: {error}. If quotes are ordinary characters in this file, set quote=''"
-            ) from None
-
-
-def _cells(path: str, reader: Any, names: list[str]) -> Iterator[Row]:
-    number = 0
-    for cells in reader:
-        if not cells:  # an empty line
-            continue
-        number += 1
-        if len(cells) != len(names):
-            raise UserError(
-                f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells, but the header has {len(names)} "
-                f"({listed(names)}). Quote cells that contain the delimiter."
-            )
-        yield dict(zip(names, cells, strict=True))
-
-
-def _lines(path: str, *_: str | None) -> pa.Table:
-    with _text(path) as file:
+def _lines(path: str, how: Reading) -> pa.Table:
+    with open_text(path, how.encoding) as file:
         table = table_of(({"text": line.rstrip("\r\n")} for line in file), path, {"text": pa.string()})
     lines = table.filter(pa.compute.not_equal(table["text"], "")) if len(table) else table
     if len(lines) < len(table):
@@ -146,83 +101,28 @@ def _lines(path: str, *_: str | None) -> pa.Table:
     return lines
 
 
-def _documents(path: str) -> pa.Table:
-    with _text(path) as file:
+def _documents(path: str, how: Reading) -> pa.Table:
+    with open_text(path, how.encoding) as file:
         groups = itertools.groupby((line.rstrip("\r\n") for line in file), lambda line: line.strip() != "")
         rows = ({"text": "\n".join(lines)} for has_text, lines in groups if has_text)
         return table_of(rows, path, {"text": pa.string()})
 
 
-def _columns(path: str, names: tuple[str, ...]) -> pa.Table:
+def _columns(path: str, names: tuple[str, ...], how: Reading) -> pa.Table:
     kinds = dict.fromkeys(names or (conll.WORD, conll.TAG), pa.list_(pa.string()))
-    with _text(path) as file:
+    with open_text(path, how.encoding) as file:
         return table_of(conll.sentences(path, file, names), path, kinds)
 
 
-def _unnamed_columns(path: str, *_: str | None) -> pa.Table:
-    return _columns(path, ())
+def _unnamed_columns(path: str, how: Reading) -> pa.Table:
+    return _columns(path, (), how)
 
 
-def _json_lines(path: str, *_: str | None) -> pa.Table:
-    with _text(path) as file:
-        return table_of(_objects(path, file), path)
-
-
-def _json(path: str, *_: str | None) -> pa.Table:
-    """A list of objects, an object whose `data` is such a list (nested in SQuAD), or one object per line."""
-    with _text(path) as file:
-        text = file.read()
-    try:
-        value = strict_json.parse(text)
-    except ValueError as error:
-        first, _newline, rest = text.lstrip().partition("\n")
-        if not rest.strip() or not _is_object(first):
-            raise UserError(f"{path}: not JSON ({error})") from None
-        return table_of(_objects(path, io.StringIO(text)), path)
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
-    if not isinstance(value, list):
-        raise UserError(
-            f"{path}: expected a list of objects, an object with a list `data`, or one object per line; found "
-            f"{_kind(value)}"
-        )
-    for number, row in enumerate(value, 1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, row {number}: expected an object, found {_kind(row)}")
-    return table_of(squad.questions(value, path) if squad.is_nested(value) else iter(value), path)
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(strict_json.parse(line), dict)
-    except ValueError:
-        return False
-
-
-def _objects(path: str, lines: Iterable[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = strict_json.parse(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected an object, found {_kind(row)}")
-        yield row
-
-
-def _kind(value: Any) -> str:
-    """The JSON type of a value."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _parquet(path: str, *_: str | None) -> pa.Table:
+def _parquet(path: str, how: Reading) -> pa.Table:
     return _checked(pa.parquet.ParquetFile(_buffer(path), page_checksum_verification=True).read(), path)
 
 
-def _arrow(path: str, *_: str | None) -> pa.Table:
+def _arrow(path: str, how: Reading) -> pa.Table:
     """Either of the formats with this suffix: with a footer, or the stream format that `datasets` writes."""
     buffer = _buffer(path)
     try:
@@ -245,11 +145,6 @@ def _checked(table: pa.Table, path: str) -> pa.Table:
     return table
 
 
-def _text(path: str) -> io.TextIOWrapper:
-    # newline="" keeps line ends inside quoted cells.
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
-
-
 def _buffer(path: str) -> pa.Buffer:
     if not path.lower().endswith(".gz"):
         return pa.memory_map(path).read_buffer()
@@ -257,14 +152,16 @@ def _buffer(path: str) -> pa.Buffer:
         return pa.py_buffer(file.read())
 
 
-READERS: dict[str, Callable[[str, str, str | None], pa.Table]] = {
-    ".jsonl": _json_lines,
-    ".json": _json,
-    ".csv": _comma,
-    ".tsv": _tab,
+READERS: dict[str, Callable[[str, Reading], pa.Table]] = {
+    ".jsonl": json_lines,
+    ".json": json_document,
+    ".csv": comma_separated,
+    ".tsv": tab_separated,
+    ".xlsx": workbook,
     ".parquet": _parquet,
     ".arrow": _arrow,
     ".txt": _lines,
     ".conll": _unnamed_columns,
     ".iob": _unnamed_columns,
+    ".ann": standoff,
 }

@@ -16,6 +16,11 @@ def open_bytes(path: str) -> io.BufferedReader:
     return io.BufferedReader(_Expanded(path), 2**17) if path.lower().endswith(".gz") else open(path, "rb")
 
 
+def open_text(path: str, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
+    """The text of a file, by default in UTF-8 with or without a byte order mark; line ends are unchanged."""
+    return io.TextIOWrapper(open_bytes(path), encoding=encoding, newline="")
+
+
 class _Expanded(io.RawIOBase):
     """An unpacked gzip file. Raises UserError beyond the limit: 10 MB may expand to 10 GB of zeros."""
 

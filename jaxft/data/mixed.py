@@ -1,4 +1,4 @@
-"""Columns whose values have different types, which Arrow cannot store.
+"""Columns whose values have different types, which Arrow cannot store, or that are wrong in another way.
 
 Each value is stored as a JSON text. The metadata of the column say what is wrong: it is an error only if a task reads
 the column.
@@ -27,6 +27,11 @@ def as_json(table: pa.Table, problems: dict[str, str]) -> pa.Table:
         if name in table.column_names and name not in done:
             table = _replaced(table, name, texts(table[name].to_pylist()), problem)
     return table
+
+
+def with_empty(table: pa.Table, name: str, problem: str) -> pa.Table:
+    """The table with a further column that has no values."""
+    return _replaced(table.append_column(name, pa.nulls(len(table))), name, texts([None] * len(table)), problem)
 
 
 def texts(values: list[Any]) -> pa.Array:

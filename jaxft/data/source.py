@@ -8,7 +8,10 @@ import pyarrow as pa
 
 from jaxft.config.component import config
 from jaxft.config.ranges import Count, problems_of
+from jaxft.data.annotations.units import UNITS
+from jaxft.data.encodings import encoding_problems
 from jaxft.data.files import READERS, is_text, read_file, suffix
+from jaxft.data.reading import Reading
 from jaxft.data.row_sequence import Rows, as_rows, is_dataset
 from jaxft.data.tables import concatenate
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
@@ -20,9 +23,10 @@ LONGEST_PATH = 4096  # characters; PATH_MAX of Linux
 class Data:
     """Rows of a file, of files named by a glob, of a directory that `save_to_disk` wrote, or of a hub data set.
 
-    Files: .jsonl .json .csv .tsv .parquet .arrow .txt .conll .iob, each also with .gz. Cells of csv and tsv are read as
-    text, unchanged. The last two hold sentences with one word per line, and so does any file for which `columns` are
-    given (data/conll.py).
+    Files: .jsonl .json .csv .tsv .xlsx .parquet .arrow .txt .conll .iob .ann, each also with .gz. Cells of csv, tsv and
+    xlsx are read as text. .conll and .iob hold sentences with one word per line, and so does any file for which
+    `columns` are given (data/conll.py). Exports of annotation tools, and brat's .ann beside its .txt, become rows with
+    `text` and `spans` (data/annotations).
     """
 
     path: str  # a file, a glob, a directory, or a name on the hub
@@ -30,8 +34,11 @@ class Data:
     name: str | None = None  # configuration of a hub data set
     limit: Count | None = None  # read only the first rows, at most this many
     quote: str = '"'  # of csv and tsv; "": quotes are ordinary characters
-    delimiter: str | None = None  # of csv and tsv; None: a comma, a tab
+    delimiter: str | None = None  # of csv and tsv; None: as the first rows show, a comma or a tab if they do not
+    encoding: str | None = None  # of text files; None: UTF-8, or as data/encodings.py finds it
+    sheet: str | None = None  # of an .xlsx file; None: the only one with cells
     documents: bool = False  # rows of a .txt file are documents, separated by blank lines; False: lines
+    offsets: str | None = None  # what annotated spans count: characters, utf16, graphemes; None: as their texts show
     columns: tuple[str, ...] = ()  # of a sentence file; (): the first column is "tokens", the last "tags"
 
     def problems(self) -> list[str]:
@@ -43,8 +50,12 @@ class Data:
             found.append(
                 f"delimiter is {truncated_repr(self.delimiter)}, expected one character, or None for the default"
             )
+        found += encoding_problems(self.encoding)
         if len(self.quote) > 1:
             found.append(f"quote is {truncated_repr(self.quote)}, expected one character, or '' for none")
+        if self.offsets is not None and self.offsets not in UNITS:
+            known = " or ".join(UNITS)
+            found.append(f"offsets is {truncated_repr(self.offsets)}, expected {known}.{suggest(self.offsets, UNITS)}")
         if len(set(self.columns)) < len(self.columns):
             found.append(f"columns are {listed(self.columns)}: use different names")
         return found
@@ -81,13 +92,14 @@ class Data:
         ]
         if self.documents and not all(suffix(one) == ".txt" for one in paths):
             problems.append(f"{self.path}: documents=True is for .txt files, whose blank lines separate documents")
+        if self.sheet is not None and not all(suffix(one) == ".xlsx" for one in paths):
+            problems.append(f"{self.path}: sheet is for .xlsx files: do not set it")
         if self.split is not None or self.name is not None:
             problems.append(f"{self.path} is a file: it has no splits or configurations: do not set split and name")
         if problems:
             raise UserError(problems)
-        return concatenate(
-            [read_file(one, self.quote, self.columns, self.documents, self.delimiter) for one in paths], paths
-        )
+        how = Reading(self.quote, self.delimiter, sheet=self.sheet, offsets=self.offsets)
+        return concatenate([read_file(one, how, self.columns, self.documents, self.encoding) for one in paths], paths)
 
     def _load(self, path: str) -> Any:
         """A data set of the hub, or of the library's cache."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jaxft.data import mixed
 from jaxft.data.example import Row
-from jaxft.problems import UserError, clipped, listed, truncated_repr
+from jaxft.problems import UserError, clipped, raise_problems, truncated_repr
 
 PIECE = 10_000  # rows that are Python objects at the same time
 LARGEST = 2**31 - 1  # bytes of the texts in one Arrow array, whose offsets are int32
@@ -46,22 +46,32 @@ def table_of(rows: Iterator[Row], path: str, types: dict[str, pa.DataType] | Non
 
 
 def concatenate(tables: list[pa.Table], paths: list[str]) -> pa.Table:
-    """The rows of all files, in order. Raises UserError unless all have the same columns and class names."""
+    """The rows of all files, in order, with the columns of all.
+
+    A column that a file lacks is an error only for a task that reads it (data/mixed.py). Raises UserError if class
+    names differ.
+    """
     if len(tables) == 1:
         return tables[0]
-    problems = []
+    known = noted_class_names(tables[0])
+    both = [set(tables[0].column_names) & set(table.column_names) for table in tables]
+    classes = map(noted_class_names, tables)
+    others = [
+        path
+        for path, names, own in zip(paths, both, classes, strict=True)
+        if any(own.get(name) != known.get(name) for name in names)
+    ]
+    raise_problems(f"{path} has other class names than {paths[0]}: name files with the same ones" for path in others)
+    first = {name: path for table, path in list(zip(tables, paths, strict=True))[::-1] for name in table.column_names}
+    names = list(dict.fromkeys(name for table in tables for name in table.column_names))
+    whole = []
     for table, path in zip(tables, paths, strict=True):
-        if set(table.column_names) != set(tables[0].column_names):
-            problems.append(f"{path} has the columns {listed(table.column_names)}")
-        elif noted_class_names(table) != noted_class_names(tables[0]):
-            problems.append(f"{path} has other class names")
-    if problems:
-        known = listed(tables[0].column_names)
-        raise UserError(
-            [f"{problem}, {paths[0]} has {known}: name files with the same columns" for problem in problems]
-        )
-    names = tables[0].column_names
-    return _concat([table.select(names) for table in tables], paths)
+        for name in names:
+            if name not in table.column_names:
+                problem = f"{path} has no column {name!r}, which {first[name]} has: name files with the same columns"
+                table = mixed.with_empty(table, name, problem)
+        whole.append(table.select(names))
+    return _concat(whole, paths)
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -15,8 +15,8 @@ from jaxft.models.model import Outputs
 from jaxft.problems import SHOWN, raise_problems
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.question_answering import windows
-from jaxft.tasks.token_classification import word_predictions
-from jaxft.tasks.word_alignment import encode_words, numbers_of_words, words_of_text
+from jaxft.tasks.tagging import word_predictions
+from jaxft.tasks.word_alignment import TAG_UNITS, encode_words, numbers_of_units, numbers_of_words
 from jaxft.text.entities import OUTSIDE, Tagset, entity_spans, scheme_of, viterbi
 from jaxft.text.spans import Choice, choose
 
@@ -185,13 +185,11 @@ def _row(encoding: Any, names: Sequence[str]) -> dict[str, list[int]]:
 def _tagged(model: "AnsweringModel", text: str, encoding: Any, logits: np.ndarray) -> Answer:
     """The answer for a text. `read` is the character at which a long text was cut. The score of a word is the
     probability of its tag, that of an entity the mean over its words."""
-    words = words_of_text(text, encoding)
+    words = TAG_UNITS[model.inference.tags.units](text, encoding)
     tagset = _tagset(model, logits.shape[-1])
     spans = [(start, stop) for _, start, stop in words]
-    places = [first for first, _, _ in words]
-    if model.inference.tags.pieces == "last":
-        places = _last_tokens(encoding, words)
-    logits = logits[np.array(places, int)]
+    at, _, main = word_predictions(numbers_of_units(encoding, words), len(words), model.inference.tags.pieces)
+    logits = logits[at[main]]
     found = _best_tags(model, logits, tagset)
     sure = _sure(logits, found)
     cut = {"read": spans[-1][1] if spans else 0} if encoding.overflowing else {}
@@ -249,16 +247,6 @@ def _begins(words: np.ndarray) -> np.ndarray:
 def _sure(logits: np.ndarray, found: np.ndarray) -> list[float]:
     """The probability of each word's tag."""
     return np.exp(logits[np.arange(len(found)), found] - logsumexp(logits, -1)).tolist()
-
-
-def _last_tokens(encoding: Any, words: list[tuple[int, int, int]]) -> list[int]:
-    """The last token of each word of words_of_text."""
-    ends = [*(first for first, _, _ in words[1:]), len(encoding)]
-    offsets = encoding.offsets
-    return [
-        max(place for place in range(first, end) if place == first or start <= offsets[place][0] < stop)
-        for (first, start, stop), end in zip(words, ends, strict=True)
-    ]
 
 
 def choices(model: "AnsweringModel", texts: list[tuple[Any, ...]], batch: int) -> list[Answer]:

@@ -46,14 +46,15 @@ class SpanDecoding:
 
 @config
 class TagDecoding:
-    """For token classification; the fields are those of the task TokenClassification."""
+    """For token classification; the fields are those of the tasks TokenClassification and EntitySpans."""
 
     decode: str = "argmax"  # or viterbi
     pieces: str = "first"  # the piece of a word whose scores are used: "last", or the first one for "first" and "all"
     scheme: str | None = None  # None: inferred from the tags
+    units: str = "words"  # of texts that are not given as lists of words: "words", or "tokens" (EntitySpans)
 
     def problems(self) -> list[str]:
-        known = {"decode": ("argmax", "viterbi"), "pieces": ("first", "last", "all")}
+        known = {"decode": ("argmax", "viterbi"), "pieces": ("first", "last", "all"), "units": ("words", "tokens")}
         return [
             f"{name} is {truncated_repr(value)}, expected {' or '.join(choices)}.{suggest(value, choices)}"
             for name, choices in known.items()

@@ -36,7 +36,7 @@ log = logging.getLogger("jaxft")
 
 @config
 class Classify(Task):
-    """One class per text, or per pair of texts."""
+    """One class per text, or per pair of texts. For columns of 0 and 1, one for each label, use MultiLabel."""
 
     text: str = "text"  # column, or a template of columns such as "{word}: {sentence}"
     pair: str | None = None  # of a second text

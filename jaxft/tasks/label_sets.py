@@ -28,7 +28,8 @@ from jaxft.tasks.template import text_of
 
 log = logging.getLogger("jaxft")
 
-HOT = {"0": 0.0, "1": 1.0, "False": 0.0, "True": 1.0, "false": 0.0, "true": 1.0}
+# As Python, JSON and Excel spell them.
+HOT = {"0": 0.0, "False": 0.0, "false": 0.0, "FALSE": 0.0, "1": 1.0, "True": 1.0, "true": 1.0, "TRUE": 1.0}
 EMPTY = "texts to which no label applies"
 
 

@@ -1,7 +1,7 @@
 """Texts that are lists of words: the words and tags of a row, and the tokens of each word."""
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,41 @@ def words_of_text(text: str, encoding: Any) -> list[tuple[int, int, int]]:
             words.append((place, start, stop))
         before = number
     return [word for word in words if word[1] < word[2]]
+
+
+def tokens_of_text(text: str, encoding: Any) -> list[tuple[int, int, int]]:
+    """The same for units that are tokens: full graphemes without white space around them. Tokens of one grapheme are
+    one unit."""
+    found: list[tuple[int, int, int]] = []
+    spans = extend_to_graphemes(text, encoding.offsets).tolist()
+    for place, (number, (start, stop)) in enumerate(zip(encoding.word_ids, spans, strict=True)):
+        piece = text[start:stop]
+        start, stop = stop - len(piece.lstrip()), start + len(piece.rstrip())
+        if number is None or start >= stop:
+            continue
+        if found and start < found[-1][2]:
+            found[-1] = (*found[-1][:2], max(stop, found[-1][2]))
+        else:
+            found.append((place, start, stop))
+    return found
+
+
+# What a tag is for, of a text that is not given as words: (first token, start, stop) of each.
+TAG_UNITS: dict[str, Callable[[str, Any], list[tuple[int, int, int]]]] = {
+    "words": words_of_text,
+    "tokens": tokens_of_text,
+}
+
+
+def numbers_of_units(encoding: Any, units: list[tuple[int, int, int]]) -> np.ndarray:
+    """The unit (tokens,) that each token belongs to, -1 for special tokens and white space between units."""
+    numbers = np.full(len(encoding.ids), -1, np.int64)
+    ends = [first for first, _, _ in units[1:]] + [len(numbers)]
+    for unit, ((first, start, stop), end) in enumerate(zip(units, ends, strict=False)):
+        for place in range(first, end):
+            inside = start <= encoding.offsets[place][0] < stop and encoding.word_ids[place] is not None
+            numbers[place] = unit if place == first or inside else -1
+    return numbers
 
 
 INSIDE = ".,-&"  # not apostrophes: text after one is rarely part of a name

@@ -26,9 +26,10 @@ from jaxft.models.input_ranges import id_problems
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import Params, bind, names, roles, shape, shardings, variables
 from jaxft.parallel.mesh import place_rows
-from jaxft.problems import UserError, listed, raise_problems, suggest
+from jaxft.problems import UserError, listed, raise_problems
 from jaxft.tasks.base import EncodingContext, Task
 from jaxft.training.layout import mesh_for
+from jaxft.training.missing_columns import missing_columns
 from jaxft.training.own_functions import with_functions
 
 
@@ -206,12 +207,7 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
         except UserError as error:
             problems += [f"{where}: {problem}" for problem in error.problems]
             continue
-        problems += [
-            f"{where}: there is no column {column!r}.{suggest(column, rows.columns)} Columns: "
-            f"{listed(rows.columns)}. Name the right one in config.task."
-            for column in cfg.task.columns()
-            if column not in rows.columns
-        ]
+        problems += missing_columns(cfg.task, rows, where)
         problems += [f"{where}: {rows.mixed[column]}" for column in cfg.task.columns() if column in rows.mixed]
         opened[name] = rows.named()
     raise_problems(problems)
