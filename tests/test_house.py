@@ -159,7 +159,7 @@ def test_no_import_cycles():
     TopologicalSorter(graph).prepare()  # raises CycleError, which lists the modules
 
 
-COMMANDS = {"train", "evaluate", "predict", "export", "bench", "bias", "parity", "suite", "explain"}
+COMMANDS = {"train", "evaluate", "predict", "export", "bench", "bias", "parity", "suite", "explain", "search"}
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if module_of(f) in COMMANDS], ids=module_of)

@@ -191,6 +191,14 @@ def write_answers(model: "LoadedModel", rows: SourceRows, columns: list[str], ba
             file.add(some, answers)
 
 
+def write_hits(output: str, rows: SourceRows, hits: list[list[Row]]) -> None:
+    """Writes a JSON line for each row, with its hits in a search."""
+    with atomic_write(output) as partial, contextlib.closing(Lines(partial, rows)) as file:
+        for start in range(0, len(rows), CHUNK):
+            some = rows[start : start + CHUNK]
+            file.add(some, [{"hits": found} for found in hits[start : start + CHUNK]])
+
+
 def _log_names(answer: Row, row: Row) -> None:
     """Logs the names of answers that are called neither NAME nor predicted_NAME."""
     renamed = [name for name in answer if free_name(name, row) not in (name, f"predicted_{name}")]
