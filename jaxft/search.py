@@ -15,6 +15,7 @@ from jaxft.problems import raise_problems
 
 
 def main(flags: SimpleNamespace) -> None:
+    from jaxft.data.number_cells import with_numbers
     from jaxft.data.source import Data
     from jaxft.host.output_file import check_output
     from jaxft.inference.answer_files import write_hits
@@ -26,8 +27,8 @@ def main(flags: SimpleNamespace) -> None:
     several = flags.query is None and flags.queries is not None and flags.output is not None
     raise_problems([] if one or several else ["give --query=TEXT, or --queries=FILE with --output=FILE.jsonl"])
     check_output(flags.output)
-    rows = Data(path=flags.index).open()
-    queries = Data(path=flags.queries).open() if several else None
+    rows = with_numbers(Data(path=flags.index).open(), flags.index)
+    queries = with_numbers(Data(path=flags.queries).open(), flags.queries) if several else None
     model = load(flags.model, head="none").departing(max_length=flags.max_len)
     reader = model.departing(columns=tuple(text_columns(rows, model.inference, flags.text, flags="--text")))
     index = reader.index(rows, flags.method, flags.store, flags.prompt_name, flags.batch)
