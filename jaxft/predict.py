@@ -25,7 +25,8 @@ def main(flags: SimpleNamespace) -> None:
 
     check_output(flags.output)
     rows = Data(path=flags.input).open()
-    model = load(flags.model).departing(max_length=flags.max_len, decode=flags.decode, prompt_name=flags.prompt_name)
+    how = {"decode": flags.decode, "prompt_name": flags.prompt_name, "scores": flags.scores}
+    model = load(flags.model).departing(max_length=flags.max_len, **how)
     columns = text_columns(rows, model.inference, flags.text, flags.pair)
     write_answers(model, rows, columns, flags.batch, flags.output, with_numbers(rows, flags.input))
     print(json.dumps({"rows": len(rows), "output": flags.output}))
@@ -43,5 +44,6 @@ if __name__ == "__main__":
         Flag("max-len", "maximal tokens of an input", type=int, value="N"),
         command.BATCH,
         Flag("prompt-name", "for embeddings: the prompt before the texts; empty: none", value="NAME"),
+        Flag("scores", "for classes: all, for the scores of all labels as well", value="all"),
         Flag("decode", "for tags: argmax, or viterbi for sequences that the scheme allows", value="HOW"),
     )

@@ -218,9 +218,10 @@ class LoadedModel:
         of the training. `texts` is one input, an iterable of inputs, or a DataFrame. `batch` inputs are computed
         together. They are read as in the evaluation; `how` are other settings, see `departing`.
 
-        Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
-        {"tokens"}, the most probable one for each mask. Causal LM: {"perplexity"}. Without a head: {"embedding"}, from
-        the modules of sentence-transformers, or else the mean of hidden states; `prompt_name` chooses a prompt.
+        Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}); with
+        `scores="all"` also "label_scores", label -> probability. Masked LM: {"tokens"}, the most probable one for each
+        mask. Causal LM: {"perplexity"}. Without a head: {"embedding"}, from the modules of sentence-transformers, or
+        else the mean of hidden states; `prompt_name` chooses a prompt.
 
         Question answering, for pairs (question, context): {"answer", "score", "start", "end"}, the most probable span,
         its probability and its characters in the context; "candidates", the best spans; and "no_answer", the score of
