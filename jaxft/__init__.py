@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaxft.tasks.cloze import Cloze
     from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
     from jaxft.tasks.denoise import Denoise
+    from jaxft.tasks.entity_spans import EntitySpans
     from jaxft.tasks.grouped_verification import GroupedVerification
     from jaxft.tasks.lm import CausalLM
     from jaxft.tasks.mlm import MaskedLM
@@ -55,24 +56,19 @@ __all__ = [
     "Chunk",
     "Classify",
     "Cloze",
-    "Config",
     "Constant",
     "ContrastiveEmbedding",
     "Cosine",
     "Data",
     "Deduplicated",
     "Denoise",
-    "EarlyStopping",
-    "Eval",
-    "FitResult",
+    "EntitySpans",
     "Full",
     "GroupedVerification",
     "InverseSqrt",
     "Linear",
     "Lion",
-    "LoadedModel",
     "MaskedLM",
-    "Mesh",
     "MultiLabel",
     "MultipleChoice",
     "Muon",
@@ -84,7 +80,6 @@ __all__ = [
     "Regress",
     "ReplacedTokens",
     "SGD",
-    "Save",
     "SentenceOrder",
     "Similarity",
     "SpanCorruption",
@@ -94,8 +89,6 @@ __all__ = [
     "UserError",
     "WSD",
     "explain",
-    "fit",
-    "load",
 ]
 
 # The module of each public name; those of components are in config/config_dict.py.

@@ -25,7 +25,8 @@ def main(flags: SimpleNamespace) -> None:
     swaps = read_swaps(flags.swaps)
     rows = Data(path=flags.input).open().named()
     model = load(flags.model)
-    columns = text_columns(rows, model.inference, flags.text, flags.pair, flags.label)
+    named = "--text, --pair or --label"
+    columns = text_columns(rows, model.inference, flags.text, flags.pair, flags.label, named)
     for term, others in swaps.ambiguous.items():
         logging.getLogger("jaxft").info("%s is in several pairs (%s): the first is used", term, ", ".join(others))
     found = compare_rows(model, rows, columns, flags.label, swaps, flags.batch)

@@ -1,8 +1,9 @@
 """Evaluate a model: python -m jaxft.evaluate --workdir=DIR [--step=N], or --model=DIR --config=FILE.py
 
 Prints one JSON line of metrics for each evaluation set of the run or the configuration, then lines for its classes
-(--classes) and its slices (--by). With --bootstrap a line has `interval`: metric -> [low, high]. Answers to questions
-are written in the format of their benchmark, to predictions/SET.json in the work directory or in --output.
+(--classes) and its slices (--by); on a terminal, tables. With --bootstrap a line has `interval`: metric -> [low, high].
+Answers to questions are written in the format of their benchmark, to predictions/SET.json in the work directory or in
+--output.
 """
 
 from pathlib import Path
@@ -16,7 +17,8 @@ from jaxft.problems import UserError
 
 def main(flags: SimpleNamespace) -> None:
     from jaxft.evaluation.breakdown import Breakdown
-    from jaxft.parallel.distributed import distributed_session, print_json
+    from jaxft.parallel.distributed import distributed_session
+    from jaxft.reports.terminal import print_evaluation
     from jaxft.training.saved_run import evaluate_model, evaluate_run
 
     if (flags.workdir is None) == (flags.model is None):
@@ -31,10 +33,7 @@ def main(flags: SimpleNamespace) -> None:
             results = evaluate_model(flags.config, flags.model, breakdown, flags.output)
         else:
             results = evaluate_run(flags.workdir, flags.step, breakdown, flags.output)
-    for name, numbers in results.items():
-        lines = numbers.pop("lines", [])
-        for line in (numbers, *lines):
-            print_json({"split": name, **line})
+    print_evaluation(results)
 
 
 if __name__ == "__main__":

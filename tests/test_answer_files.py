@@ -4,10 +4,13 @@ import datetime
 import json
 
 import numpy as np
+import pandas
 import pytest
 from conftest import rows_of
 from pyarrow import parquet
 
+from jaxft.data import Data
+from jaxft.data.number_cells import with_numbers
 from jaxft.host import strict_json
 from jaxft.inference.answer_files import Lines, Table, write_answers
 from jaxft.problems import UserError
@@ -94,6 +97,89 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
     assert "ä" in line
     value = {"a": (1.5, float("nan")), "b": {"c": [np.float64("inf")]}, "d": "NaN"}
     assert json.loads(strict_json.dumps(value)) == {"a": [1.5, None], "b": {"c": [None]}, "d": "NaN"}
+
+
+FILES = {".csv": ",", ".tsv": "\t"}
+
+
+@pytest.mark.parametrize("ending", FILES)
+def test_separated_columns_are_what_pandas_reads(ending, tmp_path, monkeypatch):
+    """Quotes, line breaks, lists as JSON, nothing for None, a field that comes late, and one column per label."""
+    monkeypatch.setattr("jaxft.inference.answer_files.CHUNK", 1)
+    rows = [
+        {"text": 'a "b",\tc\nd', "label": "x", "n": 3, "x": 0.5, "on": True, "more": ["ö", 1], "none": None},
+        {"text": "", "label": "y", "n": 4, "x": 2.0, "on": False, "more": [], "none": "NA"},
+    ]
+    answers = [
+        {"labels": ["x"], "scores": [0.25], "label_scores": {"x": 0.25, "y": 0.125}},
+        {"labels": [], "scores": [], "label_scores": {"x": 0.0, "y": 1e-9}},
+    ]
+    write_answers(Answers(answers), rows_of(rows), ["text"], 8, str(tmp_path / f"out{ending}"))
+    options = {"keep_default_na": False, "dtype": {"none": str}, "sep": FILES[ending]}
+    found = pandas.read_csv(tmp_path / f"out{ending}", **options).to_dict("records")
+    for row, line, answer in zip(rows, found, answers, strict=True):
+        assert [line[name] for name in ("text", "label", "n", "x", "on")] == [*row.values()][:5]
+        assert json.loads(line["more"]) == row["more"] and line["none"] == (row["none"] or "")
+        assert json.loads(line["labels"]) == answer["labels"] and json.loads(line["scores"]) == answer["scores"]
+        assert [line["label_scores.x"], line["label_scores.y"]] == [*answer["label_scores"].values()]
+    tags = [{"entities": []}, {"entities": [ENTITY], "read": 7}]
+    plain = rows_of([{"text": "a", "label": "b"}] * 2)
+    write_answers(Answers(tags), plain, ["text"], 8, str(tmp_path / f"out{ending}"))
+    found = pandas.read_csv(tmp_path / f"out{ending}", keep_default_na=False, sep=FILES[ending]).to_dict("records")
+    assert [line["read"] for line in found] == ["", "7"] and json.loads(found[1]["entities"]) == [ENTITY]
+    write_answers(Answers([{"label": "z"}] * 2), plain, ["text"], 8, str(tmp_path / f"out{ending}"))
+    found = pandas.read_csv(tmp_path / f"out{ending}", sep=FILES[ending])
+    assert [*found] == ["text", "label", "predicted_label"] and [*found["predicted_label"]] == ["z", "z"]
+
+
+@pytest.mark.parametrize("output", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("ending", FILES)
+def test_numbers_of_separated_columns_stay_numbers(ending, output, tmp_path, caplog):
+    """A column of numbers only; what a number would not give back, letter for letter, stays a text."""
+    caplog.set_level("INFO", "jaxft")
+    columns = {
+        "text": ["a", "b", "c"],
+        "id": ["3", "0", "-12"],
+        "price": ["0.5", "", "3"],
+        "small": ["1e-07", "2.0", "1"],
+        "zip": ["01067", "10115", "80331"],
+        "cents": ["1.50", "2.25", "1"],
+        "plus": ["+3", "1", "2"],
+        "word": ["1", "2", "nan"],
+        "long": ["9007199254740993", "1", "2"],
+        "arabic": ["٣", "1", "2"],
+        "none": ["", "", ""],
+    }
+    pandas.DataFrame(columns).to_csv(tmp_path / f"in{ending}", sep=FILES[ending], index=False)
+    path = str(tmp_path / f"in{ending}")
+    rows = Data(path=path).open()
+    answers = [{"label": "x", "score": 0.5}] * 3
+    write_answers(Answers(answers), rows, ["text"], 8, str(tmp_path / f"out.{output}"), with_numbers(rows, path))
+    assert "are written as numbers: id, price, small" in caplog.text
+    if output == "csv":
+        found = pandas.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+        assert {name: [*found[name]] for name in columns} == columns
+        return
+    if output == "parquet":
+        found = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    else:
+        found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    numbers = {"id": [3, 0, -12], "price": [0.5, None, 3], "small": [1e-07, 2.0, 1]}
+    assert {name: [row[name] for row in found] for name in columns} == columns | numbers
+    assert [type(row["id"]) for row in found] == [int] * 3
+
+
+def test_whole_numbers_of_json_stay_whole(tmp_path):
+    lines = '{"text": "a", "n": 3, "x": 3, "f": 2.0, "t": "3"}\n{"text": "b", "x": 2.5, "f": 1.0, "t": "4"}\n'
+    (tmp_path / "in.jsonl").write_text(lines)
+    path = str(tmp_path / "in.jsonl")
+    rows = Data(path=path).open()
+    write_answers(Answers([{}, {}]), rows, ["text"], 8, str(tmp_path / "out.jsonl"), with_numbers(rows, path))
+    written = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert written == [
+        '{"text": "a", "n": 3, "x": 3, "f": 2.0, "t": "3"}',
+        '{"text": "b", "n": null, "x": 2.5, "f": 1.0, "t": "4"}',
+    ]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

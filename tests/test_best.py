@@ -71,6 +71,11 @@ CASES = {
     ),
     "no class twice": (Classify(labels=("x", "y")), "tiny_bert", LABELLED[:1]),  # no AUROC
     "several labels": (MultiLabel(), "tiny_bert", rows_of(text=TEXTS, labels=["x|y", "y", "z", ""])),
+    "several labels, tuned": (
+        MultiLabel(thresholds="val", pos_weight=(1.0, 2.0, 3.0)),
+        "tiny_bert",
+        rows_of(text=TEXTS, labels=["x|y", "y", "z", ""]),
+    ),
     "a number": (Regress(), "tiny_bert", rows_of(text=TEXTS, label=[0.5, 1.0, -1.0, 0.0])),
     "verified": (
         GroupedVerification(),
@@ -131,12 +136,12 @@ def test_evaluation_gives_what_is_declared(case, request, tmp_path, one_device):
     built = build(config_of(request.getfixturevalue(model), task, written(tmp_path / "rows.jsonl", rows)))
     trained, frozen, _ = built.load()
     found, declared = evaluate_all(built, trained, frozen, Breakdown())["val"], built.task.metrics()
-    found = {name for name in found if not name.startswith("baseline_")}
+    found = {name for name in found if not name.startswith("baseline_") and name != "positive_class"}
     assert found <= declared.keys()
     assert all(declared[name].needs for name in declared.keys() - found)
     for name, metric in declared.items():
         errors = ("loss", "perplexity", "bits_per_byte", "brier", "calibration_error", "mse", "mae")
-        better = "min" if name.endswith(errors) else None if name.endswith(("_total", "_thresh")) else "max"
+        better = "min" if name.endswith(errors) else None if name.endswith("_total") or "_thresh" in name else "max"
         assert metric.better == better, name
 
 

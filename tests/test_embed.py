@@ -302,12 +302,13 @@ def test_run_and_predict(run, tiny_bert, bert_tokenizer, file, tmp_path, one_dev
         assert lines[number]["p"] == table[number]["p"] == row["p"]
         for vector in (lines[number]["embedding"], table[number]["embedding"], array[number]):
             np.testing.assert_allclose(vector, anchors[number].numpy(), atol=2e-5)
-    with pytest.raises(UserError, match=r"--output=.*out.csv: expected .jsonl, .parquet, .npy"):
-        asked(tmp_path, file, "csv")
+    with pytest.raises(UserError, match=r"--output=.*out.txt: expected .jsonl, .csv, .tsv, .parquet, .npy"):
+        asked(tmp_path, file, "txt")
 
 
 def asked(tmp_path, file, ending):
     line = [f"--model={tmp_path}/run/model", f"--input={file}", f"--output={tmp_path}/out.{ending}", "--text=a"]
-    flags = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode", "prompt-name")]
+    names = ("model", "input", "output", "text", "pair", "decode", "prompt-name", "scores")
+    flags = [command.Flag(name, "") for name in names]
     flags.append(command.Flag("max-len", "", type=int))
     predict.main(command.parse(line, *flags, command.Flag("batch", "", type=int, default=4)))

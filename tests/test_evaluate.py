@@ -1,6 +1,9 @@
 """What `evaluate` says on request: parts of a set, intervals, classes, and the accuracy that needs no model."""
 
+import io
 import json
+import re
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -19,6 +22,7 @@ from jaxft.evaluation.breakdown import Breakdown
 from jaxft.evaluation.slices import length_name, lengths_of, values_of
 from jaxft.metrics.units import GroupedOutputs
 from jaxft.problems import UserError
+from jaxft.reports.terminal import print_evaluation
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.tasks.grouped_verification import GroupedVerification
 from jaxft.tasks.mlm import MaskedLM
@@ -310,3 +314,45 @@ def test_what_cannot_be_had(measured, texts, tiny_bert, tmp_path):
 def test_values_that_make_the_parts():
     cells = ["a", "a ", "", " ", None, float("nan"), 1, True, "1"]
     assert values_of(rows_of([{"x": cell} for cell in cells]), "x") == ["a", "a", None, None, None, None, 1, True, "1"]
+
+
+class Screen(io.StringIO):
+    """A terminal's stdout."""
+
+    def isatty(self):
+        return True
+
+
+def cells(screen: Screen) -> list[list[str]]:
+    lines = [line.replace("│", "┃").split("┃") for line in screen.getvalue().splitlines() if line[:1] in "│┃"]
+    return [[re.sub(r"\x1b\[[0-9;]*m", "", cell).strip() for cell in line[1:-1]] for line in lines]
+
+
+def test_tables_on_a_terminal_and_lines_elsewhere(measured, monkeypatch):
+    """The same numbers, to four decimals: metrics with their intervals, classes and averages, slices."""
+    found = measured(resamples=100, by="source", classes=True)
+    results = {"val": found, "other": {"loss": 0.5, "accuracy": float("nan")}}
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
+    monkeypatch.setenv("COLUMNS", "400")
+    print_evaluation(results)
+    table = cells(screen)
+    assert table[0] == ["metric", "val", "other"]
+    low, high = found["interval"]["accuracy"]
+    (accuracy,) = [row for row in table if row[0] == "accuracy"]
+    assert accuracy == ["accuracy", f"{found['accuracy']:.4f} [{low:.4f}, {high:.4f}]", "nan"]
+    assert ["loss", f"{found['loss']:.4f}", "0.5000"] in table
+    for line in found["lines"]:
+        if "slice" in line:
+            (row,) = [row for row in table if row[:2] == [str(line["slice"]["value"] or ""), str(line["rows"])]]
+            low, high = line["interval"]["f1_macro"]
+            assert f"{line['f1_macro']:.4f} [{low:.4f}, {high:.4f}]" in row
+        else:
+            name = line.get("class") or f"{line['average']} average"
+            scores = [f"{line[score]:.4f}" for score in ("precision", "recall", "f1")]
+            assert [name, str(line["rows"]), *scores] in table
+    monkeypatch.setattr(sys, "stdout", piped := io.StringIO())
+    print_evaluation(results)
+    lines = [json.loads(line) for line in piped.getvalue().splitlines()]
+    assert lines[0] == {"split": "val"} | {name: value for name, value in found.items() if name != "lines"}
+    assert lines[1:-1] == [{"split": "val"} | line for line in found["lines"]]
+    assert lines[-1] == {"split": "other", "loss": 0.5, "accuracy": None}

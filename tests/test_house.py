@@ -46,8 +46,9 @@ ALLOWED = {
     "tasks": {
         *(
             f"tasks.{name}"
-            for name in "base source_rows special_tokens labels labelled_texts label_sets list_cells long_texts "
-            "sentences segment_log_softmax tagging decoder_targets template tokens vectors word_alignment".split()
+            for name in "base class_weights source_rows special_tokens labels labelled_texts label_sets list_cells "
+            "long_texts sentences segment_log_softmax tagging decoder_targets template tokens vectors "
+            "word_alignment".split()
         ),
         *"data.data_report data.encoded data.example".split(),
         "inference.settings",
@@ -107,7 +108,8 @@ ALLOWED = {
         *("tasks.question_answering", "tasks.word_alignment", "tasks.labels"),
     },
     "fairness": {
-        *"fairness data inference host models.heads models.model tasks.labels tasks.template problems".split()
+        *"fairness data inference host metrics.decisions models.heads models.model tasks.labels".split(),
+        *("tasks.template", "problems"),
     },
     "config": {"config", "data.batching", "tune.full", "optim.adamw", "optim.schedule", "host", *LEAVES},
     "cli": {"cli", "config", "host", *LEAVES},
@@ -165,7 +167,7 @@ def test_no_import_cycles():
     TopologicalSorter(graph).prepare()  # raises CycleError, which lists the modules
 
 
-COMMANDS = {"new", "train", "evaluate", "predict", "export", "bench", "bias", "parity", "suite", "explain"}
+COMMANDS = {"new", "train", "evaluate", "predict", "export", "bench", "bias", "parity", "suite", "explain", "search"}
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if module_of(f) in COMMANDS], ids=module_of)

@@ -36,7 +36,8 @@ from jaxft.training.run import precision
 from jaxft.training.saved_run import evaluate_all, evaluate_model
 from jaxft.training.setup import build
 
-FLAGS = [command.Flag(name, "") for name in ("model", "input", "output", "text", "pair", "decode", "prompt-name")]
+NAMES = ("model", "input", "output", "text", "pair", "decode", "prompt-name", "scores")
+FLAGS = [command.Flag(name, "") for name in NAMES]
 FLAGS += [command.Flag("batch", "", type=int, default=32), command.Flag("max-len", "", type=int)]
 WORDS = " ".join(TEXTS).split()
 

@@ -28,7 +28,7 @@ def the(part: str) -> str:
 
 
 def test_the_pages_have_these_commands():
-    assert len(COMMANDS) == 16 and the("make test") == "make test"
+    assert len(COMMANDS) == 17 and the("make test") == "make test"
     assert the("python -m venv").startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/jaxft train"
     )
@@ -84,6 +84,12 @@ def test_quick_start_and_what_follows(checkout):
     python = re.search(r"```python\nimport jaxft\n.*?```", TEXT, re.S)[0].strip("`").removeprefix("python")
     (checkout / "block.py").write_text(python)
     run("python -m block", checkout)
+
+
+def test_search(checkout):
+    hits = [json.loads(line) for line in run(the("jaxft.search"), checkout).splitlines()]
+    rows = csv_rows(ROOT / "jaxft/assets/brown-genres/test.csv")
+    assert len(hits) == 3 and all(rows[hit["row"]] == {key: hit[key] for key in ("text", "label")} for hit in hits)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.attribution.settings import VOCABULARY, Settings
 from jaxft.attribution.text import Text
-from jaxft.inference.answers import AnsweringModel, label_names
+from jaxft.inference.answers import AnsweringModel, decision_of, label_names
 from jaxft.inference.model import LoadedModel
 from jaxft.models.model import Outputs
 from jaxft.tasks.question_answering import context_first, place_of
@@ -37,7 +37,7 @@ def target_of(model: LoadedModel, text: Text, settings: Settings) -> Target | st
         return Target((text.at,), (0,), *(f"choice {number}" for number in text.chosen))
     if len(scores) == 1:
         return Target((text.at,), (0,), "the value", f"{scores[0]:.4g}")
-    best = int(scores.argmax())
+    best = _predicted(model, scores)
     number = best if settings.number is None else settings.number
     return Target((text.at,), (number,), *(_name(model, one, len(scores)) for one in (number, best)))
 
@@ -53,6 +53,13 @@ def scores_of(model: LoadedModel, rows: list[dict[str, Any]], target: Target, ba
 
     found = dict(model.answered(rows, batch, score))
     return np.array([found[number] for number in range(len(rows))])
+
+
+def _predicted(model: LoadedModel, scores: np.ndarray) -> int:
+    """The number of the class or token that `predict` chooses; of several labels, the most probable one."""
+    if model.arch.kind != "sequence-classification":
+        return int(scores.argmax())
+    return int(decision_of(model, label_names(model.pretrained, len(scores)))(scores))
 
 
 def _name(model: LoadedModel, number: int, classes: int) -> str:

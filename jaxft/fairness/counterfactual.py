@@ -12,8 +12,9 @@ from jaxft.data.source import Rows
 from jaxft.fairness.swaps import Swaps
 from jaxft.host.output_file import atomic_write
 from jaxft.host.strict_json import dumps
-from jaxft.inference.answers import AnsweringModel, label_names
+from jaxft.inference.answers import AnsweringModel, decision_of, label_names
 from jaxft.inference.model import LoadedModel
+from jaxft.metrics.decisions import Decision
 from jaxft.models.heads import Classifier
 from jaxft.models.model import Outputs
 from jaxft.problems import UserError, with_row_numbers
@@ -38,6 +39,7 @@ class Compared:
     scores: np.ndarray  # float64 (m, classes), probabilities for the original texts
     swapped_scores: np.ndarray  # float64 (m, classes), for the swapped texts
     targets: np.ndarray | None  # int64 (m,), the true classes
+    decision: Callable[[np.ndarray], np.ndarray] = Decision()  # logits -> numbers of the predictions
 
     def summary(self) -> dict[str, Any]:
         """Results as a JSON value. All but `rows` are about the rows that contain a term.
@@ -66,7 +68,7 @@ class Compared:
 
     def _numbers(self, held: np.ndarray) -> dict[str, float]:
         """Results for the rows where the mask (m,) is true."""
-        before, after = self.scores[held].argmax(-1), self.swapped_scores[held].argmax(-1)
+        before, after = self._classes(self.scores[held]), self._classes(self.swapped_scores[held])
         values: dict[str, np.ndarray] = {}
         if self.targets is not None:
             right, still_right = before == self.targets[held], after == self.targets[held]
@@ -76,11 +78,15 @@ class Compared:
 
     def _gaps(self, held: np.ndarray) -> np.ndarray:
         before, after = self.scores[held], self.swapped_scores[held]
-        return np.abs(before - after)[np.arange(len(before)), before.argmax(-1)]
+        return np.abs(before - after)[np.arange(len(before)), self._classes(before)]
+
+    def _classes(self, scores: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return self.decision(np.log(scores))
 
     def write(self, path: str) -> None:
         """Writes one JSON line for each row that contains a term; replaces the file atomically."""
-        before, after = self.scores.argmax(-1), self.swapped_scores.argmax(-1)
+        before, after = self._classes(self.scores), self._classes(self.swapped_scores)
         with atomic_write(path) as partial, open(partial, "w") as file:
             for i, number in enumerate(self.numbers):
                 line: dict[str, Any] = {
@@ -158,7 +164,7 @@ def compare_rows(
     targets = None if class_ids is None else np.array([class_ids[place] for place in kept], np.int64)
     texts = [texts[place] for place in kept]
     found = compare(texts, targets, labels, swaps, lambda some: class_scores(model, some, batch))
-    return replace(found, numbers=[kept[place] for place in found.numbers])
+    return replace(found, numbers=[kept[place] for place in found.numbers], decision=decision_of(model, labels))
 
 
 def class_scores(model: LoadedModel, texts: list[Texts], batch: int) -> np.ndarray:

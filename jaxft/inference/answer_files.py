@@ -1,6 +1,7 @@
 """Files of answers: a JSON line, a row of a table, or a vector for each row of the input."""
 
 import contextlib
+import csv
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -47,6 +48,54 @@ class Lines:
 
     def close(self) -> None:
         self.file.close()
+
+
+class Separated:
+    """Columns separated by commas or tabs, with a heading. Lists and objects are JSON, None is an empty cell."""
+
+    def __init__(self, path: str, delimiter: str):
+        self.file = open(path, "w", encoding="utf-8", newline="")
+        self.writer = csv.writer(self.file, delimiter=delimiter, lineterminator="\n")
+        self.names: list[str] = []
+
+    @classmethod
+    def commas(cls, path: str, rows: SourceRows | int) -> "Separated":
+        """A .csv file."""
+        return cls(path, ",")
+
+    @classmethod
+    def tabs(cls, path: str, rows: SourceRows | int) -> "Separated":
+        """A .tsv file."""
+        return cls(path, "\t")
+
+    def add(self, rows: list[Row], answers: list[Row]) -> None:
+        if not self.names:
+            self.names = list(rows[0])
+            for name in flat(dict.fromkeys(answer_types(answers[0])) | answers[0]):
+                self.names.append(free_name(name, self.names))
+            self.writer.writerow(self.names)
+        for row in merged(rows, [flat(answer) for answer in answers]):
+            self.writer.writerow([cell(row.get(name)) for name in self.names])
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def flat(answer: Row) -> Row:
+    """The answer with a field NAME.KEY for each value of an object."""
+    found: Row = {}
+    for name, value in answer.items():
+        inner = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        found |= inner
+    return found
+
+
+def cell(value: Any) -> str:
+    """The text of a value in a table of texts."""
+    if isinstance(value, str):
+        return value
+    text = dumps(value, ensure_ascii=False, default=str)
+    return "" if text == "null" else text
 
 
 class Table:
@@ -104,7 +153,13 @@ class Vectors:
             self.array.flush()
 
 
-KINDS: dict[str, Callable[[str, SourceRows | int], AnswerFile]] = {".jsonl": Lines, ".parquet": Table, ".npy": Vectors}
+KINDS: dict[str, Callable[[str, SourceRows | int], AnswerFile]] = {
+    ".jsonl": Lines,
+    ".csv": Separated.commas,
+    ".tsv": Separated.tabs,
+    ".parquet": Table,
+    ".npy": Vectors,
+}
 
 
 def rows_schema(rows: SourceRows) -> "pa.Schema":
@@ -139,6 +194,7 @@ def answer_types(answer: Row) -> "dict[str, pa.DataType]":
         "perplexity": number,
         "entities": pa.list_(pa.struct({"type": text, **place, "text": text, "score": number})),
         "labels": pa.list_(text),
+        "label_scores": pa.struct(dict.fromkeys(answer.get("label_scores", ()), number)),
         "score": number,
         "scores": pa.list_(number),
         "tokens": pa.list_(text),
@@ -167,19 +223,23 @@ def merged(rows: list[Row], answers: list[Row]) -> list[Row]:
     ]
 
 
-def write_answers(model: "LoadedModel", rows: SourceRows, columns: list[str], batch: int, output: str) -> None:
+def write_answers(
+    model: "LoadedModel", rows: SourceRows, columns: list[str], batch: int, output: str, kept: SourceRows | None = None
+) -> None:
     """Writes the answers for all rows to a file, whose suffix chooses the format. The file appears when it is complete.
 
-    Raises UserError with the numbers of rows that have no text.
+    `kept` are the rows as they are written; None: as they are read. Raises UserError with the numbers of rows that have
+    no text.
     """
     ending = Path(output).suffix
     found = [] if ending in KINDS else [f"--output={output}: expected {', '.join(KINDS)}.{suggest(ending, KINDS)}"]
     raise_problems(model.unanswerable + found)
+    kept = rows if kept is None else kept
 
     def predict(some: list[Row]) -> list[Row]:
         return model.predict(texts_of(model.arch.kind, some, columns), batch)
 
-    with atomic_write(output) as partial, contextlib.closing(KINDS[ending](partial, rows)) as file:
+    with atomic_write(output) as partial, contextlib.closing(KINDS[ending](partial, kept)) as file:
         for start in range(0, len(rows), CHUNK):
             some = rows[start : start + CHUNK]
             try:
@@ -188,7 +248,15 @@ def write_answers(model: "LoadedModel", rows: SourceRows, columns: list[str], ba
                 raise with_row_numbers(error, some, start + 1, rows.name, predict) from None
             if start == 0:
                 _log_names(answers[0], some[0])
-            file.add(some, answers)
+            file.add(kept[start : start + CHUNK], answers)
+
+
+def write_hits(output: str, rows: SourceRows, hits: list[list[Row]]) -> None:
+    """Writes a JSON line for each row, with its hits in a search."""
+    with atomic_write(output) as partial, contextlib.closing(Lines(partial, rows)) as file:
+        for start in range(0, len(rows), CHUNK):
+            some = rows[start : start + CHUNK]
+            file.add(some, [{"hits": found} for found in hits[start : start + CHUNK]])
 
 
 def _log_names(answer: Row, row: Row) -> None:

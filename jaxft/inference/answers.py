@@ -9,10 +9,11 @@ from scipy.special import expit, logsumexp, softmax
 from jaxft.data.example import Example
 from jaxft.inference.settings import Inference, VectorDecoding
 from jaxft.metrics.classes import above
+from jaxft.metrics.decisions import Decision
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
 from jaxft.models.checkpoint.sentence_embedding import SentenceEmbedding
 from jaxft.models.model import Outputs
-from jaxft.problems import SHOWN, raise_problems
+from jaxft.problems import SHOWN, listed, raise_problems, truncated_repr
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.question_answering import windows
 from jaxft.tasks.tagging import word_predictions
@@ -60,10 +61,23 @@ def _classes(model: "AnsweringModel", row: Arguments, out: Outputs, place: int) 
     if kind == "multi_label_classification":
         scores = expit(logits)
         chosen = np.flatnonzero(above(logits, thresholds_of(model, len(logits))))
-        return {"labels": [labels[i] for i in chosen], "scores": [float(scores[i]) for i in chosen]}
-    scores = np.exp(logits - logits.max())
-    best = int(scores.argmax())
-    return {"label": labels[best], "score": float(scores[best] / scores.sum())}
+        answer = {"labels": [labels[i] for i in chosen], "scores": [float(scores[i]) for i in chosen]}
+    else:
+        scores = softmax(logits)
+        best = int(decision_of(model, labels)(logits))
+        answer = {"label": labels[best], "score": float(scores[best])}
+    everything = {"label_scores": dict(zip(labels, scores.tolist(), strict=True))}
+    return answer | (everything if model.inference.labels.scores == "all" else {})
+
+
+def decision_of(model: "AnsweringModel", labels: Sequence[str]) -> Decision:
+    """How one of the classes `labels` is chosen. Raises UserError for a threshold that does not fit them."""
+    asked = model.inference.labels
+    if asked.threshold is not None and len(labels) != 2:
+        raise_problems([f"there is a threshold for two classes, but the model has {len(labels)}: {listed(labels)}"])
+    if asked.positive is not None and asked.positive not in labels:
+        raise_problems([f"positive is {truncated_repr(asked.positive)}, but the classes are {listed(labels)}"])
+    return Decision(1 if asked.positive is None else labels.index(asked.positive), asked.threshold)
 
 
 def _logits_of(out: Outputs, place: int) -> np.ndarray:
@@ -74,7 +88,7 @@ def _logits_of(out: Outputs, place: int) -> np.ndarray:
 
 def thresholds_of(model: "AnsweringModel", count: int) -> np.ndarray:
     """The least probability of each of `count` labels. Raises UserError for another number of thresholds."""
-    found = model.inference.multi_label.thresholds or (0.5,) * count
+    found = model.inference.labels.thresholds or (0.5,) * count
     raise_problems(
         [f"there are {len(found)} thresholds for {count} labels: give one per label"] if len(found) != count else []
     )

@@ -104,20 +104,24 @@ def _log_other_counts(found: list[tuple[Any, ...]], inference: Inference) -> Non
 
 
 def text_columns(
-    rows: ColumnRows, inference: Inference, text: str | None = None, pair: str | None = None, label: str | None = None
+    rows: ColumnRows,
+    inference: Inference,
+    text: str | None = None,
+    pair: str | None = None,
+    label: str | None = None,
+    flags: str = "--text or --pair",
 ) -> list[str]:
     """The columns, or templates, of the texts: those that are given, else those of the training.
 
     For multiple choice, `pair` names a column for each choice, separated by commas, or one that lists the choices; an
     empty `pair` means that there is none. The log says if the columns differ from the training. Raises UserError if the
-    rows lack one of the columns, or the column `label`.
+    rows lack one of the columns, or the column `label`; the message says that `flags` name them.
     """
     trained = list(inference.columns)
     usual = list(USUAL.get(inference.head, USUAL_TEXT))
     names = _named(inference.head, trained or usual, text, pair)
     if text is None and pair is None and _missing(names, rows) and len(trained) == len(usual):
         names = names if _missing(usual, rows) else usual
-    flags = "--text or --pair" if label is None else "--text, --pair or --label"
     raise_problems(
         f"{rows.name} has no column {name!r}{' with which the model was trained' * (name in columns_of(*trained))}."
         f"{suggest(name, rows.columns)} Columns: {listed(rows.columns)}. Name the right one with {flags}"

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from jaxft.inference.answers import ANSWERS, BATCH_ANSWERERS, Answer, AnswerFunction, prompt_of
 from jaxft.inference.arguments import counted, decoder_arrays, read_positions
+from jaxft.inference.index import Index, index_of, search_in
 from jaxft.inference.inputs import inputs_of, padded, texts_read
 from jaxft.inference.settings import Inference, inference_of
 from jaxft.models.checkpoint.load import LoadReport, find_weights, place
@@ -217,9 +218,10 @@ class LoadedModel:
         of the training. `texts` is one input, an iterable of inputs, or a DataFrame. `batch` inputs are computed
         together. They are read as in the evaluation; `how` are other settings, see `departing`.
 
-        Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}). Masked LM:
-        {"tokens"}, the most probable one for each mask. Causal LM: {"perplexity"}. Without a head: {"embedding"}, from
-        the modules of sentence-transformers, or else the mean of hidden states; `prompt_name` chooses a prompt.
+        Classification: {"label", "score"} (several labels: {"labels", "scores"}; regression: {"value"}); with
+        `scores="all"` also "label_scores", label -> probability. Masked LM: {"tokens"}, the most probable one for each
+        mask. Causal LM: {"perplexity"}. Without a head: {"embedding"}, from the modules of sentence-transformers, or
+        else the mean of hidden states; `prompt_name` chooses a prompt.
 
         Question answering, for pairs (question, context): {"answer", "score", "start", "end"}, the most probable span,
         its probability and its characters in the context; "candidates", the best spans; and "no_answer", the score of
@@ -246,6 +248,38 @@ class LoadedModel:
         raise_problems(f"text {number} is empty: it has no tokens. Remove it" for number in empty[:SHOWN])
         answers = dict(model.answered(rows, batch, ANSWERS[self.arch.kind]))
         return [answers[number] for number in range(len(rows))]
+
+    def index(
+        self,
+        rows: Any,
+        method: str = "exact",
+        store: str | Path | None = None,
+        prompt_name: str | None = None,
+        batch: int = 32,
+    ) -> Index:
+        """Rows with the embeddings of their texts, for `search`. Rows are read as `predict` reads its inputs.
+
+        `method` is exact, or hnsw, an approximate index for very many rows (pip install 'jaxft[search]'). `store` is a
+        folder that keeps the embeddings: they are read if they are there, else written. `prompt_name` is the prompt
+        before each text; None: the model directory's for documents, if it has one.
+
+        Raises UserError for a model with a head, for a text without tokens, and for a folder that was written for
+        another model or other rows.
+        """
+        return index_of(self, rows, method, store, prompt_name, batch)
+
+    def search(
+        self, queries: Any, rows: Any, top: int = 10, prompt_name: str | None = None, batch: int = 32
+    ) -> list[list[Answer]]:
+        """For each query the `top` rows with the nearest embeddings, the best first, of equal ones the first row.
+
+        A hit is a dict of the row's fields (of a text: `text`), `row`, its number from 0, and `score`: the similarity
+        that the model directory names, the cosine if it names none; a distance is negative. A row's own field of this
+        name stays, and the hit's is called found_NAME. `rows` are those of `index`, or what it gave, which is faster
+        for several searches. `prompt_name` is the prompt before each query; None: the model directory's for queries.
+        """
+        index = rows if isinstance(rows, Index) else self.index(rows, batch=batch)
+        return search_in(self, queries, index, top, prompt_name, batch)
 
     def encoded(self, *texts: str) -> Any:
         """transformers' encoding of a text or a pair, cut to `longest` tokens: of a pair, the longer text first."""

@@ -30,6 +30,7 @@ log = logging.getLogger("jaxft")
 T = TypeVar("T")
 MISSING = object()  # of a key that a file does not have
 FILE, VERSION = "jaxft.json", 1
+SHOWN_ONLY = ("scores",)  # settings that change what an answer shows, not what it is
 MOST_BYTES = 10**6  # jaxft.json is far smaller
 
 
@@ -64,9 +65,18 @@ class TagDecoding:
 
 @config
 class LabelDecoding:
-    """For multi-label classification."""
+    """For classification."""
 
-    thresholds: tuple[Fraction, ...] = ()  # the least probability of each label, in the order of config.json; (): 0.5
+    # Of several labels: the least probability of each, in the order of config.json; (): 0.5.
+    thresholds: tuple[Fraction, ...] = ()
+    positive: str | None = None  # of two classes: the name of the positive one; None: the second
+    threshold: Fraction | None = None  # of two classes: of the positive one's probability; None: the more probable one
+    scores: str = "predicted"  # what an answer has: the scores of predicted labels; "all": those of all labels as well
+
+    def problems(self) -> list[str]:
+        known = ("predicted", "all")
+        wrong = f"scores is {truncated_repr(self.scores)}, expected {' or '.join(known)}.{suggest(self.scores, known)}"
+        return [] if self.scores in known else [wrong]
 
 
 @config
@@ -113,7 +123,7 @@ class Inference:
         return _of_type(self.decoding, TagDecoding)
 
     @property
-    def multi_label(self) -> LabelDecoding:
+    def labels(self) -> LabelDecoding:
         """`decoding` of a model for sequence classification."""
         return _of_type(self.decoding, LabelDecoding)
 
@@ -135,7 +145,7 @@ class Inference:
             differences = [
                 f"{name} {truncated_repr(changes[name])} instead of {truncated_repr(before[name])}"
                 for name in before
-                if before[name] != changes[name]
+                if before[name] != changes[name] and name not in SHOWN_ONLY
             ]
             if differences:
                 log.info("not as the model was evaluated: %s", ", ".join(differences))

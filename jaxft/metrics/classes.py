@@ -39,10 +39,12 @@ def classification_declared(classes: int) -> dict[str, Metric]:
     return higher("accuracy", "f1_macro", "f1_weighted", "matthews_correlation") | binary
 
 
-def classification_metrics(targets: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
-    """accuracy, f1_macro, f1_weighted, matthews_correlation; with two classes also f1, precision, recall of class 1.
+def classification_metrics(
+    targets: np.ndarray, predictions: np.ndarray, classes: int, positive: int = 1
+) -> dict[str, float]:
+    """accuracy, f1_macro, f1_weighted, matthews_correlation; with two classes also f1, precision, recall.
 
-    `targets` and `predictions` are class numbers (examples,).
+    The last three are those of the class `positive`. `targets` and `predictions` are class numbers (examples,).
     """
     counts = confusion(targets, predictions, classes)
     scores, support = f1_scores(counts), counts.sum(1)
@@ -53,10 +55,10 @@ def classification_metrics(targets: np.ndarray, predictions: np.ndarray, classes
         "matthews_correlation": matthews_correlation(counts),
     }
     if classes == 2:
-        positive = counts[1]
-        metrics["f1"] = float(np.nan_to_num(scores[1]))
-        metrics["precision"] = float(counts[1, 1] / max(counts[:, 1].sum(), 1))
-        metrics["recall"] = float(counts[1, 1] / max(positive.sum(), 1))
+        hits = counts[positive, positive]
+        metrics["f1"] = float(np.nan_to_num(scores[positive]))
+        metrics["precision"] = float(hits / max(counts[:, positive].sum(), 1))
+        metrics["recall"] = float(hits / max(counts[positive].sum(), 1))
     return metrics
 
 

@@ -13,18 +13,19 @@ PROBABILITIES = (
 )
 
 
-def class_probability_metrics(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+def class_probability_metrics(targets: np.ndarray, logits: np.ndarray, positive: int = 1) -> dict[str, float]:
     """auroc, average_precision, calibration_error and brier of the softmax.
 
     `targets` (examples,) are class numbers, `logits` (examples, classes). With two classes, the ranking metrics are
-    those of class 1; with more, the mean over each class against the rest (see `ranking_metrics`). The Brier score sums
-    the squares over the classes (Brier 1950); with two classes it is the square of one of them, as in scikit-learn.
+    those of the class `positive`; with more, the mean over each class against the rest (see `ranking_metrics`). The
+    Brier score sums the squares over the classes (Brier 1950); with two classes it is the square of one of them, as in
+    scikit-learn.
     """
     with np.errstate(invalid="ignore"):  # logits of a model that diverged give NaN
         shares = softmax(logits.astype(np.float64), -1)
     classes = logits.shape[1]
     true = targets[:, None] == np.arange(classes)
-    ranked = slice(1, 2) if classes == 2 else slice(None)
+    ranked = slice(positive, positive + 1) if classes == 2 else slice(None)
     squares = ((shares - true) ** 2).sum(1) / (2 if classes == 2 else 1)
     return ranking_metrics(true[:, ranked], shares[:, ranked]) | {
         "calibration_error": calibration_error(shares.max(1), logits.argmax(1) == targets),

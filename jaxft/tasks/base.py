@@ -86,6 +86,16 @@ class Task:
         return None
 
     @property
+    def positive_class(self) -> str | None:
+        """The class that metrics of two classes, such as `f1` and `recall`, are of; None if there is no such metric."""
+        return None
+
+    @property
+    def tuning_set(self) -> str | None:
+        """The evaluation set whose metrics decide a setting of `inference`, such as a threshold."""
+        return None
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """`labels`, once they are known."""
         if self.labels is None:
@@ -140,6 +150,10 @@ class Task:
     def inference(self, results: Mapping[str, Mapping[str, float]]) -> Inference:
         """The columns that the model reads and how its scores are decoded; `results` are metrics by evaluation set."""
         return reads(self)
+
+    def tuned(self, inference: Inference) -> Self:
+        """The task with what an evaluation set decided, as `inference` or the model's jaxft.json has it."""
+        return self
 
     # --- in the compiled step ---
 

@@ -40,7 +40,7 @@ class GroupedVerification(Classify):
 
         def measure(drawn: np.ndarray) -> dict[str, float]:
             taken = asked.take(drawn)
-            found = multirc_metrics(taken["place"], taken["targets"], taken["logits"].argmax(-1))
+            found = multirc_metrics(taken["place"], taken["targets"], self.decision(taken["logits"]))
             return self.compute_metrics({}, taken) | {"exact_match": found["exact_match"]}
 
         return EvalUnits(asked.rows, measure)

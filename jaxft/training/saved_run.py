@@ -45,7 +45,8 @@ def evaluate_run(
     cfg = cfg or load_config(Path(workdir) / "config.json")
     built = build(cfg, list(cfg.evals))
     with jax.set_mesh(built.mesh), precision(built):
-        _, state, _ = restore(built, workdir, step)
+        _, state, record = restore(built, workdir, step)
+        built.task = built.task.tuned(built.task.inference(record["results"]))
         _, frozen, _ = built.load()
         return evaluate_all(built, state.params, frozen, breakdown, workdir, output)
 
@@ -55,9 +56,10 @@ def evaluate_model(
 ) -> dict[str, dict[str, Any]]:
     """`evaluate_all` with the weights of a model directory on the evaluation sets of `cfg`. Labels are the model's."""
     built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
+    saved = inference_of(built.pretrained.directory, built.arch.kind)
+    built.task = built.task.tuned(saved)
     own = inference_settings(built, {})
     decoding = asdict(own.decoding) if own.decoding is not None else {}
-    saved = inference_of(built.pretrained.directory, built.arch.kind)
     saved.departing(max_length=own.max_length, columns=own.columns, **decoding)  # logs the differences
     with jax.set_mesh(built.mesh), precision(built):
         trained, frozen, _ = built.load()
@@ -132,6 +134,7 @@ def evaluate_all(
         if output and not files:
             log.warning("%s: nothing to write to %s: jaxft.predict writes the answers of this task", name, output)
         details = breakdown.compute(task, outputs, batches.encoded, values, units)
-        return {**numbers, **baseline(name, task, batches.encoded, workdir), **details}
+        named = {"positive_class": task.positive_class} if task.positive_class is not None else {}
+        return {**numbers, **named, **baseline(name, task, batches.encoded, workdir), **details}
 
     return {name: measure(name) for name in built.cfg.evals}

@@ -26,7 +26,7 @@ from jaxft.models.input_ranges import id_problems
 from jaxft.models.model import Model, Outputs
 from jaxft.models.params import Params, bind, names, roles, shape, shardings, variables
 from jaxft.parallel.mesh import place_rows
-from jaxft.problems import UserError, listed, raise_problems
+from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
 from jaxft.tasks.base import EncodingContext, Task
 from jaxft.training.layout import mesh_for
 from jaxft.training.missing_columns import missing_columns
@@ -148,7 +148,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     cfg = replace(cfg, task=task)
     tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
     arch = architecture(pretrained, task.head, len(task.labels) if task.labels else None, cfg.dropout, tokens)
-    raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch))
+    raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch) + tuning_problems(cfg))
     hidden = task.hidden or ("all" if task.max_predictions(1) is None else "read")
     model, trained = build_model(cfg, arch, devices[0].platform, hidden)
     if arch.stored_vocab is not None and "embed.tokens.embedding" not in trained:
@@ -235,6 +235,18 @@ def unknown_problems(report: DataReport, limit: float) -> list[str]:
         f"{unknown:,} of {ordinary:,} tokens ({unknown / ordinary:.1%}) are unknown to the tokenizer, and "
         f"config.max_unknown allows {limit:.1%}: use a model whose tokenizer knows the language of the texts, "
         "or raise config.max_unknown"
+    ]
+
+
+def tuning_problems(cfg: Config) -> list[str]:
+    """Whether there is the evaluation set on which the task tunes thresholds."""
+    name = cfg.task.tuning_set
+    if name is None or name in cfg.evals:
+        return []
+    known = f"The evals are: {listed(cfg.evals)}." if cfg.evals else "There are no evals."
+    return [
+        f"config.task tunes thresholds on {truncated_repr(name)}, but no eval has this name.{suggest(name, cfg.evals)} "
+        f"{known}"
     ]
 
 

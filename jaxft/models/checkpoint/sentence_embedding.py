@@ -49,6 +49,7 @@ class SentenceEmbedding:
     layers: tuple[DenseModule | Normalize, ...] = ()
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None  # the name of one of `prompts`
+    similarity: str = "cosine"  # of two embeddings: similarity_fn_name of config_sentence_transformers.json
     max_length: int | None = None  # tokens
     lower_case: bool = False  # whether texts are lower-cased before tokenization
     files: tuple[str, ...] = ()  # paths in the directory, of these settings
@@ -69,6 +70,16 @@ class SentenceEmbedding:
             known = ", ".join(self.prompts) or "none"
             raise UserError(f"there is no prompt {truncated_repr(name)}: {self.directory} has {known}")
         return self.prompts[name]
+
+    @property
+    def query_prompt(self) -> str:
+        """The name of the prompt before queries of a search, "" for none; the default prompt is not used."""
+        return "query" if "query" in self.prompts else ""
+
+    @property
+    def document_prompt(self) -> str:
+        """The name of the prompt before the texts that are searched, "" for none, as `encode_document` documents it."""
+        return next((name for name in ("document", "passage", "corpus") if name in self.prompts), "")
 
     def width_problems(self, width: int) -> list[str]:
         """Modules whose input size does not fit a model of this width."""

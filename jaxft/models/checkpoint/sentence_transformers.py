@@ -6,7 +6,7 @@ That library (https://sbert.net) is not needed. The files are:
     1_Pooling/config.json               how hidden states become one vector
     2_Dense/                            a linear layer, its activation and its weights
     sentence_bert_config.json           max_seq_length and do_lower_case
-    config_sentence_transformers.json   prompts, which precede texts
+    config_sentence_transformers.json   prompts, which precede texts, and the similarity of two embeddings
 """
 
 import json
@@ -162,7 +162,7 @@ def _prompts(directory: Path, found: dict) -> dict:
     )
     known = name is None or name in prompts
     raise_problems([f"{directory / PROMPTS}: there is no prompt {truncated_repr(name)}"] * (not known))
-    return {"prompts": prompts, "default_prompt": name}
+    return {"prompts": prompts, "default_prompt": name, "similarity": config.get("similarity_fn_name") or "cosine"}
 
 
 def _object(directory: Path, name: str, found: dict, needed: bool = False) -> dict:
