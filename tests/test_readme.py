@@ -154,6 +154,27 @@ def test_tags_of_words(checkout):
         assert all(row["sentence"][e["start"] : e["end"]] == e["text"] for e in row["entities"])
 
 
+@pytest.mark.slow
+def test_the_page_on_python(checkout):
+    """All blocks as one program, with a second run that uses its callback, its loss and its metric."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
+    more = """
+again = jaxft.fit(
+    model="jaxft/assets/tiny-encoder", task=jaxft.Classify(text="sentence", label="topic"),
+    data=frame[:64], evals={"val": frame[:64]},
+    lr=5e-4, batch=32, epochs=1, max_len=32, batching=jaxft.Pad(buckets=(32,)), loss=focal,
+    metrics={"first": share_of_first_class}, callbacks=[StopAtHalf()], workdir="runs/again",
+)
+assert 0 <= again.metrics["val"]["first"] <= 1 and again.history[-1]["step"] <= 2
+"""
+    short = "epochs=1, max_len=32, batching=jaxft.Pad(buckets=(32,)), workdir="
+    program = "".join(blocks).replace("data=frame,", "data=frame[:64],").replace("epochs=1, workdir=", short) + more
+    (checkout / "page.py").write_text(program)
+    accuracy, records, report = run("python -m page", checkout).split()
+    assert 0 <= float(accuracy) <= 1 and int(records) > 1 and report == "runs/from-python/report.html"
+    assert (checkout / "runs/from-python-exported/config.json").exists()
+
+
 def csv_rows(path: Path) -> list[dict]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
