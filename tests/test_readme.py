@@ -167,8 +167,8 @@ again = jaxft.fit(
 )
 assert 0 <= again.metrics["val"]["first"] <= 1 and again.history[-1]["step"] <= 2
 """
-    short = "epochs=1, max_len=32, batching=jaxft.Pad(buckets=(32,)), workdir="
-    program = "".join(blocks).replace("data=frame,", "data=frame[:64],").replace("epochs=1, workdir=", short) + more
+    short = "epochs=1, max_len=32, batching=jaxft.Pad(buckets=(32,)),"
+    program = "".join(blocks).replace("data=frame,", "data=frame[:64],").replace("epochs=1,", short) + more
     (checkout / "page.py").write_text(program)
     accuracy, records, report = run("python -m page", checkout).split()
     assert 0 <= float(accuracy) <= 1 and int(records) > 1 and report == "runs/from-python/report.html"
