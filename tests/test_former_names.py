@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -73,6 +74,9 @@ def test_a_former_configuration_is_the_same_configuration(former):
 def test_another_setting_is_still_another_run(former):
     with pytest.raises(UserError, match=r"config.lr is 0.02, but .* holds a run with 0.01"):
         fit(configured(lr=2e-2), str(former))
+    # Of a field that the former version did not have, the default is what that version did.
+    with pytest.raises(UserError, match=r"config.data is .* holds a run with"):
+        fit(replace(configured(), data=replace(configured().data, encoding="latin-1")), str(former))
 
 
 def test_former_settings_of_a_model():

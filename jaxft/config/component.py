@@ -60,6 +60,32 @@ def to_json(obj: Any) -> Any:
     )
 
 
+def with_defaults(saved: Any, like: Any) -> Any:
+    """What `to_json` wrote, maybe in an earlier version, with the defaults of the fields that this version lacked.
+
+    `like` is the object, or a part of one, with which it is compared; objects of another class stay as they are.
+    """
+    if isinstance(saved, list) and isinstance(like, list | tuple):
+        return [with_defaults(one, like[i] if i < len(like) else None) for i, one in enumerate(saved)]
+    if not isinstance(saved, dict):
+        return saved
+    if isinstance(like, dict):
+        return {name: with_defaults(value, like.get(name)) for name, value in saved.items()}
+    if not is_config(like) or saved.get("class") != f"{type(like).__module__}:{type(like).__qualname__}":
+        return saved
+    fields = {field.name: field for field in dataclasses.fields(like)}
+    parts = {name: getattr(like, name) for name in fields}
+    known = {name: with_defaults(value, parts.get(name)) for name, value in saved.items()}
+    return known | {name: to_json(_default(field)) for name, field in fields.items() if name not in saved}
+
+
+def _default(field: dataclasses.Field) -> Any:
+    """The default of a field; None if it has none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
 def from_json(value: Any) -> Any:
     """The object that `to_json` wrote, in this version or an earlier one (config/former_names.py).
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.config import Config
-from jaxft.config.component import to_json
+from jaxft.config.component import to_json, with_defaults
 from jaxft.config.former_names import renamed
 from jaxft.data.fingerprint import difference, fingerprint
 from jaxft.data.order import run_examples
@@ -64,7 +64,8 @@ def former_run(cfg: Config, workdir: Path, extend: bool) -> Former | None:
     if not (workdir / "config.json").exists():
         raise_problems([f"--extend: {workdir} holds no run: leave it out to begin one"] if extend else [])
         return None
-    saved, origin = renamed(_read(workdir / "config.json")), _read(workdir / "origin.json", _is_valid)
+    saved = with_defaults(renamed(_read(workdir / "config.json")), cfg)
+    origin = _read(workdir / "origin.json", _is_valid)
     raise_problems(_changes(cfg, saved, workdir, extend))
     if not any(folder.name.isdecimal() for folder in (workdir / "checkpoints").glob("*")):
         return None  # only its configuration is left
