@@ -78,7 +78,9 @@ def test_the_fields_of_a_file(tmp_path, monkeypatch):
     assert "one of auto, float32, bfloat16" in flat
     assert "optim = AdamW Adam with decoupled weight decay. others: Adafactor, Lion, Muon, SGD" in flat
     assert "evals.NAME.data=FILE adds an evaluation set; there are: val" in flat
-    assert flat.count("of csv and tsv; None: a comma, a tab") == 1  # not again for the evaluation set
+    assert (
+        flat.count("of csv and tsv; None: as the first rows show, a comma or a tab if they do not") == 1
+    )  # not again for the evaluation set
     sys.modules.pop("mine", None)
 
 

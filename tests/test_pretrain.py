@@ -459,7 +459,7 @@ def test_runs(run, request, corpus, tmp_path, one_device):
         batching=rows,
         evals={"held": Eval(data=Data(path=corpus, limit=9))},
     )
-    check(fit(cfg, str(tmp_path))["held"], metrics, tmp_path / "model")
+    check(fit(cfg, str(tmp_path)).metrics["held"], metrics, tmp_path / "model")
 
 
 def check(results: dict, metrics: set, model) -> None:
@@ -500,7 +500,7 @@ def test_recipes(config, request, corpus, tmp_path, one_device):
         *(f"--config.{name}={value}" for name, value in flags.items()),
     ]
     cfg = replace(command.parse(line, command.CONFIG).config, evals={"held": Eval(data=Data(path=corpus, limit=9))})
-    check(fit(cfg, str(tmp_path))["held"], metrics, tmp_path / "model")
+    check(fit(cfg, str(tmp_path)).metrics["held"], metrics, tmp_path / "model")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["split"] == "train"][-1]
     assert last["step"] == 2 and math.isfinite(last["loss"]) and last["learning_rate"] > 0
