@@ -73,7 +73,7 @@ def with_defaults(saved: Any, like: Any) -> Any:
         return {name: with_defaults(value, like.get(name)) for name, value in saved.items()}
     if not is_config(like) or saved.get("class") != f"{type(like).__module__}:{type(like).__qualname__}":
         return saved
-    fields = {field.name: field for field in dataclasses.fields(like)}
+    fields = {field.name: field for field in dataclasses.fields(like) if field.metadata != NOT_JSON}
     parts = {name: getattr(like, name) for name in fields}
     known = {name: with_defaults(value, parts.get(name)) for name, value in saved.items()}
     return known | {name: to_json(_default(field)) for name, field in fields.items() if name not in saved}
