@@ -120,7 +120,12 @@ def as_rows(opened: Any, name: str) -> Rows:
     if is_dataset(opened):
         # A format (tensors, or a choice of columns) is removed; the user's own transform stays.
         return _dataset_rows(opened if opened.format["type"] == "custom" else opened.with_format(None), name)
-    columns = list(opened.columns if isinstance(opened, NamesColumns) and opened.columns else opened[0])
+    if isinstance(opened, NamesColumns) and opened.columns:
+        columns = list(opened.columns)
+    elif isinstance(first := opened[0], Mapping):
+        columns = list(first)
+    else:
+        raise UserError(f"{name}, row 1: expected a dict of column names and values, found {truncated_repr(first)}")
     classes = opened.classes if isinstance(opened, NamesClasses) else {}
     return Rows(name, columns, classes, len(opened), lambda a, b: _own_rows(opened, name, columns, a, b))
 
