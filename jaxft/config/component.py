@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import sys
 import types
 import typing
@@ -14,7 +15,9 @@ from jaxft.config.other_trainers import suggest_field
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 T = TypeVar("T")
-NOT_JSON = {"json": False}  # metadata of a field whose value only Python has
+# Metadata of fields.
+NOT_JSON = {"json": False}  # its value is not written
+FUNCTION = {"json": "function"}  # a function, or a dict of them: written as "module:name" (config/functions.py)
 _CLASSES: set[type] = set()  # all classes made by `config`
 
 
@@ -39,13 +42,15 @@ def config(cls: type[T]) -> type[T]:
 
 
 def to_json(obj: Any) -> Any:
-    """JSON values; a config object becomes {"class": "module:Name", field: value, ...}, a tuple becomes a list,
-    a function "module:name" (config/functions.py).
+    """JSON values; a config object becomes {"class": "module:Name", field: value, ...}, a tuple becomes a list.
 
     Raises UserError for values that JSON cannot express.
     """
     if is_config(obj):
-        fields = {f.name: to_json(getattr(obj, f.name)) for f in dataclasses.fields(obj) if f.metadata != NOT_JSON}
+        written = [field for field in dataclasses.fields(obj) if field.metadata != NOT_JSON]
+        values = {field.name: getattr(obj, field.name) for field in written}
+        values |= {field.name: _named(values[field.name]) for field in written if field.metadata == FUNCTION}
+        fields = {name: to_json(value) for name, value in values.items()}
         return {"class": f"{type(obj).__module__}:{type(obj).__qualname__}", **fields}
     if isinstance(obj, dict):
         return {str(key): to_json(value) for key, value in obj.items()}
@@ -53,8 +58,6 @@ def to_json(obj: Any) -> Any:
         return [to_json(value) for value in obj]
     if obj is None or isinstance(obj, str | int | float):
         return obj
-    if isinstance(obj, types.FunctionType):
-        return f"{obj.__module__}:{obj.__qualname__}"
     raise UserError(
         f"a configuration holds {truncated_repr(obj)} ({type(obj).__name__}), which cannot be written as JSON"
     )
@@ -84,6 +87,14 @@ def _default(field: dataclasses.Field) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
+
+
+def _named(value: Any) -> Any:
+    """The name "module:name" in place of each function in a value; other values stay."""
+    if isinstance(value, dict):
+        return {key: _named(item) for key, item in value.items()}
+    plain = inspect.unwrap(value) if callable(value) else value  # of a function that jax.jit or another decorator wraps
+    return f"{plain.__module__}:{plain.__qualname__}" if isinstance(plain, types.FunctionType) else value
 
 
 def from_json(value: Any) -> Any:

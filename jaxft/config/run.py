@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jaxft.config import checks
-from jaxft.config.component import config, from_json, to_json, type_problems
+from jaxft.config.component import FUNCTION, config, from_json, to_json, type_problems
 from jaxft.config.protocols import Factory, Source, TuneComponent
 from jaxft.config.ranges import INT, Count, Fraction, NonNegative, NonNegativeInt, Positive, ProperFraction, Range, Seed
 from jaxft.host import strict_json
@@ -122,8 +122,10 @@ class Config:
     data: Source  # the training rows: jaxft.data
     evals: dict[str, Eval] = dataclasses.field(default_factory=dict)  # by name
     batching: Any = _component("jaxft.data.batching", "Pad")  # how examples share rows: Pad, Pack, Chunk
-    loss: Any = None  # own loss, a function (training/own_functions.py) or its name "MODULE:FUNCTION"; None: the task's
-    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)  # own metrics: name -> function, or its name
+    # own loss, a function (training/own_functions.py) or its name "MODULE:FUNCTION"; None: the task's
+    loss: Any = dataclasses.field(default=None, metadata=FUNCTION)
+    # own metrics: name -> function, or its name
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict, metadata=FUNCTION)
     tune: TuneComponent = _component("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
     optim: Factory = _component("jaxft.optim.adamw", "AdamW")  # the optimizer: jaxft.optim
     schedule: Factory = _component("jaxft.optim.schedule", "Linear")  # of the learning rate: jaxft.optim.schedule
