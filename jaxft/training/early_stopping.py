@@ -1,4 +1,7 @@
-"""Early stopping: a run ends when a metric no longer improves (Prechelt, 1998, "Early Stopping - But When?")."""
+"""Early stopping: a run ends when a metric no longer improves (Prechelt, 1998, "Early Stopping - But When?").
+
+Not flax.training.early_stopping, which takes NaN as the best value if it comes first, and only minimises.
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -18,7 +21,8 @@ class Patience:
     waited: int = 0  # evaluations since the best one
 
     def observe(self, metrics: dict[str, float]) -> str | None:
-        """Takes the metrics of an evaluation; returns why the run should end, or None. NaN is no improvement."""
+        """Counts an evaluation with these metrics. Returns the reason to end the run, or None to go on. NaN does not
+        count as an improvement."""
         if self.rule is None:
             return None
         value = metrics.get(self.rule.metric.partition("/")[2], math.nan)

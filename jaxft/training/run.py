@@ -179,7 +179,9 @@ def go_on(run: Run, step: int, state: TrainState, saved: dict[str, Any]) -> None
     if saved["config"].get("early_stopping") == rule:
         run.patience.restore(saved.get("early_stopping", run.patience.to_json()))
         extended = len(run.batches.order.ends) > len(saved.get("ends", run.batches.order.ends))
-        if saved.get("ended") is not None and not extended:
+        if saved.get("ended") is not None and extended:
+            run.patience.waited = 0  # else the next evaluation would end it again
+        elif saved.get("ended") is not None:
             run.total, run.ended = run.done, saved["ended"]
     mend_log(run, saved.get("log", {}))
 
