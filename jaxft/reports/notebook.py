@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxft.reports.curves import HEIGHT, WIDTH, Axis, path, short, y_axis
+from jaxft.reports.curves import HEIGHT, WIDTH, Axis, path, short, thin, y_axis
 from jaxft.reports.progress import Clock, describe
 
 COLOURS = ("#3367d6", "#d9822b", "#2e8b57", "#8e44ad")  # of training, and of the evaluation sets
@@ -55,9 +55,10 @@ class Notebook:
         lines, names = "", ""
         for number, (split, points) in enumerate(self.losses.items()):
             steps, values = np.array(points).T
+            drawn = thin(values)  # a long run's output stays small
             colour = COLOURS[number % len(COLOURS)]
             style = f'fill="none" stroke="{colour}" stroke-width="8" stroke-linecap="round"'
-            lines += f'<path {style} d="{path(x.at(steps), y.at(values))}"/>'
+            lines += f'<path {style} d="{path(x.at(steps[drawn]), y.at(values[drawn]))}"/>'
             names += f'<span style="color: {colour}">{html.escape(split)} loss {short(values[-1])}</span> '
         box = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="400" height="200" style="border: 1px solid #ccc"'
         return f"<svg {box}>{lines}</svg><div>{names}</div>"

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxft.config.functions import as_function
 from jaxft.metrics import Mean
 from jaxft.metrics.declared import Metric, neither
@@ -31,7 +33,8 @@ def with_functions(task: Task, loss: Any, metrics: Mapping[str, Any]) -> Task:
         return task
     own_loss: Loss | None = None if loss is None else as_function(loss, "config.loss")
     own = {name: as_function(value, f"config.metrics[{name!r}]") for name, value in metrics.items()}
-    raise_problems_of_names(task, own)
+    if taken := sorted(own.keys() & task.metrics().keys()):
+        raise UserError(f"config.metrics: {type(task).__name__} has a metric {taken[0]!r} already: use another name")
     base = type(task)
 
     class WithFunctions(base):  # type: ignore[misc, valid-type]  # whatever class the task has
@@ -47,20 +50,20 @@ def with_functions(task: Task, loss: Any, metrics: Mapping[str, Any]) -> Task:
         def compute_metrics(self, sums: Mapping[str, Mean], outputs: EvalOutputs) -> dict[str, float]:
             if own and not outputs:
                 raise UserError(f"config.metrics: {base.__name__} keeps no predictions from which to compute metrics")
-            return base.compute_metrics(self, sums, outputs) | {n: float(f(dict(outputs))) for n, f in own.items()}
+            numbers = {name: _number(name, function(dict(outputs))) for name, function in own.items()}
+            return base.compute_metrics(self, sums, outputs) | numbers
 
     WithFunctions.__name__ = base.__name__
     return WithFunctions(**{field.name: getattr(task, field.name) for field in dataclasses.fields(task)})  # type: ignore[arg-type]
-
-
-def raise_problems_of_names(task: Task, own: Mapping[str, Any]) -> None:
-    """Raises UserError if an own metric has the name of one that the task gives."""
-    taken = sorted(own.keys() & task.metrics().keys())
-    if taken:
-        raise UserError(f"config.metrics: {type(task).__name__} has a metric {taken[0]!r} already: use another name")
 
 
 def _pair(value: Any) -> Mean:
     if not isinstance(value, tuple) or len(value) != 2:
         raise UserError(f"config.loss returned {truncated_repr(value)}, expected a pair of numbers: (total, count)")
     return Mean(*value)
+
+
+def _number(name: str, value: Any) -> float:
+    if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biuf":
+        raise UserError(f"config.metrics[{name!r}] returned {truncated_repr(value)}, expected a number")
+    return float(value)
