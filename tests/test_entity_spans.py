@@ -269,7 +269,7 @@ def test_from_an_export_to_predictions(run, tmp_path, one_device):
 
 @pytest.mark.parametrize("units", ["words", "tokens"])
 def test_evaluation_is_that_of_seqeval_on_predictions(units, tmp_path, one_device):
-    """Of a model that is wrong often enough: F1 of the tags that its predicted entities give."""
+    """Entity F1 of evaluation is seqeval's F1 of the predicted entities' tags, for a model that makes errors."""
     tokenizer = wordpiece()
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
     net = transformers.BertForTokenClassification(bert_config(tokenizer, 2, **names))

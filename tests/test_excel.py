@@ -7,11 +7,10 @@ import io
 import zipfile
 
 import openpyxl
-import pytest
 import python_calamine
+from sources import message, read
 
 from jaxft.data import Data
-from jaxft.problems import UserError
 
 CELLS = [
     ["text", "label", "score", "true", "day", "time", "clock", "lasts"],
@@ -35,16 +34,6 @@ def book(path, **sheets):
             sheet.append(row)
     made.save(path)
     return str(path)
-
-
-def read(path, **options):
-    return Data(path=str(path), **options).open()[:]
-
-
-def message(path, **options):
-    with pytest.raises(UserError) as caught:
-        Data(path=str(path), **options).open()
-    return str(caught.value)
 
 
 def test_cells_are_the_texts_of_a_csv_file(tmp_path):

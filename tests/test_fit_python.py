@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import jax
 import jax.numpy as jnp
 import nbclient
 import nbformat
@@ -22,7 +23,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import jaxft
 from jaxft.config import config_dict
-from jaxft.config.component import from_json
+from jaxft.config.component import from_json, to_json
 from jaxft.config.functions import as_function
 from jaxft.data.memory import as_source
 from jaxft.data.row_sequence import as_rows
@@ -76,6 +77,34 @@ def test_missing_cells_and_numbers_of_a_data_frame():
         {"text": None, "number": 2, "share": None},
         {"text": "c", "number": 3, "share": 1.0},
     ]
+
+
+def test_a_column_of_several_types_matters_only_if_it_is_read(resumable, rows, tmp_path):
+    """The same as for the list of the rows, whose index and missing values are pandas' own."""
+    mixed = [{**row, "note": note, 3: 1.5} for row, note in zip(rows, ["a", 1, None] * 8, strict=False)]
+    opened = as_rows(as_source(pandas.DataFrame(mixed, index=range(23, 0, -1))).open(), "rows")
+    assert opened.columns == ["text", "label", "note", "3"] and list(opened.mixed) == ["note"]
+    assert [row["note"] for row in opened[:3]] == ["a", 1, None] and opened[0]["3"] == 1.5
+    cfg = replace(resumable(evals={}), data=pandas.DataFrame(mixed), task=jaxft.Classify(text="note"))
+    with pytest.raises(UserError, match="config.data: .* 1 in column 'note' has another type than the values before"):
+        jaxft.fit(cfg, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1, 2], "row 1: expected a dict of column names and values, found 1"),
+        (["a text"], "row 1: expected a dict of column names and values, found 'a text'"),
+        (b"bytes", "the data is b'bytes' .bytes., expected a file's path, a list of dicts, a DataFrame"),
+        ({"a": [1]}, "the data is {'a': .1.} .dict., expected a file's path, a list of dicts, a DataFrame"),
+        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "the DataFrame has the column 'a' more than once: rename"),
+        ([{"a": object()}], "the data .list. holds a value that is no number, text, list or dict"),
+        (Path("nowhere.csv"), "no such file: nowhere.csv"),
+    ],
+)
+def test_what_is_no_rows(value, text):
+    with pytest.raises(UserError, match=text):
+        as_rows(as_source(value).open(), "rows")
 
 
 def fields(config) -> dict:
@@ -211,6 +240,8 @@ def test_early_stopping(resumable, unbroken_run, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
     jaxft.fit(resumable(), tmp_path / "run")  # without the rule it goes on to the end
     assert numbers(run.workdir) == numbers(unbroken_run)
+    longer = jaxft.fit(replace(stops(resumable), epochs=8), tmp_path / "killed", extend=True)
+    assert numbers(longer.workdir)[-1]["step"] == 25  # two evaluations later, not at the next one
 
 
 def test_early_stopping_needs_a_metric_that_exists(resumable, tmp_path):
@@ -223,7 +254,8 @@ def test_early_stopping_needs_a_metric_that_exists(resumable, tmp_path):
 
 
 def test_evaluation_before_the_first_step(resumable, unbroken_run, tmp_path):
-    run = jaxft.fit(resumable(eval_on_start=True), tmp_path / "run")
+    run = jaxft.fit(resumable(eval_on_start=True, save=jaxft.Save(every=2, keep=99)), tmp_path / "run")
+    assert sorted(int(folder.name) for folder in (run.workdir / "checkpoints").iterdir()) == list(range(2, 19, 2))
     records = numbers(run.workdir)
     assert (records[0]["step"], records[0]["split"]) == (0, "val") and records[1:] == numbers(unbroken_run)
     untrained = jaxft.load(resumable().model, head="sequence-classification")
@@ -252,6 +284,7 @@ def test_own_loss_and_metrics(resumable, unbroken_run, tmp_path):
     for record, other in zip(kept, numbers(unbroken_run), strict=True):
         assert record.pop("split") == other["split"]
         assert record == pytest.approx({k: v for k, v in other.items() if k != "split"}, rel=2e-6)
+    run.export(tmp_path / "exported")  # one of the metrics has no name from which it could be found
     again = run.evaluate()
     assert again["val"]["rows"] == 23.0 and again["val"]["kappa"] == run.metrics["val"]["kappa"]
     rows = jaxft.Data(path=cfg.data.path).open()[:]
@@ -274,6 +307,16 @@ def test_mistakes_in_own_functions(resumable, tmp_path):
         jaxft.fit(resumable(metrics={"accuracy": kappa}), tmp_path / "run")
     with pytest.raises(UserError, match="config.loss returned .* expected a pair of numbers: .total, count."):
         jaxft.fit(resumable(loss=lambda out, batch: out.logits.sum()), tmp_path / "run")
+    with pytest.raises(UserError, match=r"config.metrics.'a'. returned .* expected a number"):
+        jaxft.fit(resumable(metrics={"a": lambda outputs: outputs["targets"]}), tmp_path / "other")
+
+
+def test_only_loss_and_metrics_may_be_functions(resumable):
+    """Elsewhere the name of a function would come back as a text."""
+    cfg = replace(resumable(loss=jax.jit(cross_entropy)), task=jaxft.Classify(text=kappa))
+    with pytest.raises(UserError, match="a configuration holds <function kappa .* cannot be written as JSON"):
+        to_json(cfg)
+    assert to_json(replace(cfg, task=jaxft.Classify()))["loss"] == f"{__name__}:cross_entropy"
 
 
 def test_fit_in_a_thread_without_a_work_directory(resumable, unbroken_run, caplog):

@@ -7,9 +7,7 @@ import logging
 
 import pandas as pd
 import pytest
-
-from jaxft.data import Data
-from jaxft.problems import UserError
+from sources import message, read
 
 ROWS = [
     {"text": "gut; oder, nicht", "label": "1", "note": ""},
@@ -25,16 +23,6 @@ def write(path, rows=ROWS, delimiter=",", encoding="utf-8"):
         writer.writeheader()
         writer.writerows(rows)
     return str(path)
-
-
-def read(path, **options):
-    return Data(path=str(path), **options).open()[:]
-
-
-def message(path, **options):
-    with pytest.raises(UserError) as caught:
-        Data(path=str(path), **options).open()
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -56,7 +44,7 @@ def test_several_delimiters_are_an_error_with_the_fix(tmp_path):
     assert "',', ';' may be the delimiter" in said and "set config.data.delimiter, such as ','" in said
     assert read(path, delimiter=";") == [{"id": "1", "text,label": "a,x"}, {"id": "2", "text,label": "b,y"}]
     assert read(path, delimiter=",")[0] == {"id;text": "1;a", "label": "x"}
-    # A character that not all rows have is no delimiter.
+    # A character that is missing from some rows is not taken as the delimiter.
     path = write(tmp_path / "b.csv", [{"id;text": "1;a", "label": "x"}, {"id;text": "2", "label": "y"}])
     assert read(path)[1] == {"id;text": "2", "label": "y"}
     # After the rows that are looked at, each row is still checked.

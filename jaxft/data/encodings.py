@@ -50,7 +50,7 @@ def marked_encoding(path: str) -> str:
 
 
 def encoding_problems(name: str | None) -> list[str]:
-    """A problem if there is no such encoding of texts."""
+    """A problem if Python knows no text encoding with this name."""
     try:
         known = name is None or codecs.lookup(name)._is_text_encoding
     except (LookupError, ValueError, UnicodeError):
@@ -82,7 +82,7 @@ def _around(line: str) -> str:
 
 
 def _doubt(data: bytes) -> str:
-    """Why bytes may not be Windows-1252; "" if there is no reason."""
+    """Evidence in the bytes that they are not Windows-1252 text; "" if there is none."""
     if SEQUENCE.search(data):
         return "other parts of it are"
     if b"\0" in data:

@@ -87,7 +87,7 @@ class Task:
 
     @property
     def positive_class(self) -> str | None:
-        """The class that metrics of two classes, such as `f1` and `recall`, are of; None if there is no such metric."""
+        """The positive class of binary metrics such as `f1` and `recall`; None if the task has no binary metrics."""
         return None
 
     @property
