@@ -5,7 +5,7 @@ import itertools
 import pytest
 from ml_collections import ConfigDict
 
-from jaxft.config import Config, Eval, from_config_dict
+from jaxft.config import Config, EarlyStopping, Eval, from_config_dict
 from jaxft.config.choices import PLACES, names_of
 from jaxft.config.config_dict import MODULE_OF
 from jaxft.config.other_trainers import FIELDS
@@ -56,6 +56,8 @@ def settings(line: str) -> list[tuple[str, str]]:
         ("evals.a.data=v.csv evals.b.data=Data evals.b.data.path=w.csv evals.b.batch=4",
          {"evals": {"a": Eval(data=Data(path="v.csv")), "b": Eval(data=Data(path="w.csv"), batch=4)}}),
         ("tune=jaxft.tune.partial:Partial", {"tune": Partial()}),
+        ("early_stopping.patience=2 early_stopping.metric=v/loss evals.v.data=v.csv",
+         {"early_stopping": EarlyStopping(metric="v/loss", patience=2), "evals": {"v": Eval(data=Data(path="v.csv"))}}),
     ],
 )  # fmt: skip  # a line for each order would hide what differs
 def test_in_any_order(line, expected):
@@ -136,3 +138,11 @@ def test_names_of_other_trainers():
         AdamW(weight_decay=1)
     with pytest.raises(UserError, match="config.num_train_epochs is not a field of Config. Did you mean 'epochs'?"):
         from_config_dict(ConfigDict({"num_train_epochs": 3}))
+
+
+def test_an_optional_section_needs_its_fields():
+    cfg = make()
+    assert override(cfg, settings("early_stopping.patience=2")) == [
+        "--config.early_stopping.metric=VALUE is needed: EarlyStopping has no default for 'metric'"
+    ]
+    assert cfg.early_stopping is None

@@ -40,6 +40,12 @@ def kind_of(cls: type, field: str) -> str | None:
     return field if issubclass(cls, Config) and field in PLACES else None
 
 
+def section_class(cls: type, field: str) -> type | None:
+    """The class of an optional section, such as EarlyStopping of a field annotated `EarlyStopping | None`."""
+    classes = [one for one in typing.get_args(annotations(cls).get(field)) if dataclasses.is_dataclass(one)]
+    return classes[0] if classes and isinstance(classes[0], type) else None
+
+
 def names_of(kind: str) -> list[str]:
     """The names of the components of a kind."""
     return [name for name, module in MODULE_OF.items() if _kind(module) == kind]

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxft.config.choices import MISSING, blank, chosen, described, kind_of, missing
+from jaxft.config.choices import MISSING, blank, chosen, described, kind_of, missing, section_class
 from jaxft.config.component import annotations, fits, is_config, type_name, walk
 from jaxft.config.former_names import present_field
 from jaxft.config.other_trainers import own_name
@@ -139,8 +139,11 @@ def _assign(root: Any, name: str, text: str, choices: list[_Choice]) -> None:
 
 
 def _entered(holder: Any, field: str, name: str, choices: list[_Choice]) -> Any:
-    """The value of a field of which a part is to be set; where a source is missing, a new Data."""
+    """The value of a field of which a part is to be set; a new source, or optional section, where there is none."""
     value = getattr(holder, field)
+    if value is None and (section := section_class(type(holder), field)) is not None:
+        choices.append(_Choice(holder, field, name, value, blank(section)))
+        setattr(holder, field, choices[-1].made)
     if (value is None or value is MISSING) and kind_of(type(holder), field) == "data":
         choices.append(_Choice(holder, field, name, value, chosen("data", "Data", name)))
         setattr(holder, field, choices[-1].made)
