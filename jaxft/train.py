@@ -24,4 +24,4 @@ def main(flags: SimpleNamespace) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, command.CONFIG, command.WORKDIR, EXTEND)
+    command.run(main, __doc__, command.CONFIG, command.WORKDIR, EXTEND, command.ALLOW_IMPORT)

@@ -13,6 +13,8 @@ import pytest
 from jaxft.cli import command
 from jaxft.config import file as config_file
 from jaxft.config import load_config, save_config
+from jaxft.config.component import modules_of
+from jaxft.config.functions import as_function
 from jaxft.config.overrides import parse as read
 from jaxft.host.memory import tune_allocator
 from jaxft.problems import UserError
@@ -263,6 +265,21 @@ def test_classes_of_a_configuration_file_are_found_again(write, tmp_path, monkey
     assert type(load_config(tmp_path / "config.json").task).__module__ == "tiny_run"
     with pytest.raises(UserError, match="--allow-import=tiny_rum: ModuleNotFoundError: No module named 'tiny_rum'"):
         config_file.import_modules("tiny_run,tiny_rum")
+
+
+def test_own_functions_by_flags(write, tmp_path):
+    """The module is imported before the configuration is checked, which names its function."""
+    write()
+    (tmp_path / "my_losses.py").write_text("def half(outputs, batch): return 0.5, 1.0\n")
+    argv = ["--config=tiny_run.py", "--workdir=w", "--config.loss=my_losses:half"]
+    with pytest.raises(UserError, match="config.loss is 'my_losses:half', but importing 'my_losses' runs its code"):
+        command.parse(argv, command.CONFIG, command.WORKDIR, command.ALLOW_IMPORT)
+    argv.append("--allow-import=my_losses")
+    cfg = command.parse(argv, command.CONFIG, command.WORKDIR, command.ALLOW_IMPORT).config
+    assert as_function(cfg.loss, "config.loss")(None, None) == (0.5, 1.0)
+    cfg.metrics = {"half": as_function("my_losses:half", "")}
+    assert modules_of(cfg) == {"my_losses", "tiny_run"}
+    sys.modules.pop("my_losses")
 
 
 def test_a_file_does_not_replace_a_module_of_the_same_name(write):

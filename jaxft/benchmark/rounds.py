@@ -16,7 +16,7 @@ import jax
 
 from jaxft.benchmark.job import Job, write_examples
 from jaxft.config import Config, save_config
-from jaxft.config.component import modules_of, to_json
+from jaxft.config.component import modules_of
 from jaxft.data.batching import Pad
 from jaxft.models.params import names
 from jaxft.optim.adamw import AdamW
@@ -47,7 +47,7 @@ def bench(
         cfg = dataclasses.replace(cfg, batching=Pad(buckets=(longest,), window=1))
     rows = tuple(row for row in rows if row != "evaluate" or cfg.evals)
     sides = ["jaxft"] + ([against] if against else [])
-    modules = sorted(modules_of(to_json(cfg)))  # of the configuration file, which was allowed to import them
+    modules = sorted(modules_of(cfg))  # of the configuration file, which was allowed to import them
     measured: dict[str, dict[str, list[dict[str, Any]]]] = {row: {side: [] for side in sides} for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         prepare(cfg, padding, steps, Path(folder), bool(against))

@@ -97,7 +97,6 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
             _print_more([word for word in argv if word not in HELP], flags)
             sys.exit(0)
         args = parse(argv, *flags)
-        config_file.import_modules(getattr(args, "allow_import", None) or "")
         _import_transformers()
         main(args)
     except BaseException as error:
@@ -156,6 +155,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
     """The values of the flags. Raises one UserError with all problems of flags, overrides and the configuration."""
     texts, settings, problems = _scan(argv, flags)
+    config_file.import_modules(texts.get(ALLOW_IMPORT.name, ""))  # first, since the configuration may need them
     args = SimpleNamespace(**{_attribute(flag.name): flag.default for flag in flags}, settings=settings)
     for flag in flags:
         if flag.type is bool:

@@ -120,13 +120,18 @@ def _from_json(value: Any) -> Any:
 
 
 def modules_of(value: Any) -> set[str]:
-    """The modules that `from_json` needs for a value, without those of jaxft."""
-    if isinstance(value, list):
+    """The modules of the classes and functions in a configuration, without those of jaxft."""
+    if isinstance(value, dict):
+        return set().union(*map(modules_of, value.values()))
+    if isinstance(value, list | tuple):
         return set().union(*map(modules_of, value))
-    if not isinstance(value, dict):
+    if not is_config(value):
         return set()
-    found = {str(value["class"]).partition(":")[0]} if "class" in value else set()
-    return {name for name in found if not _ours(name)}.union(*map(modules_of, value.values()))
+    fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    functions = [_named(item) for field, item in fields if field.metadata == FUNCTION]
+    names = [name for one in functions for name in (one.values() if isinstance(one, dict) else [one]) if name]
+    found = {type(value).__module__, *(name.partition(":")[0] for name in names)}
+    return {name for name in found if not _ours(name)}.union(*(modules_of(item) for _, item in fields))
 
 
 def is_config(obj: Any) -> bool:
