@@ -102,6 +102,11 @@ class Checkpoints:
             self._move_aside(step, reason)
         return None
 
+    def record(self, step: int) -> dict:
+        """The `run` of one step."""
+        restored = self.manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
+        return restored["run"]
+
     def records(self) -> list[dict]:
         """The `run` of each step whose file can be read, the oldest first. Not a collective operation."""
         found = []

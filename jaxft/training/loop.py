@@ -194,6 +194,7 @@ def finish(run: Run) -> None:
     run.report.facts["model_score"] = score  # by save.best; None: the newest step
     if run.first == run.total and target.exists():
         run.report.facts["model_step"] = step
+        run.results = run.checkpoints.record(step)["results"]
         log.info("the run is complete: %d steps", run.total)
         return
     state = run.state
