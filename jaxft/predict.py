@@ -9,10 +9,12 @@ multiple choice question and choices.
 """
 
 import json
+import os
 from types import SimpleNamespace
 
 from jaxft.cli import command
 from jaxft.cli.command import Flag
+from jaxft.problems import raise_problems
 
 
 def main(flags: SimpleNamespace) -> None:
@@ -24,6 +26,8 @@ def main(flags: SimpleNamespace) -> None:
     from jaxft.inference.model import load
 
     check_output(flags.output)
+    same = os.path.realpath(flags.output) == os.path.realpath(flags.input)
+    raise_problems(["--output is the file of --input: the answers would replace it. Name another file"] if same else [])
     rows = Data(path=flags.input).open()
     how = {"decode": flags.decode, "prompt_name": flags.prompt_name, "scores": flags.scores}
     model = load(flags.model).departing(max_length=flags.max_len, **how)

@@ -215,3 +215,13 @@ def test_a_table_without_its_rows(tmp_path):
         made.add([{"text": 7}], [{"entities": "x"}])
     made.close()
     assert parquet.read_table(tmp_path / "cut.parquet").column_names == ["text", "entities", "read"]
+
+
+@pytest.mark.parametrize("ending", FILES)
+def test_a_carriage_return_stays_in_its_cell(ending, tmp_path):
+    texts = ["a", "c\rd", "\r", 'e"\r\nf', "g\nh"]
+    rows = rows_of([{"text": text} for text in texts])
+    write_answers(Answers([{"label": "z"}] * 5), rows, ["text"], 8, str(tmp_path / f"out{ending}"))
+    assert [row["text"] for row in Data(path=str(tmp_path / f"out{ending}")).open()] == texts
+    found = pandas.read_csv(tmp_path / f"out{ending}", sep=FILES[ending], lineterminator=None)
+    assert [*found["text"]] == texts

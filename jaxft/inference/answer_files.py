@@ -56,6 +56,8 @@ class Separated:
     def __init__(self, path: str, delimiter: str):
         self.file = open(path, "w", encoding="utf-8", newline="")
         self.writer = csv.writer(self.file, delimiter=delimiter, lineterminator="\n")
+        # Before Python 3.13, csv leaves a carriage return unquoted, which ends a row for those who read it.
+        self.quoting = csv.writer(self.file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
         self.names: list[str] = []
 
     @classmethod
@@ -73,9 +75,13 @@ class Separated:
             self.names = list(rows[0])
             for name in flat(dict.fromkeys(answer_types(answers[0])) | answers[0]):
                 self.names.append(free_name(name, self.names))
-            self.writer.writerow(self.names)
+            self.write(self.names)
         for row in merged(rows, [flat(answer) for answer in answers]):
-            self.writer.writerow([cell(row.get(name)) for name in self.names])
+            self.write([cell(row.get(name)) for name in self.names])
+
+    def write(self, cells: list[str]) -> None:
+        """One row."""
+        (self.quoting if any("\r" in text for text in cells) else self.writer).writerow(cells)
 
     def close(self) -> None:
         self.file.close()
