@@ -19,6 +19,7 @@ T = TypeVar("T")
 NOT_JSON = {"json": False}  # its value is not written
 FUNCTION = {"json": "function"}  # a function, or a dict of them: written as "module:name" (config/functions.py)
 _CLASSES: set[type] = set()  # all classes made by `config`
+_TRUSTED: set[str] = set()  # modules that the user named with --allow-import
 
 
 @typing.dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -289,6 +290,16 @@ def find_module(named: str, module_name: str) -> types.ModuleType:
         return importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise UserError(f"{named}, but the module {truncated_repr(module_name)} cannot be imported ({error})") from None
+
+
+def trust(module_name: str) -> None:
+    """From now on a configuration may name functions of this module."""
+    _TRUSTED.add(module_name)
+
+
+def is_trusted(module_name: str) -> bool:
+    """Whether a configuration may name functions of this module: it is one of jaxft, or the user trusts it."""
+    return _ours(module_name) or module_name in _TRUSTED
 
 
 def _ours(module_name: str) -> bool:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from jaxft.config import Config, from_config_dict
+from jaxft.config.component import trust
 from jaxft.config.config_dict import is_config_dict
 from jaxft.config.recipes import home, is_recipe, recipe, recipes
 from jaxft.host.startup import importable
@@ -73,6 +74,7 @@ def import_modules(names: str) -> None:
         try:
             with importable(*_recipes_folder(Path(*name.split(".")).with_suffix(".py"))):
                 importlib.import_module(name)
+            trust(name)
         except Exception as error:  # the user's code may raise anything
             problems.append(f"--allow-import={name}: {type(error).__name__}: {error}")
     raise_problems(problems)
