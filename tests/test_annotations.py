@@ -189,6 +189,17 @@ def test_brat(tmp_path):
         read(str(tmp_path / "c.ann"))
 
 
+def test_the_text_of_brat_has_an_encoding_of_its_own(tmp_path, caplog):
+    (tmp_path / "x.txt").write_bytes("Köln hat John".encode("latin-1"))
+    (tmp_path / "x.ann").write_text("T1\tPER 9 13\tJohn\nT2\tLOC 0 4\tKöln\n")
+    assert read(str(tmp_path / "x.ann"))[0]["text"] == "Köln hat John"
+    assert "x.txt is not UTF-8: read as Windows-1252" in caplog.text
+    (tmp_path / "x.txt").write_bytes("Köln hat John".encode("utf-16"))
+    assert read(str(tmp_path / "x.ann"))[0]["spans"][0] == {"start": 9, "end": 13, "label": "PER"}
+    with pytest.raises(UserError, match=r"x\.txt is not UTF-8 \("):
+        read(str(tmp_path / "x.ann"), encoding="utf-8")
+
+
 def test_what_offsets_count_is_seen_and_said(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     read(FILES["Label Studio"](tmp_path))

@@ -111,3 +111,15 @@ def test_damaged_utf8_is_not_another_encoding(tmp_path):
     assert "a.csv is not ASCII" in message(tmp_path / "a.csv", encoding="ascii")
     assert "encoding is 'utf-9', expected a name such as utf-8" in message(tmp_path / "a.csv", encoding="utf-9")
     assert "encoding is 'hex', expected" in message(tmp_path / "a.csv", encoding="hex")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_a_mark_is_no_text_when_the_encoding_is_named(encoding, tmp_path):
+    file = tmp_path / "rows.txt"
+    file.write_bytes("\ufeffhello\nworld\n".encode(encoding))
+    assert read(file, encoding=encoding) == [{"text": "hello"}, {"text": "world"}]
+
+
+def test_empty_lines_before_the_header(tmp_path):
+    (tmp_path / "rows.csv").write_text("\n\na,b\n1,2\n")
+    assert read(tmp_path / "rows.csv") == [{"a": "1", "b": "2"}]

@@ -49,6 +49,17 @@ def marked_encoding(path: str) -> str:
     return found
 
 
+def without_mark(path: str, encoding: str) -> str:
+    """An encoding of the same texts whose decoder removes the byte order mark with which the file may begin."""
+    name = codecs.lookup(encoding).name
+    if name == "utf-8":
+        return DEFAULT
+    with open_bytes(path) as file:
+        begin = file.read(4)
+    marked = [found for mark, found in MARKS.items() if begin.startswith(mark) and name.startswith(found + "-")]
+    return marked[0] if marked else encoding
+
+
 def encoding_problems(name: str | None) -> list[str]:
     """A problem if Python knows no text encoding with this name."""
     try:

@@ -44,7 +44,7 @@ def read_file(
     """
     try:
         kind = suffix(path)
-        how = replace(how, encoding=encoding or (encodings.DEFAULT if kind in BINARY else marked_encoding(path)))
+        how = replace(how, encoding=_encoding(path, kind, encoding), named_encoding=encoding)
         try:
             table = _table(path, kind, how, columns, documents)
         except UnicodeDecodeError as error:
@@ -67,6 +67,12 @@ def read_file(
     if len(table) == 0:
         raise UserError(f"{path} has no rows")
     return table
+
+
+def _encoding(path: str, kind: str, named: str | None) -> str:
+    if kind in BINARY:
+        return encodings.DEFAULT
+    return encodings.without_mark(path, named) if named else marked_encoding(path)
 
 
 def _table(path: str, kind: str, how: Reading, columns: tuple[str, ...], documents: bool) -> pa.Table:

@@ -9,6 +9,7 @@ class Reading:
 
     quote: str = '"'
     delimiter: str | None = None
-    encoding: str = "utf-8-sig"
+    encoding: str = "utf-8-sig"  # of this file
+    named_encoding: str | None = None  # that the user named
     sheet: str | None = None
     offsets: str | None = None  # a key of UNITS (data/annotations/units.py)

@@ -43,7 +43,7 @@ def _separated(path: str, how: Reading, usual: str) -> pa.Table:
     with open_text(path, how.encoding) as file:
         reader = _reader(file, how, delimiter)
         try:
-            names = next(reader, None)
+            names = next(filter(None, reader), None)
             if names is None:
                 raise UserError(f"{path} is empty: write the names of the columns in the first line")
             other = next((one for one in DELIMITERS if one in names[0]), None) if len(names) == 1 else None

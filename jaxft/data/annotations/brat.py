@@ -8,6 +8,7 @@ import re
 
 import pyarrow as pa
 
+from jaxft.data import encodings
 from jaxft.data.annotations.annotated_text import SPANS, TEXT, AnnotatedText, Mark, raise_listed
 from jaxft.data.annotations.units import rows_of
 from jaxft.data.gzipped import open_text
@@ -28,7 +29,7 @@ def standoff(path: str, how: Reading) -> pa.Table:
 
     Raises UserError if there is no NAME.txt, and for the lines with discontinuous spans.
     """
-    text = _text_of(path, how.encoding)
+    text = _text_of(path, how.named_encoding)
     marks, problems = [], []
     with open_text(path, how.encoding) as file:
         for number, line in enumerate(file, 1):
@@ -48,12 +49,24 @@ def _stem(path: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _text_of(path: str, encoding: str) -> str:
+def _text_of(path: str, named: str | None) -> str:
+    """The text, whose encoding may be another than that of the spans."""
     names = [_stem(path) + ending for ending in (".txt", ".txt.gz")]
     found = next(filter(os.path.isfile, names), None)
     if found is None:
         raise UserError(f"{path}: its text is missing: there is no {names[0]}")
-    with open_text(found, encoding) as file:
+    encoding = encodings.without_mark(found, named) if named else encodings.marked_encoding(found)
+    try:
+        return _content(found, encoding)
+    except UnicodeError as error:
+        if named or encoding != encodings.DEFAULT or not isinstance(error, UnicodeDecodeError):
+            name = "UTF-8" if encoding == encodings.DEFAULT else encoding.upper()
+            raise UserError(f"{found} is not {name} ({error}): convert the file, or set config.data.encoding") from None
+        return _content(found, encodings.guessed_encoding(found, error))
+
+
+def _content(path: str, encoding: str) -> str:
+    with open_text(path, encoding) as file:
         return file.read()
 
 
