@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas
+import polars
 import pytest
 import sentence_transformers
 import torch
@@ -156,6 +157,8 @@ def test_rows_of_any_kind(model, one_device):
         {"text": hit["text"], "row": hit["row"], "price": 0.5, "found_row": hit["row"], "score": hit["score"]}
         for hit in texts
     ]
+    (more,) = model.search("a good film", polars.DataFrame(table.to_dict("list")), top=2)
+    assert more == frame and model.search([], index) == []
     (pair,) = model.search("a good film", [("a film", "good"), ("a dog", "sat")], top=1)
     assert pair[0].keys() == {"texts", "row", "score"}
     assert [len(hits) for hits in model.search(["a", "b"], ROWS[:3])] == [3, 3]
@@ -239,8 +242,11 @@ def test_what_a_user_gets_wrong(model, tiny_classifier, embedder, one_device):
     ):
         with pytest.raises(UserError, match=message):
             model.index(rows, **how)
-    with pytest.raises(UserError, match="top is 0, expected 1 or more"):
-        model.search("a", ROWS, top=0)
+    for top in (0, 1.5, "3"):
+        with pytest.raises(UserError, match=f"top is {top!r}, expected a whole number, 1 or more"):
+            model.search("a", ROWS, top=top)
+    with pytest.raises(UserError, match="batch is 0, expected a whole number, 1 or more"):
+        model.predict(["a"], batch=0)
     classifier = jaxft.load(str(tiny_classifier))
     with pytest.raises(UserError, match="has the head sequence-classification: load it with jaxft.load.*head='none'"):
         classifier.search("a", ROWS)

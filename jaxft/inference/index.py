@@ -111,10 +111,14 @@ def search_in(
     model: "LoadedModel", queries: Any, index: Index, top: int, prompt_name: str | None, batch: int
 ) -> list[list[Row]]:
     """See `LoadedModel.search`."""
-    raise_problems([f"top is {truncated_repr(top)}, expected 1 or more"] if top < 1 else [])
+    valid = isinstance(top, int) and top >= 1
+    raise_problems([] if valid else [f"top is {truncated_repr(top)}, expected a whole number, 1 or more"])
     settings = _settings(model)
     asked = _prompted(model, settings.query_prompt if prompt_name is None else prompt_name)
-    found = embedded(asked, inputs_of(queries), batch)
+    texts = inputs_of(queries)
+    if not texts:
+        return []
+    found = embedded(asked, texts, batch)
     if found.shape[1] != index.vectors.shape[1]:
         widths = f"{found.shape[1]} numbers, those of the index {index.vectors.shape[1]}"
         raise_problems([f"the model's embeddings have {widths}: use the model that made the index"])

@@ -33,7 +33,10 @@ def inputs_of(asked: Any) -> list[Any]:
     """A list of inputs from one text, one tuple of texts, one row (a dict), several of them, or a DataFrame."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(asked, pandas.DataFrame):
-        return asked.to_dict("records")
+        return asked.astype(object).where(asked.notna(), None).to_dict("records")
+    polars = sys.modules.get("polars")
+    if polars is not None and isinstance(asked, polars.DataFrame):
+        return asked.to_dicts()
     if isinstance(asked, str | tuple | Mapping):
         return [asked]
     if isinstance(asked, bytes) or not isinstance(asked, Iterable):

@@ -238,6 +238,8 @@ class LoadedModel:
         Raises UserError for a text without any token.
         """
         raise_problems(self.unanswerable)
+        counted = isinstance(batch, int) and batch >= 1
+        raise_problems([] if counted else [f"batch is {truncated_repr(batch)}, expected a whole number, 1 or more"])
         model = self.departing(**how) if how else self
         found = texts_read(inputs_of(texts), model.inference)
         if self.arch.kind in BATCH_ANSWERERS:
