@@ -18,17 +18,19 @@ import pandas
 import polars
 import pyarrow as pa
 import pytest
+import torch
 from runs import numbers, write_rows
 from sklearn.metrics import cohen_kappa_score
 
 import jaxft
 from jaxft.config import config_dict
-from jaxft.config.component import from_json, to_json
+from jaxft.config.component import from_json, to_json, trust
 from jaxft.config.functions import as_function
 from jaxft.data.memory import as_source
 from jaxft.data.row_sequence import as_rows
 from jaxft.problems import UserError
 from jaxft.training.best import Best
+from jaxft.training.callback import asked_to_end
 from jaxft.training.early_stopping import Patience
 
 
@@ -60,6 +62,13 @@ KINDS = {
     "datasets.Dataset": datasets.Dataset.from_list,
     "a map-style data set": MapStyle,
 }
+
+
+def test_values_of_arrays_in_a_map_style_data_set():
+    rows = [{"a": np.int64(3), "b": np.bool_(True), "c": torch.tensor([0, 1]), "d": np.float32(0.5), "e": "x"}]
+    assert as_rows(as_source(MapStyle(rows)).open(), "rows")[:] == [
+        {"a": 3, "b": True, "c": [0, 1], "d": 0.5, "e": "x"}
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -203,6 +212,16 @@ def test_a_callback_ends_the_run(resumable, unbroken_run, tmp_path, last):
     assert (run.workdir / "model" / "model.safetensors").read_bytes() == model
 
 
+@pytest.mark.parametrize("true", [True, np.True_, jnp.array(True)], ids=["python", "numpy", "jax"])
+def test_any_truth_value_ends_a_run(true):
+    assert asked_to_end(jaxft.Callback(), true) and not asked_to_end(jaxft.Callback(), ~np.asarray(true))
+    assert not asked_to_end(jaxft.Callback(), None)
+    with pytest.raises(
+        UserError, match="a method of Callback returned 'yes', expected True .the run ends., False or None"
+    ):
+        asked_to_end(jaxft.Callback(), "yes")
+
+
 class Killer(jaxft.Callback):
     def on_step(self, step, metrics):
         return step == 13 and 1 / 0
@@ -242,6 +261,15 @@ def test_early_stopping(resumable, unbroken_run, tmp_path):
     assert numbers(run.workdir) == numbers(unbroken_run)
     longer = jaxft.fit(replace(stops(resumable), epochs=8), tmp_path / "killed", extend=True)
     assert numbers(longer.workdir)[-1]["step"] == 25  # two evaluations later, not at the next one
+
+
+def test_a_complete_run_has_the_metrics_of_the_exported_step(resumable, tmp_path):
+    """By the largest loss an early step is the best one."""
+    cfg = resumable(save=jaxft.Save(every=5, best="val/loss", mode="max"))
+    run = jaxft.fit(cfg, tmp_path / "run")
+    values = {record["step"]: record["loss"] for record in run.history if record["split"] == "val"}
+    assert run.metrics["val"]["loss"] == max(values.values()) != values[max(values)]
+    assert jaxft.fit(cfg, tmp_path / "run").metrics == run.metrics
 
 
 def test_early_stopping_needs_a_metric_that_exists(resumable, tmp_path):
@@ -292,6 +320,9 @@ def test_own_loss_and_metrics(resumable, unbroken_run, tmp_path):
     assert run.metrics["val"]["kappa"] == pytest.approx(cohen_kappa_score([row["label"] for row in rows], answers))
     written = json.loads((run.workdir / "config.json").read_text())
     assert written["loss"] == f"{__name__}:cross_entropy"
+    with pytest.raises(UserError, match="a name may run any function. If you trust that module: --allow-import="):
+        as_function(written["loss"], "config.loss")
+    trust(__name__)
     assert as_function(written["loss"], "config.loss") is cross_entropy
 
 
@@ -305,10 +336,24 @@ def test_mistakes_in_own_functions(resumable, tmp_path):
     ]
     with pytest.raises(UserError, match="config.metrics: Classify has a metric 'accuracy' already: use another name"):
         jaxft.fit(resumable(metrics={"accuracy": kappa}), tmp_path / "run")
-    with pytest.raises(UserError, match="config.loss returned .* expected a pair of numbers: .total, count."):
-        jaxft.fit(resumable(loss=lambda out, batch: out.logits.sum()), tmp_path / "run")
+    for wrong, shown in (
+        (lambda out, batch: out.logits.sum(), r"an array float32\[\]"),
+        (lambda out, batch: (out.logits.sum(-1), 1.0), r"\(an array float32\[[0-9,]+\], 1.0\)"),
+        (lambda out, batch: (1, 2), r"\(1, 2\)"),
+        (lambda out, batch: (out.logits.sum(), "2"), r"\(an array float32\[\], '2'\)"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"config.loss returned {shown}, expected a pair of numbers, .total, count."
+        ):
+            jaxft.fit(resumable(loss=wrong), tmp_path / "run")
     with pytest.raises(UserError, match=r"config.metrics.'a'. returned .* expected a number"):
         jaxft.fit(resumable(metrics={"a": lambda outputs: outputs["targets"]}), tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "builtins:print", "jaxft.cli.command:os.system"])
+def test_a_name_runs_no_function_of_a_module_that_is_not_trusted(name):
+    with pytest.raises(UserError, match="a name may run any function|which does not exist"):
+        as_function(name, "config.loss")
 
 
 def test_only_loss_and_metrics_may_be_functions(resumable):

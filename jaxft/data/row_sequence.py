@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, overload, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
 from jaxft.data import mixed
@@ -25,6 +26,13 @@ class NamesClasses(Protocol):
     """Optional for what a user's source opens: the class names of columns that hold class numbers."""
 
     classes: dict[str, list[str]]
+
+
+@runtime_checkable
+class ArrayLike(Protocol):
+    """A value that NumPy reads as an array."""
+
+    def __array__(self) -> Any: ...
 
 
 class Rows(Sequence[Row]):
@@ -183,8 +191,15 @@ def _own_rows(opened: Any, name: str, columns: list[str], start: int, stop: int)
                 f"{name}, row {number + 1}: expected a dict with the keys {listed(columns)}, found "
                 f"{truncated_repr(row)}"
             )
-        rows.append(dict(row))
+        rows.append({name: _plain(value) for name, value in row.items()})
     return rows
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and lists of NumPy, PyTorch or JAX as those of Python; arrays of more axes stay."""
+    if not isinstance(value, ArrayLike) or np.ndim(found := np.asarray(value)) > 1:
+        return value
+    return found.tolist()
 
 
 def _named(value: Any, names: list[str]) -> Any:

@@ -35,7 +35,7 @@ def task_named(name: str) -> str:
         close = f" Did you mean {other!r}?" if other else suggest(name.replace("-", "").replace("_", ""), ROLES)
         raise UserError(f"there is no task {clipped(name)!r}.{close} Tasks: {', '.join(ROLES)}")
     if found not in ROLES:
-        raise UserError(f"{found} has no draft: configs/superglue.py has examples of it. Tasks: {', '.join(ROLES)}")
+        raise UserError(f"{found} has no draft: docs/tasks.md describes it. Tasks: {', '.join(ROLES)}")
     return found
 
 

@@ -76,6 +76,8 @@ class Classify(Task):
         if weights is not None and len(weights) != len(labels):
             raise_problems([f"class_weights has {len(weights)} numbers for {len(labels)} classes: {listed(labels)}"])
         raise_problems(self._binary_problems(labels))
+        if len(labels) == 1:
+            log.warning("all rows have the class %s: there is nothing to learn", truncated_repr(labels[0]))
         if len(labels) == 2:
             positive = labels[1] if self.positive is None else self.positive
             log.info("f1, precision and recall are of the class %s (config.task.positive)", truncated_repr(positive))

@@ -1,7 +1,11 @@
 """What a program is told of a run while it trains."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+
+from jaxft.problems import UserError, truncated_repr
 from jaxft.training.step import StepMetrics
 
 
@@ -21,3 +25,16 @@ class Callback:
 
     def on_evaluation(self, step: int, name: str, metrics: Mapping[str, float]) -> bool | None:
         """After each evaluation of the set `name`; the metrics are those of metrics.jsonl."""
+
+
+def asked_to_end(callback: Callback, answer: Any) -> bool:
+    """Whether what a method of the callback returned is True, of Python, NumPy or JAX. Raises UserError for what is no
+    truth value."""
+    if answer is None:
+        return False
+    if np.ndim(answer) != 0 or np.asarray(answer).dtype != bool:
+        raise UserError(
+            f"a method of {type(callback).__name__} returned {truncated_repr(answer)}, expected True (the run ends), "
+            "False or None"
+        )
+    return bool(answer)

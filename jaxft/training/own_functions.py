@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxft.config.functions import as_function
@@ -15,6 +17,8 @@ from jaxft.models.model import Outputs
 from jaxft.problems import UserError, truncated_repr
 from jaxft.tasks.base import Task
 
+FLOAT = jnp.floating
+Number = bool | int | float | np.ndarray | np.generic | jax.Array  # what an own loss may return, with no axis
 Loss = Callable[[Outputs, Batch], tuple[Any, Any]]
 
 
@@ -58,9 +62,21 @@ def with_functions(task: Task, loss: Any, metrics: Mapping[str, Any]) -> Task:
 
 
 def _pair(value: Any) -> Mean:
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise UserError(f"config.loss returned {truncated_repr(value)}, expected a pair of numbers: (total, count)")
-    return Mean(*value)
+    """The pair in float32. Raises UserError for what is none, and for a total that has no gradient."""
+    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(item, Number) for item in value)
+    if not pair or any(jnp.ndim(item) != 0 for item in value) or not jnp.issubdtype(jnp.result_type(value[0]), FLOAT):
+        raise UserError(
+            f"config.loss returned {_shown(value)}, expected a pair of numbers, (total, count), both sums over the "
+            "batch, the total in floating point"
+        )
+    return Mean(*(jnp.asarray(item, jnp.float32) for item in value))
+
+
+def _shown(value: Any) -> str:
+    """The value, of traced arrays their types and shapes."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    return f"an array {jax.typeof(value).str_short()}" if isinstance(value, jax.Array) else truncated_repr(value)
 
 
 def _number(name: str, value: Any) -> float:

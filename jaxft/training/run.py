@@ -27,7 +27,7 @@ from jaxft.reports.records import mend
 from jaxft.reports.report import Report, replace_text
 from jaxft.reports.sinks import Writer
 from jaxft.training.best import ranking, stopping_ranking
-from jaxft.training.callback import Callback
+from jaxft.training.callback import Callback, asked_to_end
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.compiled import CompiledSteps, compiled_steps, evaluation_step, idle_problems
 from jaxft.training.disk_space import check_space
@@ -98,7 +98,7 @@ class Run:
     def tell(self, call: Callable[[Callback], bool | None]) -> None:
         """Calls every callback; if one returns True, this step becomes the last one."""
         for callback in self.callbacks:
-            if call(callback) is True:
+            if asked_to_end(callback, call(callback)):
                 self.end(f"{type(callback).__name__} asked for it")
 
     def stop_early(self, name: str) -> None:
