@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import reprlib
+import signal
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -75,9 +76,17 @@ class RunStopped(Exception):
 
 
 class RunInterrupted(RunStopped):
-    """A run was asked to stop and can be resumed by the same command, which exits with 75 (EX_TEMPFAIL)."""
+    """A run was asked to stop, by SIGTERM or Ctrl-C, and can be resumed by the same command.
+
+    It exits with 75 (EX_TEMPFAIL), after Ctrl-C with 130.
+    """
 
     exit_code = 75
+
+    def __init__(self, number: int, saved: str):
+        interrupted = number == signal.SIGINT
+        self.exit_code = 130 if interrupted else RunInterrupted.exit_code
+        super().__init__(f"asked to end ({'Ctrl-C' if interrupted else 'SIGTERM'}), {saved}")
 
 
 def raise_problems(problems: Iterable[str]) -> None:

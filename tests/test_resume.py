@@ -88,21 +88,25 @@ def test_killed_twice_and_before_the_first_save(resumable, finished_run, tmp_pat
     assert numbers(workdir) == numbers(finished_run)
 
 
-@pytest.mark.parametrize("step", [5, 6])  # a step that is saved only now, and one that is saved anyway
-def test_a_run_that_is_asked_to_end(resumable, finished_run, tmp_path, monkeypatch, step):
-    workdir, plain, former = tmp_path / "asked", module.after_step, signal.getsignal(signal.SIGTERM)
+# A step that is saved only now, and one that is saved anyway.
+@pytest.mark.parametrize(
+    "step, number, code", [(5, signal.SIGTERM, 75), (6, signal.SIGTERM, 75), (5, signal.SIGINT, 130)]
+)
+def test_a_run_that_is_asked_to_end(resumable, finished_run, tmp_path, monkeypatch, step, number, code):
+    workdir, plain, former = tmp_path / "asked", module.after_step, signal.getsignal(number)
 
     def after_step(run):
         if run.done == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         plain(run)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "after_step", after_step)
-        with pytest.raises(RunInterrupted, match=f"step {step} is saved: the same command goes on"):
+        with pytest.raises(RunInterrupted, match=f"step {step} is saved: the same command goes on") as stopped:
             fit(resumable(), str(workdir))
-    assert signal.getsignal(signal.SIGTERM) == former and (workdir / "checkpoints" / str(step)).is_dir()
-    assert "asked to end (SIGTERM)" in (workdir / "report.html").read_text()
+    assert stopped.value.exit_code == code and signal.getsignal(number) == former
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+    assert f"asked to end ({'SIGTERM' if code == 75 else 'Ctrl-C'})" in (workdir / "report.html").read_text()
     fit(resumable(), str(workdir))
     assert numbers(workdir) == numbers(finished_run) and page(workdir) == page(finished_run)
     weights = [folder / "model" / "model.safetensors" for folder in (workdir, finished_run)]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxft.host.signals import signals
+
 WITHIN = 20  # seconds, on a busy machine
 ROOT = Path(__file__).parent.parent
 COMMAND = '''"""Does one thing for a long time."""
@@ -155,11 +157,26 @@ def test_compiling_is_cut_short(tmp_path):
 
 
 def test_a_request_is_answered_in_good_order(tmp_path):
-    """And takes effect at the end where nobody looked at it; Ctrl-C does not wait."""
-    got, out, error, _ = end(begin(tmp_path, "deferred"), signal.SIGTERM)
-    assert (got, out, error) == (75, "in good order\n", "stopped: asked to end (SIGTERM)\n")
-    got, out, error, _ = end(begin(tmp_path, "deferred"), signal.SIGTERM, signal.SIGINT)
-    assert (got, out, error) == (130, "", "interrupted\n")
+    """And takes effect at the end where nobody looked at it; a second request by Ctrl-C does not wait."""
+    for number, code, line in (
+        (signal.SIGTERM, 75, "stopped: asked to end (SIGTERM)"),
+        (signal.SIGINT, 130, "interrupted"),
+    ):
+        got, out, error, _ = end(begin(tmp_path, "deferred"), number)
+        assert (got, out, error) == (code, "in good order\n", f"{line}\n")
+        got, out, error, _ = end(begin(tmp_path, "deferred"), number, signal.SIGINT)
+        assert (got, out, error) == (130, "", "interrupted\n")
+
+
+def test_without_a_command_the_second_interrupt_is_pythons():
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), signals.deferred() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked.is_set() and asked.number == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == handler and signals.received is None
+    with signals.deferred(interrupts=False), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_starting(tmp_path):

@@ -2,7 +2,8 @@
 
 Both raise an exception in the main thread, which closes what is open. Python raises it only between bytecodes, so a
 thread ends the process if the main thread stays in a library (compiling, reading) or is slow to clean up. Files are
-always written atomically, so nothing is lost. A second Ctrl-C ends the process at once.
+always written atomically, so nothing is lost. A training run is asked instead (`deferred`): it saves its step and ends.
+A second Ctrl-C ends the process at once.
 """
 
 import contextlib
@@ -31,6 +32,12 @@ COMPILERS = ("jax/_src/compiler.py", "jax/_src/interpreters/mlir.py", "jax/_src/
 
 class Terminated(BaseException):
     """SIGTERM, raised in the main thread like KeyboardInterrupt: handlers of Exception do not catch it."""
+
+
+class Request(threading.Event):
+    """Whether a signal has asked this process to end, and which."""
+
+    number: int = signal.SIGTERM
 
 
 class Signals:
@@ -90,27 +97,37 @@ class Signals:
         return f"{line}: {self.advice()}" if self.advice() else line
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[threading.Event]:
-        """A context in which SIGTERM sets the event, for code that checks it often and stops cleanly. Compilation is
-        still interrupted. If the event is set at the end, the signal is raised then. Does nothing in threads other than
-        the main one, which cannot handle signals."""
-        asked = threading.Event()
+    def deferred(self, interrupts: bool = True) -> Iterator[Request]:
+        """A context in which SIGTERM, and the first Ctrl-C unless `interrupts` is False, is a request, for code that
+        looks at it often and stops cleanly. Compilation is still interrupted. A request at the end of the context is
+        raised as the signal then. Does nothing in threads other than the main one, which cannot handle signals."""
+        asked = Request()
 
         def ask(number: int, frame: FrameType | None) -> None:
+            handler = former[number]
+            if number == signal.SIGINT and asked.is_set() and callable(handler):
+                handler(number, frame)  # which raises KeyboardInterrupt
+            asked.number = number
             asked.set()
-            if self.pass_on is not None:
+            if number == signal.SIGTERM and self.pass_on is not None:
                 self.pass_on(number)
 
         if threading.current_thread() is not threading.main_thread():
             yield asked
             return
-        former = signal.signal(signal.SIGTERM, ask)
+        numbers = [signal.SIGTERM]
+        if interrupts and callable(signal.getsignal(signal.SIGINT)):  # not ignored, as in the background of a script
+            numbers.append(signal.SIGINT)
+        former: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
         try:
+            for number in numbers:
+                signal.signal(number, ask)
             yield asked
         finally:
-            signal.signal(signal.SIGTERM, former)
+            for number in numbers:
+                signal.signal(number, former[number])
         if asked.is_set():
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(asked.number)
 
     def _unless_received(self, hook: Callable[[Any], object], arguments: Any) -> None:
         """Calls a hook for exceptions, except after a signal: those of destructors and threads are its consequences."""
@@ -137,7 +154,7 @@ class Signals:
         left = GRACE
         while left > 0:
             time.sleep(TICK)
-            deferred = number == signal.SIGTERM and signal.getsignal(number) != self._raise and not _compiling()
+            deferred = signal.getsignal(number) != self._raise and not _compiling()
             left = GRACE if deferred else left - TICK
         self.end(number)
 

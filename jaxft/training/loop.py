@@ -181,7 +181,7 @@ def interrupt(run: Run) -> None:
         run.fetch()
         save(run, [])
     run.checkpoints.wait()
-    raise RunInterrupted(f"asked to end (SIGTERM), step {run.done} is saved: the same command goes on from there")
+    raise RunInterrupted(run.stop.asked.number, f"step {run.done} is saved: the same command goes on from there")
 
 
 def finish(run: Run) -> None:

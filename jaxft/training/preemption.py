@@ -1,24 +1,23 @@
-"""Stopping cleanly on SIGTERM, as before a preemption: after the step, or the evaluation batch, in progress."""
+"""Stopping cleanly on SIGTERM, as before a preemption, and Ctrl-C, after the step or evaluation batch in progress."""
 
 import contextlib
-import threading
 from collections.abc import Iterable, Iterator
 
 import jax
 from jax.experimental import multihost_utils
 
-from jaxft.host.signals import signals
+from jaxft.host.signals import Request, signals
 
 
 class Preempted(Exception):
-    """The run received SIGTERM."""
+    """The run received SIGTERM or Ctrl-C."""
 
 
 class PreemptionHandler:
     """Says whether to stop. A single process stops when `asked` is set; several processes agree on a step."""
 
-    def __init__(self, asked: threading.Event | None = None):
-        self.asked, self.calls = asked or threading.Event(), 0
+    def __init__(self, asked: Request | None = None):
+        self.asked, self.calls = asked or Request(), 0
 
     def due(self) -> bool:
         """Whether to stop now. Every process must call this equally often: after each step and between batches."""
@@ -36,12 +35,13 @@ class PreemptionHandler:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[PreemptionHandler]:
-    """Inside this context SIGTERM asks the run to stop instead of ending the process.
+    """Inside this context SIGTERM and the first Ctrl-C ask the run to stop instead of ending the process.
 
-    With several processes JAX listens as well: if one of them gets the signal, all agree on a step.
+    With several processes JAX listens to SIGTERM as well: if one of them gets it, all agree on a step. Ctrl-C ends
+    these.
     """
     if jax.process_count() > 1 and signals.pass_on is None:  # not a command: JAX listens alone
         yield PreemptionHandler()
         return
-    with signals.deferred() as asked:
+    with signals.deferred(interrupts=jax.process_count() == 1) as asked:
         yield PreemptionHandler(asked)
