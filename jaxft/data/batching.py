@@ -15,7 +15,8 @@ from jaxft.problems import UserError
 
 SHAPES = 4  # numbers of rows that Pack aims at; steps outside of its sample may add one
 UNIT = 8  # chosen row lengths are multiples of it, the sublanes of a TPU's vector register
-WORTH = 8  # batches that a further row length must serve, on average, to be worth compiling for
+ENDLESS = 2**60  # batches
+WORTH = 16  # batches of the longest rows that a further row length must save in a run to be worth compiling for
 
 
 @dataclass
@@ -26,6 +27,7 @@ class LengthStats:
     needs: np.ndarray  # (n,) the most predictions that each example has
     predictions: Callable[[int], int]  # row length -> predictions of a row that holds one example
     batch: int  # examples per step
+    steps: int  # batches of the run, as it was planned at first
     multiple: int  # the number of rows must be a multiple of it
     max_len: int  # tokens of the longest example that may occur
 
@@ -71,7 +73,8 @@ class Pad:
 
     Consecutive examples of one epoch, up to `window` batches of them, are sorted by length and cut into batches, and
     the batches are shuffled; with `window=1` nothing is sorted. Without `buckets`, at most `shapes` lengths are chosen
-    that need the least padding for the data (fewer if there are fewer than 80 batches); each is compiled once.
+    that need the least padding for the data, each of which saves the work of 16 batches or more: it is compiled once,
+    and that takes as long.
     """
 
     buckets: tuple[Count, ...] = ()  # row lengths in tokens; (): chosen for the data
@@ -90,14 +93,14 @@ class Pad:
         return encoded
 
     def lengths(self, longest: np.ndarray, batches: int, max_len: int) -> tuple[int, ...]:
-        return self.buckets or choose_buckets(longest, min(self.shapes, math.ceil(batches / WORTH)), max_len)
+        return self.buckets or choose_buckets(longest, self.shapes, max_len, batches)
 
     def planner(self, stats: LengthStats, sample: Sample) -> Planner:
         window = math.ceil(stats.epoch / math.ceil(stats.epoch / self.window))
         sorted_lengths = [np.sort(stats.lengths[numbers]) for numbers in sample(window)]
         longest = np.concatenate([x.reshape(window, stats.batch).max(1) for x in sorted_lengths])
         longest = np.append(longest, stats.lengths.max())  # in case the sample missed it
-        return _Sorted(stats, self.lengths(longest, stats.epoch, stats.max_len), window)
+        return _Sorted(stats, self.lengths(longest, stats.steps, stats.max_len), window)
 
 
 @config
@@ -153,12 +156,13 @@ class Chunk:
         return (int(longest.max()),)  # `random_transform` may make examples shorter than the chunks
 
     def planner(self, stats: LengthStats, sample: Sample) -> Planner:
-        return _Sorted(stats, self.lengths(stats.lengths, stats.epoch, stats.max_len), 1)
+        return _Sorted(stats, self.lengths(stats.lengths, stats.steps, stats.max_len), 1)
 
 
-def choose_buckets(longest: np.ndarray, most: int, max_len: int) -> tuple[int, ...]:
+def choose_buckets(longest: np.ndarray, most: int, max_len: int, batches: int = ENDLESS) -> tuple[int, ...]:
     """At most `most` row lengths that need the least padding for batches whose longest examples are given.
 
+    These stand for `batches` batches, in which the last of the lengths must save WORTH batches of the longest rows.
     Lengths are multiples of UNIT, or `max_len`. Dynamic programming over the distinct lengths: for a given largest
     length, the best choice of k + 1 lengths contains the best choice of k lengths below it.
     """
@@ -167,10 +171,14 @@ def choose_buckets(longest: np.ndarray, most: int, max_len: int) -> tuple[int, .
     below = np.concatenate([[0], np.cumsum(counts)])
     # cost[j]: tokens a batch row of the batches that need at most sizes[j - 1], with the lengths chosen so far.
     cost = np.where(below > 0, np.inf, 0.0)
-    choices = []
+    choices: list[np.ndarray] = []
     for _ in range(min(most, len(sizes))):
+        before = cost[-1]
         options = cost[:-1, None] + sizes * (below[1:] - below[:-1, None])  # [i, j]: the next length serves i + 1 .. j
         options[np.tril_indices(len(sizes), -1)] = np.inf
+        saved = (before - options[:, -1].min()) / (sizes[-1] * below[-1])  # a share of the longest rows
+        if choices and saved * batches < WORTH:
+            break
         choices.append(options.argmin(0))
         cost = np.concatenate([[0.0], options.min(0)])
     chosen, j = [], len(sizes)

@@ -51,11 +51,15 @@ class Batches:
         self.encoded = batching.prepare(encoded)
         self.batch, self.seed = batch, seed
         self._assembler = BatchAssembler(self.encoded, random_transform, pad_id, host)
-        stats = _length_stats(self._assembler, max_predictions, transformed_length, batch, rows_multiple, max_len)
+        planned = ends(len(self.encoded))
+        steps = -(-planned[0] // batch)
+        stats = _length_stats(
+            self._assembler, max_predictions, transformed_length, batch, steps, rows_multiple, max_len
+        )
         self._stats = stats
         self._epoch = functools.lru_cache(maxsize=4)(self._shuffle)
         self._planner = batching.planner(stats, self._sample)
-        self.order = Order(len(self.encoded), batch, ends(len(self.encoded)), self._planner.window)
+        self.order = Order(len(self.encoded), batch, planned, self._planner.window)
         # Grain's threads ask for neighbouring steps, hence for the same few windows.
         self._window = functools.lru_cache(maxsize=8)(self._plan_window)
 
@@ -135,7 +139,9 @@ class EvalBatches:
     ):
         self.encoded, self.batch, self.seed = batching.prepare(encoded), batch, seed
         self._assembler = BatchAssembler(self.encoded, random_transform, pad_id, host)
-        self._stats = _length_stats(self._assembler, max_predictions, transformed_length, batch, rows_multiple, max_len)
+        self._stats = _length_stats(
+            self._assembler, max_predictions, transformed_length, batch, len(self), rows_multiple, max_len
+        )
         lengths = self._stats.lengths
         if batch % rows_multiple:
             raise UserError(f"evaluation batch {batch} is not a multiple of {rows_multiple} (the devices)")
@@ -175,6 +181,7 @@ def _length_stats(
     max_predictions: Callable[[int], int | None],
     transformed_length: Callable[[int], int] | None,
     batch: int,
+    steps: int,
     multiple: int,
     max_len: int,
 ) -> LengthStats:
@@ -190,11 +197,11 @@ def _length_stats(
     if transformed_length is not None:
         lengths = np.array([transformed_length(length) for length in distinct.tolist()])[which]
     if kind is None:
-        return LengthStats(lengths, lengths, lambda length: length, batch, multiple, max_len)
+        return LengthStats(lengths, lengths, lambda length: length, batch, steps, multiple, max_len)
     # Predictions that `encode` has made are counted, and may be more than tokens.
     counted = kind in encoded.flat
     needs = encoded.counts if counted else np.array([max_predictions(length) for length in distinct.tolist()])[which]
-    return LengthStats(lengths, needs, _most(lengths, needs), batch, multiple, max_len)
+    return LengthStats(lengths, needs, _most(lengths, needs), batch, steps, multiple, max_len)
 
 
 def _most(lengths: np.ndarray, needs: np.ndarray) -> Callable[[int], int]:
