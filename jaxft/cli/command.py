@@ -20,7 +20,7 @@ from jaxft.config.other_trainers import own_name
 from jaxft.config.ranges import Count
 from jaxft.config.recipes import recipes
 from jaxft.host import startup
-from jaxft.host.memory import tune_allocator
+from jaxft.host.memory import collect_rarely, tune_allocator
 from jaxft.host.signals import signals
 from jaxft.host.torch_free import without_torch
 from jaxft.problems import RunStopped, UserError, clipped, near, raise_problems, suggest, truncated_repr
@@ -90,12 +90,12 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
     """
     try:  # everything is inside, because a signal may arrive at any time
         signals.listen()
-        _prepare()
         argv = sys.argv[1:]
         if set(HELP) & set(argv):
             print(usage(_program(), doc, flags))
             _print_more([word for word in argv if word not in HELP], flags)
             sys.exit(0)
+        _prepare()
         args = parse(argv, *flags)
         _import_transformers()
         main(args)
@@ -121,6 +121,7 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
 def _prepare() -> None:
     """Sets up memory, logging, and environment variables of JAX and transformers that the user has not set."""
     tune_allocator()
+    collect_rarely()
     logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
