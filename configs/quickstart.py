@@ -12,8 +12,8 @@ def get_config() -> Config:
         task=Classify(),
         data=Data(path=path("brown-genres/train.csv")),
         evals={"test": Eval(data=Data(path=path("brown-genres/test.csv")))},
-        lr=5e-4,
+        lr=7e-4,
         batch=32,
-        epochs=5,
-        save=Save(every=103),
+        epochs=4,
+        save=Save(every=83),
     )

@@ -38,7 +38,7 @@ def test_a_recipe_by_its_name(elsewhere, caplog):
 def test_a_file_of_that_name_goes_first(elsewhere, caplog):
     caplog.set_level("INFO", "jaxft")
     shutil.copy(ROOT / "configs/quickstart.py", "quickstart.py")
-    Path("quickstart.py").write_text(Path("quickstart.py").read_text().replace("epochs=5", "epochs=7"))
+    Path("quickstart.py").write_text(Path("quickstart.py").read_text().replace("epochs=4", "epochs=7"))
     assert config_file.load("quickstart").epochs == 7
     assert caplog.messages == ["configuration: quickstart.py in the current directory"]
 
