@@ -73,7 +73,7 @@ ALLOWED = {
     "tune": {"tune", *LEAVES},
     "optim": {"optim", "models.model", "models.params", *LEAVES},
     "training.step": {"metrics", "models.batch", "models.params", "models.model", "tasks.base"},
-    "training.fit": {*"training inference.model data.memory reports config".split(), *LEAVES},
+    "training.fit": {*"training inference.model data.memory reports config host.defaults".split(), *LEAVES},
     "training": {
         *"training evaluation reports models data tasks.base optim.base parallel metrics config host".split(),
         *("inference.settings", *LEAVES),

@@ -66,3 +66,28 @@ def test_a_run_whose_directory_has_modules(workdir):
         done = ask(workdir, *words)
         assert done.returncode == 0, done.stderr
     assert not (workdir / "ran").exists()
+
+
+CACHED = """
+import sys
+import jax
+import jaxft
+
+model = jaxft.load(sys.argv[1], head="none")
+model.predict(["a film"])
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_programs_are_kept_when_a_program_of_the_user_compiles_them(tiny_bert, tmp_path, own):
+    """In jaxft's folder, unless the user has chosen another one."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    env |= {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
+    env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    env |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "own")} if own else {}
+    words = [sys.executable, "-c", CACHED, str(tiny_bert)]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    folder = tmp_path / "own" if own else tmp_path / "jaxft" / "compiled"
+    assert done.stdout.strip() == str(folder)
+    assert any(folder.iterdir()) and (tmp_path / "jaxft").exists() != own

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import importlib
 import logging
-import os
 import sys
 import textwrap
 import typing
@@ -20,6 +19,7 @@ from jaxft.config.other_trainers import own_name
 from jaxft.config.ranges import Count
 from jaxft.config.recipes import recipes
 from jaxft.host import startup
+from jaxft.host.defaults import set_environment
 from jaxft.host.memory import collect_rarely, tune_allocator
 from jaxft.host.signals import signals
 from jaxft.host.torch_free import without_torch
@@ -124,13 +124,7 @@ def _prepare() -> None:
     collect_rarely()
     logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("jaxft").setLevel(logging.INFO)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for name, value in {
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # about the missing PyTorch, which is intended
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(cache, "jaxft", "compiled"),  # so that later starts need not compile
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }.items():
-        os.environ.setdefault(name, value)
+    set_environment()
 
 
 def _import_transformers() -> None:

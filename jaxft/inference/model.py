@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxft.host.defaults import set_environment
 from jaxft.inference.answers import ANSWERS, BATCH_ANSWERERS, Answer, AnswerFunction, prompt_of
 from jaxft.inference.arguments import counted, decoder_arrays, read_positions
 from jaxft.inference.index import Index, index_of, search_in
@@ -44,6 +45,7 @@ def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedM
     """
     if dtype not in DTYPES:
         raise_problems([f"dtype is {truncated_repr(dtype)}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
+    set_environment()
     pretrained = open_pretrained(path)
     arch = architecture(pretrained, head)
     model = Model(arch.spec, arch.head, dtype=dtype)

@@ -13,6 +13,7 @@ import jax
 
 from jaxft.config import Config, Eval
 from jaxft.data.memory import as_source
+from jaxft.host.defaults import set_environment
 from jaxft.inference.model import LoadedModel, load
 from jaxft.problems import UserError, raise_problems, truncated_repr
 from jaxft.reports.records import Record, read_lines
@@ -74,6 +75,7 @@ def fit(
 
     Raises UserError with all problems of a configuration or of the data.
     """
+    set_environment()
     cfg = _with_sources(_configuration(config, fields))
     raise_problems(
         f"callbacks[{number}] is {truncated_repr(callback)}, expected an object of a subclass of jaxft.Callback"
