@@ -13,6 +13,7 @@ import transformers
 from jaxft.cli.command import CONFIG, parse
 from jaxft.drafts.draft import PLACEHOLDER, draft
 from jaxft.drafts.roles import ROLES
+from jaxft.drafts.sizes import rate_of
 from jaxft.models.checkpoint.sentence_embedding import SentenceEmbedding
 from jaxft.problems import UserError
 from jaxft.tasks.base import EncodingContext
@@ -55,6 +56,14 @@ CASES = {
     ),
     "Regress": (lambda n: {"essay": text(), "points": n / 7}, {"text": "essay", "label": "points"}),
     "TokenClassification": (sentence, {"words": "words", "tags": "ner"}),
+    "EntitySpans": (
+        lambda n: {
+            "id": n,
+            "text": f"Ann saw {text()}",
+            "entities": [{"start": 0, "end": 3, "label": "PER"}] * (n > 0),
+        },
+        {"text": "text", "spans": "entities"},
+    ),
     "QuestionAnswering": (questions, {"question": "question", "context": "context", "answers": "answers", "id": "id"}),
     "MultipleChoice": (
         lambda n: {"question": text(), "options": [text(), text(), text()], "answer": n % 3},
@@ -160,6 +169,21 @@ def test_nothing_is_guessed(write):
         parse(["--config=drafted.py"], CONFIG)
     cfg = loaded(written.replace(PLACEHOLDER, str(TINY)))
     assert (cfg.task.label, cfg.task.text, cfg.task.drop_empty, cfg.batch) == ("mood", "{title}: {story}", True, 4)
+
+
+def test_spans_are_for_another_task(write):
+    path = write(lambda n: {"text": text(), "spans": [{"start": 0, "end": 1, "label": "X"}]})
+    assert problems("TokenClassification", path, None, None, []) == [
+        "the data have spans of characters, which the task EntitySpans reads: jaxft new EntitySpans"
+    ]
+
+
+def test_small_models_learn_faster(write):
+    path = write(lambda n: {"text": text(), "label": "ab"[n % 2]})
+    assert loaded(draft("Classify", path, None, str(TINY), [])).lr == 5e-4
+    assert loaded(draft("Classify", path, None, "a/b", [])).lr == 3e-5
+    assert "This model has 1.6 million." in draft("Classify", path, None, str(TINY), [])
+    assert [rate_of(count) for count in (10**7 - 1, 10**7, 5 * 10**7)] == [5e-4, 1e-4, 3e-5]
 
 
 def test_mistakes_come_together(write):

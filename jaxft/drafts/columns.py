@@ -20,6 +20,7 @@ CONTENTS = {  # kind -> how messages call what a column of this kind holds
     "tags": "lists of tags",
     "list": "lists",
     "joined": "names joined by |",
+    "spans": "spans of characters with labels",
     "answers": "answers with text and answer_start",
     "constant": "one value",
     "empty": "nothing",
@@ -59,6 +60,8 @@ def _kinds(values: tuple[Any, ...]) -> tuple[str, ...]:
         return ("empty",)
     if all(isinstance(value, dict) for value in values):
         return ("answers",) if all({"text", "answer_start"} <= value.keys() for value in values) else ("other",)
+    if all(isinstance(value, list) and value and all(map(_is_span, value)) for value in values if value != []):
+        return ("spans",) if any(values) else ("empty",)
     lists = [list_of(value) for value in values]
     if any(lists):
         return _list_kinds([items for items in lists if items]) if None not in lists else ("other",)
@@ -73,6 +76,10 @@ def _kinds(values: tuple[Any, ...]) -> tuple[str, ...]:
         return (*binary, *("class",) * whole, "number")
     joined = ("joined",) * (repeated and any("|" in text for text in texts))
     return (*joined, "class") if repeated else ("text",)
+
+
+def _is_span(item: Any) -> bool:
+    return isinstance(item, dict) and {"start", "end", "label"} <= item.keys()
 
 
 def _list_kinds(lists: list[list[Any]]) -> tuple[str, ...]:

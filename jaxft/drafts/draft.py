@@ -15,7 +15,7 @@ from jaxft.data.source import Data
 from jaxft.drafts.columns import Column, columns_of_rows
 from jaxft.drafts.inputs import model_inputs
 from jaxft.drafts.roles import ROLES, Assignment, assign
-from jaxft.drafts.sizes import Lengths, batch_of, epochs_of, text_lengths
+from jaxft.drafts.sizes import Lengths, batch_of, epochs_of, parameters_of, rate_of, text_lengths
 from jaxft.problems import UserError, clipped, listed, raise_problems, suggest
 
 LOOKED_AT = 5000  # rows, evenly spaced
@@ -35,7 +35,7 @@ def task_named(name: str) -> str:
         close = f" Did you mean {other!r}?" if other else suggest(name.replace("-", "").replace("_", ""), ROLES)
         raise UserError(f"there is no task {clipped(name)!r}.{close} Tasks: {', '.join(ROLES)}")
     if found not in ROLES:
-        raise UserError(f"{found} has no draft: docs/tasks.md describes it. Tasks: {', '.join(ROLES)}")
+        raise UserError(f"{found} has no draft: configs/superglue.py has examples of it. Tasks: {', '.join(ROLES)}")
     return found
 
 
@@ -116,7 +116,7 @@ def _text(
         *_unused(found, columns),
         f"data={_call(root.data)},  # {count:,} rows",
         *_evals(test),
-        *_field("lr", root.lr if "lr" in chosen else 3e-5, "usual: 1e-5 to 5e-5; more for models of few parameters"),
+        *_lr(root, "lr" in chosen, model),
         *_field("batch", batch, "rows per update"),
         *_epochs(root, "epochs" in chosen, count, batch),
         *_field("max_len", max_len, lengths.described(max_len)),
@@ -193,6 +193,13 @@ def _evals(test: str | None) -> list[str]:
         *_comment("Without an evaluation set, nothing says how good the model is on other rows:"),
         '# evals={"val": Eval(data=Data(path="OTHER_FILE"))},',
     ]
+
+
+def _lr(root: Any, given: bool, model: str | None) -> list[str]:
+    count = parameters_of(model)
+    size = "" if count is None else f" This model has {count / 1e6:,.1f} million."
+    lr = root.lr if given else rate_of(count)
+    return _field("lr", lr, f"usual: 1e-5 to 5e-5, and more for models of fewer than 50 million parameters.{size}")
 
 
 def _epochs(root: Any, given: bool, count: int, batch: int) -> list[str]:

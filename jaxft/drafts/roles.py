@@ -36,6 +36,7 @@ ROLES: dict[str, tuple[Role, ...]] = {
         Role("tags", ("tags",), ("ner_tags", "tags", "labels", "ner", "pos_tags")),
         Role("words", ("words",), ("tokens", "words")),
     ),
+    "EntitySpans": (Role("spans", ("spans",), ("spans", "entities")), Role("text", TEXTS, TEXT)),
     "QuestionAnswering": (
         Role("answers", ("answers",), ("answers",)),
         Role("question", TEXTS + CLASS, ("question", "query")),
@@ -97,6 +98,11 @@ class Assignment:
 def assign(task: str, columns: Mapping[str, Column], given: Mapping[str, str | tuple[str, ...]]) -> Assignment:
     """The roles of the columns for a task; `given` are those that the user named, which may also be templates."""
     found = Assignment()
+    if task == "TokenClassification" and any("spans" in column.kinds for column in columns.values()):
+        found.problems.append(
+            "the data have spans of characters, which the task EntitySpans reads: jaxft new EntitySpans"
+        )
+        return found
     for name, column in given.items():
         found.take(name, column, "as given")
         found.problems += _absent(name, column, columns)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
 from jaxft.host import strict_json
 from jaxft.models.checkpoint.tokenizer import read_tokenizer
@@ -67,3 +68,20 @@ def batch_of(rows: int) -> int:
 def epochs_of(rows: int, batch: int) -> int:
     """From 3 to 20, for about UPDATES updates."""
     return min(20, max(3, math.ceil(UPDATES * batch / rows)))
+
+
+def parameters_of(model: str | None) -> int | None:
+    """The parameters in the safetensors files of a local directory; None if there are none."""
+    files = sorted(Path(model).glob("*.safetensors")) if model is not None else []
+    count = 0
+    for file in files:
+        with safe_open(file, "np") as tensors:
+            count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+    return count or None
+
+
+def rate_of(parameters: int | None) -> float:
+    """A peak learning rate: small models need larger ones (Turc et al. 2019 choose from 3e-5 to 3e-4)."""
+    if parameters is None or parameters >= 50e6:
+        return 3e-5
+    return 1e-4 if parameters >= 10e6 else 5e-4
