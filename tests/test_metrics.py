@@ -159,6 +159,7 @@ def test_regression(seed):
     assert found["pearson"] == pytest.approx(np.corrcoef(gold, answer)[0, 1], rel=1e-6)
     ranks = stats.rankdata(gold), stats.rankdata(answer)
     assert found["spearmanr"] == pytest.approx(np.corrcoef(*ranks)[0, 1], rel=1e-6)
+    assert found["r2"] == pytest.approx(sklearn.r2_score(gold, answer), rel=1e-6)
 
 
 @pytest.mark.parametrize("gold, answer", [([1, 1, 1], [0, 1, 2]), ([0, 1, 2], [3, 3, 3]), ([1], [2])])
@@ -166,6 +167,7 @@ def test_correlation_with_a_constant(gold, answer):
     found = regression_metrics(np.array(gold, np.float32), np.array(answer, np.float32))
     assert found["pearson"] == found["spearmanr"] == 0.0
     assert found["mse"] == sklearn.mean_squared_error(gold, answer)
+    assert found["r2"] == (sklearn.r2_score(gold, answer) if len(gold) > 1 else 0.0)
 
 
 def test_a_mean_is_its_two_sums():
