@@ -28,6 +28,7 @@ CASES = {
     ),
     "several texts": (Classify(), {"one": "a good {i}", "two": "the bad {i}", "label": "x"}, ["text=COLUMN"]),
     "spans": (EntitySpans(), {"text": "a", "marks": SPAN}, ["spans=marks"]),
+    "numbers are no texts": (Classify(), {"ticket": "{i}", "label": "x", "body": "a good {i}"}, ["text=body"]),
     "used already": (Classify(text="body"), {"label": "a word {i}", "number": "{i}"}, ["text=COLUMN"]),
 }
 

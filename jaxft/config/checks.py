@@ -65,7 +65,8 @@ def length_problems(cfg: "Config") -> list[str]:
     if cfg.steps is None and cfg.epochs is None:
         return ["config.steps and config.epochs are both None. Set one of them."]
     if cfg.steps is not None and cfg.epochs is not None:
-        return [f"config.steps is {cfg.steps} and config.epochs is {cfg.epochs}. Set one of them to None."]
+        both = f"config.steps is {cfg.steps} and config.epochs is {cfg.epochs}"
+        return [f"{both}. Set one of them to None, such as --config.epochs=None"]
     return []
 
 

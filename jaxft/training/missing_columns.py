@@ -10,6 +10,7 @@ from jaxft.problems import UserError, listed, near, truncated_repr
 from jaxft.tasks.base import Task
 
 SAMPLE = 100  # rows whose cells are looked at
+NUMBER = re.compile(r"[-+]?[\d.,]+")
 TAG = re.compile(r"O|[BIESLU]-.+")
 
 
@@ -44,14 +45,17 @@ def _field(task: Task, column: str) -> str | None:
 def _proposal(name: str, field: str | None, free: list[str], rows: Rows) -> str | None:
     similar = near(name, free, 1)
     looks = LOOKS.get(field or "")
-    if similar or looks is None:
+    if looks is None:
         return similar[0] if similar else None
     try:
         sample = rows.only(free)[:SAMPLE]
     except UserError:  # a cell that Python cannot express
-        return None
+        return similar[0] if similar else None
     cells = {one: [row[one] for row in sample if row[one] not in (None, "")] for one in free}
     fitting = [one for one, values in cells.items() if values and one not in rows.mixed and looks(values)]
+    # A similar name is enough, but for a column of numbers where texts are needed.
+    if similar and (similar[0] in fitting or field != "text" or not _are_numbers(cells[similar[0]])):
+        return similar[0]
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -87,6 +91,10 @@ def _are_lists(values: list[Any], kind: type) -> bool:
 
 def _items(values: list[Any]) -> Iterable[Any]:
     return (item for value in values for item in value)
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, int | float) or NUMBER.fullmatch(str(value).strip()) for value in values)
 
 
 def _are_texts(values: list[Any]) -> bool:

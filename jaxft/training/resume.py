@@ -190,8 +190,18 @@ def _changes(cfg: Config, saved: dict, workdir: Path, extend: bool) -> list[str]
             continue
         fix = "let this run grow with --extend" if name in LENGTH else "begin a new run from this one's weights with "
         fix += "" if name in LENGTH else f"--config.model={workdir / 'model'} --workdir=ANOTHER"
+        where, new, old = _first_difference(name, now[name], saved.get(name))
         problems.append(
-            f"config.{name} is {truncated_repr(now[name])}, but {workdir} holds a run with "
-            f"{truncated_repr(saved.get(name))}: restore the old value, {fix}, or use another --workdir"
+            f"config.{where} is {truncated_repr(new)}, but {workdir} holds a run with {truncated_repr(old)}: restore "
+            f"the old value, {fix}, or use another --workdir"
         )
     return problems
+
+
+def _first_difference(name: str, new: Any, old: Any) -> tuple[str, Any, Any]:
+    """The first field that differs, with its values: of components of one class, a field of theirs."""
+    if isinstance(new, dict) and isinstance(old, dict) and new.get("class") == old.get("class"):
+        for key in new:
+            if new[key] != old.get(key):
+                return _first_difference(f"{name}.{key}", new[key], old.get(key))
+    return name, new, old
