@@ -1,5 +1,7 @@
 """What the loop costs beside its steps: waits for the devices, and what stays in memory."""
 
+import contextlib
+import json
 import shutil
 import time
 from collections import Counter
@@ -89,6 +91,22 @@ def test_rates_count_what_the_devices_do_while_the_host_compiles(monkeypatch):
     with clock.paused(state):
         time.sleep(8 * alone)
     assert 1 / clock.numbers(tokens=1)["tokens_per_second"] > 0.8 * 4 * alone
+
+
+def test_what_compiles_is_shown_and_few_steps_are_said(cfg, tmp_path, monkeypatch, caplog):
+    texts = []
+
+    def activity(self, text):
+        texts.append(text)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(Writer, "activity", activity)
+    run = fit(replace(cfg, steps=6, epochs=None), tmp_path / "run")
+    shapes = json.loads((run.workdir / "summary.json").read_text())["batches"]["shapes"]
+    expected = [f"compiling {number} of {len(shapes)} shapes, " for number in range(1, len(texts) + 1)]
+    assert texts and [text[: len(one)] for text, one in zip(texts, expected, strict=True)] == expected
+    assert {text.rpartition(", ")[2] for text in texts} <= {f"{rows} x {length}" for rows, length in shapes}
+    assert "6 steps are few: most models need 100 or more to learn a task" in caplog.text
 
 
 def test_nothing_piles_up(cfg, tmp_path, monkeypatch):

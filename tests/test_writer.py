@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -85,8 +86,12 @@ def test_the_live_line(monkeypatch):
     for step in (5, 10):
         live.write(step, "train", NUMBERS)
         live.write(step, "val", {"loss": 2.0})
+    with live.activity("compiling 2 of 6 shapes, 32 x 104"):
+        time.sleep(0.5)  # it is drawn ten times a second
     live.close()
     shown = screen.getvalue()
+    assert "compiling 2 of 6 shapes, 32 x 104, 0 s" in shown
+    assert shown.rindex("step 10/10") > shown.rindex("compiling")
     assert shown.count("step 5 val: loss 2.0000") == 1 and "step 10/10  loss 1.2500" in shown
     assert "12,346 tok/s" in shown and "\x1b[" in shown
 

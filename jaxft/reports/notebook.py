@@ -1,9 +1,10 @@
 """The progress of a run in a Jupyter notebook: a live line, the curve of the loss, and the latest evaluations."""
 
+import contextlib
 import html
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -39,6 +40,14 @@ class Notebook:
         if "loss" in numbers:
             self.losses.setdefault(split, []).append((step, numbers["loss"]))
         self.handle.update(self._page())
+
+    @contextlib.contextmanager
+    def activity(self, text: str) -> Iterator[None]:
+        """Shows `text` as the live line."""
+        before, self.line = self.line, text
+        self.handle.update(self._page())
+        yield
+        self.line = before
 
     def close(self) -> None:
         pass

@@ -1,8 +1,10 @@
 """The progress of a run on a terminal, or as lines of a log file."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class Lines:
@@ -15,6 +17,10 @@ class Lines:
         text = describe(step, self.total, split, numbers, self.clock.remaining(step, split))
         print(text, file=sys.stderr, flush=True)
 
+    def activity(self, text: str) -> contextlib.AbstractContextManager[None]:
+        """Shows nothing: a log file has a line when it is over."""
+        return contextlib.nullcontext()
+
     def close(self) -> None:
         pass
 
@@ -25,10 +31,19 @@ class Terminal:
     def __init__(self, total: int):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.text import Text
 
         self.total, self.clock = total, Clock(total)
         console = Console(stderr=True)
-        self.progress = Progress(BarColumn(20), TextColumn("{task.description}"), console=console)
+        self.doing: tuple[str, float] | None = None  # what is going on between steps, and since when
+
+        class Doing(TextColumn):
+            """The latest log point, or what is going on and for how long; rich draws it ten times a second."""
+
+            def render(column, task: Any) -> Text:
+                return Text(task.description if self.doing is None else self.now(*self.doing))
+
+        self.progress = Progress(BarColumn(20), Doing("{task.description}"), console=console)
         self.task = self.progress.add_task("starting", total=total)
         self.progress.start()
 
@@ -38,6 +53,18 @@ class Terminal:
             self.progress.update(self.task, completed=step, description=text)
         else:
             self.progress.console.print(text, markup=False, highlight=False)
+
+    def now(self, text: str, since: float) -> str:
+        return f"{text}, {time.monotonic() - since:.0f} s"
+
+    @contextlib.contextmanager
+    def activity(self, text: str) -> Iterator[None]:
+        """Shows `text` and the seconds so far in the live line."""
+        self.doing = text, time.monotonic()
+        try:
+            yield
+        finally:
+            self.doing = None
 
     def close(self) -> None:
         self.progress.stop()

@@ -1,5 +1,6 @@
 """Where metrics are written: metrics.jsonl, terminal or notebook, and TensorBoard or Weights & Biases if configured."""
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ class Writer:
         the splits in `due`, which are evaluated again."""
         self.sinks: list[Sink] = []
         self.lines: JsonLines | None = None
+        self.screen: Notebook | Terminal | Lines | None = None
         if jax.process_index() != 0:
             return
         self.lines = JsonLines(Path(workdir) / "metrics.jsonl", start, due)
@@ -46,14 +48,17 @@ class Writer:
             self.sinks.append(TensorBoard(Path(workdir) / "tensorboard", start))
         if wandb is not None:
             self.sinks.append(WandB(wandb, workdir))
-        self.sinks.append(
-            Notebook(total) if in_notebook() else Terminal(total) if sys.stderr.isatty() else Lines(total)
-        )
+        self.screen = Notebook(total) if in_notebook() else Terminal(total) if sys.stderr.isatty() else Lines(total)
+        self.sinks.append(self.screen)
 
     def write(self, step: int, split: str, numbers: Mapping[str, float]) -> None:
         """Writes the metrics of a split at a step."""
         for sink in self.sinks:
             sink.write(step, split, numbers)
+
+    def activity(self, text: str) -> contextlib.AbstractContextManager[None]:
+        """A context in which the screen shows what is going on."""
+        return contextlib.nullcontext() if self.screen is None else self.screen.activity(text)
 
     def known(self) -> dict[str, Any]:
         """What a checkpoint records of metrics.jsonl: the number of lines, and the latest record of each split."""

@@ -40,6 +40,7 @@ from jaxft.training.step import StepMetrics, TrainState
 from jaxft.training.throughput import Throughput
 
 log = logging.getLogger("jaxft")
+FEW = 100  # steps of a run; BERT on RTE, a small set of GLUE, has 234: 3 epochs of 2,490 rows, 32 at a time
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Run:
         self.opened.callback(self.writer.close)
         self.opened.callback(self.report.close)
         self.report.open(self.first)
-        self.pace = Throughput(self.built)
+        self.pace = Throughput(self.built, len(self.report.facts["batches"]["shapes"]), self.writer.activity)
         self.iterator = train_iterator(self.batches, self.first)
         self.opened.callback(self.iterator.close)
         self.on_device: list[StepMetrics] = []
@@ -260,6 +261,12 @@ def describe(run: Run) -> None:
         ", ".join(f"{rows} x {length}" for rows, length in batches["shapes"]),
     )
     log.info("steps: %d, of which %d are done", run.total, run.first)
+    if run.total < FEW and run.first == 0:
+        log.warning(
+            "%d steps are few: most models need %d or more to learn a task (config.epochs, or a smaller config.batch)",
+            run.total,
+            FEW,
+        )
 
 
 def precision(built: Setup) -> contextlib.AbstractContextManager[None]:

@@ -16,11 +16,15 @@ from jaxft.training.setup import Setup
 log = logging.getLogger("jaxft")
 
 
+Activity = Callable[[str], contextlib.AbstractContextManager[None]]
+
+
 class Throughput:
     """A stopwatch that is paused for everything but training steps."""
 
-    def __init__(self, built: Setup):
-        self.built, self.trained = built, set(built.trained)
+    def __init__(self, built: Setup, count: int = 1, activity: Activity = lambda text: contextlib.nullcontext()):
+        """`count` shapes are expected; `activity` shows a text while something is going on."""
+        self.built, self.trained, self.count, self.activity = built, set(built.trained), count, activity
         self.flops, self.steps = 0, 0
         self.mark = time.monotonic()
         self.shapes: dict[tuple, int] = {}  # FLOPs of a step by the shapes of its batch
@@ -33,9 +37,10 @@ class Throughput:
         if shapes not in self.shapes:
             with self.paused(args):
                 start = time.monotonic()
-                compile_step(*args)
-                release_memory()
                 rows, length = batch["tokens"].shape
+                with self.activity(f"compiling {len(self.shapes) + 1} of {self.count} shapes, {rows} x {length}"):
+                    compile_step(*args)
+                release_memory()
                 seconds = time.monotonic() - start
                 log.info("compiled the training step for %d rows of %d tokens in %.1f s", rows, length, seconds)
                 self.shapes[shapes] = step_flops(self.built.model, self.trained, batch)
