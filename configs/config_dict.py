@@ -14,8 +14,8 @@ def get_config() -> ConfigDict:
     config.task = {"name": "Classify", "text": "text", "label": "label"}
     config.data = {"class": "Data", "path": path("brown-genres/train.csv")}
     config.evals = {"test": {"data": {"class": "Data", "path": path("brown-genres/test.csv")}}}
-    config.lr = 5e-4
+    config.lr = 7e-4
     config.batch = 32
-    config.epochs = 5
-    config.save = {"every": 103}
+    config.epochs = 4
+    config.save = {"every": 83}
     return config
