@@ -1,7 +1,6 @@
 """The optimizer of a run, its jitted steps, and the placement of its arrays."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -65,10 +64,8 @@ class CompiledSteps:
     def compile(self, state: TrainState[jax.Array], frozen: Params, batch: Batch) -> None:
         """Compiles what the next call of the step with such a batch would compile."""
         gradient = self.gradient.lower(state.params, state.step, frozen, batch)
-        update = self.update.lower(state, _placed(gradient.out_info, self._gradient_placements()))
-        with ThreadPoolExecutor() as pool:  # XLA compiles without Python's lock
-            for program in [pool.submit(lowered.compile) for lowered in (gradient, update)]:
-                program.result()
+        gradient.compile()
+        self.update.lower(state, _placed(gradient.out_info, self._gradient_placements())).compile()
 
     def _gradient_placements(self) -> Gradient:
         # A prefix of the tree: one placement stands for all of `sums`.
