@@ -164,7 +164,7 @@ def test_values_of_a_wrong_type():
     "changes, message",
     [
         ({"steps": None}, "config.steps and config.epochs are both None. Set one of them."),
-        ({"epochs": 2.0}, "config.steps is 10 and config.epochs is 2.0. Set one of them to None, such as --config.epochs=None"),
+        ({"epochs": 2.0}, "config.steps is 10 and config.epochs is 2.0. Set one of them to None, such as"),
         ({"lr": 0.0}, "config.lr is 0.0, expected more than 0"),
         ({"lr": float("nan")}, "config.lr is nan, expected a finite number, more than 0"),
         ({"steps": 0}, "config.steps is 0, expected 1 or more, or None"),
