@@ -1,5 +1,7 @@
 """Stopped and run again is the same run; checkpoints are whole or not taken."""
 
+import asyncio
+import contextlib
 import errno
 import gc
 import json
@@ -10,14 +12,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from orbax.checkpoint import JsonCheckpointHandler
 from runs import config_file, numbers, write_rows
 
 from jaxft.config import Config, Eval, Mesh, Save
@@ -339,3 +344,22 @@ def test_a_run_that_is_asked_to_end_while_it_evaluates(resumable, tmp_path, monk
     assert numbers(workdir) == numbers(tmp_path / "whole")
     card = [(folder / "model" / "README.md").read_text() for folder in (workdir, tmp_path / "whole")]
     assert card[0] == card[1] and results.keys() == {"val", "test"}
+
+
+def test_a_record_is_that_of_its_step(tmp_path, monkeypatch):
+    """Even where Orbax writes it after the next step has changed the lists of the run."""
+    changed, write = threading.Event(), JsonCheckpointHandler._save_fn
+
+    async def late(self, record, directory):
+        assert await asyncio.to_thread(changed.wait, 30)
+        await write(self, record, directory)
+
+    monkeypatch.setattr(JsonCheckpointHandler, "_save_fn", late)
+    with contextlib.closing(Checkpoints(tmp_path, 1, Best())) as checkpoints:
+        record = {"pending": [{"tokens": 3}], "due": ["val"]}
+        checkpoints.save(1, {"x": jnp.ones(2)}, record, {})
+        record["pending"].append({"tokens": 4})
+        record["due"].clear()
+        changed.set()
+        checkpoints.wait()
+        assert checkpoints.record(1) == {"pending": [{"tokens": 3}], "due": ["val"]}

@@ -6,6 +6,7 @@ other state of the data pipeline is saved.
 """
 
 import contextlib
+import copy
 import functools
 import json
 import logging
@@ -73,10 +74,12 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def save(self, step: int, state: Any, run: dict, metrics: dict[str, float]) -> None:
-        """Starts writing; returns once the device arrays are copied. `metrics` rank the checkpoint."""
+        """Starts writing; returns once the device arrays and `run` are copied. `metrics` rank the checkpoint."""
         if step in self.steps():  # saved before its evaluation was complete, hence without these metrics
             self.manager.delete(step)
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), run=ocp.args.JsonSave(run))
+        # Orbax writes JSON in the background, while the next steps change the lists of a run.
+        record = ocp.args.JsonSave(copy.deepcopy(run))
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), run=record)
         self.manager.save(step, args=items, metrics=metrics or None, force=True)
 
     def restore(self, step: int, abstract: Any) -> tuple[Any, dict]:
