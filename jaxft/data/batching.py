@@ -15,7 +15,7 @@ from jaxft.problems import UserError
 
 SHAPES = 4  # numbers of rows that Pack aims at; steps outside of its sample may add one
 UNIT = 8  # chosen row lengths are multiples of it, the sublanes of a TPU's vector register
-ENDLESS = 2**60  # batches
+ENDLESS = 2**60  # batches, or examples, of a run that has no end
 WORTH = 16  # batches of the longest rows that a further row length must save in a run to be worth compiling for
 
 

@@ -10,14 +10,13 @@ import numpy as np
 from grain.experimental import set_next_index
 
 from jaxft.data.batch import BatchAssembler, Plan, RandomTransform
-from jaxft.data.batching import Batching, LengthStats, check_lengths, one_per_row
+from jaxft.data.batching import ENDLESS, Batching, LengthStats, check_lengths, one_per_row
 from jaxft.data.encoded import Arrays, Encoded, prediction_key
 from jaxft.data.order import Order, Window
 from jaxft.problems import UserError
 
 EPOCHS, TRANSFORMS, WINDOWS, EVALUATIONS = range(4)  # independent random streams of one seed
 SAMPLE = 64  # places of a run that a planner may look at
-ENDLESS = 2**60  # examples of a run that has no end
 
 
 class Batches:
