@@ -179,7 +179,9 @@ def test_one_process_is_asked_to_end_and_both_do(tiny_bert, tmp_path):
     started[1].send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=120) for process in started]
     assert [process.returncode for process in started] == [75, 75], outputs
-    (step,) = (int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+    saved = [folder.name for folder in (workdir / "checkpoints").iterdir()]
+    assert len(saved) == 1, outputs
+    step = int(saved[0])
     for _, error in outputs:
         assert f"step {step} is saved: the same command goes on" in error
     assert numbers(workdir)[-1]["step"] == step

@@ -14,7 +14,7 @@ from jaxft.host.signals import signals
 WITHIN = 20  # seconds, on a busy machine
 ROOT = Path(__file__).parent.parent
 COMMAND = '''"""Does one thing for a long time."""
-import hashlib, logging, subprocess, sys, threading, time
+import hashlib, importlib.machinery, logging, subprocess, sys, threading, time
 import jaxft.host.signals
 from jaxft.cli import command
 jaxft.host.signals.GRACE = float(sys.argv.pop())
@@ -38,6 +38,18 @@ def swallow():
             time.sleep(100)
         except BaseException:
             pass
+
+class Loader(importlib.machinery.ExtensionFileLoader):
+    def exec_module(self, module):
+        ready()
+        try:
+            time.sleep(100)
+        except BaseException:
+            print("raised in C", flush=True)
+
+def extension():
+    """Many modules written in C crash if an exception is raised while they are imported."""
+    Loader("slow", "slow.so").exec_module(None)
 
 def converted():
     """A library makes another error of it."""
@@ -74,16 +86,31 @@ def threads():
     threading.Thread(target=time.sleep, args=(100,)).start()
     sleep()
 
-def compile():
+def lost():
+    """A library loses the signal just before a run starts to look for requests."""
+    ready()
+    try:
+        time.sleep(100)
+    except BaseException:
+        pass
+    with jaxft.host.signals.signals.deferred():
+        time.sleep(100)
+
+def compile(count=2000, outlasts=False):
     import jax, jax.numpy as jnp
     def slow(x):
-        for _ in range(2000):
+        for _ in range(count):
             x = jnp.sort(x) * 2
         return x
     lowered = jax.jit(slow).lower(jnp.ones((8, 128)))
-    with jaxft.host.signals.signals.deferred():
+    with jaxft.host.signals.signals.deferred() as asked:
+        asked.outlasts_compiling = outlasts
         ready()
         lowered.compile()
+        print("compiled", flush=True)
+
+def outlast():
+    compile(count=600, outlasts=True)  # some seconds, more than the grace
 
 def deferred():
     with jaxft.host.signals.signals.deferred() as asked:
@@ -128,7 +155,9 @@ def end(process, *numbers) -> tuple[int, str, str, float]:
     return process.returncode, out, error, time.monotonic() - start
 
 
-@pytest.mark.parametrize("what", ["sleep", "library", "swallow", "converted", "reported", "threads"])
+@pytest.mark.parametrize(
+    "what", ["sleep", "library", "swallow", "lost", "extension", "converted", "reported", "threads"]
+)
 @pytest.mark.parametrize(
     "number, code, line",
     [(signal.SIGTERM, 75, "stopped: asked to end (SIGTERM)\n"), (signal.SIGINT, 130, "interrupted\n")],
@@ -154,6 +183,11 @@ def test_children_end_as_well(tmp_path):
 def test_compiling_is_cut_short(tmp_path):
     got, out, error, seconds = end(begin(tmp_path, "compile"), signal.SIGTERM)
     assert (got, out, error) == (75, "", "stopped: asked to end (SIGTERM)\n") and seconds < WITHIN
+
+
+def test_compiling_is_waited_for_where_steps_would_be_lost(tmp_path):
+    got, out, error, _ = end(begin(tmp_path, "outlast"), signal.SIGTERM)
+    assert (got, out, error) == (75, "compiled\n", "stopped: asked to end (SIGTERM)\n")
 
 
 def test_a_request_is_answered_in_good_order(tmp_path):
@@ -187,6 +221,21 @@ def test_starting(tmp_path):
         words = [sys.executable, "-c", lines, "-m", "jaxft.train"]
         done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert done.returncode == code and "Traceback" not in done.stderr
+
+
+def test_restarting():
+    """A signal that comes between a command and its restart with other memory options is not lost."""
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        lines = f"""
+import os, sys
+from jaxft.host import startup
+startup.hold_signals()
+os.kill(os.getpid(), {int(number)})
+print("held", flush=True)
+os.execv(sys.executable, [sys.executable, "-m", "jaxft.train", "--help"])
+"""
+        done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stdout) == (code, "held\n") and "Traceback" not in done.stderr
 
 
 EARLY = """

@@ -8,6 +8,8 @@ import resource
 import sys
 from pathlib import Path
 
+from jaxft.host import startup
+
 TUNABLES = "GLIBC_TUNABLES"
 
 
@@ -22,6 +24,7 @@ def tune_allocator() -> None:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if sys.platform != "linux" or TUNABLES in os.environ or not getattr(spec, "name", "").startswith("jaxft."):
         return
+    startup.hold_signals()  # the new process handles them once it can
     os.environ[TUNABLES] = f"glibc.malloc.hugetlb=1:glibc.malloc.arena_max={os.cpu_count() or 1}"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

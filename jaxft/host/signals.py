@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +39,7 @@ class Request(threading.Event):
     """Whether a signal has asked this process to end, and which."""
 
     number: int = signal.SIGTERM
+    outlasts_compiling = False  # whether compilation is waited for, because something would be lost
 
 
 class Signals:
@@ -49,6 +51,7 @@ class Signals:
         self.advice: Callable[[], str] = str  # what to do next, for the last line; "" for nothing
         self.farewell: list[Callable[[int], None]] = []  # called with the exit code at the end
         self.pass_on: Callable[[int], object] | None = None  # another handler of SIGTERM, called while it is deferred
+        self._request: Request | None = None  # of the context `deferred` that is open
         self._lock = threading.Lock()
 
     def listen(self) -> None:
@@ -99,8 +102,10 @@ class Signals:
     @contextlib.contextmanager
     def deferred(self, interrupts: bool = True) -> Iterator[Request]:
         """A context in which SIGTERM, and the first Ctrl-C unless `interrupts` is False, is a request, for code that
-        looks at it often and stops cleanly. Compilation is still interrupted. A request at the end of the context is
-        raised as the signal then. Does nothing in threads other than the main one, which cannot handle signals."""
+        looks at it often and stops cleanly. Compilation is still interrupted, unless the request `outlasts_compiling`.
+        A request at the end of the context is raised as the signal then, and a signal before it, whose exception a
+        library has swallowed, at its beginning. Does nothing in threads other than the main one, which cannot handle
+        signals."""
         asked = Request()
 
         def ask(number: int, frame: FrameType | None) -> None:
@@ -115,6 +120,8 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield asked
             return
+        if self.received is not None:
+            self._raise(self.received, None)
         numbers = [signal.SIGTERM]
         if interrupts and callable(signal.getsignal(signal.SIGINT)):  # not ignored, as in the background of a script
             numbers.append(signal.SIGINT)
@@ -122,8 +129,10 @@ class Signals:
         try:
             for number in numbers:
                 signal.signal(number, ask)
+            self._request = asked
             yield asked
         finally:
+            self._request = None
             for number in numbers:
                 signal.signal(number, former[number])
         if asked.is_set():
@@ -136,6 +145,8 @@ class Signals:
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
+        if _loading_extension(frame):  # an exception in its initialisation crashes the process
+            self.end(number)
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def _watch(self, reader: socket.socket) -> None:
@@ -154,9 +165,15 @@ class Signals:
         left = GRACE
         while left > 0:
             time.sleep(TICK)
-            deferred = signal.getsignal(number) != self._raise and not _compiling()
-            left = GRACE if deferred else left - TICK
+            left = GRACE if self._is_deferred(number) else left - TICK
         self.end(number)
+
+    def _is_deferred(self, number: int) -> bool:
+        """Whether the code that runs will end by itself at this signal."""
+        request = self._request
+        if request is None or signal.getsignal(number) == self._raise:
+            return False
+        return request.outlasts_compiling or not _compiling()
 
 
 signals = Signals()
@@ -174,6 +191,15 @@ def _compiling() -> bool:
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_code.co_filename.endswith(COMPILERS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _loading_extension(frame: FrameType | None) -> bool:
+    """Whether a module that is written in C is being imported."""
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
             return True
         frame = frame.f_back
     return False

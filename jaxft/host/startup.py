@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
+HELD = (signal.SIGTERM, signal.SIGINT)
+
 _left_out: list[str] = []
 
 
@@ -36,6 +38,12 @@ def _install() -> None:
     signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+
+def hold_signals() -> None:
+    """Makes SIGTERM and Ctrl-C wait until `begin`, also across execv, which resets their handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ def train(
                         run.state, metrics = train_step(run.state, run.frozen, batch)
                         run.on_device.append(metrics)
                         run.done += 1
+                        stop.asked.outlasts_compiling = True  # from now on there are steps to save
                         if run.done < run.total:
                             batch = run.next_batch()  # while the devices compute the step
                         after_step(run)
