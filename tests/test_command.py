@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -335,9 +336,14 @@ def test_exit_codes(tmp_path, argument, code, out, error):
 
 
 def test_a_command_begins_anew_with_a_tuned_allocator(monkeypatch):
-    """Once, in a command of jaxft alone, and not where the user has set something."""
-    begun, main = [], sys.modules["__main__"]
-    monkeypatch.setattr(os, "execv", lambda *command: begun.append(command))
+    """Once, in a command of jaxft alone, and not where the user has set something; meanwhile signals wait."""
+    begun, held, main = [], [], sys.modules["__main__"]
+
+    def execv(*command):
+        begun.append(command)
+        held.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    monkeypatch.setattr(os, "execv", execv)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "jaxft.train", "--help"])
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back
@@ -351,6 +357,7 @@ def test_a_command_begins_anew_with_a_tuned_allocator(monkeypatch):
     assert os.environ["GLIBC_TUNABLES"] == f"glibc.malloc.hugetlb=1:glibc.malloc.arena_max={os.cpu_count()}"
     tune_allocator()
     assert len(begun) == 1
+    assert held == [{signal.SIGTERM, signal.SIGINT}] and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_messages_go_to_what_stderr_is_then(monkeypatch):

@@ -33,6 +33,7 @@ from jaxft.reports.report import write
 from jaxft.tasks.classify import Classify
 from jaxft.training import loop as module
 from jaxft.training.best import Best
+from jaxft.training.callback import Callback
 from jaxft.training.checkpoint import Checkpoints, KeepBestAndLast
 from jaxft.training.fit import fit
 from jaxft.training.lock import workdir_lock
@@ -344,6 +345,20 @@ def test_a_run_that_is_asked_to_end_while_it_evaluates(resumable, tmp_path, monk
     assert numbers(workdir) == numbers(tmp_path / "whole")
     card = [(folder / "model" / "README.md").read_text() for folder in (workdir, tmp_path / "whole")]
     assert card[0] == card[1] and results.keys() == {"val", "test"}
+
+
+def test_a_loop_says_whether_steps_would_be_lost(resumable, tmp_path, monkeypatch):
+    """Not before its first step: then a signal does not wait for compilation."""
+    plain, said = module.stoppable, []
+
+    def stoppable(unsaved):
+        said.append(unsaved())
+        monkeypatch.setattr(Callback, "on_step", lambda self, step, metrics: said.append(unsaved()))
+        return plain(unsaved)
+
+    monkeypatch.setattr(module, "stoppable", stoppable)
+    result = fit(resumable(evals={}), str(tmp_path), callbacks=[Callback()])
+    assert said == [False] + [True] * result.history[-1]["step"]
 
 
 def test_a_record_is_that_of_its_step(tmp_path, monkeypatch):

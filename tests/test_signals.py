@@ -96,21 +96,21 @@ def lost():
     with jaxft.host.signals.signals.deferred():
         time.sleep(100)
 
-def compile(count=2000, outlasts=False):
+def compile(count=1000, unsaved=False):
     import jax, jax.numpy as jnp
+    jax.config.update("jax_enable_compilation_cache", False)
     def slow(x):
         for _ in range(count):
             x = jnp.sort(x) * 2
         return x
     lowered = jax.jit(slow).lower(jnp.ones((8, 128)))
-    with jaxft.host.signals.signals.deferred() as asked:
-        asked.outlasts_compiling = outlasts
+    with jaxft.host.signals.signals.deferred(unsaved=lambda: unsaved):
         ready()
         lowered.compile()
         print("compiled", flush=True)
 
-def outlast():
-    compile(count=600, outlasts=True)  # some seconds, more than the grace
+def unsaved():
+    compile(count=1000, unsaved=True)  # some seconds, more than the grace
 
 def deferred():
     with jaxft.host.signals.signals.deferred() as asked:
@@ -186,7 +186,7 @@ def test_compiling_is_cut_short(tmp_path):
 
 
 def test_compiling_is_waited_for_where_steps_would_be_lost(tmp_path):
-    got, out, error, _ = end(begin(tmp_path, "outlast"), signal.SIGTERM)
+    got, out, error, _ = end(begin(tmp_path, "unsaved", 0.2), signal.SIGTERM)
     assert (got, out, error) == (75, "compiled\n", "stopped: asked to end (SIGTERM)\n")
 
 
@@ -229,10 +229,10 @@ def test_restarting():
         lines = f"""
 import os, sys
 from jaxft.host import startup
-startup.hold_signals()
-os.kill(os.getpid(), {int(number)})
-print("held", flush=True)
-os.execv(sys.executable, [sys.executable, "-m", "jaxft.train", "--help"])
+with startup.signals_held():
+    os.kill(os.getpid(), {int(number)})
+    print("held", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "jaxft.train", "--help"])
 """
         done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT)
         assert (done.returncode, done.stdout) == (code, "held\n") and "Traceback" not in done.stderr

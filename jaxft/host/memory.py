@@ -24,9 +24,9 @@ def tune_allocator() -> None:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if sys.platform != "linux" or TUNABLES in os.environ or not getattr(spec, "name", "").startswith("jaxft."):
         return
-    startup.hold_signals()  # the new process handles them once it can
     os.environ[TUNABLES] = f"glibc.malloc.hugetlb=1:glibc.malloc.arena_max={os.cpu_count() or 1}"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    with startup.signals_held():
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def collect_rarely() -> None:

@@ -3,7 +3,8 @@
 Both raise an exception in the main thread, which closes what is open. Python raises it only between bytecodes, so a
 thread ends the process if the main thread stays in a library (compiling, reading) or is slow to clean up. Files are
 always written atomically, so nothing is lost. A training run is asked instead (`deferred`): it saves its step and ends.
-A second Ctrl-C ends the process at once.
+While C code of an import runs, where an exception would crash the process, the process ends directly. A second Ctrl-C
+ends it at once.
 """
 
 import contextlib
@@ -39,7 +40,6 @@ class Request(threading.Event):
     """Whether a signal has asked this process to end, and which."""
 
     number: int = signal.SIGTERM
-    outlasts_compiling = False  # whether compilation is waited for, because something would be lost
 
 
 class Signals:
@@ -51,7 +51,7 @@ class Signals:
         self.advice: Callable[[], str] = str  # what to do next, for the last line; "" for nothing
         self.farewell: list[Callable[[int], None]] = []  # called with the exit code at the end
         self.pass_on: Callable[[int], object] | None = None  # another handler of SIGTERM, called while it is deferred
-        self._request: Request | None = None  # of the context `deferred` that is open
+        self._unsaved: Callable[[], bool] = bool  # of the context `deferred` that is open; bool() is False
         self._lock = threading.Lock()
 
     def listen(self) -> None:
@@ -100,12 +100,12 @@ class Signals:
         return f"{line}: {self.advice()}" if self.advice() else line
 
     @contextlib.contextmanager
-    def deferred(self, interrupts: bool = True) -> Iterator[Request]:
+    def deferred(self, interrupts: bool = True, unsaved: Callable[[], bool] = bool) -> Iterator[Request]:
         """A context in which SIGTERM, and the first Ctrl-C unless `interrupts` is False, is a request, for code that
-        looks at it often and stops cleanly. Compilation is still interrupted, unless the request `outlasts_compiling`.
-        A request at the end of the context is raised as the signal then, and a signal before it, whose exception a
-        library has swallowed, at its beginning. Does nothing in threads other than the main one, which cannot handle
-        signals."""
+        looks at it often and stops cleanly. Compilation is still interrupted, unless `unsaved()` says that work would
+        be lost. A request at the end of the context is raised as the signal then. A signal before the context, whose
+        exception a library has swallowed, is raised at its beginning. Does nothing in threads other than the main one,
+        which cannot handle signals."""
         asked = Request()
 
         def ask(number: int, frame: FrameType | None) -> None:
@@ -125,14 +125,15 @@ class Signals:
         numbers = [signal.SIGTERM]
         if interrupts and callable(signal.getsignal(signal.SIGINT)):  # not ignored, as in the background of a script
             numbers.append(signal.SIGINT)
+        former_unsaved = self._unsaved
         former: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
         try:
             for number in numbers:
                 signal.signal(number, ask)
-            self._request = asked
+            self._unsaved = unsaved
             yield asked
         finally:
-            self._request = None
+            self._unsaved = former_unsaved
             for number in numbers:
                 signal.signal(number, former[number])
         if asked.is_set():
@@ -165,15 +166,9 @@ class Signals:
         left = GRACE
         while left > 0:
             time.sleep(TICK)
-            left = GRACE if self._is_deferred(number) else left - TICK
+            deferred = signal.getsignal(number) != self._raise and (self._unsaved() or not _compiling())
+            left = GRACE if deferred else left - TICK
         self.end(number)
-
-    def _is_deferred(self, number: int) -> bool:
-        """Whether the code that runs will end by itself at this signal."""
-        request = self._request
-        if request is None or signal.getsignal(number) == self._raise:
-            return False
-        return request.outlasts_compiling or not _compiling()
 
 
 signals = Signals()

@@ -41,9 +41,15 @@ def _install() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
-def hold_signals() -> None:
-    """Makes SIGTERM and Ctrl-C wait until `begin`, also across execv, which resets their handlers."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """A context in which SIGTERM and Ctrl-C wait. If it executes another command of jaxft, which has no handlers at
+    first, they wait until that command's `begin`."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def train(
         run.report.at_the_end(),
     ):
         if run.done < run.total or run.due:
-            with stoppable() as stop:
+            with stoppable(unsaved=lambda: run.done > run.first) as stop:
                 run.open(stop)
                 try:
                     if run.due:  # before the first step, or what an earlier process left of an evaluation
@@ -62,7 +62,6 @@ def train(
                         run.state, metrics = train_step(run.state, run.frozen, batch)
                         run.on_device.append(metrics)
                         run.done += 1
-                        stop.asked.outlasts_compiling = True  # from now on there are steps to save
                         if run.done < run.total:
                             batch = run.next_batch()  # while the devices compute the step
                         after_step(run)

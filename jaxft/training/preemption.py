@@ -1,7 +1,7 @@
 """Stopping cleanly on SIGTERM, as before a preemption, and Ctrl-C, after the step or evaluation batch in progress."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -34,14 +34,15 @@ class PreemptionHandler:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[PreemptionHandler]:
+def stoppable(unsaved: Callable[[], bool]) -> Iterator[PreemptionHandler]:
     """Inside this context SIGTERM and the first Ctrl-C ask the run to stop instead of ending the process.
 
+    While it compiles they end the process, unless `unsaved()` says that there are steps to save.
     With several processes JAX listens to SIGTERM as well: if one of them gets it, all agree on a step. Ctrl-C ends
     these.
     """
     if jax.process_count() > 1 and signals.pass_on is None:  # not a command: JAX listens alone
         yield PreemptionHandler()
         return
-    with signals.deferred(interrupts=jax.process_count() == 1) as asked:
+    with signals.deferred(jax.process_count() == 1, unsaved) as asked:
         yield PreemptionHandler(asked)
