@@ -8,6 +8,7 @@ import importlib  # noqa: E402 (after the call above)
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
+    from jaxft.adapters.lora import LoRA
     from jaxft.attribution.explain import explain
     from jaxft.config.run import Config, EarlyStopping, Eval, Mesh, Save
     from jaxft.data.augment import Augmented
@@ -72,6 +73,7 @@ __all__ = [
     "InverseSqrt",
     "Linear",
     "Lion",
+    "LoRA",
     "LoadedModel",
     "MaskedLM",
     "Mesh",

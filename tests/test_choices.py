@@ -92,7 +92,7 @@ def test_all_problems_come_together():
     found = override(cfg, settings(line))
     expected = [
         "--config.optim.dcay=1: Lion has no field 'dcay'. Did you mean --config.optim.decay?",
-        "--config.tune=Partail: expected Bitfit, Full, Partial, or MODULE:CLASS. Did you mean 'Partial'?",
+        "--config.tune=Partail: expected LoRA, Bitfit, Full, Partial, or MODULE:CLASS. Did you mean 'Partial'?",
         "--config.data.limit=3: Deduplicated has no field 'limit'.",
         "--config.task.labl=x: MultiLabel has no field 'labl'. Did you mean --config.task.label?",
         "config.evals has no entry 'tset'. Did you mean --config.evals.test.data.path? "
@@ -117,7 +117,7 @@ def test_a_required_field_with_a_wrong_value_is_one_problem():
 
 
 def test_every_component_has_a_kind():
-    by_kind = {kind: names_of(kind) for kind in PLACES}
+    by_kind = {kind: names_of(kind) for kind in set(PLACES.values())}
     assert sorted(itertools.chain(*by_kind.values())) == sorted(MODULE_OF)
     assert set(by_kind["batching"]) == {"Pad", "Pack", "Chunk"} and "Data" in by_kind["data"]
     assert "Linear" in by_kind["schedule"] and "Linear" not in by_kind["optim"]

@@ -64,7 +64,13 @@ def test_every_number_has_a_range(cls):
     for name in floats:
         for value in (math.nan, math.inf, -math.inf):
             held = (value,) if "tuple" in str(hints(cls)[name]) else value
-            held = (("a", value),) if name == "lr_multipliers" else held
+            held = (
+                (("a", value),)
+                if name == "lr_multipliers"
+                else {"a": value}
+                if "dict" in str(hints(cls)[name])
+                else held
+            )
             found = range_problems(cls(**needed | {name: held}))
             assert len(found) == 1 and found[0].startswith(f"{name} ") and "expected a finite number" in found[0]
 

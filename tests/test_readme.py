@@ -28,7 +28,7 @@ def the(part: str) -> str:
 
 
 def test_the_pages_have_these_commands():
-    assert len(COMMANDS) == 17 and the("make test") == "make test"
+    assert len(COMMANDS) == 19 and the("make test") == "make test"
     assert the("python -m venv").startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/jaxft train"
     )
@@ -70,7 +70,8 @@ def test_quick_start_and_what_follows(checkout):
         os.listdir(checkout / "runs/quickstart")
     )
     evaluate, predict, export = (
-        the(f"jaxft {name} ") for name in ("evaluate", "predict --model=runs/quickstart/model", "export")
+        the(f"jaxft {name}")
+        for name in ("evaluate ", "predict --model=runs/quickstart/model ", "export --workdir=runs/quickstart ")
     )
     assert json.loads(run(evaluate, checkout)).items() >= scores.items()
     assert json.loads(run(predict, checkout))["rows"] == 372
@@ -109,6 +110,14 @@ def test_a_configuration_by_flags(checkout):
     assert config["optim"]["class"].endswith(":Lion") and config["tune"]["last_layers"] == 2
     assert "batching.length: int = 256" in run(the("--config.batching=Pack"), checkout)
     assert 'text="sentence"' in run(the("jaxft new Classify"), checkout)
+
+
+@pytest.mark.slow
+def test_an_adapter(checkout):
+    run(the("--workdir=runs/lora --config") + SHORT, checkout)
+    run(the("--format=adapter"), checkout)
+    adapter = json.loads((checkout / "adapter/adapter_config.json").read_text())
+    assert adapter["peft_type"] == "LORA" and adapter["r"] == 16
 
 
 @pytest.mark.slow

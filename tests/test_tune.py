@@ -29,7 +29,7 @@ def laid_out(directory, kind, tune):
     """The model that would be built, and the names of what trains."""
     arch = architecture(open_pretrained(str(directory)), kind, 3)
     cfg = Config(model=str(directory), task=None, data=None, tune=tune, lr=1.0, batch=1, steps=1)
-    model, trained = build_model(cfg, arch, "cpu")
+    model, _, trained = build_model(cfg, arch, "cpu")
     return model, {name for path in trained for name in names(model, path)}, trained
 
 

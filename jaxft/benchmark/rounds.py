@@ -83,6 +83,8 @@ def comparison_problems(cfg: Config) -> list[str]:
 def job_of(built: Setup, padding: str, steps: int) -> Job:
     """The work of a run, for the Trainer."""
     cfg, task = built.cfg, built.task
+    if built.model is not built.base:
+        raise_problems(["--against=transformers does not know adapters: set another config.tune"])
     chosen = {name for path in built.trained for name in names(built.model, path)}
     labels = task.labels
     return Job(

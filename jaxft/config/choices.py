@@ -11,14 +11,16 @@ from jaxft.config.protocols import Source
 from jaxft.config.run import Config
 from jaxft.problems import UserError, suggest, truncated_repr
 
-# Kind of component, which is the name of its field in Config -> where its classes are; the longest match counts.
+# Where the classes of components are -> their kind, which is the name of their field in Config; the longest match
+# counts.
 PLACES = {
-    "task": "jaxft.tasks",
-    "data": "jaxft.data",
-    "batching": "jaxft.data.batching",
-    "tune": "jaxft.tune",
-    "optim": "jaxft.optim",
-    "schedule": "jaxft.optim.schedule",
+    "jaxft.tasks": "task",
+    "jaxft.data": "data",
+    "jaxft.data.batching": "batching",
+    "jaxft.tune": "tune",
+    "jaxft.adapters": "tune",
+    "jaxft.optim": "optim",
+    "jaxft.optim.schedule": "schedule",
 }
 
 
@@ -37,7 +39,7 @@ def kind_of(cls: type, field: str) -> str | None:
     hint = annotations(cls).get(field)
     if Source in (hint, *typing.get_args(hint)):
         return "data"
-    return field if issubclass(cls, Config) and field in PLACES else None
+    return field if issubclass(cls, Config) and field in PLACES.values() else None
 
 
 def section_class(cls: type, field: str) -> type | None:
@@ -52,7 +54,7 @@ def names_of(kind: str) -> list[str]:
 
 
 def _kind(module: str) -> str:
-    return max((kind for kind, place in PLACES.items() if module.startswith(place)), key=lambda kind: len(PLACES[kind]))
+    return PLACES[max((place for place in PLACES if module.startswith(place)), key=len)]
 
 
 def chosen(kind: str, text: str, place: str) -> Any:

@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 COMPONENTS = {
+    "jaxft.adapters.lora": "LoRA",
     "jaxft.data.augment": "Augmented",
     "jaxft.data.batching": "Chunk Pack Pad",
     "jaxft.data.blank": "Blanked",

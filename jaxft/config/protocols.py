@@ -1,5 +1,6 @@
 """What an object must have to be a component of a configuration."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -29,10 +30,13 @@ class TaskComponent(Protocol):
 
 @runtime_checkable
 class TuneComponent(Protocol):
-    """A choice of the weights that train: config.tune (jaxft/tune)."""
+    """A choice of the weights that train: config.tune (jaxft/tune, jaxft/adapters)."""
 
-    def select(self, roles: dict[str, str], layers: int) -> set[str]:
-        """The names that train, of all parameters by their roles (models/params.py) in a model with `layers` layers."""
+    def select(self, model: Any) -> set[str]:
+        """The names of the model's parameters that train; `model` is a Tunable (jaxft/tune/base.py)."""
+
+    def adapters(self, model: Any) -> Mapping[str, Any]:
+        """The parts that are added, by the names of linear maps."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxft.adapters.peft_files import adapted_architecture, merged_views, read_adapter, with_labels
 from jaxft.host.defaults import set_environment
 from jaxft.inference.answers import ANSWERS, BATCH_ANSWERERS, Answer, AnswerFunction, prompt_of
 from jaxft.inference.arguments import counted, decoder_arrays, read_positions
@@ -35,8 +36,11 @@ from jaxft.tasks.long_texts import encode_cut
 DTYPES = ("float32", "bfloat16")
 
 
-def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedModel":
+def load(path: str, head: str | None = None, dtype: str = "float32", adapter: str | None = None) -> "LoadedModel":
     """Loads a model from a Hugging Face directory, or by its hub name.
+
+    adapter: a directory of a PEFT adapter (LoRA), which is merged into the weights; the head is then that of its
+    task_type, and answers are read as its run did if it has a jaxft.json.
 
     head: one of KINDS in models/heads.py; None: the one that `architectures` of config.json names. A head without
     weights in the checkpoint is newly initialised (see `report`). dtype: of the computation, float32 or bfloat16.
@@ -46,15 +50,21 @@ def load(path: str, head: str | None = None, dtype: str = "float32") -> "LoadedM
     if dtype not in DTYPES:
         raise_problems([f"dtype is {truncated_repr(dtype)}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
     set_environment()
-    pretrained = open_pretrained(path)
-    arch = architecture(pretrained, head)
+    pretrained, files = open_pretrained(path), None
+    if adapter is not None:
+        pretrained, files = with_labels(pretrained, adapter), read_adapter(adapter)
+    arch = architecture(pretrained, head) if files is None else adapted_architecture(pretrained, files, head)
     model = Model(arch.spec, arch.head, dtype=dtype)
     mesh = fitting_mesh(model, jnp.float32)
     views, report = find_weights(model, pretrained, arch, "pretrained")
+    if files is not None:
+        views = merged_views(views, files, arch, str(adapter))
+        report.new = sorted(set(report.new) - views.keys())
     # Parameters are float32 for any dtype, because `save` writes them back, and bfloat16 would round them.
     dtypes = dict.fromkeys(variables(model), jnp.float32)
     params = place(model, views, shardings(model, mesh), dtypes, seed=0)
-    return LoadedModel(pretrained, arch, model, mesh, params, report, inference_of(pretrained.directory, arch.kind))
+    inference = inference_of(pretrained.directory if adapter is None else Path(adapter), arch.kind)
+    return LoadedModel(pretrained, arch, model, mesh, params, report, inference)
 
 
 class LoadedModel:

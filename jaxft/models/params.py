@@ -20,6 +20,7 @@ from jaxft.parallel.mesh import make_mesh, sharding
 log = logging.getLogger("jaxft")
 
 Params = dict[str, jax.Array]
+CONSTANTS = {"zeros": 0, "ones": 1}  # initialisers of param (models/layers/basic.py)
 
 
 def variables(model: Model) -> dict[str, nnx.Param]:
@@ -104,9 +105,12 @@ def initial(model: Model, path: str, seed: int) -> list[np.ndarray]:
     kind = variable.get_metadata("init")
     if callable(kind):
         return [np.asarray(kind(each), np.float32)] * len(names(model, path))
-    if kind != "normal":
-        return [np.full(each, {"zeros": 0, "ones": 1}[kind], np.float32)] * len(names(model, path))
+    if kind in CONSTANTS:
+        return [np.full(each, CONSTANTS[kind], np.float32)] * len(names(model, path))
     generators = [np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(n.encode())])) for n in names(model, path)]
+    if kind == "kaiming_uniform":  # He et al. 2015, with a = sqrt(5): torch.nn.Linear's
+        bound = each[0] ** -0.5
+        return [g.uniform(-bound, bound, each).astype(np.float32) for g in generators]
     return [np.float32(model.spec.init_std) * g.standard_normal(each, np.float32) for g in generators]
 
 

@@ -1,13 +1,16 @@
 """Writes the weights of a run as a Hugging Face directory with a model card."""
 
+import json
 import logging
 import math
 from dataclasses import replace
 from pathlib import Path
 
+from jaxft.adapters.lora import LoRA
+from jaxft.adapters.peft_files import CONFIG, WEIGHTS, adapter_files, config_json
 from jaxft.inference.settings import FILE, Inference
-from jaxft.models.checkpoint.save import largest, name_list, save_model
-from jaxft.models.params import Params
+from jaxft.models.checkpoint.save import exported_config, largest, name_list, save_files, save_model
+from jaxft.models.params import Params, names
 from jaxft.problems import RunStopped
 from jaxft.training.model_card import model_card
 from jaxft.training.rounding import Written, written
@@ -50,6 +53,25 @@ def export_state(
     )
     why = "as the base checkpoint" if built.cfg.export_dtype == "auto" else "config.export_dtype"
     log.info("model written to %s: %s (%s), trained in float32", directory, how, why)
+
+
+def export_adapter(
+    built: Setup, tune: LoRA, params: Params, directory: Path, step: int, results: dict[str, dict[str, float]]
+) -> None:
+    """Makes `directory` an adapter that PEFT loads on the run's base model. Every process must call this."""
+    check_finite(built, params, directory, step)
+    own = {name for path in built.trained for name in names(built.model, path)}
+    found = adapter_files(built.model, params, own, built.arch, tune, built.cfg.model)
+    inference = inference_settings(built, results)
+    card = model_card(built, step, results, inference, Written("float32", ["float32"]))
+    files = {"README.md": card.replace("library_name: transformers", "library_name: peft", 1)}
+    labels = list(built.task.labels) if built.task.labels else None
+    config = exported_config(built.pretrained, built.arch, "auto", labels, built.task.problem_type)
+    files |= {FILE: inference.to_json(), CONFIG: config_json(found), "config.json": json.dumps(config, indent=2) + "\n"}
+    save_files(directory, found.tensors, WEIGHTS[0], files, built.setting.tokenizer)
+    log.info("adapter written to %s", directory)
+    if found.config["modules_to_save"]:
+        log.info("vLLM does not load adapters with modules_to_save (the head): serve the merged model there")
 
 
 def check_finite(built: Setup, params: Params, directory: Path, step: int) -> None:

@@ -17,6 +17,7 @@ from jaxft.problems import RunInterrupted, RunStopped, raise_problems
 from jaxft.reports.report import write_predictions
 from jaxft.reports.sinks import sink_problems
 from jaxft.training.callback import Callback
+from jaxft.training.compiled import evaluation_step
 from jaxft.training.disk_space import report_disk_errors
 from jaxft.training.export import check_finite, export_state
 from jaxft.training.lock import workdir_lock
@@ -203,8 +204,11 @@ def finish(run: Run) -> None:
         run.results = saved["results"]
     if score is not None:
         log.info("step %d was best by %s: %.6g", step, run.built.cfg.save.best, score)
-    params = {**state.params, **run.frozen}
-    check_finite(run.built, params, target, step)
-    how = scored(run.built, run.eval_step, run.evals, state.params, run.frozen, run.results)
-    export_state(run.built, params, target, step, run.results, how)
+    built, params = run.built.merged({**state.params, **run.frozen})
+    check_finite(built, params, target, step)
+    trained = {path: params[path] for path in built.trained}
+    frozen = {path: value for path, value in params.items() if path not in trained}
+    eval_step = run.eval_step if built is run.built else evaluation_step(built)
+    how = scored(built, eval_step, run.evals, trained, frozen, run.results)
+    export_state(built, params, target, step, run.results, how)
     run.report.facts["model_step"] = step

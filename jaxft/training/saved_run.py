@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxft.adapters.lora import LoRA
 from jaxft.config import Config, load_config
 from jaxft.evaluation.baseline import baseline
 from jaxft.evaluation.breakdown import Breakdown
@@ -21,7 +22,7 @@ from jaxft.reports.report import write_predictions
 from jaxft.training.best import Best, ranking
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.compiled import compiled_steps, evaluation_step
-from jaxft.training.export import check_finite, export_state, inference_settings
+from jaxft.training.export import check_finite, export_adapter, export_state, inference_settings
 from jaxft.training.run import eval_batches, precision
 from jaxft.training.setup import Setup, build
 from jaxft.training.step import TrainState
@@ -69,14 +70,17 @@ def evaluate_model(
 def export_run(workdir: str, output: str, step: int | None, form: str, cfg: Config | None = None) -> int:
     """Writes a checkpoint as a Hugging Face directory and returns its step (`step` and `cfg` as for `evaluate_run`)."""
     cfg = cfg or load_config(Path(workdir) / "config.json")
-    if form == "adapter":
+    if form == "adapter" and not isinstance(cfg.tune, LoRA):
         raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
     raise_problems(output_problems(Path(output).absolute()) + place_problems(Path(output).absolute()))
     built = build(cfg, [])
     with jax.set_mesh(built.mesh), precision(built):
         restored, state, record = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        params = {**state.params, **frozen}
+        if isinstance(cfg.tune, LoRA) and form == "adapter":
+            export_adapter(built, cfg.tune, {**state.params, **frozen}, Path(output), restored, record["results"])
+            return restored
+        built, params = built.merged({**state.params, **frozen})
         check_finite(built, params, Path(output), restored)
         export_state(built, params, Path(output), restored, record["results"])
     return restored

@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxft.adapters.adapted import adapted_kernels, attach, is_adapter, merged_params, tunable
 from jaxft.config import Config
 from jaxft.data.data_report import DataReport
 from jaxft.data.encoded import Encoded, encode_all
@@ -24,7 +26,7 @@ from jaxft.models.checkpoint.sentence_transformers import read_embedding, with_l
 from jaxft.models.checkpoint.tokenizer import unknown_counts
 from jaxft.models.input_ranges import id_problems
 from jaxft.models.model import Model, Outputs
-from jaxft.models.params import Params, bind, names, roles, shape, shardings, variables
+from jaxft.models.params import Params, bind, names, shape, shardings, variables
 from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
 from jaxft.tasks.base import EncodingContext, Task
@@ -35,13 +37,17 @@ from jaxft.training.own_functions import with_functions
 
 @dataclass
 class Setup:
-    """A model and its task on a mesh. `trained` are stored paths (models/params.py); all others are frozen."""
+    """A model and its task on a mesh. `trained` are stored paths (models/params.py); all others are frozen.
+
+    `base` is the model without adapters, with the same stored paths; the model itself if there are none.
+    """
 
     cfg: Config
     mesh: jax.sharding.Mesh
     pretrained: Pretrained
     arch: Architecture
     model: Model
+    base: Model
     task: Task
     setting: EncodingContext
     trained: list[str]
@@ -121,6 +127,15 @@ class Setup:
         trained = sum(counts[path] for path in self.trained)
         return trained, sum(counts.values()) - trained
 
+    def merged(self, params: Params) -> tuple["Setup", Params]:
+        """(the setup without adapters, whose trained parameters are those that training changed, and the parameters
+        in which adapters are merged); as they are if there are no adapters."""
+        if self.model is self.base:
+            return self, params
+        changed = {*adapted_kernels(self.model), *self.trained}
+        trained = [path for path in variables(self.base) if path in changed]
+        return replace(self, model=self.base, trained=trained), merged_params(self.model, params)
+
     def _trained_names(self) -> set[str]:
         return {name for path in self.trained for name in names(self.model, path)}
 
@@ -150,7 +165,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     arch = architecture(pretrained, task.head, len(task.labels) if task.labels else None, cfg.dropout, tokens)
     raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch) + tuning_problems(cfg))
     hidden = task.hidden or ("all" if task.max_predictions(1) is None else "read")
-    model, trained = build_model(cfg, arch, devices[0].platform, hidden)
+    model, base, trained = build_model(cfg, arch, devices[0].platform, hidden)
     if arch.stored_vocab is not None and "embed.tokens.embedding" not in trained:
         raise UserError(
             "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
@@ -158,7 +173,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
         )
     mesh = mesh_for(cfg, model, trained, devices)
     task = with_functions(task, cfg.loss, cfg.metrics)
-    return Setup(cfg, mesh, pretrained, arch, model, task, setting, trained, sources)
+    return Setup(cfg, mesh, pretrained, arch, model, base, task, setting, trained, sources)
 
 
 def resolve_task(cfg: Config, sources: Mapping[str, Rows], setting: EncodingContext) -> Task:
@@ -173,18 +188,27 @@ def resolve_task(cfg: Config, sources: Mapping[str, Rows], setting: EncodingCont
     return replace(task, labels=tuple(setting.labels))
 
 
-def build_model(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, list[str]]:
-    """(the model, the stored paths that train). Layers are stacked so that an array trains as a whole or not at all."""
+def build_model(cfg: Config, arch: Architecture, platform: str, hidden: str = "all") -> tuple[Model, Model, list[str]]:
+    """(the model, the model without adapters, the stored paths that train).
+
+    Layers are stacked so that an array trains as a whole or not at all. Without adapters both models are one.
+    """
     options = {"dtype": compute_dtype(cfg, platform), "remat": cfg.remat, "unroll": cfg.scan}
-    chosen = cfg.tune.select(roles(Model(arch.spec, arch.head)), len(arch.spec.layers))
-    if not chosen:
+    known = tunable(Model(arch.spec, arch.head), arch)
+    parts, chosen = cfg.tune.adapters(known), cfg.tune.select(known)
+    if not chosen and not parts:
         raise UserError("config.tune selects no parameter: nothing would train")
+    marks = [*parts.items(), *((name, True) for name in chosen)]
 
-    def trains(layer: str) -> frozenset[str]:
-        return frozenset(name.removeprefix(layer) for name in chosen if name.startswith(layer))
+    def trains(layer: str) -> frozenset[tuple[str, Any]]:
+        return frozenset((name.removeprefix(layer), mark) for name, mark in marks if name.startswith(layer))
 
-    model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
-    return model, [path for path in variables(model) if names(model, path)[0] in chosen]
+    model = base = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
+    if parts:
+        model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
+        attach(model, parts)
+    trained = [path for path, one in variables(model).items() if is_adapter(one) or names(model, path)[0] in chosen]
+    return model, base, trained
 
 
 def compute_dtype(cfg: Config, platform: str) -> jnp.dtype:

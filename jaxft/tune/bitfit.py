@@ -1,12 +1,17 @@
 """BitFit (Ben Zaken et al. 2022): only biases and the head train."""
 
 from jaxft.config.component import config
+from jaxft.tune.base import Tunable
 
 
 @config
 class Bitfit:
     """Biases and the head train."""
 
-    def select(self, roles: dict[str, str], layers: int) -> set[str]:
+    def select(self, model: Tunable) -> set[str]:
         """See tune/base.py."""
-        return {name for name, role in roles.items() if role == "bias" or name.startswith("head.")}
+        return {name for name, role in model.roles.items() if role == "bias" or name.startswith("head.")}
+
+    def adapters(self, model: Tunable) -> dict[str, object]:
+        """None."""
+        return {}

@@ -6,6 +6,7 @@ from jaxft import paths
 from jaxft.config.component import config
 from jaxft.config.ranges import Count
 from jaxft.problems import raise_problems
+from jaxft.tune.base import Tunable
 
 
 @config
@@ -21,9 +22,9 @@ class Partial:
     freeze: tuple[str, ...] = ()  # patterns of parameters that never train
     last_layers: Count | None = None  # the last layers that train, with the head
 
-    def select(self, roles: dict[str, str], layers: int) -> set[str]:
+    def select(self, model: Tunable) -> set[str]:
         """See tune/base.py."""
-        names = list(roles)
+        names, layers = list(model.roles), model.layers
         problems = paths.unmatched_problems(self.train, names, "tune.train")
         problems += paths.unmatched_problems(self.freeze, names, "tune.freeze")
         if self.last_layers is not None and self.last_layers > layers:
@@ -35,6 +36,10 @@ class Partial:
         elif not self.train:
             chosen = set(names)
         return chosen - paths.select(self.freeze, names)
+
+    def adapters(self, model: Tunable) -> dict[str, object]:
+        """None."""
+        return {}
 
 
 def _layer(name: str) -> float:

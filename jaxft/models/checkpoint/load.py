@@ -79,7 +79,7 @@ def find_weights(
     the embeddings of tokens that the checkpoint does not know. Raises UserError that lists every missing, misshapen
     and unexpected tensor; only a head may be missing.
     """
-    wanted = {name: shape(variable)[lead(variable) :] for name, variable in _by_name(model)}
+    wanted = {name: shape(variable)[lead(variable) :] for name, variable in _by_name(model) if _stored(variable)}
     if init == "random":
         return {}, LoadReport(new=sorted(wanted))
     tensors = open_tensors(pretrained.directory)
@@ -276,6 +276,11 @@ class _Finder:
 
 def _by_name(model: Model) -> list[tuple[str, nnx.Param]]:
     return [(name, variable) for path, variable in variables(model).items() for name in names(model, path)]
+
+
+def _stored(variable: nnx.Param) -> bool:
+    """Whether a checkpoint of the model has the parameter."""
+    return variable.get_metadata("origin") == "checkpoint"
 
 
 def _is_head(name: str) -> bool:

@@ -16,7 +16,7 @@ from jaxft.models.checkpoint.config_reader import ConfigReader, read_config, rea
 from jaxft.models.checkpoint.encoder_only import backbone_rules, tensor_maps
 from jaxft.models.checkpoint.tensors import has_weights, open_tensors
 from jaxft.models.checkpoint.tokenizer import read_tokenizer, vocabulary_problems
-from jaxft.models.checkpoint.weight_table import Family, TensorMap
+from jaxft.models.checkpoint.weight_table import Family, Renames, TensorMap
 from jaxft.models.heads import FIXED_SCORES, READ_AGAIN, Head
 from jaxft.models.spec import Spec
 from jaxft.problems import UserError, clipped, raise_problems, suggest, truncated_repr
@@ -58,6 +58,14 @@ class Architecture:
     prefix: str  # of the backbone's tensors in a checkpoint with this head
     unused: frozenset[str] = frozenset()  # tensors of the side of an encoder-decoder that this head leaves out
     stored_vocab: int | None = None  # number of tokens in the checkpoint, if the model has more
+    modules: Renames = ()  # of the family
+
+    def parameter(self, tensor: str) -> str:
+        """The name in transformers' model of a checkpoint's tensor; they differ in few families."""
+        name = tensor.removeprefix(self.prefix) if self.kind == "none" else tensor
+        for pattern, replacement in self.modules:
+            name = re.sub(pattern, replacement, name)
+        return name
 
 
 def family_names() -> list[str]:
@@ -114,7 +122,7 @@ def architecture(
     if dropout is not None:
         spec, head = with_dropout(spec, dropout), with_dropout(head, dropout)
     stored_vocab = known if known < vocabulary else None
-    return Architecture(spec, kind, head, tensor_maps(rules, spec), ties, prefix, unused, stored_vocab)
+    return Architecture(spec, kind, head, tensor_maps(rules, spec), ties, prefix, unused, stored_vocab, family.modules)
 
 
 def stored_classes(pretrained: Pretrained) -> int:

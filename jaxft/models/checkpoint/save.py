@@ -37,7 +37,7 @@ COPIED = (
     "chat_template.jinja generation_config.json preprocessor_config.json processor_config.json normalizer.json "
     "jaxft.json"
 ).split()
-WRITTEN = ("config.json", "model.safetensors.index.json", "README.md", MODULES, LENGTHS, PROMPTS)
+WRITTEN = ("config.json", "adapter_config.json", "model.safetensors.index.json", "README.md", MODULES, LENGTHS, PROMPTS)
 MODULE = r"\d+_(Pooling|Dense|Normalize)"  # folders of a sentence-transformers model
 
 
@@ -79,6 +79,21 @@ def save_model(
                 (partial / name).parent.mkdir(exist_ok=True)
                 (partial / name).write_bytes(text.encode() if isinstance(text, str) else text)
         _write_tensors(partial, writes, named_tensors(model, params, pretrained, arch, dtype))
+
+
+def save_files(
+    directory: str | Path, tensors: dict[str, np.ndarray], name: str, files: dict[str, str], tokenizer: Any
+) -> None:
+    """Writes `directory` with one file of tensors, `name`, and others, as `save_model` does."""
+    target, writes = Path(directory).absolute(), jax.process_index() == 0
+    raise_problems(output_problems(target))
+    with _replaced(target, writes) as partial:
+        written = _write(partial, 0, tensors, writes)
+        if writes:
+            os.replace(partial / written.file, partial / name)
+            tokenizer.save_pretrained(partial)
+            for file, text in files.items():
+                (partial / file).write_text(text)
 
 
 @contextlib.contextmanager
@@ -159,7 +174,7 @@ def named_tensors(
     by_name = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
     for tensor_map, kind in formats(model, pretrained, arch, dtype):
         joined = tensor_map.layout.join(
-            [_fetch(params, *by_name[name], tensor_map.expert) for name in tensor_map.jaxft]
+            [fetched(params, *by_name[name], tensor_map.expert) for name in tensor_map.jaxft]
         )
         name = tensor_map.hf.removeprefix(arch.prefix) if arch.kind == "none" else tensor_map.hf
         yield name, np.asarray(joined.astype(kind), order="C")
@@ -235,7 +250,8 @@ def _usual(dtypes: Iterable[np.dtype]) -> np.dtype:
     return max(set(floats), key=floats.count) if floats else np.dtype(np.float32)
 
 
-def _fetch(params: Params, path: str, layer: int, row: int | None) -> np.ndarray:
+def fetched(params: Params, path: str, layer: int, row: int | None = None) -> np.ndarray:
+    """On the host: a parameter's values in a layer; with `row` a row of these. Every process must call it."""
     value = params[path]
     if "layers.segments." in path:
         value = value[layer]

@@ -50,6 +50,13 @@ def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
     raise UserError(f"{directory} has no weights: none of {', '.join(FILES)}")
 
 
+def read_tensors(file: Path) -> dict[str, np.ndarray]:
+    """Name -> read-only view of one file's tensors, in safetensors or PyTorch's format. Raises UserError as
+    `open_tensors` does."""
+    with reading(file):
+        return _views(file) if file.suffix == ".safetensors" else read_pickled(file)
+
+
 def has_weights(directory: Path) -> bool:
     """Whether the directory has any of FILES."""
     return any(os.path.exists(directory / name) for name in FILES)

@@ -4,6 +4,7 @@ A `WeightRule` names a module on both sides; its `Layout` lists the module's ten
 The same rules read a checkpoint and write one.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -13,6 +14,9 @@ import numpy as np
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.heads import KINDS, Head
 from jaxft.models.spec import Spec
+
+# (pattern, replacement) as re.sub takes them, applied one after the other.
+Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 
 class HeadRules(NamedTuple):
@@ -44,6 +48,7 @@ class Family:
     other_heads: tuple[str, ...] = ()  # patterns of other heads' tensors, which a checkpoint may have as well
     prefixes: tuple[tuple[str, str], ...] = ()  # (head, its prefix) where that is not `prefix`
     one_sided: tuple[OneSided, ...] = ()
+    modules: Renames = ()  # from the names of tensors to those of parameters in transformers
 
     @property
     def all_prefixes(self) -> list[str]:
@@ -74,9 +79,20 @@ class TensorMap(NamedTuple):
     aliases: tuple[str, ...] = ()  # older names of the same tensor
     expert: int | None = None  # index into the parameter's first axis, if the parameter stacks several tensors
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the tensor is the matrix of a linear map, or of several."""
+        return self.layout.outputs_axis is not None and self.hf.endswith(".weight")
+
 
 class Layout(Protocol):
     """How a module's arrays correspond. `split` and `join` are inverses; where they can, they return views."""
+
+    @property
+    def outputs_axis(self) -> int | None:
+        """The axis of the outputs in a tensor that is the matrix of a linear map, as adapters see it (0: outputs x
+        inputs); None: no such matrix."""
+        ...
 
     def tensors(self, hf: str, jaxft: str) -> list[TensorMap]:
         """The tensors of a module, by its names on both sides."""
@@ -116,6 +132,10 @@ class WeightRule(NamedTuple):
 class _OneToOne:
     """A layout whose tensors are one parameter each, stored alike."""
 
+    @property
+    def outputs_axis(self) -> int | None:
+        return None
+
     def split(self, array: np.ndarray, widths: Sequence[int]) -> list[np.ndarray]:
         return [array]
 
@@ -133,6 +153,11 @@ class Renamed(_OneToOne):
     pairs: tuple[tuple[str, str], ...]
     older: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def outputs_axis(self) -> int | None:
+        """Of a matrix that is stored as jaxft holds it; norms and embeddings have none."""
+        return 1 if (".weight", ".kernel") in self.pairs else None
+
     def tensors(self, hf: str, jaxft: str) -> list[TensorMap]:
         older = dict(self.older)
         return [TensorMap(hf + a, (jaxft + b,), self, (hf + older[a],) if a in older else ()) for a, b in self.pairs]
@@ -141,6 +166,10 @@ class Renamed(_OneToOne):
 @dataclass(frozen=True)
 class Transposed(_OneToOne):
     """A linear map, whose weight PyTorch stores as (outputs, inputs)."""
+
+    @property
+    def outputs_axis(self) -> int | None:
+        return 0
 
     def tensors(self, hf: str, jaxft: str) -> list[TensorMap]:
         return [TensorMap(hf + ".weight", (jaxft + ".kernel",), self), *LINEAR_BIAS.tensors(hf, jaxft)]
@@ -162,6 +191,10 @@ class Fused:
     names: tuple[str, ...]
     transposed: bool = True
     groups: int = 1
+
+    @property
+    def outputs_axis(self) -> int | None:
+        return 0 if self.transposed else 1
 
     def tensors(self, hf: str, jaxft: str) -> list[TensorMap]:
         prefix, _, _ = jaxft.rpartition(".")
@@ -208,6 +241,10 @@ class Interleaved:
     names: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
 
+    @property
+    def outputs_axis(self) -> int | None:
+        return None
+
     def tensors(self, hf: str, jaxft: str) -> list[TensorMap]:
         prefix, _, _ = jaxft.rpartition(".")
         return [TensorMap(hf + a, tuple(f"{prefix}.{name}{b}" for name in self.names), self) for a, b in self.pairs]
@@ -240,6 +277,10 @@ class ConvPatch(Transposed):
     """A linear map of image patches, stored as a convolution: (outputs, channels, height, width)."""
 
     shape: tuple[int, int, int]  # (channels, height, width)
+
+    @property
+    def outputs_axis(self) -> int | None:
+        return None
 
     def split(self, array: np.ndarray, widths: Sequence[int]) -> list[np.ndarray]:
         return [array.reshape(len(array), -1).T]

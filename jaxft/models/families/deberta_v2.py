@@ -106,19 +106,19 @@ class DisentangledLayer(RematAttentionLayer):
         rows = part.rel_bias.numbers(np.arange(length - 1, -length, -1))  # from the first key to the last
         total = jnp.zeros((), wide)
         if "c2p" in part.kinds:
-            heads = self._distances(self.position_k or self.k, vectors)
+            heads = self._distances(self.position_k or self.k, vectors, fold_key(key, 6))
             products = jnp.einsum("bthd,vhd->bhtv", q_bthd, heads, preferred_element_type=wide)[..., rows]
             total += rel_shift(products, context)
         if "p2c" in part.kinds:
-            heads = self._distances(self.position_q or self.q, vectors)
+            heads = self._distances(self.position_q or self.q, vectors, fold_key(key, 7))
             products = jnp.einsum("bshd,vhd->bhsv", k_bshd, heads, preferred_element_type=wide)
             every = rel_shift_square(products[..., rows[::-1]]).swapaxes(2, 3)
             places = context.queries.indices[:, None, :, None]
             total += every if context.is_square else jnp.take_along_axis(every, places, 2)
         return total * part.softmax.scale
 
-    def _distances(self, linear: Linear, vectors_vd: jax.Array) -> jax.Array:
-        return linear(vectors_vd).reshape(-1, self.part.heads, self.part.head_dim)
+    def _distances(self, linear: Linear, vectors_vd: jax.Array, key: jax.Array | None) -> jax.Array:
+        return linear(vectors_vd, key).reshape(-1, self.part.heads, self.part.head_dim)
 
 
 @dataclass(frozen=True)

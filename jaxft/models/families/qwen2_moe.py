@@ -7,9 +7,9 @@ import jax
 from jaxft.models.checkpoint.config_reader import ConfigReader
 from jaxft.models.checkpoint.weight_table import StackedExperts, WeightRule, architectures, linear
 from jaxft.models.families import llama
-from jaxft.models.layers.basic import Gated, Linear
+from jaxft.models.layers.basic import Gated
 from jaxft.models.layers.context import Carry, Context
-from jaxft.models.layers.moe import Experts, ExpertsLayer, read_router_aux_coef
+from jaxft.models.layers.moe import Experts, ExpertsLayer, Router, read_router_aux_coef
 from jaxft.models.spec import Layer, Part, Spec
 
 
@@ -28,7 +28,7 @@ class WithSharedLayer(ExpertsLayer):
     def __init__(self, part: WithShared, width: int):
         super().__init__(part.experts, width)
         self.shared = part.shared.build(width)
-        self.share = Linear(width, 1, ("embed", None), bias=False)
+        self.share = Router(width, 1, ("embed", None), bias=False)
 
     def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         common, _ = self.shared(x_btd, context, key)

@@ -71,4 +71,11 @@ FAMILY = Family(
     head,
     buffers=(r"embeddings\.mask_token",),
     other_heads=(r"classifier\..*", r"pooler\..*", r"decoder\..*"),
+    modules=(
+        (r"encoder\.layer\.", "layers."),
+        (r"attention\.attention\.(query|key|value)", lambda found: f"attention.{found[1][0]}_proj"),
+        (r"attention\.output\.dense", "attention.o_proj"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"output\.dense", "mlp.fc2"),
+    ),
 )

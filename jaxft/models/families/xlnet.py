@@ -134,6 +134,10 @@ class PerHead:
     heads: int
     transposed: bool = False
 
+    @property
+    def outputs_axis(self) -> int | None:
+        return None  # PEFT's adapters know no matrix of three axes
+
     def tensors(self, hf: str, jaxft: str) -> list[TensorMap]:
         return [TensorMap(hf, (jaxft,), self)]
 

@@ -138,9 +138,9 @@ class AttentionLayer(nnx.Module):
     ) -> tuple[jax.Array, Carry]:
         """(batch, t, width): queries from x (batch, t, width) attend to keys from x (batch, s, width)."""
         part, plan = self.part, context.plans[self.part]
-        q = self._heads(self.q(x_btd), part.heads, self.q_norm)
-        k = self._heads(self.k(x_bsd), part.kv_heads, self.k_norm)
-        v = self._heads(self.v(x_bsd), part.kv_heads, None)
+        q = self._heads(self.q(x_btd, fold_key(key, 2)), part.heads, self.q_norm)
+        k = self._heads(self.k(x_bsd, fold_key(key, 3)), part.kv_heads, self.k_norm)
+        v = self._heads(self.v(x_bsd, fold_key(key, 4)), part.kv_heads, None)
         if part.rotary is not None and plan.rotary is not None:
             q, k = (rotate(x, table, part.rotary) for x, table in zip((q, k), plan.rotary, strict=True))
         q = shard(q, "batch", "length", "heads", None)
@@ -148,7 +148,7 @@ class AttentionLayer(nnx.Module):
         bias = self.attn_bias(q, k, context, key)
         sinks = None if self.sinks is None else self.sinks[...]
         y = plan.kernel(q, k, v, plan.mask, part.softmax, fold_key(key, 0), bias, sinks)
-        y = self.o(y.reshape(*x_btd.shape[:2], part.heads * part.head_dim))
+        y = self.o(y.reshape(*x_btd.shape[:2], part.heads * part.head_dim), fold_key(key, 5))
         return y, self._carry(q, k, context, bias, sinks)
 
     def attn_bias(

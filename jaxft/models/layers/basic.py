@@ -23,6 +23,7 @@ from jaxft.models.part import Part
 from jaxft.parallel.mesh import shard
 
 Role = Literal["kernel", "embedding", "bias", "norm", "other"]
+Origin = Literal["checkpoint", "adapter"]
 
 
 def param(
@@ -31,15 +32,19 @@ def param(
     role: Role,
     init: str | Callable = "normal",
     fixed: bool = False,
+    origin: Origin = "checkpoint",
 ) -> nnx.Param:
     """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py).
 
     `role` is what optimizers and tuning methods go by: "kernel" is the matrix of a linear map, or several, "embedding"
     a table of rows (weight decay applies to both), "norm" the scale of a norm, "bias" whatever is added, "other" the
-    rest. `init` is "normal", "zeros", "ones", or a function from the shape to an array. A fixed parameter never trains:
-    it keeps its initial value, or the checkpoint's.
+    rest. `init` is "normal", "zeros", "ones", "kaiming_uniform" (of a matrix (inputs, outputs), as in
+    torch.nn.Linear), or a function from the shape to an array. A fixed parameter never trains: it keeps its initial
+    value, or the checkpoint's. `origin` says where its values come from: "adapter" parameters are in no checkpoint of
+    a model, and always train.
     """
-    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, role=role, init=init, fixed=fixed)
+    value = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return nnx.Param(value, axes=axes, role=role, init=init, fixed=fixed, origin=origin)
 
 
 def remat(function: Callable) -> Callable:
@@ -69,14 +74,34 @@ def fold_key(key: jax.Array | None, number: int) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, number)
 
 
+class Adapter(nnx.Module):
+    """A trained change of a frozen linear map (jaxft/adapters)."""
+
+    def __call__(self, x: jax.Array, linear: "Linear", key: jax.Array | None) -> jax.Array:
+        """The adapted map's (..., outputs) of x (..., inputs); `key` None: without dropout."""
+        raise NotImplementedError
+
+    def merged(self, kernel: jax.Array) -> jax.Array:
+        """The kernel (inputs, outputs) of a plain linear map that gives the same results; float32."""
+        raise NotImplementedError
+
+
 class Linear(nnx.Module):
     """y = x W + b, with W cast to the dtype of x: parameters may be float32 masters while activations are bfloat16."""
+
+    adaptable: ClassVar[bool] = True  # whether tuning methods may put an adapter here
 
     def __init__(self, inputs: int, outputs: int, axes: tuple[str | None, str | None], bias: bool = True):
         self.kernel = param((inputs, outputs), axes, "kernel")
         self.bias = param((outputs,), (axes[1],), "bias", "zeros") if bias else nnx.data(None)
+        self.adapter: Any = nnx.data(None)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """(..., outputs); `key` is for the dropout of an adapter, None: none."""
+        return self.plain(x) if self.adapter is None else self.adapter(x, self, key)
+
+    def plain(self, x: jax.Array) -> jax.Array:
+        """The result without an adapter."""
         y = x @ self.kernel[...].astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
@@ -166,9 +191,10 @@ class DenseLayer(nnx.Module):
 
     def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         def rest(up):
-            return self.down(dropout(shard(ACTIVATIONS[self.act](up), "batch", "length", "mlp"), self.rate, key))
+            y = dropout(shard(ACTIVATIONS[self.act](up), "batch", "length", "mlp"), self.rate, key)
+            return self.down(y, fold_key(key, 1))
 
-        return remat(rest)(self.up(x_btd)), Carry()
+        return remat(rest)(self.up(x_btd, fold_key(key, 2))), Carry()
 
 
 @dataclass(frozen=True)
@@ -194,9 +220,9 @@ class GatedLayer(nnx.Module):
     def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         def rest(gate, up):
             y = shard(ACTIVATIONS[self.act](gate) * up, "batch", "length", "mlp")
-            return self.down(dropout(y, self.rate, key))
+            return self.down(dropout(y, self.rate, key), fold_key(key, 1))
 
-        return remat(rest)(self.gate(x_btd), self.up(x_btd)), Carry()
+        return remat(rest)(self.gate(x_btd, fold_key(key, 2)), self.up(x_btd, fold_key(key, 3))), Carry()
 
 
 class Embedding(nnx.Module):
@@ -263,7 +289,7 @@ class EmbedLayer(nnx.Module):
         """(batch, length, width); `table` is the token embedding if it is the other backbone's."""
         x = (table or self.tokens)(batch["tokens"], dtype) * jnp.asarray(self.part.scale, dtype)
         if self.projects_tokens:
-            x = self.project(shard(x, "batch", "length", None))
+            x = self.project(shard(x, "batch", "length", None), fold_key(key, 1))
         if self.types is not None:
             x = x + self.types(batch.get("types", jnp.zeros_like(batch["tokens"])), dtype)
         if self.positions is not None:
@@ -273,7 +299,7 @@ class EmbedLayer(nnx.Module):
             x = self.norm(x)
         x = dropout(x, self.part.dropout, key)
         if self.project is not None and not self.projects_tokens:
-            x = self.project(x)
+            x = self.project(x, fold_key(key, 1))
         return shard(x, "batch", "length", None)
 
 

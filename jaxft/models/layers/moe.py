@@ -48,6 +48,12 @@ def read_router_aux_coef(c: ConfigReader) -> float:
     return weight if c.get("output_router_logits", False) else 0.0
 
 
+class Router(Linear):
+    """A linear map that scores experts; it has no adapters."""
+
+    adaptable = False
+
+
 class ExpertLinear(nnx.Module):
     """A linear map for each expert."""
 
@@ -73,7 +79,7 @@ class ExpertsLayer(nnx.Module):
     def __init__(self, part: Experts, width: int):
         self.part, act = part, ACTIVATIONS[known_activation(part.act)]
         self.gate_fn = part.gate_fn or (lambda gate, up: act(gate) * up)
-        self.router = Linear(width, part.count, ("embed", None), part.bias)
+        self.router = Router(width, part.count, ("embed", None), part.bias)
         self.experts = ExpertMLPs(part, width)
 
     def __call__(self, x_btd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
