@@ -8,7 +8,17 @@ import importlib  # noqa: E402 (after the call above)
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
+    from jaxft.adapters.dora import DoRA
+    from jaxft.adapters.hira import HiRA
+    from jaxft.adapters.ia3 import IA3
+    from jaxft.adapters.ln_tuning import LNTuning
+    from jaxft.adapters.loha import LoHa
+    from jaxft.adapters.lokr import LoKr
     from jaxft.adapters.lora import LoRA
+    from jaxft.adapters.miss import MiSS
+    from jaxft.adapters.oft import OFT
+    from jaxft.adapters.olora import OLoRA
+    from jaxft.adapters.pissa import PiSSA
     from jaxft.attribution.explain import explain
     from jaxft.config.run import Config, EarlyStopping, Eval, Mesh, Save
     from jaxft.data.augment import Augmented
@@ -64,26 +74,36 @@ __all__ = [
     "Data",
     "Deduplicated",
     "Denoise",
+    "DoRA",
     "EarlyStopping",
     "EntitySpans",
     "Eval",
     "FitResult",
     "Full",
     "GroupedVerification",
+    "HiRA",
+    "IA3",
     "InverseSqrt",
+    "LNTuning",
     "Linear",
     "Lion",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "LoadedModel",
     "MaskedLM",
     "Mesh",
+    "MiSS",
     "MultiLabel",
     "MultipleChoice",
     "Muon",
     "NextSentence",
+    "OFT",
+    "OLoRA",
     "Pack",
     "Pad",
     "Partial",
+    "PiSSA",
     "QuestionAnswering",
     "Regress",
     "ReplacedTokens",

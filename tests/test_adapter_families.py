@@ -2,16 +2,15 @@
 
 import dataclasses
 import json
-import warnings
 
 import peft
 import pytest
 import torch
-from adapted import adapted, check, outputs_of, write
+from adapted import adapted, by_peft, check, outputs_of, peft_warnings, write
 from zoo import FAMILIES, heads_of, make
 
 import jaxft
-from jaxft.adapters.adapted import adapted_kernels, merged_params
+from jaxft.adapters.adapted import adapted_weights, merged_params
 from jaxft.adapters.lora import LoRA
 from jaxft.adapters.peft_files import CONFIG, adapter_files
 
@@ -38,11 +37,9 @@ def head_of(family):
 def test_peft_reads_what_jaxft_writes(family, tmp_path):
     theirs = make(family, head_of(family), tmp_path / "a")
     arch, model, base, params, own = adapted(tmp_path / "a", tune_of(family))
-    assert len(adapted_kernels(model)) >= 2
+    assert len(adapted_weights(model)) >= 2
     files = adapter_files(model, params, own, arch, TUNE, str(tmp_path / "a"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT's own
-        theirs = peft.PeftModel.from_pretrained(theirs, write(tmp_path / "adapter", files), is_trainable=True).eval()
+    theirs = by_peft(theirs, write(tmp_path / "adapter", files))
     check(theirs.get_base_model(), arch, outputs_of(model, params), "adapted")
     check(theirs.get_base_model(), arch, outputs_of(base, merged_params(model, params)), "merged")
     again = jaxft.load(str(tmp_path / "a"), adapter=str(tmp_path / "adapter"))
@@ -56,8 +53,7 @@ def test_jaxft_reads_what_peft_writes(family, tmp_path):
     arch, model, _, params, own = adapted(tmp_path / "a", tune_of(family))
     config = adapter_files(model, params, own, arch, TUNE, str(tmp_path / "a")).config
     torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with peft_warnings():
         lora = peft.LoraConfig(
             r=3,
             lora_alpha=7.0,

@@ -3,18 +3,13 @@
 import dataclasses
 import json
 import shutil
-import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import peft
 import pytest
-import torch
 import transformers
-from adapted import adapted, check, outputs_of, write
-from batches import inputs_of, of_texts
+from adapted import adapted, by_peft, check, outputs_of, write
+from batches import inputs_of
 from runs import command, numbers, write_rows
 from zoo import make
 
@@ -31,8 +26,6 @@ from jaxft.training.fit import fit
 from jaxft.training.saved_run import restore
 from jaxft.training.setup import build
 
-STEPS = 20
-
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
@@ -43,10 +36,9 @@ def bert(tmp_path_factory):
 
 def theirs_of(bert, directory):
     """PEFT's model with an adapter that is in a directory."""
-    model = transformers.BertForSequenceClassification.from_pretrained(bert, attn_implementation="eager")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT's own
-        return peft.PeftModel.from_pretrained(model, directory, is_trainable=True).eval()
+    return by_peft(
+        transformers.BertForSequenceClassification.from_pretrained(bert, attn_implementation="eager"), directory
+    )
 
 
 SETTINGS = {
@@ -77,44 +69,6 @@ def test_settings_beside_peft(bert, tune, tmp_path, one_device):
 
 def trains(model, path, variable, own):
     return is_adapter(variable) or names(model, path)[0] in own
-
-
-def test_twenty_steps_beside_peft(bert, tmp_path, one_device):
-    tune = LoRA(rank=3, alpha=7.0, target_modules=("query", "value", "output.dense"))
-    arch, model, _, params, own = adapted(bert, tune)
-    files = adapter_files(model, params, own, arch, tune, str(bert))
-    write(tmp_path / "adapter", files)
-    theirs = theirs_of(bert, tmp_path / "adapter")
-    trained = {path: params.pop(path) for path, one in variables(model).items() if trains(model, path, one, own)}
-    inputs = inputs_of(arch.spec, arch.kind)
-    classes = np.arange(len(inputs.single)) % 5
-    tx = optax.adamw(3e-3, weight_decay=0.01)
-
-    def loss_of(trained):
-        logits = bind(model, {**trained, **params})(inputs.batch).logits
-        picked = jnp.stack([values[0] for values in of_texts(logits, inputs.reads, inputs.places)])
-        logs = jax.nn.log_softmax(picked)
-        return -jnp.mean(logs[np.arange(len(classes)), classes])
-
-    @jax.jit
-    def step(trained, state):
-        loss, gradient = jax.value_and_grad(loss_of)(trained)
-        updates, state = tx.update(gradient, state, trained)
-        return optax.apply_updates(trained, updates), state, loss
-
-    optimizer = torch.optim.AdamW((p for p in theirs.parameters() if p.requires_grad), lr=3e-3, weight_decay=0.01)
-    state, losses, wanted = tx.init(trained), [], []
-    for _ in range(STEPS):
-        trained, state, loss = step(trained, state)
-        losses.append(float(loss))
-        rows = [theirs(input_ids=torch.tensor(ids)[None].long()).logits[0] for ids in inputs.single]
-        loss = torch.nn.functional.cross_entropy(torch.stack(rows), torch.tensor(classes))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        wanted.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
-    np.testing.assert_allclose(losses, wanted, rtol=0, atol=1e-4)
 
 
 def test_dropout_is_on_the_updates_input(bert, one_device):
@@ -234,10 +188,10 @@ def adapter(bert, tmp_path, one_device):
     ("change", "message"),
     [
         (
-            {"peft_type": "LOHA"},
-            "has the peft_type 'LOHA'; jaxft reads LORA. Merge the adapter into its model with peft",
+            {"peft_type": "BOFT"},
+            "has the peft_type 'BOFT'; jaxft reads LORA, IA3, LN_TUNING, MISS, OFT, HIRA, LOHA, LOKR. Merge the",
         ),
-        ({"use_dora": True}, "sets use_dora to True, which jaxft does not read"),
+        ({"lora_bias": True}, "sets lora_bias to True, which jaxft does not read"),
         ({"target_parameters": ["experts.down_proj"]}, "sets target_parameters to ['experts.down_proj']"),
     ],
 )

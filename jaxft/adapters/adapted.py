@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 from flax import nnx
 
 from jaxft.adapters.base import AdapterPart
+from jaxft.models.checkpoint.load import Views
 from jaxft.models.checkpoint.pretrained import Architecture
 from jaxft.models.layers.basic import Adapter, Linear
 from jaxft.models.model import Model
-from jaxft.models.params import Params, lead, names, roles, shape, variables
+from jaxft.models.params import Params, initial, lead, names, roles, shape, variables
 from jaxft.models.stack import stacked
 from jaxft.tune.base import LinearMap, Tunable
 
@@ -43,8 +45,9 @@ def linear_maps(model: Model, arch: Architecture) -> Iterator[LinearMap]:
             if module is None or not linear.adaptable or name.startswith("head."):
                 continue
             inputs, outputs = shape(linear.kernel)[lead(linear.kernel) :]
-            number = re.match(r"(?:encoder\.)?layers\.(\d+)\.", name)
-            yield LinearMap(name, module, inputs, outputs, int(number[1]) if number else None)
+            number = re.fullmatch(r"(?:encoder\.)?layers\.(\d+)\.(.+)", name)
+            layer, place = (int(number[1]), number[2]) if number else (None, name)
+            yield LinearMap(name, module, inputs, outputs, layer, place)
 
 
 def attach(model: Model, parts: Mapping[str, AdapterPart]) -> None:
@@ -60,34 +63,58 @@ def attach(model: Model, parts: Mapping[str, AdapterPart]) -> None:
         linear.adapter = stacked(adapter, sizes[0]) if stacks else adapter
 
 
+def start_values(model: Model, views: Views, seed: int) -> Views:
+    """Initial values, by name, of the adapters' parameters that depend on the weights, which `views` holds or, if it
+    does not, are newly initialised."""
+    found: dict[str, np.ndarray] = {}
+    for path, linear in linears(model):
+        if linear.adapter is None:
+            continue
+        kernel = f"{path}.kernel"
+        new = initial(model, kernel, seed) if names(model, kernel)[0] not in views else None
+        for row, name in enumerate(names(model, path)):
+            each = np.asarray(views[f"{name}.kernel"][:, :] if new is None else new[row], np.float32)
+            found |= {f"{name}.adapter.{own}": value for own, value in linear.adapter.part.start(each).items()}
+    return {**found}
+
+
 def is_adapter(variable: nnx.Param) -> bool:
     """Whether a parameter is an adapter's."""
     return variable.get_metadata("origin") == "adapter"
 
 
-def adapted_kernels(model: Model) -> list[str]:
-    """The stored paths of the kernels that have an adapter."""
-    return [f"{path}.kernel" for path, linear in linears(model) if linear.adapter is not None]
+def trained_adapter(variable: nnx.Param) -> bool:
+    """Whether a parameter is an adapter's, and trains."""
+    return is_adapter(variable) and not variable.get_metadata("fixed")
+
+
+def adapted_weights(model: Model) -> list[str]:
+    """The stored paths of the kernels and biases of linear maps that have an adapter."""
+    adapted = [(path, linear) for path, linear in linears(model) if linear.adapter is not None]
+    biases = [f"{path}.bias" for path, linear in adapted if linear.bias is not None]
+    return [f"{path}.kernel" for path, _ in adapted] + biases
 
 
 def merged_params(model: Model, params: Params) -> Params:
-    """The parameters of the model without adapters that computes the same. Merged kernels are float32."""
+    """The parameters of the model without adapters that computes the same. Merged weights are float32."""
     merged = {path: params[path] for path, variable in variables(model).items() if not is_adapter(variable)}
     for path, linear in linears(model):
         if linear.adapter is not None:
-            kernel = params[f"{path}.kernel"]
-            adapter = _bound(linear.adapter, f"{path}.adapter.", params)
-            apply = jax.vmap(_merged) if lead(linear.kernel) else _merged
-            merged[f"{path}.kernel"] = jax.jit(apply)(adapter, kernel)
+            kernel, bias = params[f"{path}.kernel"], params.get(f"{path}.bias")
+            adapter = bound(linear.adapter, f"{path}.adapter.", params)
+            apply = jax.vmap(merged_map) if lead(linear.kernel) else merged_map
+            merged[f"{path}.kernel"], bias = jax.jit(apply)(adapter, kernel, bias)
+            merged |= {} if bias is None else {f"{path}.bias": bias}
     return merged
 
 
-def _merged(adapter: Adapter, kernel: jax.Array) -> jax.Array:
-    return adapter.merged(kernel)
+def merged_map(adapter: Adapter, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """The adapter's own `merged`, as a function."""
+    return adapter.merged(kernel, bias)
 
 
-def _bound(adapter: Adapter, prefix: str, params: Params) -> Adapter:
-    """An abstract adapter with its values."""
+def bound(adapter: Adapter, prefix: str, params: Mapping[str, jax.Array | np.ndarray]) -> Adapter:
+    """An abstract adapter with its values; `prefix` is that of its parameters' paths."""
     flat, structure = jax.tree_util.tree_flatten_with_path(adapter, is_leaf=lambda x: isinstance(x, nnx.Variable))
     paths = [prefix + jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat]
     return jax.tree.unflatten(jax.tree.structure(adapter), [params[path] for path in paths])

@@ -1,18 +1,19 @@
 """Adapters in the files of PEFT: adapter_config.json and adapter_model.safetensors (or .bin)."""
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from jaxft.adapters.adapted import linears
-from jaxft.adapters.lora import LoRA
-from jaxft.adapters.targets import pattern_value, short_names
+from jaxft.adapters.adapted import bound, linears, merged_map
+from jaxft.adapters.base import AdapterPart, PeftMethod, StoredModule, Tensors
+from jaxft.adapters.methods import METHODS, method_of
 from jaxft.host import strict_json
 from jaxft.models.checkpoint.config_reader import read_raw
 from jaxft.models.checkpoint.load import Views
@@ -21,12 +22,15 @@ from jaxft.models.checkpoint.save import fetched
 from jaxft.models.checkpoint.tensors import read_tensors
 from jaxft.models.checkpoint.weight_table import TensorMap
 from jaxft.models.model import Model
-from jaxft.models.params import Params, names, variables
+from jaxft.models.params import Params, names, roles, shape, variables
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 CONFIG, WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 HEADS = ("classifier", "score", "qa_outputs")  # modules that PEFT trains whole without being asked to
+# A tensor of a module's adapter: (the module, what follows its name). Their names are PEFT's: the method and an
+# underscore begin each.
+ADAPTED = r"(.+?)\.((?:lora|ia3|hada|lokr|miss|oft|hira)_\w+(?:\.\w+)?)"
 LABELS = ("id2label", "label2id", "problem_type")
 TASKS = {
     "sequence-classification": "SEQ_CLS",
@@ -36,30 +40,6 @@ TASKS = {
     "seq2seq-lm": "SEQ_2_SEQ_LM",
     "none": "FEATURE_EXTRACTION",
 }
-# Settings of LoRA that change what an adapter computes, and that jaxft does not have yet; PEFT's defaults.
-UNKNOWN = {
-    "use_dora": False,
-    "lora_bias": False,
-    "target_parameters": None,
-    "trainable_token_indices": None,
-    "layer_replication": None,
-    "megatron_config": None,
-    "alora_invocation_tokens": None,
-    "use_qalora": False,
-    "use_bdlora": None,
-    "velora_config": None,
-    "monteclora_config": None,
-    "arrow_config": None,
-    "kasa_config": None,
-}
-
-
-class StoredAdapter(NamedTuple):
-    """The adapter of one module as PEFT stores it: scale * b @ a is added to its matrix."""
-
-    a: np.ndarray  # (rank, inputs)
-    b: np.ndarray  # (outputs, rank)
-    scale: float
 
 
 class AdapterFiles(NamedTuple):
@@ -70,38 +50,92 @@ class AdapterFiles(NamedTuple):
 
 
 def adapter_files(
-    model: Model, params: Params, trained: set[str], arch: Architecture, tune: LoRA, base: str
+    model: Model, params: Params, trained: set[str], arch: Architecture, tune: PeftMethod, base: str
 ) -> AdapterFiles:
-    """The files of a LoRA run. `trained` are the names of the model's own parameters that train, `base` is the base
-    model's name."""
+    """The files of a run. `trained` are the names of the model's own parameters that train, `base` is the base model's
+    name. Raises UserError for adapters that PEFT cannot represent."""
     values = {name: (path, row) for path in variables(model) for row, name in enumerate(names(model, path))}
-    layers = {path: linear.adapter for path, linear in linears(model) if linear.adapter is not None}
-    parts = {name: layer.part for path, layer in layers.items() for name in names(model, path)}
-    found: dict[str, StoredAdapter] = {}
-    own: dict[str, np.ndarray] = {}
+    layers = {name: linear.adapter for path, linear in linears(model) for name in names(model, path) if linear.adapter}
+
+    role = roles(model)
+
+    def is_norm(name: str) -> bool:
+        return role.get(name) == "norm"
 
     def value(name: str) -> np.ndarray:
         return fetched(params, *values[name]).astype(np.float32)
 
+    def stored(name: str) -> Tensors:
+        return layers[name].part.stored({each: value(f"{name}.adapter.{each}") for each in variables(layers[name])})
+
+    stored_whole = {arch.parameter(one.hf) for one in arch.tensor_maps if values.keys() >= set(one.jaxft)}
+    found: dict[str, StoredModule] = {}
+    own: dict[str, np.ndarray] = {}
+    problems: list[str] = []
     for one in arch.tensor_maps:
         maps = [name.removesuffix(".kernel") for name in one.jaxft]
-        if one.is_linear and parts.keys() >= set(maps):
-            low = [(value(f"{name}.adapter.a"), value(f"{name}.adapter.b")) for name in maps]
-            found[arch.parameter(one.hf).removesuffix(".weight")] = _joined(one, low, parts[maps[0]].scale)
+        biases = {f"{name}.bias" for name in maps}
+        if one.is_linear and layers.keys() >= set(maps):
+            module = arch.parameter(one.hf).removesuffix(".weight")
+            joined = layers[maps[0]].part.joined([stored(name) for name in maps], partial(_joined, one))
+            if joined is None or not (one.layout.outputs_axis == 0 or tune.reads_transposed):
+                problems.append(_unjoined(module, len(maps), tune))
+            elif joined.part.scales_bias and f"{module}.bias" not in stored_whole and values.keys() & biases:
+                problems.append(_later_bias(module, tune))
+            else:
+                found[module] = joined
         elif trained.issuperset(one.jaxft):
             own[arch.parameter(one.hf)] = np.ascontiguousarray(one.layout.join([value(n) for n in one.jaxft]))
-    raise_problems(_expert_problems(found, arch))
-    tensors = {f"{PREFIX}{module}.lora_A.weight": stored.a for module, stored in found.items()}
-    tensors |= {f"{PREFIX}{module}.lora_B.weight": stored.b for module, stored in found.items()}
+    raise_problems(problems[:1] + _expert_problems(found, arch))
+    if tune.own_norms:
+        own = _without_norms(own, found, [arch.parameter(one.hf) for one in arch.tensor_maps if is_norm(one.jaxft[0])])
+    tensors = {
+        f"{PREFIX}{module}.{suffix}": np.ascontiguousarray(array)
+        for module, one in found.items()
+        for suffix, array in one.tensors.items()
+    }
     for name, array in own.items():
         module, _, last = name.rpartition(".")
         tensors[f"{PREFIX}{module}.base_layer.{last}" if module in found else PREFIX + name] = array
-    modules = [arch.parameter(one.hf).removesuffix(".weight") for one in arch.tensor_maps if one.is_linear]
-    config = _config(found, own, modules, tune, arch, base)
-    return AdapterFiles(config, tensors)
+    return AdapterFiles(_config(found, own, tune, arch, base), tensors)
 
 
-def _expert_problems(found: Mapping[str, StoredAdapter], arch: Architecture) -> list[str]:
+def _without_norms(
+    own: Mapping[str, np.ndarray], found: dict[str, StoredModule], scales: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Puts the tensors of norms, whose `scales` are named, into `found`; gives the others."""
+    norms, others = {name.rpartition(".")[0] for name in scales}, {}
+    for name, array in own.items():
+        module, _, last = name.rpartition(".")
+        if module in norms:
+            found.setdefault(module, StoredModule(AdapterPart(), {})).tensors[f"ln_tuning_layers.{last}"] = array
+        else:
+            others[name] = array
+    return others
+
+
+def _joined(one: TensorMap, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Tensors (..., outputs) of linear maps as that of the module which they are."""
+    array = one.layout.join(arrays)
+    return array.T if one.layout.outputs_axis == 0 else array
+
+
+def _unjoined(module: str, maps: int, tune: PeftMethod) -> str:
+    why = f"{maps} linear maps in one matrix" if maps > 1 else "a matrix that is stored as (inputs, outputs)"
+    return (
+        f"PEFT has no {tune.peft_type} adapter for {module}, which is {why}: write --format=merged, or train with "
+        f"tune.exclude_modules={(module.rpartition('.')[2],)!r}"
+    )
+
+
+def _later_bias(module: str, tune: PeftMethod) -> str:
+    return (
+        f"transformers adds a bias to the result of {module}, which PEFT's {tune.peft_type} adapter does not change, "
+        f"but jaxft's does: write --format=merged, or train with tune.exclude_modules={(module.rpartition('.')[2],)!r}"
+    )
+
+
+def _expert_problems(found: Mapping[str, StoredModule], arch: Architecture) -> list[str]:
     """Adapted maps that PEFT takes for maps of experts, because they end with the same name."""
     experts = {one.hf.removesuffix(".weight").rpartition(".")[2] for one in arch.tensor_maps if one.expert is not None}
     mistaken = sorted({name.rpartition(".")[2] for name in found} & experts)
@@ -113,44 +147,22 @@ def _expert_problems(found: Mapping[str, StoredAdapter], arch: Architecture) -> 
     ]
 
 
-def _joined(one: TensorMap, low: list[tuple[np.ndarray, np.ndarray]], scale: float) -> StoredAdapter:
-    """The adapter of a module: of several fused maps, one whose rank is the sum of theirs."""
-    rows = []
-    for number, (_, b) in enumerate(low):
-        blocks = [np.zeros((len(b), other.shape[1]), b.dtype) for _, other in low]
-        blocks[number] = b
-        joined = one.layout.join(blocks)
-        rows.append(joined if one.layout.outputs_axis == 0 else joined.T)
-    a = np.concatenate([a.T for a, _ in low])
-    return StoredAdapter(np.ascontiguousarray(a), np.ascontiguousarray(np.concatenate(rows, 1)), scale)
-
-
 def _config(
-    found: Mapping[str, StoredAdapter],
-    own: Mapping[str, np.ndarray],
-    modules: list[str],
-    tune: LoRA,
-    arch: Architecture,
-    base: str,
+    found: Mapping[str, StoredModule], own: Mapping[str, np.ndarray], tune: PeftMethod, arch: Architecture, base: str
 ) -> dict[str, Any]:
-    """PEFT's LoraConfig of the adapters `found` and of the model's `own` parameters that train."""
-    alphas = {name: one.scale * (math.sqrt(len(one.a)) if tune.rslora else len(one.a)) for name, one in found.items()}
-    axes = {one.layout.outputs_axis for one in arch.tensor_maps if one.is_linear}
-    saved = sorted({_module(name) for name in own if not (tune.bias != "none" and name.endswith(".bias"))})
+    """PEFT's configuration of the adapters `found` and of the model's `own` parameters that train."""
+    modules = sorted({arch.parameter(one.hf).rpartition(".")[0] for one in arch.tensor_maps})
+    transposed = {"fan_in_fan_out": True} if {one.layout.outputs_axis for one in arch.tensor_maps} >= {1} else {}
+    settings = tune.settings(found, modules)
+    biases = settings.get("bias", "none") != "none"
+    saved = sorted({_module(name) for name in own if not (biases and name.endswith(".bias"))})
     return {
-        "peft_type": "LORA",
+        "peft_type": tune.peft_type,
         "task_type": TASKS.get(arch.kind),
         "base_model_name_or_path": base,
         "inference_mode": True,
-        "r": tune.rank,
-        "lora_alpha": tune.alpha,
-        "lora_dropout": tune.dropout,
-        "use_rslora": tune.rslora,
-        "bias": tune.bias,
-        "fan_in_fan_out": axes == {1},
-        "target_modules": short_names(found, modules),
-        "rank_pattern": {name: len(one.a) for name, one in found.items() if len(one.a) != tune.rank},
-        "alpha_pattern": {name: alpha for name, alpha in alphas.items() if not math.isclose(alpha, tune.alpha)},
+        **(transposed if tune.reads_transposed else {}),
+        **settings,
         "modules_to_save": saved or None,
     }
 
@@ -163,7 +175,8 @@ def _module(name: str) -> str:
 
 
 def read_adapter(directory: str | Path) -> AdapterFiles:
-    """The files of an adapter. Raises UserError for a directory without them, and for methods other than LoRA."""
+    """The files of an adapter. Raises UserError for a directory without them, and for methods that jaxft does not
+    have."""
     directory = Path(directory)
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} has no {CONFIG}: not a directory of a PEFT adapter")
@@ -171,16 +184,17 @@ def read_adapter(directory: str | Path) -> AdapterFiles:
         config = strict_json.parse((directory / CONFIG).read_bytes())
     except ValueError as error:
         raise UserError(f"{directory / CONFIG} is damaged: it has invalid JSON ({error}); copy it again") from None
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
+    method = method_of(config) if isinstance(config, dict) else None
+    if method is None:
+        kind = config.get("peft_type") if isinstance(config, dict) else None
         raise UserError(
-            f"{directory / CONFIG} has the peft_type {truncated_repr(kind)}; jaxft reads LORA. Merge the adapter into "
-            "its model with peft (merge_and_unload), and load the model"
+            f"{directory / CONFIG} has the peft_type {truncated_repr(kind)}; jaxft reads {', '.join(METHODS)}. Merge "
+            "the adapter into its model with peft (merge_and_unload), and load the model"
         )
     raise_problems(
         f"{directory / CONFIG} sets {name} to {truncated_repr(config[name])}, which jaxft does not read. Merge the "
         "adapter into its model with peft (merge_and_unload), and load the model"
-        for name, usual in UNKNOWN.items()
+        for name, usual in method.unread.items()
         if config.get(name, usual) not in (usual, None, {}, [])
     )
     weights = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
@@ -213,61 +227,84 @@ def merged_views(views: Views, files: AdapterFiles, arch: Architecture, director
 
     Raises UserError for tensors that the model does not have, or in other shapes.
     """
-    stored, own, problems = _sorted(files)
-    by_module = {arch.parameter(one.hf): one for one in arch.tensor_maps}
+    by_tensor = {arch.parameter(one.hf): one for one in arch.tensor_maps}
+    modules = {name.removesuffix(".weight") for name, one in by_tensor.items() if one.is_linear}
+    stored, own, problems = _sorted(files, modules, directory)
     merged = dict(views)
     for name, array in own.items():
-        one = by_module.get(name)
+        one = by_tensor.get(name)
         if one is None:
-            problems.append(_unknown(name, by_module, directory))
+            problems.append(_unknown(name, by_tensor, directory))
             continue
         widths = [int(np.shape(views[n])[-1]) if n in views else len(array) for n in one.jaxft]
         for parameter, piece in zip(one.jaxft, one.layout.split(array.astype(np.float32), widths), strict=True):
             if parameter in views and views[parameter].shape != piece.shape:
                 problems.append(_other_base(name, array.shape, directory))
             merged[parameter] = piece
-    for module, adapter in stored.items():
-        one = by_module.get(module + ".weight")
-        if one is None or not one.is_linear:
-            problems.append(_unknown(module, by_module, directory))
-            continue
-        kernels = [views[name][:, :].astype(np.float32) for name in one.jaxft]
-        fits = (len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)) == (adapter.a.shape[1], len(adapter.b))
-        if not fits or adapter.a.shape[0] != adapter.b.shape[1]:
-            problems.append(_other_base(module, (len(adapter.b), adapter.a.shape[1]), directory))
-            continue
-        b = adapter.b if one.layout.outputs_axis == 0 else adapter.b.T
-        pieces = one.layout.split(b, [kernel.shape[1] for kernel in kernels])
-        a = adapter.a.T
-        for name, kernel, piece in zip(one.jaxft, kernels, pieces, strict=True):
-            merged[name] = kernel + np.float32(adapter.scale) * (a @ piece)
+    for module, tensors in stored.items():
+        one = by_tensor[module + ".weight"]
+        try:
+            merged |= _merged(module, tensors, one, by_tensor.get(module + ".bias"), views, merged, files.config)
+        except MISFITS:
+            problems.append(_other_base(module, next(iter(tensors.values())).shape, directory))
     raise_problems(problems)
     return merged
 
 
-def _sorted(files: AdapterFiles) -> tuple[dict[str, StoredAdapter], dict[str, np.ndarray], list[str]]:
-    """(adapters by module, the model's own tensors by name, problems)."""
-    config, own = files.config, {}
-    lows: dict[str, dict[str, np.ndarray]] = {}
+# What PEFT's tensors raise where they are not those of a module's adapter: missing, or of another shape.
+MISFITS = (KeyError, ValueError)
+
+
+def _merged(
+    module: str,
+    tensors: Tensors,
+    one: TensorMap,
+    of_bias: TensorMap | None,
+    views: Views,
+    changed: Views,
+    config: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """The kernels and biases of a module's linear maps with its adapter in them. Raises one of MISFITS."""
+    method = method_of(config)
+    assert method is not None
+    kernels = [np.asarray(views[name][:, :], np.float32) for name in one.jaxft]
+    widths = [kernel.shape[1] for kernel in kernels]
+    biases = of_bias.jaxft if of_bias and changed.keys() >= set(of_bias.jaxft) else ()
+    vectors = [np.asarray(changed[name][(slice(None),)], np.float32) for name in biases]
+    part = method.part_of(config, module, tensors)
+    kernel, bias = _joined(one, kernels), _joined(one, vectors) if vectors else None
+    inputs, outputs = kernel.shape
+    adapter = part.build(inputs, outputs, (None, None))
+    values = part.values(tensors)
+    wanted = {path: shape(variable) for path, variable in variables(adapter).items()}
+    if {name: array.shape for name, array in values.items()} != wanted:
+        raise ValueError(wanted)
+    new_kernel, new_bias = jax.device_get(jax.jit(merged_map)(bound(adapter, "", values), kernel, bias))
+    pieces = one.layout.split(new_kernel.T if one.layout.outputs_axis == 0 else new_kernel, widths)
+    merged = dict(zip(one.jaxft, pieces, strict=True))
+    return merged if new_bias is None else merged | dict(zip(biases, one.layout.split(new_bias, widths), strict=True))
+
+
+def _sorted(
+    files: AdapterFiles, modules: Collection[str], directory: str | Path
+) -> tuple[dict[str, Tensors], dict[str, np.ndarray], list[str]]:
+    """(module -> its adapter's tensors, the model's own tensors by name, problems)."""
+    stored: dict[str, Tensors] = {}
+    own: dict[str, np.ndarray] = {}
+    problems = []
     for name, array in files.tensors.items():
         name = name.removeprefix(PREFIX)
-        if low := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
-            lows.setdefault(low[1], {})[low[2]] = array.astype(np.float32)
-        elif not re.search(r"\.(original_module|modules_to_save)\.", name):  # PEFT writes these biases twice
-            own[name.replace(".base_layer.", ".")] = array
-    problems = [f"the adapter has only half of the weights of {name}" for name, both in lows.items() if len(both) < 2]
-    stored = {}
-    for name, both in lows.items():
-        if len(both) == 2:
-            rank = len(both["A"])
-            alpha = pattern_value(config.get("alpha_pattern") or {}, name, config.get("lora_alpha", 8))
-            stored[name] = StoredAdapter(
-                both["A"], both["B"], alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-            )
-    return stored, own, problems
+        if re.search(r"\.(original_module|modules_to_save)\.", name):  # PEFT writes these biases twice
+            continue
+        if adapted := re.fullmatch(ADAPTED, name):
+            stored.setdefault(adapted[1], {})[adapted[2]] = array.astype(np.float32)
+        else:
+            own[re.sub(r"\.(base_layer|ln_tuning_layers)\.", ".", name)] = array
+    problems += [_unknown(module, modules, directory) for module in stored if module not in modules]
+    return {module: tensors for module, tensors in stored.items() if module in modules}, own, problems
 
 
-def _unknown(name: str, known: Mapping[str, TensorMap], directory: str | Path) -> str:
+def _unknown(name: str, known: Collection[str], directory: str | Path) -> str:
     return (
         f"the adapter in {directory} has weights for {name}, which the model does not have.{suggest(name, known)} Load "
         "it on the model that it was trained on, or with its head"

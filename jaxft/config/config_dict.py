@@ -21,7 +21,17 @@ if typing.TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 COMPONENTS = {
+    "jaxft.adapters.dora": "DoRA",
+    "jaxft.adapters.hira": "HiRA",
+    "jaxft.adapters.ia3": "IA3",
+    "jaxft.adapters.ln_tuning": "LNTuning",
+    "jaxft.adapters.loha": "LoHa",
+    "jaxft.adapters.lokr": "LoKr",
     "jaxft.adapters.lora": "LoRA",
+    "jaxft.adapters.miss": "MiSS",
+    "jaxft.adapters.oft": "OFT",
+    "jaxft.adapters.olora": "OLoRA",
+    "jaxft.adapters.pissa": "PiSSA",
     "jaxft.data.augment": "Augmented",
     "jaxft.data.batching": "Chunk Pack Pad",
     "jaxft.data.blank": "Blanked",

@@ -23,8 +23,8 @@ Params = dict[str, jax.Array]
 CONSTANTS = {"zeros": 0, "ones": 1}  # initialisers of param (models/layers/basic.py)
 
 
-def variables(model: Model) -> dict[str, nnx.Param]:
-    """Path -> abstract parameter, in the model's own order."""
+def variables(model: nnx.Module) -> dict[str, nnx.Param]:
+    """Path -> abstract parameter of a model or a module, in its own order."""
     flat, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: isinstance(node, nnx.Variable))
     return {jax.tree_util.keystr(path, simple=True, separator="."): variable for path, variable in flat}
 

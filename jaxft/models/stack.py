@@ -180,7 +180,7 @@ def stacked(module: nnx.Module, repeats: int) -> nnx.Module:
     def one(variable):
         value = variable.get_value()
         lead = jax.ShapeDtypeStruct((repeats, *value.shape), value.dtype)
-        metadata = {name: variable.get_metadata(name) for name in ("role", "init", "fixed", "origin")}
+        metadata = {name: variable.get_metadata(name) for name in ("role", "init", "fixed", "origin", "lr_factor")}
         return nnx.Param(lead, axes=("layers", *variable.get_metadata("axes")), **metadata)
 
     return jax.tree.map(one, module, is_leaf=lambda node: isinstance(node, nnx.Variable))

@@ -40,14 +40,18 @@ def lr_multipliers(
 
     `table` holds (pattern, factor) pairs, of which the first match counts. With `layer_decay` d, layer i of n gets
     d^(n - i), the embeddings d^(n + 1), parameters above the layers 1 (Clark et al. 2020, appendix A). The layers of an
-    encoder come before those of its decoder.
+    encoder come before those of its decoder. A parameter's own factor (`param`)
+    comes on top.
     """
     raise_problems(paths.unmatched_problems([pattern for pattern, _ in table], all_names(model), "lr_multipliers"))
     factors: dict[str, np.ndarray] = {}
     encoder = len(model.spec.encoder.layers) if model.spec.encoder else 0
     for path, variable in variables(model).items():
+        own = variable.get_metadata("lr_factor")
         rows = [
-            paths.lookup(table, name, 1.0) * (layer_decay or 1.0) ** _from_top(name, len(model.spec.layers), encoder)
+            own
+            * paths.lookup(table, name, 1.0)
+            * (layer_decay or 1.0) ** _from_top(name, len(model.spec.layers), encoder)
             for name in names(model, path)
         ]
         each = (len(rows),) + (1,) * (len(shape(variable)) - 1) if lead(variable) else ()

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from jaxft.adapters.lora import LoRA
+from jaxft.adapters.base import PeftMethod
 from jaxft.adapters.peft_files import CONFIG, WEIGHTS, adapter_files, config_json
 from jaxft.inference.settings import FILE, Inference
 from jaxft.models.checkpoint.save import exported_config, largest, name_list, save_files, save_model
@@ -56,7 +56,7 @@ def export_state(
 
 
 def export_adapter(
-    built: Setup, tune: LoRA, params: Params, directory: Path, step: int, results: dict[str, dict[str, float]]
+    built: Setup, tune: PeftMethod, params: Params, directory: Path, step: int, results: dict[str, dict[str, float]]
 ) -> None:
     """Makes `directory` an adapter that PEFT loads on the run's base model. Every process must call this."""
     check_finite(built, params, directory, step)

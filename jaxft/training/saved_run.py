@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxft.adapters.lora import LoRA
+from jaxft.adapters.base import PeftMethod
 from jaxft.config import Config, load_config
 from jaxft.evaluation.baseline import baseline
 from jaxft.evaluation.breakdown import Breakdown
@@ -70,14 +70,14 @@ def evaluate_model(
 def export_run(workdir: str, output: str, step: int | None, form: str, cfg: Config | None = None) -> int:
     """Writes a checkpoint as a Hugging Face directory and returns its step (`step` and `cfg` as for `evaluate_run`)."""
     cfg = cfg or load_config(Path(workdir) / "config.json")
-    if form == "adapter" and not isinstance(cfg.tune, LoRA):
+    if form == "adapter" and not isinstance(cfg.tune, PeftMethod):
         raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
     raise_problems(output_problems(Path(output).absolute()) + place_problems(Path(output).absolute()))
     built = build(cfg, [])
     with jax.set_mesh(built.mesh), precision(built):
         restored, state, record = restore(built, workdir, step)
         _, frozen, _ = built.load()
-        if isinstance(cfg.tune, LoRA) and form == "adapter":
+        if isinstance(cfg.tune, PeftMethod) and form == "adapter":
             export_adapter(built, cfg.tune, {**state.params, **frozen}, Path(output), restored, record["results"])
             return restored
         built, params = built.merged({**state.params, **frozen})

@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.adapters.adapted import adapted_kernels, attach, is_adapter, merged_params, tunable
+from jaxft.adapters.adapted import (
+    adapted_weights,
+    attach,
+    is_adapter,
+    merged_params,
+    start_values,
+    trained_adapter,
+    tunable,
+)
 from jaxft.config import Config
 from jaxft.data.data_report import DataReport
 from jaxft.data.encoded import Encoded, encode_all
@@ -106,6 +114,7 @@ class Setup:
     def load(self) -> tuple[Params, Params, LoadReport]:
         """(trained, frozen, report). Trained parameters are float32, frozen ones have the compute dtype."""
         views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init, self.cfg.seed)
+        views |= start_values(self.model, views, self.cfg.seed)
         new = {name for name in report.new if name not in self._trained_names()}
         raise_problems(
             [f"{name} is newly initialised but does not train: add it to config.tune" for name in sorted(new)]
@@ -118,8 +127,9 @@ class Setup:
         return trained, params, report
 
     def dtype_of(self, path: str) -> jnp.dtype:
-        """The dtype in which a parameter is stored."""
-        return jnp.float32 if path in self.trained else self.model.dtype
+        """The dtype in which a parameter is stored. What an adapter keeps of the weights is not rounded."""
+        exact = path in self.trained or is_adapter(variables(self.model)[path])
+        return jnp.float32 if exact else self.model.dtype
 
     def sizes(self) -> tuple[int, int]:
         """(number of trained parameters, number of frozen ones)."""
@@ -132,7 +142,7 @@ class Setup:
         in which adapters are merged); as they are if there are no adapters."""
         if self.model is self.base:
             return self, params
-        changed = {*adapted_kernels(self.model), *self.trained}
+        changed = {*adapted_weights(self.model), *self.trained}
         trained = [path for path in variables(self.base) if path in changed]
         return replace(self, model=self.base, trained=trained), merged_params(self.model, params)
 
@@ -207,7 +217,9 @@ def build_model(cfg: Config, arch: Architecture, platform: str, hidden: str = "a
     if parts:
         model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
         attach(model, parts)
-    trained = [path for path, one in variables(model).items() if is_adapter(one) or names(model, path)[0] in chosen]
+    trained = [
+        path for path, one in variables(model).items() if trained_adapter(one) or names(model, path)[0] in chosen
+    ]
     return model, base, trained
 
 

@@ -12,6 +12,7 @@ class LinearMap(NamedTuple):
     inputs: int
     outputs: int
     layer: int | None  # the number of its layer; None: it is in none
+    place: str  # in its layer, such as attn.q; the name if it is in none
 
 
 class Tunable(NamedTuple):

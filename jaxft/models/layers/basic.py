@@ -33,6 +33,7 @@ def param(
     init: str | Callable = "normal",
     fixed: bool = False,
     origin: Origin = "checkpoint",
+    lr_factor: float = 1.0,
 ) -> nnx.Param:
     """An abstract float32 parameter; `axes` are logical names (parallel/mesh.py).
 
@@ -41,10 +42,10 @@ def param(
     rest. `init` is "normal", "zeros", "ones", "kaiming_uniform" (of a matrix (inputs, outputs), as in
     torch.nn.Linear), or a function from the shape to an array. A fixed parameter never trains: it keeps its initial
     value, or the checkpoint's. `origin` says where its values come from: "adapter" parameters are in no checkpoint of
-    a model, and always train.
+    a model, and train unless they are fixed. `lr_factor` multiplies the learning rate.
     """
     value = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return nnx.Param(value, axes=axes, role=role, init=init, fixed=fixed, origin=origin)
+    return nnx.Param(value, axes=axes, role=role, init=init, fixed=fixed, origin=origin, lr_factor=lr_factor)
 
 
 def remat(function: Callable) -> Callable:
@@ -77,12 +78,15 @@ def fold_key(key: jax.Array | None, number: int) -> jax.Array | None:
 class Adapter(nnx.Module):
     """A trained change of a frozen linear map (jaxft/adapters)."""
 
+    part: Any  # its description (jaxft/adapters/base.py)
+
     def __call__(self, x: jax.Array, linear: "Linear", key: jax.Array | None) -> jax.Array:
         """The adapted map's (..., outputs) of x (..., inputs); `key` None: without dropout."""
         raise NotImplementedError
 
-    def merged(self, kernel: jax.Array) -> jax.Array:
-        """The kernel (inputs, outputs) of a plain linear map that gives the same results; float32."""
+    def merged(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        """The kernel (inputs, outputs) and the bias (outputs) of a plain linear map that gives the same results, from
+        those of the frozen one; float32."""
         raise NotImplementedError
 
 
@@ -102,8 +106,12 @@ class Linear(nnx.Module):
 
     def plain(self, x: jax.Array) -> jax.Array:
         """The result without an adapter."""
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = x @ self.matrix(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+    def matrix(self, dtype: DTypeLike) -> jax.Array:
+        """W (inputs, outputs)."""
+        return self.kernel[...].astype(dtype)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,180 @@
+"""Every method of adapters on every kind of family: PEFT computes the same with jaxft's files, and the reverse."""
+
+import numpy as np
+import peft
+import pytest
+import torch
+from adapted import adapted, by_peft, check, outputs_of, peft_warnings, steps, write
+from peft.optimizers import create_loraplus_optimizer
+from zoo import make
+
+import jaxft
+from jaxft.adapters.adapted import merged_params
+from jaxft.adapters.dora import DoRA
+from jaxft.adapters.hira import HiRA
+from jaxft.adapters.ia3 import IA3
+from jaxft.adapters.ln_tuning import LNTuning
+from jaxft.adapters.loha import LoHa
+from jaxft.adapters.lokr import LoKr
+from jaxft.adapters.lora import LoRA
+from jaxft.adapters.miss import MiSS
+from jaxft.adapters.oft import OFT
+from jaxft.adapters.olora import OLoRA
+from jaxft.adapters.peft_files import adapter_files
+from jaxft.adapters.pissa import PiSSA
+from jaxft.problems import UserError
+
+METHODS = {
+    "LoRA": LoRA(rank=3, alpha=7.0),
+    "DoRA": DoRA(rank=3, alpha=7.0),
+    "PiSSA": PiSSA(rank=3, alpha=3.0),
+    "OLoRA": OLoRA(rank=3, alpha=7.0),
+    "IA3": IA3(),
+    "LNTuning": LNTuning(),
+    "MiSS": MiSS(rank=5),
+    "OFT": OFT(block_size=4),
+    "OFT, exact and shared": OFT(block_size=6, block_share=True, neumann_terms=0),
+    "HiRA": HiRA(rank=3),
+    "LoHa": LoHa(rank=2, alpha=3.0),
+    "LoKr": LoKr(rank=2, alpha=3.0),
+    "LoKr, both": LoKr(rank=1, decompose_both=True, decompose_factor=5),
+}
+KINDS = {
+    "encoder": ("bert", "sequence-classification"),
+    "decoder": ("llama", "causal-lm"),
+    "fused": ("gpt2", "causal-lm"),
+    "encoder-decoder": ("t5", "seq2seq-lm"),
+    "MoE": ("mixtral", "causal-lm"),
+    "vision": ("vit", "image-classification"),
+}
+# PEFT has these for torch.nn.Linear alone, whose matrices are (outputs, inputs).
+NOT_TRANSPOSED = ("MiSS", "OFT", "OFT, exact and shared", "LoHa", "LoKr", "LoKr, both")
+NOT_FUSED = ("HiRA",)  # PEFT ignores its ranks of single modules
+
+
+@pytest.fixture(autouse=True)
+def single(one_device):
+    """Load onto one device: smaller programs, quicker to compile."""
+
+
+@pytest.fixture(scope="module")
+def directory_of(tmp_path_factory):
+    made = {}
+
+    def directory(kind):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp("models") / kind.replace(" ", "-")
+            make(*KINDS[kind], made[kind])
+        return made[kind]
+
+    return directory
+
+
+def theirs_of(directory, kind):
+    """transformers' model."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(directory)
+    return getattr(transformers, config.architectures[0]).from_pretrained(directory, attn_implementation="eager").eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_both_ways(method, kind, directory_of, tmp_path):
+    directory, tune = directory_of(kind), METHODS[method]
+    arch, model, base, params, own = adapted(directory, tune)
+    theirs = theirs_of(directory, kind)
+    if kind == "fused" and method in (*NOT_TRANSPOSED, *NOT_FUSED):
+        with pytest.raises(UserError, match=f"PEFT has no {tune.peft_type} adapter for .*: write --format=merged"):
+            adapter_files(model, params, own, arch, tune, str(directory))
+        return
+    files = adapter_files(model, params, own, arch, tune, str(directory))
+    read = by_peft(theirs, write(tmp_path / "jaxft", files))
+    assert sum(p.numel() for p in read.parameters() if p.requires_grad) == sum(a.size for a in files.tensors.values())
+    check(read.get_base_model(), arch, outputs_of(model, params), "adapted")
+    check(read.get_base_model(), arch, outputs_of(base, merged_params(model, params)), "merged")
+    again = jaxft.load(str(directory), arch.kind, adapter=str(tmp_path / "jaxft"))
+    check(read.get_base_model(), arch, outputs_of(again.model, again.params), "read again")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in read.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape) if parameter.requires_grad else 0.0)
+    read.save_pretrained(tmp_path / "peft")
+    ours = jaxft.load(str(directory), arch.kind, adapter=str(tmp_path / "peft"))
+    check(read.get_base_model(), arch, outputs_of(ours.model, ours.params), "PEFT's adapter")
+
+
+# PiSSA and OLoRA become LoRA in PEFT's files: their own start is compared below.
+BESIDE = [name for name in METHODS if name not in ("PiSSA", "OLoRA")]
+
+
+@pytest.mark.parametrize("method", BESIDE)
+def test_twenty_steps_beside_peft(method, directory_of, tmp_path):
+    directory = directory_of("encoder")
+    arch, model, _, params, own = adapted(directory, METHODS[method])
+    files = adapter_files(model, params, own, arch, METHODS[method], str(directory))
+    theirs = by_peft(theirs_of(directory, "encoder"), write(tmp_path / "adapter", files))
+    losses, wanted = steps(arch, model, params, own, theirs.get_base_model(), adamw(theirs, 3e-3), 3e-3)
+    assert losses[-1] < 0.9 * losses[0]
+    np.testing.assert_allclose(losses, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("tune", "init"), [(PiSSA(rank=3, alpha=3.0), "pissa"), (OLoRA(rank=3, alpha=7.0), "olora")])
+def test_twenty_steps_from_a_part_of_the_weights(tune, init, directory_of):
+    """PEFT starts by itself with the same part, and takes it out of the weights."""
+    directory = directory_of("encoder")
+    arch, model, _, params, own = adapted(directory, tune, perturbed=False)
+    settings = {"r": 3, "lora_alpha": tune.alpha, "target_modules": ["query", "key", "value", "dense"]}
+    config = peft.LoraConfig(**settings, init_lora_weights=init, exclude_modules=["pooler.dense"])
+    with peft_warnings():
+        theirs = peft.get_peft_model(theirs_of(directory, "encoder"), config).eval()
+    for name, parameter in theirs.named_parameters():
+        if "pooler" in name or "classifier" in name:
+            parameter.requires_grad_(True)
+    losses, wanted = steps(arch, model, params, own, theirs.get_base_model(), adamw(theirs, 3e-3), 3e-3)
+    assert losses[-1] < 0.9 * losses[0]
+    np.testing.assert_allclose(losses, wanted, rtol=0, atol=1e-4)
+
+
+def test_the_ratio_of_learning_rates(directory_of, tmp_path):
+    """LoRA+: beside PEFT's optimizer."""
+    directory, tune = directory_of("decoder"), LoRA(rank=3, lr_ratio=16.0)
+    arch, model, _, params, own = adapted(directory, tune)
+    files = adapter_files(model, params, own, arch, tune, str(directory))
+    theirs = by_peft(theirs_of(directory, "decoder"), write(tmp_path / "adapter", files))
+    optimizer = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=5e-4, loraplus_lr_ratio=16.0, weight_decay=0.0)
+    losses, wanted = steps(arch, model, params, own, theirs.get_base_model(), optimizer, 5e-4)
+    assert losses[-1] < 0.9 * losses[0]
+    np.testing.assert_allclose(losses, wanted, rtol=0, atol=1e-4)
+
+
+def adamw(model, lr):
+    return torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=lr, weight_decay=0.0)
+
+
+WRONG = {
+    "a block without a divisor": (OFT(block_size=1), "blocks of nearly 1 do not divide: use another size"),
+    "a short series": (OFT(block_size=4, neumann_terms=2), "tune.neumann_terms is 2: use 4 or more, or 0"),
+    "a wide shard": (MiSS(rank=99), "tune.rank is 99, but bert.encoder.layer.0"),
+    "a rank": (HiRA(rank=99), "is larger than its width, 24"),
+    "of two matrices": (LoHa(rank=99), "is larger than its width, 24"),
+    "a module": (IA3(target_modules=("querry",)), "'querry' matches no linear map of the model"),
+    "a feed-forward module": (IA3(feedforward_modules=("wo",)), "tune.feedforward_modules: 'wo' matches no linear map"),
+}
+
+
+@pytest.mark.parametrize(("tune", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_settings(tune, message, directory_of):
+    with pytest.raises(UserError) as error:
+        adapted(directory_of("encoder"), tune)
+    assert message in str(error.value)
+
+
+def test_a_bias_that_peft_adds_later(tmp_path):
+    """The queries' and values' biases of this family are no part of PEFT's module."""
+    make("deberta", "sequence-classification", tmp_path / "a")
+    arch, model, _, params, own = adapted(tmp_path / "a", IA3())
+    with pytest.raises(
+        UserError, match="transformers adds a bias to the result of .*in_proj, which PEFT's IA3 adapter"
+    ):
+        adapter_files(model, params, own, arch, IA3(), str(tmp_path / "a"))
