@@ -13,8 +13,9 @@ from batches import inputs_of, of_texts
 from safetensors.numpy import save_file
 from zoo import expected_of
 
-from jaxft.adapters.adapted import start_values, trained_adapter
+from jaxft.adapters.adapted import trained_adapter
 from jaxft.adapters.peft_files import CONFIG, WEIGHTS, config_json
+from jaxft.adapters.start import start_values
 from jaxft.config import Config
 from jaxft.models.checkpoint.load import find_weights, place
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained

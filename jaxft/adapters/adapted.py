@@ -8,11 +8,10 @@ import numpy as np
 from flax import nnx
 
 from jaxft.adapters.base import AdapterPart
-from jaxft.models.checkpoint.load import Views
 from jaxft.models.checkpoint.pretrained import Architecture
 from jaxft.models.layers.basic import Adapter, Linear
 from jaxft.models.model import Model
-from jaxft.models.params import Params, initial, lead, names, roles, shape, variables
+from jaxft.models.params import Params, lead, names, roles, shape, variables
 from jaxft.models.stack import stacked
 from jaxft.tune.base import LinearMap, Tunable
 
@@ -61,21 +60,6 @@ def attach(model: Model, parts: Mapping[str, AdapterPart]) -> None:
         inputs, outputs = sizes[stacks:]
         adapter = part.build(inputs, outputs, axes[stacks:])
         linear.adapter = stacked(adapter, sizes[0]) if stacks else adapter
-
-
-def start_values(model: Model, views: Views, seed: int) -> Views:
-    """Initial values, by name, of the adapters' parameters that depend on the weights, which `views` holds or, if it
-    does not, are newly initialised."""
-    found: dict[str, np.ndarray] = {}
-    for path, linear in linears(model):
-        if linear.adapter is None:
-            continue
-        kernel = f"{path}.kernel"
-        new = initial(model, kernel, seed) if names(model, kernel)[0] not in views else None
-        for row, name in enumerate(names(model, path)):
-            each = np.asarray(views[f"{name}.kernel"][:, :] if new is None else new[row], np.float32)
-            found |= {f"{name}.adapter.{own}": value for own, value in linear.adapter.part.start(each).items()}
-    return {**found}
 
 
 def is_adapter(variable: nnx.Param) -> bool:

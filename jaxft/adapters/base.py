@@ -1,7 +1,7 @@
 """The interfaces of adapters on linear maps, and of the methods that put them there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from jaxft.models.layers.basic import Adapter
 
 Tensors = dict[str, np.ndarray]
 Join = Callable[[Sequence[np.ndarray]], np.ndarray]  # arrays (..., outputs of a map) -> (..., outputs of the module)
+Pieces = Callable[[np.ndarray], list[np.ndarray]]  # the inverse of Join
 
 
 class AdapterPart:
@@ -45,6 +46,17 @@ class AdapterPart:
         None: PEFT's adapter of the module cannot compute the same.
         """
         return StoredModule(self, tensors[0]) if len(tensors) == 1 else None
+
+    def parted(self, stored: "StoredModule", pieces: Pieces, count: int) -> list[Tensors] | None:
+        """The inverse of `joined`: PEFT's tensors for each of `count` linear maps.
+
+        None: the stored adapter has other settings, or no such form.
+        """
+        return [stored.tensors] if count == 1 and stored.part == self.untrained() else None
+
+    def untrained(self) -> Self:
+        """The part without the settings that matter in training alone."""
+        return self
 
 
 class StoredModule(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.adapters.base import Join, StoredModule, Tensors
+from jaxft.adapters.base import Join, Pieces, StoredModule, Tensors
 from jaxft.adapters.lora import LoRA, LowRank, LowRankLayer
 from jaxft.config.component import config
 from jaxft.models.layers.basic import Linear, param
@@ -60,6 +60,12 @@ class Decomposed(LowRank):
         """As LoRA's, and the magnitudes of all outputs."""
         part, arrays = LowRank.joined(self, tensors, join)
         return StoredModule(part, arrays | {MAGNITUDE: join([each[MAGNITUDE] for each in tensors])})
+
+    def parted(self, stored: StoredModule, pieces: Pieces, count: int) -> list[Tensors] | None:
+        """As LoRA's, and the magnitudes of each map's outputs."""
+        plain = LowRank.parted(self, stored, pieces, count)
+        own = pieces(stored.tensors[MAGNITUDE])
+        return plain and [each | {MAGNITUDE: sizes} for each, sizes in zip(plain, own, strict=True)]
 
 
 class DecomposedLayer(LowRankLayer):

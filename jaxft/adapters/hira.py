@@ -64,6 +64,9 @@ class Hadamard(AdapterPart):
     def suffixes(self) -> Mapping[str, str]:
         return {"a": "hira_A", "b": "hira_B"}
 
+    def untrained(self) -> "Hadamard":
+        return Hadamard(self.rank)
+
 
 class HadamardLayer(Adapter):
     """`a` (inputs, rank) and `b` (rank, outputs), which is 0 at first."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from jaxft.adapters.base import AdapterPart, Join, StoredModule, Tensors
+from jaxft.adapters.base import AdapterPart, Join, Pieces, StoredModule, Tensors
 from jaxft.adapters.targeted import Targeted
 from jaxft.adapters.targets import matches, short_names
 from jaxft.config.component import config
@@ -86,6 +86,12 @@ class Scaled(AdapterPart):
         if self.of_inputs:
             return None
         return StoredModule(self, {"ia3_l": join([each["ia3_l"].reshape(-1) for each in tensors]).reshape(-1, 1)})
+
+    def parted(self, stored: StoredModule, pieces: Pieces, count: int) -> list[Tensors] | None:
+        """The inverse of `joined`."""
+        if count == 1 or self.of_inputs or stored.part != self:
+            return AdapterPart.parted(self, stored, pieces, count)
+        return [{"ia3_l": each.reshape(-1, 1)} for each in pieces(stored.tensors["ia3_l"].reshape(-1))]
 
 
 class ScaledLayer(Adapter):

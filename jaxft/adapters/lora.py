@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.adapters.base import AdapterPart, Join, StoredModule, Tensors
+from jaxft.adapters.base import AdapterPart, Join, Pieces, StoredModule, Tensors
 from jaxft.adapters.targeted import Ranked, Targeted, alpha_settings, rank_settings
 from jaxft.adapters.targets import pattern_value
 from jaxft.config.component import config
@@ -109,6 +109,18 @@ class LowRank(AdapterPart):
         a = np.concatenate([each["lora_A.weight"] for each in tensors])
         b = join_blocks([each["lora_B.weight"] for each in tensors], join)
         return StoredModule(self.with_rank(len(a)), {"lora_A.weight": a, "lora_B.weight": b})
+
+    def parted(self, stored: StoredModule, pieces: Pieces, count: int) -> list[Tensors] | None:
+        """All maps have A, or if the rank is the sum of theirs, each its own rows."""
+        if not isinstance(stored.part, LowRank) or not math.isclose(stored.part.scale, self.scale, rel_tol=1e-6):
+            return None
+        a, columns = stored.tensors["lora_A.weight"], pieces(stored.tensors["lora_B.weight"].T)
+        if len(a) == self.rank:
+            return [{"lora_A.weight": a, "lora_B.weight": each.T} for each in columns]
+        own = [(each, slice(n * self.rank, (n + 1) * self.rank)) for n, each in enumerate(columns)]
+        if len(a) != count * self.rank or any(np.delete(each, rows, 0).any() for each, rows in own):
+            return None
+        return [{"lora_A.weight": a[rows], "lora_B.weight": each[rows].T} for each, rows in own]
 
     def with_rank(self, rank: int) -> Self:
         """The same update, with a rank that is higher by zeros."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.adapters.base import AdapterPart, Join, StoredModule, Tensors
+from jaxft.adapters.base import AdapterPart, Join, Pieces, StoredModule, Tensors
 from jaxft.adapters.targeted import Targeted
 from jaxft.config.component import config
 from jaxft.config.ranges import Count, ProperFraction
@@ -75,6 +75,15 @@ class Shared(AdapterPart):
     def joined(self, tensors: Sequence[Tensors], join: Join) -> StoredModule:
         """The blocks stand beside each other."""
         return StoredModule(self, {"miss_block": join([each["miss_block"] for each in tensors])})
+
+    def parted(self, stored: StoredModule, pieces: Pieces, count: int) -> list[Tensors] | None:
+        """The inverse of `joined`."""
+        if stored.part != self.untrained():
+            return None
+        return [{"miss_block": each} for each in pieces(stored.tensors["miss_block"])]
+
+    def untrained(self) -> "Shared":
+        return Shared(self.rank)
 
 
 class SharedLayer(Adapter):

@@ -229,8 +229,25 @@ def merged_views(views: Views, files: AdapterFiles, arch: Architecture, director
     """
     by_tensor = {arch.parameter(one.hf): one for one in arch.tensor_maps}
     modules = {name.removesuffix(".weight") for name, one in by_tensor.items() if one.is_linear}
-    stored, own, problems = _sorted(files, modules, directory)
-    merged = dict(views)
+    stored, own, problems = sorted_tensors(files, modules, directory)
+    values, more = own_values(own, views, by_tensor, directory)
+    merged, problems = {**views, **values}, problems + more
+    for module, tensors in stored.items():
+        one = by_tensor[module + ".weight"]
+        try:
+            merged |= _merged(module, tensors, one, by_tensor.get(module + ".bias"), views, merged, files.config)
+        except MISFITS:
+            problems.append(other_base(module, next(iter(tensors.values())).shape, directory))
+    raise_problems(problems)
+    return merged
+
+
+def own_values(
+    own: Mapping[str, np.ndarray], views: Views, by_tensor: Mapping[str, TensorMap], directory: str | Path
+) -> tuple[Views, list[str]]:
+    """(values, by parameter, of the model's own tensors in an adapter's files; problems)."""
+    found: Views = {}
+    problems = []
     for name, array in own.items():
         one = by_tensor.get(name)
         if one is None:
@@ -239,16 +256,9 @@ def merged_views(views: Views, files: AdapterFiles, arch: Architecture, director
         widths = [int(np.shape(views[n])[-1]) if n in views else len(array) for n in one.jaxft]
         for parameter, piece in zip(one.jaxft, one.layout.split(array.astype(np.float32), widths), strict=True):
             if parameter in views and views[parameter].shape != piece.shape:
-                problems.append(_other_base(name, array.shape, directory))
-            merged[parameter] = piece
-    for module, tensors in stored.items():
-        one = by_tensor[module + ".weight"]
-        try:
-            merged |= _merged(module, tensors, one, by_tensor.get(module + ".bias"), views, merged, files.config)
-        except MISFITS:
-            problems.append(_other_base(module, next(iter(tensors.values())).shape, directory))
-    raise_problems(problems)
-    return merged
+                problems.append(other_base(name, array.shape, directory))
+            found[parameter] = piece
+    return found, problems
 
 
 # What PEFT's tensors raise where they are not those of a module's adapter: missing, or of another shape.
@@ -285,7 +295,7 @@ def _merged(
     return merged if new_bias is None else merged | dict(zip(biases, one.layout.split(new_bias, widths), strict=True))
 
 
-def _sorted(
+def sorted_tensors(
     files: AdapterFiles, modules: Collection[str], directory: str | Path
 ) -> tuple[dict[str, Tensors], dict[str, np.ndarray], list[str]]:
     """(module -> its adapter's tensors, the model's own tensors by name, problems)."""
@@ -311,7 +321,7 @@ def _unknown(name: str, known: Collection[str], directory: str | Path) -> str:
     )
 
 
-def _other_base(name: str, shape: tuple[int, ...], directory: str | Path) -> str:
+def other_base(name: str, shape: tuple[int, ...], directory: str | Path) -> str:
     return (
         f"the adapter in {directory} has shape {tuple(shape)} for {name}, which does not fit the model: load it on the "
         "model that it was trained on"

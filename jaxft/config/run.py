@@ -127,6 +127,7 @@ class Config:
     # own metrics: name -> function, or its name
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict, metadata=FUNCTION)
     tune: TuneComponent = _component("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
+    adapter: str | None = None  # directory of a PEFT adapter of config.tune's method, from which training goes on
     optim: Factory = _component("jaxft.optim.adamw", "AdamW")  # the optimizer: jaxft.optim
     schedule: Factory = _component("jaxft.optim.schedule", "Linear")  # of the learning rate: jaxft.optim.schedule
     lr: Positive  # peak learning rate

@@ -15,10 +15,12 @@ from jaxft.adapters.adapted import (
     attach,
     is_adapter,
     merged_params,
-    start_values,
     trained_adapter,
     tunable,
 )
+from jaxft.adapters.base import PeftMethod
+from jaxft.adapters.peft_files import read_adapter, with_labels
+from jaxft.adapters.start import continued, start_values, type_problems
 from jaxft.config import Config
 from jaxft.data.data_report import DataReport
 from jaxft.data.encoded import Encoded, encode_all
@@ -115,6 +117,10 @@ class Setup:
         """(trained, frozen, report). Trained parameters are float32, frozen ones have the compute dtype."""
         views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init, self.cfg.seed)
         views |= start_values(self.model, views, self.cfg.seed)
+        if self.cfg.adapter is not None and isinstance(self.cfg.tune, PeftMethod):
+            files = read_adapter(self.cfg.adapter)
+            views |= continued(self.model, self.arch, views, files, self.cfg.tune, self.cfg.adapter)
+            report.new = sorted(set(report.new) - views.keys())
         new = {name for name in report.new if name not in self._trained_names()}
         raise_problems(
             [f"{name} is newly initialised but does not train: add it to config.tune" for name in sorted(new)]
@@ -159,6 +165,9 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     devices = jax.devices()[: jax.device_count()]
     cfg.validate(len(devices))
     pretrained = open_pretrained(cfg.model)
+    if cfg.adapter is not None:
+        raise_problems(type_problems(read_adapter(cfg.adapter), cfg.tune, cfg.adapter))
+        pretrained = with_labels(pretrained, cfg.adapter)
     sources = open_sources(cfg, splits)
     spec = backbone_rules(pretrained.family, pretrained.reader, cfg.task.head).spec
     if (argument := spec.input_side.embed.argument) != "input_ids":
@@ -289,11 +298,16 @@ def tuning_problems(cfg: Config) -> list[str]:
 def label_problems(cfg: Config, task: Task, pretrained: Pretrained, arch: Architecture) -> list[str]:
     """Whether the checkpoint's classifier is for other classes than the task's, and would be used for these."""
     has_head = pretrained.family.architectures.get(task.head) in (pretrained.raw.get("architectures") or [])
-    if cfg.init != "pretrained" or not has_head or pretrained.labels is None:
+    if cfg.init != "pretrained" or not (has_head or cfg.adapter) or pretrained.labels is None:
         return []
     if not task.labels or list(task.labels) == pretrained.labels:
         return []
+    whose, fix = "checkpoint's", "set config.init='backbone' to start with a new head"
+    if cfg.adapter:
+        whose, fix = (
+            "adapter's",
+            "set config.task.labels to them if the data has these, or train without config.adapter",
+        )
     return [
-        f"the checkpoint's head knows the classes {listed(pretrained.labels)}, the data has {listed(task.labels)}"
-        ": set config.init='backbone' to start with a new head"
+        f"the {whose} head knows the classes {listed(pretrained.labels)}, the data has {listed(task.labels)}: {fix}"
     ]
