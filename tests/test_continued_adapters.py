@@ -138,7 +138,5 @@ def test_files_without_an_adapted_module(models, one_device):
     arch, model, _, params, own = adapted(directory, tune)
     files = adapter_files(model, params, own, arch, tune, str(directory))
     _, wider, _, _, _ = adapted(directory, LoRA(rank=2, target_modules=("query", "key")))
-    with pytest.raises(
-        UserError, match="has none for bert.encoder.layer.0.attention.self.key and 2 more"
-    ):
+    with pytest.raises(UserError, match="has none for bert.encoder.layer.0.attention.self.key and 2 more"):
         continued(wider, arch, {}, files, LoRA(rank=2, target_modules=("query", "key")), "adapter")

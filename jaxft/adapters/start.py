@@ -34,7 +34,7 @@ def start_values(model: Model, views: Views, seed: int) -> Views:
     return found
 
 
-def type_problems(files: AdapterFiles, tune: object, directory: str | Path) -> list[str]:
+def method_problems(files: AdapterFiles, tune: object, directory: str | Path) -> list[str]:
     """Whether a method cannot go on with an adapter, since it is another one's."""
     method = method_of(files.config)
     if method is type(tune):

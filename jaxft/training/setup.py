@@ -20,7 +20,7 @@ from jaxft.adapters.adapted import (
 )
 from jaxft.adapters.base import PeftMethod
 from jaxft.adapters.peft_files import read_adapter, with_labels
-from jaxft.adapters.start import continued, start_values, type_problems
+from jaxft.adapters.start import continued, method_problems, start_values
 from jaxft.config import Config
 from jaxft.data.data_report import DataReport
 from jaxft.data.encoded import Encoded, encode_all
@@ -166,7 +166,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     cfg.validate(len(devices))
     pretrained = open_pretrained(cfg.model)
     if cfg.adapter is not None:
-        raise_problems(type_problems(read_adapter(cfg.adapter), cfg.tune, cfg.adapter))
+        raise_problems(method_problems(read_adapter(cfg.adapter), cfg.tune, cfg.adapter))
         pretrained = with_labels(pretrained, cfg.adapter)
     sources = open_sources(cfg, splits)
     spec = backbone_rules(pretrained.family, pretrained.reader, cfg.task.head).spec
