@@ -152,7 +152,7 @@ def test_values_of_a_wrong_type():
     assert type_problems(cfg) == [
         "config.evals.val.every is 1.5 (float), expected int | None",
         "config.optim.decay is 'x' (str), expected float",
-        "config.lr is 'abc' (str), expected float",
+        "config.lr is 'abc' (str), expected float | 'auto'",
         "config.seed is True (bool), expected int",
     ]
     assert type_problems(make(lr=1, epochs=None, lr_multipliers=(("a", 1),))) == []

@@ -73,7 +73,10 @@ def test_the_fields_of_a_file(tmp_path, monkeypatch):
     assert "task.weights: list[float] = [1.0] one for each moon task.moons: dict[str, int] = {} data = Data" in flat
     assert "task.text: str = 'review' column, or a template of columns such as" in flat
     assert "{sentence}\"; default: 'text'" in flat
-    assert "lr: float = 0.001 peak learning rate; more than 0" in flat  # which has no default
+    assert (
+        "lr: float | 'auto' = 0.001 peak learning rate; auto: that of config.tune for a model of this size; more than 0"
+        in flat
+    )  # which has no default
     assert "dtype: str = 'auto' of the computation; trained weights are float32." in flat
     assert "one of auto, float32, bfloat16" in flat
     assert "optim = AdamW Adam with decoupled weight decay. others: Adafactor, Lion, Muon, SGD" in flat
@@ -100,7 +103,7 @@ def test_help_with_a_configuration(tmp_path, command):
 def test_help_with_a_mistake_shows_both(tmp_path):
     (tmp_path / "mine.py").write_text(FILE)
     done = ask(tmp_path, "jaxft.train", "--config=mine.py", "--help", "--config.lrr=1")
-    assert done.returncode == 2 and "\n  lr: float = 0.001" in done.stdout
+    assert done.returncode == 2 and "\n  lr: float | 'auto' = 0.001" in done.stdout
     assert done.stderr.startswith("error: --config.lrr=1: Config has no field 'lrr'. Did you mean --config.lr?")
     done = ask(tmp_path, "jaxft.train", "--help")
     assert done.returncode == 0 and "--config=FILE --help also lists" in done.stdout and "quickstart" in done.stdout

@@ -77,7 +77,7 @@ ALLOWED = {
     "training.fit": {*"training inference.model data.memory reports config host.defaults".split(), *LEAVES},
     "training": {
         *"training adapters evaluation reports models data tasks.base optim.base parallel metrics config host".split(),
-        *("inference.settings", *LEAVES),
+        *("inference.settings", "tune.learning_rate", *LEAVES),
     },
     "evaluation.evaluate": {"metrics", "models.batch", "data.encoded", "tasks.base"},
     "evaluation": {
@@ -100,7 +100,7 @@ ALLOWED = {
         *"parity_check models inference.arguments inference.model host.strict_json problems".split(),
     },
     "drafts": {
-        *"drafts config data host models.checkpoint.tokenizer".split(),
+        *"drafts config data tune.learning_rate host models.checkpoint.tokenizer".split(),
         *("tasks.labels", "tasks.list_cells", "tasks.template"),
         *LEAVES,
     },

@@ -13,11 +13,11 @@ import transformers
 from jaxft.cli.command import CONFIG, parse
 from jaxft.drafts.draft import PLACEHOLDER, draft
 from jaxft.drafts.roles import ROLES
-from jaxft.drafts.sizes import rate_of
 from jaxft.models.checkpoint.sentence_embedding import SentenceEmbedding
 from jaxft.problems import UserError
 from jaxft.tasks.base import EncodingContext
 from jaxft.training.setup import open_sources
+from jaxft.tune.learning_rate import full_rate
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "jaxft/assets/tiny-encoder"
@@ -183,7 +183,7 @@ def test_small_models_learn_faster(write):
     assert loaded(draft("Classify", path, None, str(TINY), [])).lr == 5e-4
     assert loaded(draft("Classify", path, None, "a/b", [])).lr == 3e-5
     assert "This model has 1.6 million." in draft("Classify", path, None, str(TINY), [])
-    assert [rate_of(count) for count in (10**7 - 1, 10**7, 5 * 10**7)] == [5e-4, 1e-4, 3e-5]
+    assert [full_rate(count) for count in (10**7 - 1, 10**7, 5 * 10**7)] == [5e-4, 1e-4, 3e-5]
 
 
 def test_mistakes_come_together(write):

@@ -6,16 +6,21 @@ import jax
 import pytest
 import transformers
 from conftest import model_of
+from runs import write_rows
 from zoo import make
 
+from jaxft.adapters.lora import LoRA
 from jaxft.config import Config
 from jaxft.config.ranges import problems_of
+from jaxft.data import Data
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
 from jaxft.models.params import all_names, names, shape, variables
 from jaxft.problems import UserError
-from jaxft.training.setup import build_model
+from jaxft.tasks.classify import Classify
+from jaxft.training.setup import build, build_model
 from jaxft.tune.bitfit import Bitfit
 from jaxft.tune.full import Full
+from jaxft.tune.learning_rate import peak_rate
 from jaxft.tune.partial import Partial
 
 LM = {"bert": "masked-lm", "gpt2": "causal-lm", "llama": "causal-lm"}
@@ -149,3 +154,17 @@ def test_what_a_decoder_alone_does_not_use(tmp_path):
     model, _, paths = laid_out(tmp_path, "causal-lm", Full())
     left = set(variables(model)) - set(paths)
     assert left == {path for path in variables(model) if ".cross." in path} and len(left) == 8
+
+
+@pytest.mark.parametrize(("tune", "rate"), [(Full(), 5e-4), (LoRA(rank=2), 5e-4 * LoRA.lr_scale)])
+def test_a_learning_rate_for_the_method(tune, rate, tiny_bert, tmp_path):
+    data = write_rows(tmp_path / "train.csv", 8)
+    cfg = Config(
+        model=str(tiny_bert), task=Classify(), data=Data(path=data), tune=tune, lr="auto", batch=8, steps=3, max_len=32
+    )
+    assert build(cfg).cfg.lr == pytest.approx(rate)
+
+
+def test_an_own_method_without_a_learning_rate():
+    with pytest.raises(UserError, match="config.lr is 'auto', but object has no lr_scale: set config.lr to a number"):
+        peak_rate(object(), 10)

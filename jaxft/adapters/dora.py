@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ class DoRA(LoRA):
 
     It takes the learning rates of LoRA, and a step costs more: the weights' norms are computed in each.
     """
+
+    lr_scale: ClassVar[float] = 4.0  # tune/learning_rate.py
 
     def part(self, one: LinearMap) -> "Decomposed":
         """See Targeted."""

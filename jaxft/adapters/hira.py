@@ -28,6 +28,7 @@ class HiRA(Targeted):
     rank: Count = 32  # of the matrix
     dropout: ProperFraction = 0.0  # on the input of the update
 
+    lr_scale: ClassVar[float] = 10.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "HIRA"
 
     def part(self, one: LinearMap) -> "Hadamard":

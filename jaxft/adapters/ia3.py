@@ -29,6 +29,7 @@ class IA3(Targeted):
     target_modules: tuple[str, ...] | str = ()  # the linear maps; (): keys, values and the MLPs' maps back to the width
     feedforward_modules: tuple[str, ...] = ()  # of these, the ones whose inputs are scaled; (): those of the MLPs
 
+    lr_scale: ClassVar[float] = 20.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "IA3"
 
     def targets(self, one: LinearMap) -> bool:

@@ -17,6 +17,7 @@ class LNTuning(PeftMethod):
     It takes a larger learning rate than full tuning: 1e-3 to 1e-2.
     """
 
+    lr_scale: ClassVar[float] = 10.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "LN_TUNING"
     own_norms: ClassVar[bool] = True
 

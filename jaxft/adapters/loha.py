@@ -26,6 +26,7 @@ class LoHa(Ranked):
     It takes the learning rates of LoRA, 1e-3 to 5e-3.
     """
 
+    lr_scale: ClassVar[float] = 10.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "LOHA"
     reads_transposed: ClassVar[bool] = False
 

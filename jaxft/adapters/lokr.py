@@ -33,6 +33,7 @@ class LoKr(Ranked):
     decompose_both: bool = False  # whether the small matrix is low-rank as well
     decompose_factor: Count | None = None  # the width of the small matrix; None: near the square root of the map's
 
+    lr_scale: ClassVar[float] = 10.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "LOKR"
     reads_transposed: ClassVar[bool] = False
 

@@ -28,6 +28,7 @@ class MiSS(Targeted):
     rank: Count = 64  # the width of a shard
     dropout: ProperFraction = 0.0  # on the input of the update
 
+    lr_scale: ClassVar[float] = 2.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "MISS"
     unread: ClassVar[Mapping[str, Any]] = {"init_weights": True}
     reads_transposed: ClassVar[bool] = False

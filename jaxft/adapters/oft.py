@@ -29,6 +29,7 @@ class OFT(Targeted):
     block_share: bool = False  # whether all blocks of a map have one rotation
     neumann_terms: NonNegativeInt = 5  # of the series for the Cayley transform's inverse; 0: the exact inverse
 
+    lr_scale: ClassVar[float] = 10.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "OFT"
     unread: ClassVar[Mapping[str, Any]] = {"coft": False}
     reads_transposed: ClassVar[bool] = False

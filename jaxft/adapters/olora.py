@@ -1,6 +1,7 @@
 """OLoRA (Buyukakyuz 2024, "OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models")."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ class OLoRA(LoRA):
 
     It learns faster than LoRA, and takes a smaller learning rate: 2e-5 to 2e-4. An alpha equal to the rank is usual.
     """
+
+    lr_scale: ClassVar[float] = 1.0  # tune/learning_rate.py
 
     def part(self, one: LinearMap) -> "Orthonormal":
         """See Targeted."""

@@ -2,6 +2,7 @@
 Models")."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class PiSSA(LoRA):
 
     It learns faster than LoRA, and takes a smaller learning rate: 2e-5 to 2e-4. An alpha equal to the rank is usual.
     """
+
+    lr_scale: ClassVar[float] = 1.0  # tune/learning_rate.py
 
     def part(self, one: LinearMap) -> "Principal":
         """See Targeted."""

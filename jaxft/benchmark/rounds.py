@@ -96,7 +96,7 @@ def job_of(built: Setup, padding: str, steps: int) -> Job:
         dropout=cfg.dropout,
         trained=[tensor.hf for tensor in built.arch.tensor_maps if chosen.intersection(tensor.jaxft)],
         mask_rate=task.rate if isinstance(task, MaskedLM) else 0.0,
-        lr=cfg.lr,
+        lr=float(cfg.lr),
         optim=dataclasses.asdict(cfg.optim) if isinstance(cfg.optim, AdamW) else {},
         clip=cfg.clip,
         batch=cfg.batch,

@@ -205,8 +205,10 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def type_name(hint: Any) -> str:
-    """An annotation as text: `float | None`."""
+    """An annotation as text: `float | None`; choices as they are written: `float | 'auto'`."""
     args = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(map(repr, args))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " | ".join(type_name(arg) for arg in args)
     if hint is type(None):

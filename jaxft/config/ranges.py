@@ -88,7 +88,8 @@ def range_problems(obj: Any) -> list[str]:
 def hints(cls: type) -> dict[str, Any]:
     """The annotation of each field, with its ranges; Any if it cannot be resolved."""
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        found = typing.get_type_hints(cls, include_extras=True)
+        return {field.name: found[field.name] for field in dataclasses.fields(cls)}
     except NameError:  # a name that is imported under TYPE_CHECKING only
         return {field.name: Any if isinstance(field.type, str) else field.type for field in dataclasses.fields(cls)}
 

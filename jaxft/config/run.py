@@ -6,7 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from jaxft.config import checks
 from jaxft.config.component import FUNCTION, config, from_json, to_json, type_problems
@@ -130,7 +130,7 @@ class Config:
     adapter: str | None = None  # directory of a PEFT adapter of config.tune's method, from which training goes on
     optim: Factory = _component("jaxft.optim.adamw", "AdamW")  # the optimizer: jaxft.optim
     schedule: Factory = _component("jaxft.optim.schedule", "Linear")  # of the learning rate: jaxft.optim.schedule
-    lr: Positive  # peak learning rate
+    lr: Positive | Literal["auto"]  # peak learning rate; auto: that of config.tune for a model of this size
     batch: Count  # rows per update, over all devices and micro-batches
     micro_batches: Count = 1  # parts of the batch, computed in sequence to save memory; the update is the same
     steps: Count | None = None  # updates; set this or epochs

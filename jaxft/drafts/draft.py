@@ -15,8 +15,9 @@ from jaxft.data.source import Data
 from jaxft.drafts.columns import Column, columns_of_rows
 from jaxft.drafts.inputs import model_inputs
 from jaxft.drafts.roles import ROLES, Assignment, assign
-from jaxft.drafts.sizes import Lengths, batch_of, epochs_of, parameters_of, rate_of, text_lengths
+from jaxft.drafts.sizes import Lengths, batch_of, epochs_of, parameters_of, text_lengths
 from jaxft.problems import UserError, clipped, listed, raise_problems, suggest
+from jaxft.tune.learning_rate import full_rate
 
 LOOKED_AT = 5000  # rows, evenly spaced
 PLACEHOLDER = "<a Hugging Face directory, or a name on the hub>"
@@ -198,7 +199,7 @@ def _evals(test: str | None) -> list[str]:
 def _lr(root: Any, given: bool, model: str | None) -> list[str]:
     count = parameters_of(model)
     size = "" if count is None else f" This model has {count / 1e6:,.1f} million."
-    lr = root.lr if given else rate_of(count)
+    lr = root.lr if given else full_rate(count)
     return _field("lr", lr, f"usual: 1e-5 to 5e-5, and more for models of fewer than 50 million parameters.{size}")
 
 

@@ -78,10 +78,3 @@ def parameters_of(model: str | None) -> int | None:
         with safe_open(file, "np") as tensors:
             count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
     return count or None
-
-
-def rate_of(parameters: int | None) -> float:
-    """A peak learning rate: small models need larger ones (Turc et al. 2019 choose from 3e-5 to 3e-4)."""
-    if parameters is None or parameters >= 50e6:
-        return 3e-5
-    return 1e-4 if parameters >= 10e6 else 5e-4

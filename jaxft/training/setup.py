@@ -1,5 +1,6 @@
 """From a configuration to the model, task, mesh and data of a run. No other module imports every package."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,9 @@ from jaxft.tasks.base import EncodingContext, Task
 from jaxft.training.layout import mesh_for
 from jaxft.training.missing_columns import missing_columns
 from jaxft.training.own_functions import with_functions
+from jaxft.tune.learning_rate import peak_rate
+
+log = logging.getLogger("jaxft")
 
 
 @dataclass
@@ -190,6 +194,10 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
             "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
             "be learned. Let embed.tokens train as well, or leave the tokens out"
         )
+    if cfg.lr == "auto":
+        count = sum(math.prod(shape(variable)) for variable in variables(base).values())
+        cfg = replace(cfg, lr=peak_rate(cfg.tune, count))
+        log.info("learning rate: %g, of %s for a model of this size", cfg.lr, type(cfg.tune).__name__)
     mesh = mesh_for(cfg, model, trained, devices)
     task = with_functions(task, cfg.loss, cfg.metrics)
     return Setup(cfg, mesh, pretrained, arch, model, base, task, setting, trained, sources)

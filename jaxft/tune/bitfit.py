@@ -1,5 +1,7 @@
 """BitFit (Ben Zaken et al. 2022): only biases and the head train."""
 
+from typing import ClassVar
+
 from jaxft.config.component import config
 from jaxft.tune.base import Tunable
 
@@ -7,6 +9,8 @@ from jaxft.tune.base import Tunable
 @config
 class Bitfit:
     """Biases and the head train."""
+
+    lr_scale: ClassVar[float] = 10.0  # tune/learning_rate.py
 
     def select(self, model: Tunable) -> set[str]:
         """See tune/base.py."""

@@ -1,6 +1,7 @@
 """Partial fine-tuning: some parameters train, the others are frozen."""
 
 import re
+from typing import ClassVar
 
 from jaxft import paths
 from jaxft.config.component import config
@@ -21,6 +22,8 @@ class Partial:
     train: tuple[str, ...] = ()  # patterns of parameters that train
     freeze: tuple[str, ...] = ()  # patterns of parameters that never train
     last_layers: Count | None = None  # the last layers that train, with the head
+
+    lr_scale: ClassVar[float] = 1.0  # tune/learning_rate.py
 
     def select(self, model: Tunable) -> set[str]:
         """See tune/base.py."""
