@@ -10,7 +10,7 @@ from jaxft.adapters.base import AdapterPart
 from jaxft.models.checkpoint.pretrained import Architecture
 from jaxft.models.layers.basic import Adapter, Linear
 from jaxft.models.model import Model
-from jaxft.models.params import Params, lead, names, roles, shape, variables
+from jaxft.models.params import Params, bind_part, lead, names, roles, shape, variables
 from jaxft.models.stack import stacked
 from jaxft.tune.base import LinearMap, Tunable
 
@@ -76,7 +76,7 @@ def merged_params(model: Model, params: Params) -> Params:
     for path, linear in linears(model):
         if linear.adapter is not None:
             kernel = params[f"{path}.kernel"]
-            adapter = _bound(linear.adapter, f"{path}.adapter.", params)
+            adapter = bind_part(linear.adapter, f"{path}.adapter.", params)
             apply = jax.vmap(_merged) if lead(linear.kernel) else _merged
             merged[f"{path}.kernel"] = jax.jit(apply)(adapter, kernel)
     return merged
@@ -84,10 +84,3 @@ def merged_params(model: Model, params: Params) -> Params:
 
 def _merged(adapter: Adapter, kernel: jax.Array) -> jax.Array:
     return adapter.merged(kernel)
-
-
-def _bound(adapter: Adapter, prefix: str, params: Params) -> Adapter:
-    """An abstract adapter with its values."""
-    flat, structure = jax.tree_util.tree_flatten_with_path(adapter, is_leaf=lambda x: isinstance(x, nnx.Variable))
-    paths = [prefix + jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat]
-    return jax.tree.unflatten(jax.tree.structure(adapter), [params[path] for path in paths])
