@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from jaxft.optim.schedule import WSD, Constant, Cosine, InverseSqrt, Linear
     from jaxft.optim.sgd import SGD
     from jaxft.problems import UserError
+    from jaxft.quantization.fp4 import FP4
+    from jaxft.quantization.int8 import Int8
+    from jaxft.quantization.nf4 import NF4
     from jaxft.tasks.classify import Classify, MultiLabel, Regress
     from jaxft.tasks.cloze import Cloze
     from jaxft.tasks.contrastive_embedding import ContrastiveEmbedding, Similarity, Triplet
@@ -78,11 +81,13 @@ __all__ = [
     "EarlyStopping",
     "EntitySpans",
     "Eval",
+    "FP4",
     "FitResult",
     "Full",
     "GroupedVerification",
     "HiRA",
     "IA3",
+    "Int8",
     "InverseSqrt",
     "LNTuning",
     "Linear",
@@ -97,6 +102,7 @@ __all__ = [
     "MultiLabel",
     "MultipleChoice",
     "Muon",
+    "NF4",
     "NextSentence",
     "OFT",
     "OLoRA",

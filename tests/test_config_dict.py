@@ -22,7 +22,7 @@ from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.tune.partial import Partial
 
-ROOMS = ("data", "tasks", "tune", "adapters", "optim")
+ROOMS = ("data", "tasks", "tune", "adapters", "quantization", "optim")
 FULL = Config(
     model="m",
     task=Classify(pair="b", labels=("x", "y")),

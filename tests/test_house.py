@@ -72,12 +72,13 @@ ALLOWED = {
     "inference": {*"inference adapters models data.example tasks metrics text parallel host".split(), *LEAVES},
     "tune": {"tune", *LEAVES},
     "adapters": {*"adapters tune.base config models host.strict_json".split(), *LEAVES},
+    "quantization": {"quantization", "adapters.adapted", "models", *LEAVES},
     "optim": {"optim", "models.model", "models.params", *LEAVES},
     "training.step": {"metrics", "models.batch", "models.params", "models.model", "tasks.base"},
     "training.fit": {*"training inference.model data.memory reports config host.defaults".split(), *LEAVES},
     "training": {
-        *"training adapters evaluation reports models data tasks.base optim.base parallel metrics config host".split(),
-        *("inference.settings", "tune.learning_rate", *LEAVES),
+        *"training adapters quantization evaluation reports models data tasks.base optim.base".split(),
+        *("parallel", "metrics", "config", "host", "inference.settings", "tune.learning_rate", *LEAVES),
     },
     "evaluation.evaluate": {"metrics", "models.batch", "data.encoded", "tasks.base"},
     "evaluation": {

@@ -4,14 +4,13 @@ import re
 from collections.abc import Iterator, Mapping
 
 import jax
-import numpy as np
 from flax import nnx
 
 from jaxft.adapters.base import AdapterPart
 from jaxft.models.checkpoint.pretrained import Architecture
 from jaxft.models.layers.basic import Adapter, Linear
 from jaxft.models.model import Model
-from jaxft.models.params import Params, lead, names, roles, shape, variables
+from jaxft.models.params import Params, bind_part, lead, names, roles, shape, variables
 from jaxft.models.stack import stacked
 from jaxft.tune.base import LinearMap, Tunable
 
@@ -85,7 +84,7 @@ def merged_params(model: Model, params: Params) -> Params:
     for path, linear in linears(model):
         if linear.adapter is not None:
             kernel, bias = params[f"{path}.kernel"], params.get(f"{path}.bias")
-            adapter = bound(linear.adapter, f"{path}.adapter.", params)
+            adapter = bind_part(linear.adapter, f"{path}.adapter.", params)
             apply = jax.vmap(merged_map) if lead(linear.kernel) else merged_map
             merged[f"{path}.kernel"], bias = jax.jit(apply)(adapter, kernel, bias)
             merged |= {} if bias is None else {f"{path}.bias": bias}
@@ -95,10 +94,3 @@ def merged_params(model: Model, params: Params) -> Params:
 def merged_map(adapter: Adapter, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """The adapter's own `merged`, as a function."""
     return adapter.merged(kernel, bias)
-
-
-def bound(adapter: Adapter, prefix: str, params: Mapping[str, jax.Array | np.ndarray]) -> Adapter:
-    """An abstract adapter with its values; `prefix` is that of its parameters' paths."""
-    flat, structure = jax.tree_util.tree_flatten_with_path(adapter, is_leaf=lambda x: isinstance(x, nnx.Variable))
-    paths = [prefix + jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat]
-    return jax.tree.unflatten(jax.tree.structure(adapter), [params[path] for path in paths])

@@ -15,6 +15,8 @@ Pieces = Callable[[np.ndarray], list[np.ndarray]]  # the inverse of Join
 class AdapterPart:
     """The description of an adapter: a frozen dataclass, equal for equal adapters."""
 
+    starts_from_kernel: ClassVar[bool] = False  # whether `start` gives any values
+
     @property
     def scales_bias(self) -> bool:
         """Whether the adapter changes the bias of its linear map."""

@@ -28,7 +28,7 @@ class DoRA(LoRA):
 
     lr_scale: ClassVar[float] = 4.0  # tune/learning_rate.py
 
-    def part(self, one: LinearMap) -> "Decomposed":
+    def part_for(self, one: LinearMap) -> "Decomposed":
         """See Targeted."""
         return Decomposed(self.rank_of(one), self.scale_of(one), self.dropout, self.lr_ratio)
 
@@ -47,6 +47,8 @@ class DoRA(LoRA):
 class Decomposed(LowRank):
     """x -> magnitude * x V / |V| + b, V = W + scale * A B (Liu et al. 2024, eq. 5); |V| is of each output, and constant
     in the gradient (section 4.3)."""
+
+    starts_from_kernel: ClassVar[bool] = True
 
     def build(self, inputs: int, outputs: int, axes: tuple[str | None, str | None]) -> "DecomposedLayer":
         return DecomposedLayer(self, inputs, outputs, axes)
@@ -81,7 +83,7 @@ class DecomposedLayer(LowRankLayer):
         x = dropout(x, self.part.dropout, key)
         norm = jax.lax.stop_gradient(_norm(upcast(linear.matrix(x.dtype)) + self.product()))
         factor = (upcast(self.magnitude[...]) / norm).astype(x.dtype)
-        y = (x @ linear.matrix(x.dtype) + self.update(x)) * factor
+        y = (linear.product(x) + self.update(x)) * factor
         return y if linear.bias is None else y + linear.bias[...].astype(x.dtype)
 
     def merged(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:

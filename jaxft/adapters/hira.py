@@ -12,7 +12,7 @@ from jaxft.adapters.base import AdapterPart, StoredModule
 from jaxft.adapters.targeted import Targeted, rank_problems
 from jaxft.config.component import config
 from jaxft.config.ranges import Count, ProperFraction
-from jaxft.models.layers.basic import Adapter, Linear, param
+from jaxft.models.layers.basic import Adapter, Linear, param, remat
 from jaxft.models.layers.dropout import dropout
 from jaxft.models.layers.precision import upcast
 from jaxft.tune.base import LinearMap
@@ -31,7 +31,7 @@ class HiRA(Targeted):
     lr_scale: ClassVar[float] = 10.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "HIRA"
 
-    def part(self, one: LinearMap) -> "Hadamard":
+    def part_for(self, one: LinearMap) -> "Hadamard":
         """See Targeted."""
         return Hadamard(self.rank, self.dropout)
 
@@ -78,8 +78,12 @@ class HadamardLayer(Adapter):
         self.b = param((part.rank, outputs), (None, axes[1]), "kernel", "zeros", origin="adapter")
 
     def __call__(self, x: jax.Array, linear: Linear, key: jax.Array | None) -> jax.Array:
-        product = self.a[...].astype(x.dtype) @ self.b[...].astype(x.dtype)
-        return linear.plain(x) + dropout(x, self.part.dropout, key) @ (linear.matrix(x.dtype) * product)
+        def update(x):  # recomputed, so that the backward pass keeps no matrix
+            product = self.a[...].astype(x.dtype) @ self.b[...].astype(x.dtype)
+            return x @ (linear.matrix(x.dtype) * product)
+
+        change = remat(update, prevent_cse=linear.is_quantized)(dropout(x, self.part.dropout, key))
+        return linear.plain(x) + change
 
     def merged(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         product = jnp.matmul(upcast(self.a[...]), upcast(self.b[...]), precision="highest")

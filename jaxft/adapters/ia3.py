@@ -38,7 +38,7 @@ class IA3(Targeted):
             return one.place in (*KEYS_VALUES, DOWN)
         return Targeted.targets(self, one)
 
-    def part(self, one: LinearMap) -> "Scaled":
+    def part_for(self, one: LinearMap) -> "Scaled":
         """See Targeted."""
         names = self.feedforward_modules
         return Scaled(matches(names, one.module) if names else one.place == DOWN)

@@ -30,7 +30,7 @@ class LoHa(Ranked):
     peft_type: ClassVar[str] = "LOHA"
     reads_transposed: ClassVar[bool] = False
 
-    def part(self, one: LinearMap) -> "HadamardProduct":
+    def part_for(self, one: LinearMap) -> "HadamardProduct":
         """See Targeted."""
         return HadamardProduct(self.rank_of(one), self.scale_of(one))
 

@@ -37,7 +37,7 @@ class LoKr(Ranked):
     peft_type: ClassVar[str] = "LOKR"
     reads_transposed: ClassVar[bool] = False
 
-    def part(self, one: LinearMap) -> "Kronecker":
+    def part_for(self, one: LinearMap) -> "Kronecker":
         """See Targeted."""
         rank = self.rank_of(one)
         inputs, outputs = (factors(width, self.decompose_factor) for width in (one.inputs, one.outputs))

@@ -65,7 +65,7 @@ class LoRA(Ranked):
         """The factor of a map's update."""
         return Ranked.scale_of(self, one) * (math.sqrt(self.rank_of(one)) if self.rslora else 1.0)
 
-    def part(self, one: LinearMap) -> "LowRank":
+    def part_for(self, one: LinearMap) -> "LowRank":
         """See Targeted."""
         return LowRank(self.rank_of(one), self.scale_of(one), self.dropout, self.lr_ratio)
 

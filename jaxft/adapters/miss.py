@@ -33,7 +33,7 @@ class MiSS(Targeted):
     unread: ClassVar[Mapping[str, Any]] = {"init_weights": True}
     reads_transposed: ClassVar[bool] = False
 
-    def part(self, one: LinearMap) -> "Shared":
+    def part_for(self, one: LinearMap) -> "Shared":
         """See Targeted."""
         return Shared(self.rank, self.dropout)
 

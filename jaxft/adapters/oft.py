@@ -34,7 +34,7 @@ class OFT(Targeted):
     unread: ClassVar[Mapping[str, Any]] = {"coft": False}
     reads_transposed: ClassVar[bool] = False
 
-    def part(self, one: LinearMap) -> "Rotated":
+    def part_for(self, one: LinearMap) -> "Rotated":
         """See Targeted."""
         size = nearest_divisor(one.inputs, self.block_size)
         return Rotated(size, 1 if self.block_share else one.inputs // size, self.neumann_terms)

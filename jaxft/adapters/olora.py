@@ -20,7 +20,7 @@ class OLoRA(LoRA):
 
     lr_scale: ClassVar[float] = 1.0  # tune/learning_rate.py
 
-    def part(self, one: LinearMap) -> "Orthonormal":
+    def part_for(self, one: LinearMap) -> "Orthonormal":
         """See Targeted."""
         return Orthonormal(self.rank_of(one), self.scale_of(one), self.dropout, self.lr_ratio)
 

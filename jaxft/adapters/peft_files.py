@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxft.adapters.adapted import bound, linears, merged_map
+from jaxft.adapters.adapted import linears, merged_map
 from jaxft.adapters.base import AdapterPart, PeftMethod, StoredModule, Tensors
 from jaxft.adapters.methods import METHODS, method_of
 from jaxft.host import strict_json
@@ -22,7 +22,7 @@ from jaxft.models.checkpoint.save import fetched
 from jaxft.models.checkpoint.tensors import read_tensors
 from jaxft.models.checkpoint.weight_table import TensorMap
 from jaxft.models.model import Model
-from jaxft.models.params import Params, names, roles, shape, variables
+from jaxft.models.params import Params, bind_part, names, roles, shape, variables
 from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 
 CONFIG, WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
@@ -289,7 +289,7 @@ def _merged(
     wanted = {path: shape(variable) for path, variable in variables(adapter).items()}
     if {name: array.shape for name, array in values.items()} != wanted:
         raise ValueError(wanted)
-    new_kernel, new_bias = jax.device_get(jax.jit(merged_map)(bound(adapter, "", values), kernel, bias))
+    new_kernel, new_bias = jax.device_get(jax.jit(merged_map)(bind_part(adapter, "", values), kernel, bias))
     pieces = one.layout.split(new_kernel.T if one.layout.outputs_axis == 0 else new_kernel, widths)
     merged = dict(zip(one.jaxft, pieces, strict=True))
     return merged if new_bias is None else merged | dict(zip(biases, one.layout.split(new_bias, widths), strict=True))

@@ -21,7 +21,7 @@ class PiSSA(LoRA):
 
     lr_scale: ClassVar[float] = 1.0  # tune/learning_rate.py
 
-    def part(self, one: LinearMap) -> "Principal":
+    def part_for(self, one: LinearMap) -> "Principal":
         """See Targeted."""
         return Principal(self.rank_of(one), self.scale_of(one), self.dropout, self.lr_ratio)
 

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ class Residual(LowRank):
     W stays as it is, so that adapters of several methods share one base: PEFT's file has the update A B - A0 B0, of
     twice the rank.
     """
+
+    starts_from_kernel: ClassVar[bool] = True
 
     @abstractmethod
     def factors(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

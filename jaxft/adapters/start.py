@@ -1,6 +1,6 @@
 """The values with which adapters start: those that depend on the weights, and those of an adapter that trains on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,18 +19,20 @@ from jaxft.models.params import initial, lead, names, shape, variables
 from jaxft.problems import raise_problems
 
 
-def start_values(model: Model, views: Views, seed: int) -> Views:
+def start_values(
+    model: Model, views: Views, seed: int, held: Callable[[np.ndarray], np.ndarray] = lambda kernel: kernel
+) -> Views:
     """Initial values, by name, of the adapters' parameters that depend on the weights, which `views` holds or, if it
-    does not, are newly initialised."""
+    does not, are newly initialised. `held` gives a kernel as the model holds it."""
     found: Views = {}
     for path, linear in linears(model):
-        if linear.adapter is None:
+        if linear.adapter is None or not linear.adapter.part.starts_from_kernel:
             continue
         kernel = f"{path}.kernel"
         new = initial(model, kernel, seed) if names(model, kernel)[0] not in views else None
         for row, name in enumerate(names(model, path)):
             each = np.asarray(views[f"{name}.kernel"][:, :] if new is None else new[row], np.float32)
-            found |= {f"{name}.adapter.{own}": value for own, value in linear.adapter.part.start(each).items()}
+            found |= {f"{name}.adapter.{own}": value for own, value in linear.adapter.part.start(held(each)).items()}
     return found
 
 

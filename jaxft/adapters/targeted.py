@@ -29,7 +29,7 @@ class Targeted(PeftMethod):
     layers_to_transform: tuple[NonNegativeInt, ...] = ()  # numbers of layers; (): all
     modules_to_save: tuple[str, ...] = ()  # further modules that train whole
 
-    def part(self, one: LinearMap) -> AdapterPart:
+    def part_for(self, one: LinearMap) -> AdapterPart:
         """The adapter of a linear map."""
         raise NotImplementedError
 
@@ -55,7 +55,7 @@ class Targeted(PeftMethod):
         modules = {one.module for one in model.maps if self._targets(one)}
         chosen = [one for one in model.maps if one.module in modules]
         raise_problems(self._problems(model, chosen))
-        return {one.name: self.part(one) for one in chosen}
+        return {one.name: self.part_for(one) for one in chosen}
 
     def settings(self, found: Mapping[str, StoredModule], modules: Sequence[str]) -> dict[str, Any]:
         """See adapters/base.py."""

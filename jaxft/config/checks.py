@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.config.component import fits, is_config, type_problems
 from jaxft.config.functions import as_function
-from jaxft.config.protocols import Factory, Source, TaskComponent, TuneComponent
+from jaxft.config.protocols import Factory, QuantizationComponent, Source, TaskComponent, TuneComponent
 from jaxft.config.ranges import problems_of, range_problems
 from jaxft.paths import invalid_problem
 from jaxft.problems import UserError, clipped, listed, near, suggest, truncated_repr
@@ -31,6 +31,7 @@ COMPONENTS: dict[str, tuple[type, str]] = {
     "data": (Source, "a source such as jaxft.data.source.Data(...)"),
     "batching": (object, "Pad(), Pack(...) or Chunk(...) of jaxft.data.batching"),
     "tune": (TuneComponent, "a way to tune such as jaxft.tune.full.Full()"),
+    "quantization": (QuantizationComponent, "a format such as jaxft.quantization.nf4.NF4(), or None"),
     "optim": (Factory, "an optimizer such as jaxft.optim.adamw.AdamW()"),
     "schedule": (Factory, "a schedule such as jaxft.optim.schedule.Linear()"),
 }
@@ -141,6 +142,16 @@ def multiplier_problems(cfg: "Config") -> list[str]:
     return [text for text in invalid if text]
 
 
+def quantization_problems(cfg: "Config") -> list[str]:
+    """Whether the loop over layers is left out, in which one layer after the other is dequantised."""
+    if cfg.quantization is None or cfg.scan != 0:
+        return []
+    return [
+        "config.scan is 0, all layers at once, whose dequantised matrices a program may then hold together, and "
+        "config.quantization saves memory. Set config.scan=1"
+    ]
+
+
 def function_problems(cfg: "Config") -> list[str]:
     """Values of config.loss and config.metrics that are no functions."""
     metrics = cfg.metrics if typed(cfg, "metrics") else {}
@@ -156,7 +167,9 @@ def function_problems(cfg: "Config") -> list[str]:
 
 def component_problems(cfg: "Config", devices: int | None) -> list[str]:
     """Values that are not components, and the problems that components report themselves."""
-    found = [(f"config.{name}", getattr(cfg, name), *expected) for name, expected in COMPONENTS.items()]
+    given = {name: getattr(cfg, name) for name in COMPONENTS}
+    left_out = {"quantization"} if cfg.quantization is None else set()
+    found = [(f"config.{name}", value, *COMPONENTS[name]) for name, value in given.items() if name not in left_out]
     evals = cfg.evals if typed(cfg, "evals") else {}
     found += [(f"config.evals.{key}.data", e.data, *COMPONENTS["data"]) for key, e in evals.items()]
     problems = []

@@ -19,6 +19,7 @@ PLACES = {
     "jaxft.data.batching": "batching",
     "jaxft.tune": "tune",
     "jaxft.adapters": "tune",
+    "jaxft.quantization": "quantization",
     "jaxft.optim": "optim",
     "jaxft.optim.schedule": "schedule",
 }

@@ -40,6 +40,14 @@ class TuneComponent(Protocol):
 
 
 @runtime_checkable
+class QuantizationComponent(Protocol):
+    """A format of a frozen base's linear maps: config.quantization (jaxft/quantization)."""
+
+    def part(self) -> Any:
+        """The format with these settings, a QuantizationPart (jaxft/quantization/base.py)."""
+
+
+@runtime_checkable
 class Factory(Protocol):
     """What makes an optimizer or a schedule: config.optim and config.schedule (jaxft/optim)."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from jaxft.config import checks
 from jaxft.config.component import FUNCTION, config, from_json, to_json, type_problems
-from jaxft.config.protocols import Factory, Source, TuneComponent
+from jaxft.config.protocols import Factory, QuantizationComponent, Source, TuneComponent
 from jaxft.config.ranges import INT, Count, Fraction, NonNegative, NonNegativeInt, Positive, ProperFraction, Range, Seed
 from jaxft.host import strict_json
 from jaxft.host.output_file import replace_bytes
@@ -128,6 +128,7 @@ class Config:
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict, metadata=FUNCTION)
     tune: TuneComponent = _component("jaxft.tune.full", "Full")  # which weights train: jaxft.tune
     adapter: str | None = None  # directory of a PEFT adapter of config.tune's method, from which training goes on
+    quantization: QuantizationComponent | None = None  # frozen linear maps in fewer bits: NF4, FP4, Int8; None: floats
     optim: Factory = _component("jaxft.optim.adamw", "AdamW")  # the optimizer: jaxft.optim
     schedule: Factory = _component("jaxft.optim.schedule", "Linear")  # of the learning rate: jaxft.optim.schedule
     lr: Positive | Literal["auto"]  # peak learning rate; auto: that of config.tune for a model of this size
@@ -162,7 +163,7 @@ class Config:
         """All problems, each as one sentence with its fix; with `devices`, also what does not fit them."""
         problems = type_problems(self) + checks.value_problems(self)
         problems += checks.length_problems(self) + checks.model_problems(self)
-        problems += checks.function_problems(self)
+        problems += checks.function_problems(self) + checks.quantization_problems(self)
         problems += checks.eval_problems(self) + checks.multiplier_problems(self)
         problems += checks.component_problems(self, devices) + checks.batch_problems(self, devices)
         try:

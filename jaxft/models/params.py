@@ -6,9 +6,11 @@ A stored path such as `layers.segments.0.0.attn.q.kernel` (segment, place) holds
 
 import logging
 import zlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
@@ -19,6 +21,7 @@ from jaxft.parallel.mesh import make_mesh, sharding
 
 log = logging.getLogger("jaxft")
 
+T = TypeVar("T", bound=nnx.Module)
 Params = dict[str, jax.Array]
 CONSTANTS = {"zeros": 0, "ones": 1}  # initialisers of param (models/layers/basic.py)
 
@@ -32,6 +35,13 @@ def variables(model: nnx.Module) -> dict[str, nnx.Param]:
 def bind(model: Model, params: Params) -> Model:
     """The model with the values of `params` (path -> array) in it; pure, so usable under jit and grad."""
     return jax.tree.unflatten(jax.tree.structure(model), [params[path] for path in variables(model)])
+
+
+def bind_part(module: T, prefix: str, params: Mapping[str, jax.Array | np.ndarray]) -> T:
+    """As `bind`, for a module of a model, the paths of whose parameters begin with `prefix`."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    paths = [prefix + jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat]
+    return jax.tree.unflatten(jax.tree.structure(module), [params[path] for path in paths])
 
 
 def names(model: Model, path: str) -> list[str]:
@@ -68,6 +78,16 @@ def trainable(model: Model) -> list[str]:
 
 def shape(variable: nnx.Param) -> tuple[int, ...]:
     return variable.get_value().shape
+
+
+def is_quantized(variable: nnx.Param) -> bool:
+    """Whether a parameter is a part of a kernel that is held in fewer bits."""
+    return variable.get_metadata("origin") == "quantized"
+
+
+def frozen_dtype(variable: nnx.Param, dtype: DTypeLike) -> jnp.dtype:
+    """The dtype in which a parameter that does not train is stored: `dtype`, unless it is quantised."""
+    return variable.get_value().dtype if is_quantized(variable) else jnp.dtype(dtype)
 
 
 def shardings(model: Model, mesh: jax.sharding.Mesh) -> dict[str, jax.sharding.NamedSharding]:

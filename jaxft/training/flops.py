@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from jaxft.models.batch import Batch
 from jaxft.models.model import Model
-from jaxft.models.params import Params, bind, shape, variables
+from jaxft.models.params import Params, bind, frozen_dtype, shape, variables
 
 # Dense bfloat16 peak of one chip, FLOP/s, from the makers' data sheets, by words of JAX's `device_kind`. Where one name
 # is the beginning of another, the longer one comes first.
@@ -51,7 +51,8 @@ def step_flops(model: Model, trained: Collection[str], batch: Batch) -> int:
     Where nothing trains below a product, its input needs no gradient. Attention counts every key, masked or not.
     Recomputation does not count, neither `remat` nor that of attention's scores.
     """
-    params = {path: jax.ShapeDtypeStruct(shape(v), model.dtype) for path, v in variables(model).items()}
+    found = variables(model)
+    params = {path: jax.ShapeDtypeStruct(shape(v), frozen_dtype(v, model.dtype)) for path, v in found.items()}
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
 
     def forward(params: Params, batch: Batch) -> tuple[jax.Array | None, jax.Array | None]:

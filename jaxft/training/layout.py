@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 
 from jaxft.config import Config
 from jaxft.models.model import Model
-from jaxft.models.params import shape, shardings, variables
+from jaxft.models.params import frozen_dtype, shape, shardings, variables
 from jaxft.optim.base import lr_multipliers, optimizer
 from jaxft.parallel.memory import device_memory, held, split_over
 from jaxft.parallel.mesh import make_mesh
@@ -36,14 +36,16 @@ def mesh_for(cfg: Config, model: Model, trained: list[str], devices: list[jax.De
 def floor_bytes(cfg: Config, model: Model, trained: list[str], mesh: jax.sharding.Mesh) -> int:
     """Bytes per device that a step needs whatever its batch: parameters, their gradients, the optimizer's state."""
     places = shardings(model, mesh)
-    arrays = {path: jax.ShapeDtypeStruct(shape(v), jnp.float32) for path, v in variables(model).items()}
-    trains = {path: arrays.pop(path) for path in trained}
+    found = variables(model)
+    trains = {path: jax.ShapeDtypeStruct(shape(found[path]), jnp.float32) for path in trained}
     multipliers = lr_multipliers(model, cfg.lr_multipliers, cfg.layer_decay)
     tx = optimizer(cfg.optim, optax.constant_schedule(cfg.lr), model, trained, multipliers)
     replicated = NamedSharding(mesh, jax.sharding.PartitionSpec())
     state = jax.eval_shape(tx.init, trains)
     of_state = opt_placements(state, {path: places[path] for path in trained}, trains, replicated)
-    frozen = sum(held(x.shape, model.dtype, places[path]) for path, x in arrays.items())
+    frozen = sum(
+        held(shape(v), frozen_dtype(v, model.dtype), places[path]) for path, v in found.items() if path not in trains
+    )
     trained_bytes = sum(held(x.shape, x.dtype, places[path]) for path, x in trains.items())
     of_optimizer = jax.tree.map(lambda x, place: held(x.shape, x.dtype, place), state, of_state)
     return frozen + 2 * trained_bytes + sum(jax.tree.leaves(of_optimizer))

@@ -56,7 +56,7 @@ def evaluate_model(
     cfg: Config, model: str, breakdown: Breakdown = METRICS_ONLY, output: str | None = None
 ) -> dict[str, dict[str, Any]]:
     """`evaluate_all` with the weights of a model directory on the evaluation sets of `cfg`. Labels are the model's."""
-    built = build(replace(cfg, model=model, init="pretrained"), list(cfg.evals))
+    built = build(replace(cfg, model=model, init="pretrained", quantization=None), list(cfg.evals))
     saved = inference_of(built.pretrained.directory, built.arch.kind)
     built.task = built.task.tuned(saved)
     own = inference_settings(built, {})

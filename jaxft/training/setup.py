@@ -37,9 +37,10 @@ from jaxft.models.checkpoint.sentence_transformers import read_embedding, with_l
 from jaxft.models.checkpoint.tokenizer import unknown_counts
 from jaxft.models.input_ranges import id_problems
 from jaxft.models.model import Model, Outputs
-from jaxft.models.params import Params, bind, names, shape, shardings, variables
+from jaxft.models.params import Params, bind, frozen_dtype, names, shape, shardings, variables
 from jaxft.parallel.mesh import place_rows
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
+from jaxft.quantization.quantized import dequantized, place_quantized, quantized, quantized_kernels, requantized
 from jaxft.tasks.base import EncodingContext, Task
 from jaxft.training.layout import mesh_for
 from jaxft.training.missing_columns import missing_columns
@@ -53,7 +54,8 @@ log = logging.getLogger("jaxft")
 class Setup:
     """A model and its task on a mesh. `trained` are stored paths (models/params.py); all others are frozen.
 
-    `base` is the model without adapters, with the same stored paths; the model itself if there are none.
+    `base` is the model without adapters, with the same stored paths; the model itself if there are none. `adapted` is
+    the model in floats; the model itself if no kernel is quantised.
     """
 
     cfg: Config
@@ -62,6 +64,7 @@ class Setup:
     arch: Architecture
     model: Model
     base: Model
+    adapted: Model
     task: Task
     setting: EncodingContext
     trained: list[str]
@@ -118,12 +121,13 @@ class Setup:
         return jax.tree.map(lambda values: place_rows(values, self.mesh), dict(batch))
 
     def load(self) -> tuple[Params, Params, LoadReport]:
-        """(trained, frozen, report). Trained parameters are float32, frozen ones have the compute dtype."""
-        views, report = find_weights(self.model, self.pretrained, self.arch, self.cfg.init, self.cfg.seed)
-        views |= start_values(self.model, views, self.cfg.seed)
+        """(trained, frozen, report). Trained parameters are float32, frozen ones have the compute dtype, or are
+        quantised."""
+        views, report = find_weights(self.base, self.pretrained, self.arch, self.cfg.init, self.cfg.seed)
+        views |= start_values(self.adapted, views, self.cfg.seed, self._held)
         if self.cfg.adapter is not None and isinstance(self.cfg.tune, PeftMethod):
             files = read_adapter(self.cfg.adapter)
-            views |= continued(self.model, self.arch, views, files, self.cfg.tune, self.cfg.adapter)
+            views |= continued(self.adapted, self.arch, views, files, self.cfg.tune, self.cfg.adapter)
             report.new = sorted(set(report.new) - views.keys())
         new = {name for name in report.new if name not in self._trained_names()}
         raise_problems(
@@ -132,29 +136,46 @@ class Setup:
             else []
         )
         dtypes = {path: self.dtype_of(path) for path in variables(self.model)}
-        params = place(self.model, views, shardings(self.model, self.mesh), dtypes, self.cfg.seed)
+        places = shardings(self.model, self.mesh)
+        params = place(self.model, views, places, dtypes, self.cfg.seed)
+        if self.cfg.quantization is not None:
+            part = self.cfg.quantization.part()
+            params |= place_quantized(self.model, self.base, views, places, part, self.cfg.seed)
         trained = {path: params.pop(path) for path in self.trained}
         return trained, params, report
 
     def dtype_of(self, path: str) -> jnp.dtype:
         """The dtype in which a parameter is stored. What an adapter keeps of the weights is not rounded."""
-        exact = path in self.trained or is_adapter(variables(self.model)[path])
-        return jnp.float32 if exact else self.model.dtype
+        variable = variables(self.model)[path]
+        exact = path in self.trained or is_adapter(variable)
+        return jnp.float32 if exact else frozen_dtype(variable, self.model.dtype)
 
     def sizes(self) -> tuple[int, int]:
         """(number of trained parameters, number of frozen ones)."""
-        counts = {path: math.prod(shape(variable)) for path, variable in variables(self.model).items()}
+        counts = {path: math.prod(shape(variable)) for path, variable in variables(self.adapted).items()}
         trained = sum(counts[path] for path in self.trained)
         return trained, sum(counts.values()) - trained
 
     def merged(self, params: Params) -> tuple["Setup", Params]:
-        """(the setup without adapters, whose trained parameters are those that training changed, and the parameters
-        in which adapters are merged); as they are if there are no adapters."""
+        """(the setup without adapters and quantised kernels, whose trained parameters are those that differ from the
+        checkpoint's, and the parameters in which adapters are merged); as they are if there are neither."""
         if self.model is self.base:
             return self, params
-        changed = {*adapted_weights(self.model), *self.trained}
+        kernels = [path for path, _ in quantized_kernels(self.model)]
+        if kernels:
+            form = type(self.cfg.quantization).__name__
+            log.info("the base's linear maps are written in floats, with the values that %s gave them", form)
+            params = dequantized(self.model, self.base, params)
+        changed = {*kernels, *adapted_weights(self.model), *self.trained}
         trained = [path for path in variables(self.base) if path in changed]
-        return replace(self, model=self.base, trained=trained), merged_params(self.model, params)
+        built = replace(self, model=self.base, adapted=self.base, trained=trained)
+        return built, merged_params(self.adapted, params)
+
+    def _held(self, kernel: np.ndarray) -> np.ndarray:
+        """A kernel (inputs, outputs) with the values that the model computes with, float32."""
+        if self.cfg.quantization is None or not np.isfinite(kernel).all():  # which `place_quantized` reports
+            return kernel
+        return np.asarray(requantized(self.cfg.quantization.part(), kernel))
 
     def _trained_names(self) -> set[str]:
         return {name for path in self.trained for name in names(self.model, path)}
@@ -198,9 +219,13 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
         count = sum(math.prod(shape(variable)) for variable in variables(base).values())
         cfg = replace(cfg, lr=peak_rate(cfg.tune, count))
         log.info("learning rate: %g, of %s for a model of this size", cfg.lr, type(cfg.tune).__name__)
+    adapted = model
+    if cfg.quantization is not None:
+        own = {name for path in trained for name in names(model, path)}
+        model = quantized(adapted, arch, cfg.quantization, own)
     mesh = mesh_for(cfg, model, trained, devices)
     task = with_functions(task, cfg.loss, cfg.metrics)
-    return Setup(cfg, mesh, pretrained, arch, model, base, task, setting, trained, sources)
+    return Setup(cfg, mesh, pretrained, arch, model, base, adapted, task, setting, trained, sources)
 
 
 def resolve_task(cfg: Config, sources: Mapping[str, Rows], setting: EncodingContext) -> Task:

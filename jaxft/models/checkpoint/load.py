@@ -17,7 +17,7 @@ from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
 from jaxft.models.checkpoint.tensors import check_floats, open_tensors, release
 from jaxft.models.checkpoint.weight_table import TensorMap
 from jaxft.models.model import Model
-from jaxft.models.params import Params, initial, lead, names, shape, trainable, variables
+from jaxft.models.params import Params, initial, is_quantized, lead, names, shape, trainable, variables
 from jaxft.problems import raise_problems
 
 READERS = 4  # threads: some copy while others wait for fresh pages; with two, 1.1 B take a quarter longer
@@ -131,7 +131,8 @@ def place(
     dtypes: Mapping[str, jnp.dtype],
     seed: int,
 ) -> Params:
-    """Stored path -> sharded parameter: from `views` if the checkpoint has it, newly initialised otherwise.
+    """Stored path -> sharded parameter: from `views` if the checkpoint has it, newly initialised otherwise. Quantised
+    kernels are left out (jaxft/quantization/quantized.py).
 
     A process reads only the bytes that its devices hold, READERS parameters at a time. On CPU they are read into the
     memory that JAX uses, so that the host never holds a second copy. Raises UserError for tensors with NaN or
@@ -146,7 +147,7 @@ def place(
         read = partial(_read_layers if lead(variable) else _read, parts, dtypes[path], names(model, path), broken)
         return jax.make_array_from_callback(shape(variable), placements[path], read)
 
-    wanted = variables(model)
+    wanted = {path: variable for path, variable in variables(model).items() if not is_quantized(variable)}
     with ThreadPoolExecutor(READERS) as readers:
         params = dict(zip(wanted, readers.map(one, wanted.keys(), wanted.values()), strict=True))
     raise_problems(
@@ -171,9 +172,9 @@ def new_rows(rows: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
 def _read(parts: Sequence[View], dtype, called: list[str], broken: list[str], index: tuple[slice, ...]) -> np.ndarray:
     (part,) = parts
     piece = part[index]
-    out = _aligned(piece.shape, dtype)
+    out = aligned(piece.shape, dtype)
     _copy(piece, out)
-    if not _finite(out):
+    if not finite(out):
         broken += called
     release(_mapped(part))
     return out
@@ -186,9 +187,9 @@ def _read_layers(
     for row, part in enumerate(chosen):
         piece = part[index[1:]]
         if row == 0:
-            out = _aligned((len(chosen), *piece.shape), dtype)
+            out = aligned((len(chosen), *piece.shape), dtype)
         _copy(piece, out[row])
-        if not _finite(out[row]):
+        if not finite(out[row]):
             broken.append(called[row])
         release(_mapped(part))
     return out
@@ -205,7 +206,7 @@ def _copy(source: np.ndarray, target: np.ndarray) -> None:
     """Copies a transposed matrix in strips as wide as a cache line: five times faster than row by row, which would
     fetch each written line once for every number in it."""
     strip = 64 // target.itemsize
-    with np.errstate(over="ignore"):  # float64 out of range becomes infinity, which `_finite` finds
+    with np.errstate(over="ignore"):  # float64 out of range becomes infinity, which `finite` finds
         if source.ndim != 2 or abs(source.strides[0]) >= abs(source.strides[1]):
             target[...] = source
             return
@@ -213,13 +214,13 @@ def _copy(source: np.ndarray, target: np.ndarray) -> None:
             target[:, start : start + strip] = source[:, start : start + strip]
 
 
-def _finite(numbers: np.ndarray) -> bool:
+def finite(numbers: np.ndarray) -> bool:
     """Checks the sum, which needs no array of the same size; only if that overflows, each number."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(numbers.sum(dtype=np.float32)) or np.isfinite(numbers).all())
 
 
-def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
     """An empty array whose memory begins at a multiple of 64 bytes: JAX on CPU uses it without a copy."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)

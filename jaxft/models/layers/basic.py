@@ -23,7 +23,7 @@ from jaxft.models.part import Part
 from jaxft.parallel.mesh import shard
 
 Role = Literal["kernel", "embedding", "bias", "norm", "other"]
-Origin = Literal["checkpoint", "adapter"]
+Origin = Literal["checkpoint", "adapter", "quantized"]
 
 
 def param(
@@ -42,18 +42,21 @@ def param(
     rest. `init` is "normal", "zeros", "ones", "kaiming_uniform" (of a matrix (inputs, outputs), as in
     torch.nn.Linear), or a function from the shape to an array. A fixed parameter never trains: it keeps its initial
     value, or the checkpoint's. `origin` says where its values come from: "adapter" parameters are in no checkpoint of
-    a model, and train unless they are fixed. `lr_factor` multiplies the learning rate.
+    a model, and train unless they are fixed; "quantized" ones are made of a kernel of the checkpoint
+    (jaxft/quantization). `lr_factor` multiplies the learning rate.
     """
     value = jax.ShapeDtypeStruct(shape, jnp.float32)
     return nnx.Param(value, axes=axes, role=role, init=init, fixed=fixed, origin=origin, lr_factor=lr_factor)
 
 
-def remat(function: Callable) -> Callable:
+def remat(function: Callable, prevent_cse: bool = False) -> Callable:
     """The function, with only its arguments stored for the backward pass: cheap steps are recomputed.
 
-    A matrix product at its end is not recomputed, since no gradient needs the product's own result.
+    A matrix product at its end is not recomputed, since no gradient needs the product's own result. The loop over
+    layers separates the two passes; `prevent_cse` does so without it, where a program that computes once and stores
+    would need too much memory.
     """
-    return jax.checkpoint(function, prevent_cse=False)  # the loop over layers separates the two passes
+    return jax.checkpoint(function, prevent_cse=prevent_cse)
 
 
 def masked_mean(
@@ -90,13 +93,21 @@ class Adapter(nnx.Module):
         raise NotImplementedError
 
 
+class QuantizedKernel(nnx.Module):
+    """A kernel of a frozen linear map, held in fewer bits (jaxft/quantization)."""
+
+    def matrix(self, dtype: DTypeLike) -> jax.Array:
+        """The kernel (inputs, outputs), dequantised."""
+        raise NotImplementedError
+
+
 class Linear(nnx.Module):
     """y = x W + b, with W cast to the dtype of x: parameters may be float32 masters while activations are bfloat16."""
 
     adaptable: ClassVar[bool] = True  # whether tuning methods may put an adapter here
 
     def __init__(self, inputs: int, outputs: int, axes: tuple[str | None, str | None], bias: bool = True):
-        self.kernel = param((inputs, outputs), axes, "kernel")
+        self.kernel: Any = param((inputs, outputs), axes, "kernel")  # or a QuantizedKernel
         self.bias = param((outputs,), (axes[1],), "bias", "zeros") if bias else nnx.data(None)
         self.adapter: Any = nnx.data(None)
 
@@ -106,12 +117,28 @@ class Linear(nnx.Module):
 
     def plain(self, x: jax.Array) -> jax.Array:
         """The result without an adapter."""
-        y = x @ self.matrix(x.dtype)
+        y = self.product(x)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
+    def product(self, x: jax.Array) -> jax.Array:
+        """x W."""
+        return remat(self._product, prevent_cse=True)(x) if self.is_quantized else self._product(x)
+
     def matrix(self, dtype: DTypeLike) -> jax.Array:
-        """W (inputs, outputs)."""
-        return self.kernel[...].astype(dtype)
+        """The kernel (inputs, outputs), dequantised if it is held in fewer bits.
+
+        In a function that is differentiated, use it inside `jax.checkpoint`, as `product` does: else the backward pass
+        keeps the dequantised kernels of all layers.
+        """
+        return self.kernel.matrix(dtype) if self.is_quantized else self.kernel[...].astype(dtype)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the kernel is held in fewer bits."""
+        return isinstance(self.kernel, QuantizedKernel)
+
+    def _product(self, x: jax.Array) -> jax.Array:
+        return x @ self.matrix(x.dtype)
 
 
 @dataclass(frozen=True)
