@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from jaxft.adapters.lora import LoRA
+    from jaxft.adapters.p_tuning import PTuning
+    from jaxft.adapters.prompt_tuning import PromptTuning
     from jaxft.attribution.explain import explain
     from jaxft.config.run import Config, EarlyStopping, Eval, Mesh, Save
     from jaxft.data.augment import Augmented
@@ -81,9 +83,11 @@ __all__ = [
     "MultipleChoice",
     "Muon",
     "NextSentence",
+    "PTuning",
     "Pack",
     "Pad",
     "Partial",
+    "PromptTuning",
     "QuestionAnswering",
     "Regress",
     "ReplacedTokens",

@@ -22,6 +22,8 @@ if typing.TYPE_CHECKING:
 
 COMPONENTS = {
     "jaxft.adapters.lora": "LoRA",
+    "jaxft.adapters.p_tuning": "PTuning",
+    "jaxft.adapters.prompt_tuning": "PromptTuning",
     "jaxft.data.augment": "Augmented",
     "jaxft.data.batching": "Chunk Pack Pad",
     "jaxft.data.blank": "Blanked",
