@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 if TYPE_CHECKING:
     from jaxft.adapters.lora import LoRA
     from jaxft.adapters.p_tuning import PTuning
+    from jaxft.adapters.prefix_tuning import PrefixTuning
     from jaxft.adapters.prompt_tuning import PromptTuning
     from jaxft.attribution.explain import explain
     from jaxft.config.run import Config, EarlyStopping, Eval, Mesh, Save
@@ -87,6 +88,7 @@ __all__ = [
     "Pack",
     "Pad",
     "Partial",
+    "PrefixTuning",
     "PromptTuning",
     "QuestionAnswering",
     "Regress",

@@ -10,6 +10,7 @@ import peft
 import torch
 from batches import END
 
+from jaxft.adapters.adapted import is_adapter
 from jaxft.config import Config
 from jaxft.models.checkpoint.load import find_weights, place
 from jaxft.models.checkpoint.pretrained import architecture, open_pretrained
@@ -30,6 +31,11 @@ class Prompted(NamedTuple):
     own: set[str]  # names of the base's parameters that train
     trained: list[str]  # stored paths
 
+    @property
+    def layers(self) -> int:
+        """The number of layers of the side without an encoder."""
+        return len(self.arch.spec.layers)
+
 
 def prompted(directory, tune, seed=0, noise=0.3) -> Prompted:
     """`noise` is the standard deviation of what is added to each parameter that trains."""
@@ -42,8 +48,8 @@ def prompted(directory, tune, seed=0, noise=0.3) -> Prompted:
     rng = np.random.default_rng(seed)
     for path in trained:
         params[path] = params[path] + jnp.float32(noise) * rng.standard_normal(params[path].shape).astype(np.float32)
-    own = {name for path in trained for name in names(model, path) if ".virtual." not in name}
-    return Prompted(arch, model, params, own, trained)
+    own = {path for path in trained if not is_adapter(variables(model)[path])}
+    return Prompted(arch, model, params, {name for path in own for name in names(model, path)}, trained)
 
 
 def _float32(model):
@@ -102,6 +108,21 @@ def peft_model(theirs, directory, **options):
         return peft.PeftModel.from_pretrained(theirs, directory, **options).eval()
 
 
+def logits_of_prefix(theirs, texts) -> list[torch.Tensor]:
+    """As `logits_of_peft`, from PEFT's keys and values in transformers' own model.
+
+    PEFT looks for the argument `past_key_values` in the signature of classes with other heads than a causal language
+    model's, and does not find it where transformers takes it under another name.
+    """
+    found = []
+    for ids in texts:
+        mask = torch.ones(1, theirs.active_peft_config.num_virtual_tokens + len(ids))
+        given = {"attention_mask": mask, "past_key_values": theirs.get_prompt(1)}
+        out = theirs.base_model(input_ids=torch.tensor(ids)[None].long(), **given)
+        found.append(out.logits.reshape(-1, out.logits.shape[-1]))
+    return found
+
+
 def logits_of_peft(theirs, texts, batch) -> list[torch.Tensor]:
     """Logits (predictions, classes) of each text by itself."""
     found = []
@@ -139,3 +160,25 @@ def encoder_values(theirs) -> dict[str, np.ndarray]:
             both = [state[f"lstm_head.{name}_l{number}{end}"].T for end in ("", "_reverse")]
             values[f"lstm.{number}.{ours}"] = np.stack(both)
     return {f"embed.tokens.virtual.source.{name}": value for name, value in values.items()}
+
+
+def prefix_values(theirs, one: Prompted) -> dict[str, np.ndarray]:
+    """Stored path -> value of each parameter of PEFT's prefix encoder."""
+    state = {name: x.detach().numpy() for name, x in theirs.prompt_encoder["default"].state_dict().items()}
+    last = state.get("transform.2.weight")
+    rows = state["embedding.weight"] if last is None else last.T
+    both = {"key": np.split(rows, 2 * one.layers, 1)[::2], "value": np.split(rows, 2 * one.layers, 1)[1::2]}
+    values = {}
+    if last is not None:
+        pieces = np.split(state["transform.2.bias"], 2 * one.layers)
+        both |= {"key_bias": pieces[::2], "value_bias": pieces[1::2]}
+        values = {
+            "prefix.embedding": state["embedding.weight"],
+            "prefix.kernel": state["transform.0.weight"].T,
+            "prefix.bias": state["transform.0.bias"],
+        }
+    by_name = {f"layers.{i}.attn.prefix.{key}": piece for key, rows in both.items() for i, piece in enumerate(rows)}
+    for path in one.trained:
+        if ".attn.prefix." in path:
+            values[path] = np.stack([by_name[name] for name in names(one.model, path)])
+    return values

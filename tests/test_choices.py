@@ -92,7 +92,8 @@ def test_all_problems_come_together():
     found = override(cfg, settings(line))
     expected = [
         "--config.optim.dcay=1: Lion has no field 'dcay'. Did you mean --config.optim.decay?",
-        "--config.tune=Partail: expected LoRA, PTuning, PromptTuning, Bitfit, Full, Partial, or MODULE:CLASS. Did you mean 'Partial'?",
+        "--config.tune=Partail: expected LoRA, PTuning, PrefixTuning, PromptTuning, Bitfit, Full, Partial, or "
+        "MODULE:CLASS. Did you mean 'Partial'?",
         "--config.data.limit=3: Deduplicated has no field 'limit'.",
         "--config.task.labl=x: MultiLabel has no field 'labl'. Did you mean --config.task.label?",
         "config.evals has no entry 'tset'. Did you mean --config.evals.test.data.path? "

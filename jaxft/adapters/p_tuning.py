@@ -14,10 +14,7 @@ from jaxft.adapters.soft_prompt import (
     attach_rows,
     input_table,
     input_width,
-    token_refusals,
-    virtual_tokens,
 )
-from jaxft.adapters.virtual_tokens import VirtualTokens
 from jaxft.config.component import config
 from jaxft.config.ranges import Count
 from jaxft.models.checkpoint.load import Views
@@ -52,18 +49,10 @@ class PTuning(SoftPrompt):
         """See soft_prompt.py."""
         return f"the prompt encoder ({self.encoder})"
 
-    def refusals(self, arch: Architecture) -> list[str]:
-        """See soft_prompt.py."""
-        return token_refusals(arch)
-
     def attach(self, model: Model) -> None:
         """See soft_prompt.py."""
         width = input_width(model.spec)
         attach_rows(model, PromptEncoder(self, width, self.encoder_hidden_size or width))
-
-    def placed(self, arch: Architecture) -> VirtualTokens:
-        """See soft_prompt.py."""
-        return virtual_tokens(self.num_virtual_tokens, arch)
 
     def initial(self, model: Model, views: Views, tokenizer: Any, seed: int) -> Views:
         """See soft_prompt.py: PyTorch's initial values of an embedding (standard normal) and of an LSTM."""

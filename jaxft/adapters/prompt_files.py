@@ -4,7 +4,7 @@ A file holds the vectors of the prompt, `prompt_embeddings`, and what else train
 `base_model.`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from jaxft.adapters.peft_files import CONFIG, WEIGHTS, AdapterFiles
+from jaxft.adapters.prefix_tuning import PrefixTuning
 from jaxft.adapters.prompt_tuning import PromptTuning
-from jaxft.adapters.soft_prompt import TASK_TYPES, SoftPrompt, input_table, input_width
+from jaxft.adapters.soft_prompt import TASK_TYPES, SoftPrompt, input_width
 from jaxft.host import strict_json
 from jaxft.models.checkpoint.load import Views
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained, architecture
@@ -24,6 +25,12 @@ from jaxft.models.params import Params, bind, names, variables
 from jaxft.problems import UserError, raise_problems, suggest
 
 PREFIX, VECTORS = "base_model.", "prompt_embeddings"
+# The peft_type of a file -> the method whose parameters are what it stores.
+METHODS: dict[str, Callable[..., SoftPrompt]] = {
+    "PROMPT_TUNING": PromptTuning,
+    "P_TUNING": PromptTuning,
+    "PREFIX_TUNING": PrefixTuning,
+}
 
 
 def prompt_files(
@@ -68,15 +75,17 @@ class StoredPrompt:
         out = next((arch.parameter(one.hf) for one in arch.tensor_maps if one.jaxft == ("head.out.kernel",)), "")
         return arch if out not in self.own else architecture(pretrained, arch.kind, len(self.own[out]))
 
-    def tune(self, arch: Architecture) -> SoftPrompt:
+    def tune(self, arch: Architecture, pretrained: Pretrained) -> SoftPrompt:
         """The tuning method that gives the prompt its place in a model. Raises UserError if the model has none."""
-        method = PromptTuning(num_virtual_tokens=len(self.vectors))
-        raise_problems(method.refusals(arch))
+        method = METHODS[self.config["peft_type"]](num_virtual_tokens=len(self.vectors))
+        raise_problems(method.refusals(arch, pretrained))
         return method
 
-    def views(self, model: Model, arch: Architecture) -> Views:
+    def views(self, model: Model, arch: Architecture, tune: SoftPrompt) -> Views:
         """Parameter name -> the prompt's values. Raises UserError for those that the model does not have."""
-        found: Views = {**self._rows(model, arch)}
+        found = tune.from_vectors(model, self.vectors)
+        if found is None:
+            raise UserError(self._other_base(VECTORS, self.vectors.shape))
         problems: list[str] = []
         by_name, known = {arch.parameter(one.hf): one for one in arch.tensor_maps}, variables(model)
         sizes = {name: known[path].get_value().shape for path in known for name in names(model, path)}
@@ -95,12 +104,6 @@ class StoredPrompt:
         raise_problems(problems)
         return found
 
-    def _rows(self, model: Model, arch: Architecture) -> Mapping[str, np.ndarray]:
-        path, _ = input_table(model)
-        if self.vectors.shape[1] != input_width(arch.spec):
-            raise UserError(self._other_base(VECTORS, self.vectors.shape))
-        return {f"{path}.virtual.source.embedding": self.vectors}
-
     def _other_base(self, name: str, shape: tuple[int, ...]) -> str:
         return (
             f"the adapter in {self.directory} has shape {tuple(shape)} for {name}, which does not fit the model: load "
@@ -111,7 +114,7 @@ class StoredPrompt:
 def read_prompt(directory: str | Path) -> StoredPrompt | None:
     """The soft prompt in a directory; None if its method is another one. Raises UserError for damaged files."""
     config = _config(Path(directory))
-    if config.get("peft_type") not in PEFT_TYPES:
+    if config.get("peft_type") not in METHODS:
         return None
     weights = next((Path(directory) / name for name in WEIGHTS if (Path(directory) / name).is_file()), None)
     if weights is None:
@@ -148,6 +151,3 @@ def _config(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
-
-
-PEFT_TYPES = ("PROMPT_TUNING", "P_TUNING")

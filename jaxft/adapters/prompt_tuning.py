@@ -11,10 +11,7 @@ from jaxft.adapters.soft_prompt import (
     attach_rows,
     input_table,
     input_width,
-    token_refusals,
-    virtual_tokens,
 )
-from jaxft.adapters.virtual_tokens import VirtualTokens
 from jaxft.config.component import config
 from jaxft.config.ranges import Count
 from jaxft.models.checkpoint.load import Views
@@ -43,17 +40,9 @@ class PromptTuning(SoftPrompt):
             return [f"init_text is set, but init is {self.init!r}: set init='text', or leave init_text out"]
         return []
 
-    def refusals(self, arch: Architecture) -> list[str]:
-        """See soft_prompt.py."""
-        return token_refusals(arch)
-
     def attach(self, model: Model) -> None:
         """See soft_prompt.py."""
         attach_rows(model, PromptTable(self.num_virtual_tokens, input_width(model.spec)))
-
-    def placed(self, arch: Architecture) -> VirtualTokens:
-        """See soft_prompt.py."""
-        return virtual_tokens(self.num_virtual_tokens, arch)
 
     def initial(self, model: Model, views: Views, tokenizer: Any, seed: int) -> Views:
         """See soft_prompt.py."""
@@ -63,6 +52,12 @@ class PromptTuning(SoftPrompt):
             return {}
         rows = [table[number : number + 1, :] for number in self._token_ids(tokenizer, seed)]
         return {f"{path}.virtual.source.embedding": np.concatenate(rows).astype(np.float32)}
+
+    def from_vectors(self, model: Model, vectors: np.ndarray) -> Views | None:
+        """See soft_prompt.py."""
+        path, _ = input_table(model)
+        fits = vectors.shape[1] == input_width(model.spec)
+        return {f"{path}.virtual.source.embedding": vectors} if fits else None
 
     def peft_config(self, arch: Architecture) -> dict[str, Any]:
         """See soft_prompt.py. PEFT needs no `prompt_tuning_init` for a table that is stored."""

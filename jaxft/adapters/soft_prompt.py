@@ -4,12 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxft.adapters.virtual_tokens import VirtualTokens
 from jaxft.models.checkpoint.load import Views
-from jaxft.models.checkpoint.pretrained import Architecture
+from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
 from jaxft.models.heads import TEXT_LEVEL
 from jaxft.models.layers.basic import Embed, Embedding, VirtualRows, param
 from jaxft.models.layers.lookup import lookup
@@ -56,9 +57,9 @@ class SoftPrompt:
         """None: a linear map stays as it is."""
         return {}
 
-    def refusals(self, arch: Architecture) -> list[str]:
+    def refusals(self, arch: Architecture, pretrained: Pretrained) -> list[str]:
         """Why a model cannot be tuned so."""
-        raise NotImplementedError
+        return token_refusals(arch)
 
     def attach(self, model: Model) -> None:
         """Puts the prompt, with abstract parameters, on a new model."""
@@ -66,7 +67,8 @@ class SoftPrompt:
 
     def placed(self, arch: Architecture) -> VirtualTokens | None:
         """The tokens that are put before every text; None if no token stands for the prompt."""
-        raise NotImplementedError
+        reads_first = arch.kind in TEXT_LEVEL and arch.spec.pool_token == "first"
+        return VirtualTokens(self.num_virtual_tokens, arch.spec.input_side.embed.vocab, reads_first)
 
     def initial(self, model: Model, views: Views, tokenizer: Any, seed: int) -> Views:
         """Parameter name -> initial value, float32, where the parameter's own initialiser is not enough.
@@ -76,8 +78,13 @@ class SoftPrompt:
         raise NotImplementedError
 
     def vectors(self, model: Model) -> jax.Array:
-        """The prompt of a model with values: float32 (virtual tokens, width), as PEFT stores it."""
+        """The prompt of a model with values: float32 (virtual tokens, ...), as PEFT stores it."""
         return prompt_vectors(model)
+
+    def from_vectors(self, model: Model, vectors: np.ndarray) -> Views | None:
+        """Parameter name -> value, from a stored prompt; None if it does not fit the model. Of methods whose own
+        parameters are what PEFT stores."""
+        raise NotImplementedError
 
     def peft_config(self, arch: Architecture) -> dict[str, Any]:
         """The fields of adapter_config.json that are the method's own, `peft_type` among them."""
@@ -142,12 +149,6 @@ def input_width(spec: Spec) -> int:
     embed = spec.input_side.embed
     inner = embed.project.inputs if isinstance(embed, Embed) and embed.project else None
     return inner or spec.input_side.width
-
-
-def virtual_tokens(count: int, arch: Architecture) -> VirtualTokens:
-    """The places of `count` virtual tokens in the texts of a model."""
-    reads_first = arch.kind in TEXT_LEVEL and arch.spec.pool_token == "first"
-    return VirtualTokens(count, arch.spec.input_side.embed.vocab, reads_first)
 
 
 def token_refusals(arch: Architecture) -> list[str]:

@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:
 COMPONENTS = {
     "jaxft.adapters.lora": "LoRA",
     "jaxft.adapters.p_tuning": "PTuning",
+    "jaxft.adapters.prefix_tuning": "PrefixTuning",
     "jaxft.adapters.prompt_tuning": "PromptTuning",
     "jaxft.data.augment": "Augmented",
     "jaxft.data.batching": "Chunk Pack Pad",

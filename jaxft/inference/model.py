@@ -78,11 +78,11 @@ def load(path: str, head: str | None = None, dtype: str = "float32", adapter: st
 def _with_prompt(pretrained: Pretrained, stored: StoredPrompt, head: str | None, dtype: str) -> "LoadedModel":
     """A base model with a soft prompt."""
     arch = stored.architecture(pretrained, head)
-    model, tune = Model(arch.spec, arch.head, dtype=dtype), stored.tune(arch)
+    model, tune = Model(arch.spec, arch.head, dtype=dtype), stored.tune(arch, pretrained)
     tune.attach(model)
     mesh = fitting_mesh(model, jnp.float32)
     views, report = find_weights(model, pretrained, arch, "pretrained")
-    views |= stored.views(model, arch)
+    views |= stored.views(model, arch, tune)
     report.new = sorted(set(report.new) - views.keys())
     params = place(model, views, shardings(model, mesh), dict.fromkeys(variables(model), jnp.float32), seed=0)
     inference = inference_of(Path(stored.directory), arch.kind)
@@ -230,9 +230,11 @@ class LoadedModel:
         """`at` (batch, 1) is the position of each row for heads that read one."""
         kind, compares = self.arch.kind, isinstance(self.arch.head, Contrast)
         text_level = kind in TEXT_LEVEL or compares
+        if self.prompt is not None:
+            moved = {"positions": batch["positions"] + self.prompt.num_virtual_tokens}
+            raise_problems(id_problems(moved, self.arch.spec))
         if self.virtual is not None:
             batch, at = self.virtual.in_rows(batch, at)
-            raise_problems(id_problems({"positions": batch["positions"]}, self.arch.spec))
         reads = {"at": at} if text_level else {"pair_at": at} if kind == "pretraining" else {}
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch | reads)

@@ -182,7 +182,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
         length_problems(cfg, arch)
         + label_problems(cfg, task, pretrained, arch)
         + tuning_problems(cfg)
-        + (cfg.tune.refusals(arch) if isinstance(cfg.tune, SoftPrompt) else [])
+        + (cfg.tune.refusals(arch, pretrained) if isinstance(cfg.tune, SoftPrompt) else [])
     )
     hidden = task.hidden or ("all" if task.max_predictions(1) is None else "read")
     model, base, trained = build_model(cfg, arch, devices[0].platform, hidden)
