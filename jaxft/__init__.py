@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from jaxft.adapters.miss import MiSS
     from jaxft.adapters.oft import OFT
     from jaxft.adapters.olora import OLoRA
+    from jaxft.adapters.p_tuning import PTuning
     from jaxft.adapters.pissa import PiSSA
+    from jaxft.adapters.prefix_tuning import PrefixTuning
+    from jaxft.adapters.prompt_tuning import PromptTuning
     from jaxft.attribution.explain import explain
     from jaxft.config.run import Config, EarlyStopping, Eval, Mesh, Save
     from jaxft.data.augment import Augmented
@@ -106,10 +109,13 @@ __all__ = [
     "NextSentence",
     "OFT",
     "OLoRA",
+    "PTuning",
     "Pack",
     "Pad",
     "Partial",
     "PiSSA",
+    "PrefixTuning",
+    "PromptTuning",
     "QuestionAnswering",
     "Regress",
     "ReplacedTokens",

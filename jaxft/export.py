@@ -1,6 +1,7 @@
 """Write a run's model: python -m jaxft.export --workdir=DIR --output=DIR [--step=N] [--format=merged]
 
-The directory loads in transformers. The default is the best checkpoint, or the newest if none was ranked.
+The directory loads in transformers; that of an adapter, in PEFT. A soft prompt is always written as an adapter. The
+default is the best checkpoint, or the newest if none was ranked.
 """
 
 from types import SimpleNamespace
@@ -26,6 +27,6 @@ if __name__ == "__main__":
         command.WORKDIR,
         Flag("output", "directory to write", required=True, value="DIR"),
         Flag("step", "step of the checkpoint", type=Count, value="N"),
-        Flag("format", "what to write", default="merged", choices=("merged", "adapter")),
+        Flag("format", "what to write; default: merged, if possible", choices=("merged", "adapter")),
         command.ALLOW_IMPORT,
     )

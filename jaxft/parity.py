@@ -10,11 +10,13 @@ from typing import Any
 
 from jaxft.cli import command
 from jaxft.cli.command import Flag
+from jaxft.problems import raise_problems
 
 
 def main(flags: SimpleNamespace) -> None:
     import numpy as np
 
+    from jaxft.adapters.prompt_files import base_of
     from jaxft.host.output_file import check_output
     from jaxft.inference.model import load
     from jaxft.parity_check.compare import compare, read_reference
@@ -22,6 +24,8 @@ def main(flags: SimpleNamespace) -> None:
     from jaxft.parity_check.report import report, texts_in
 
     check_output(flags.write)
+    adapter = "--model is an adapter: parity compares whole models. Compare its base, or the merged model"
+    raise_problems([adapter] if base_of(flags.model) is not None else [])
     model = load(flags.model, flags.head)
     reference = read_reference(flags.reference) if flags.reference else make_inputs(model, texts_in(flags.input))
     if flags.write:

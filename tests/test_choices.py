@@ -93,7 +93,7 @@ def test_all_problems_come_together():
     expected = [
         "--config.optim.dcay=1: Lion has no field 'dcay'. Did you mean --config.optim.decay?",
         "--config.tune=Partail: expected DoRA, HiRA, IA3, LNTuning, LoHa, LoKr, LoRA, MiSS, OFT, OLoRA, PiSSA, "
-        "Bitfit, Full, Partial, or MODULE:CLASS. Did you mean 'Partial'?",
+        "PTuning, PrefixTuning, PromptTuning, Bitfit, Full, Partial, or MODULE:CLASS. Did you mean 'Partial'?",
         "--config.data.limit=3: Deduplicated has no field 'limit'.",
         "--config.task.labl=x: MultiLabel has no field 'labl'. Did you mean --config.task.label?",
         "config.evals has no entry 'tset'. Did you mean --config.evals.test.data.path? "

@@ -57,6 +57,8 @@ def check(
 def _unexplained(model: LoadedModel, method: str) -> list[str]:
     """Why this method cannot explain scores of this model."""
     kind, spec = model.arch.kind, model.arch.spec
+    if model.prompt is not None:
+        return ["explain does not know soft prompts yet: explain a model that was tuned by another method"]
     if (argument := spec.input_side.embed.argument) != "input_ids":
         return [f"explain reads texts, but this model takes {argument}"]
     if kind not in EXPLAINED:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxft.adapters.peft_files import adapted_architecture, merged_views, read_adapter, with_labels
+from jaxft.adapters.prompt_files import StoredPrompt, base_of, read_prompt
+from jaxft.adapters.soft_prompt import SoftPrompt
 from jaxft.host.defaults import set_environment
 from jaxft.inference.answers import ANSWERS, BATCH_ANSWERERS, Answer, AnswerFunction, prompt_of
 from jaxft.inference.arguments import counted, decoder_arrays, read_positions
@@ -39,8 +41,9 @@ DTYPES = ("float32", "bfloat16")
 def load(path: str, head: str | None = None, dtype: str = "float32", adapter: str | None = None) -> "LoadedModel":
     """Loads a model from a Hugging Face directory, or by its hub name.
 
-    adapter: a directory of a PEFT adapter (LoRA), which is merged into the weights; the head is then that of its
-    task_type, and answers are read as its run did if it has a jaxft.json.
+    adapter: a directory of a PEFT adapter: LoRA, which is merged into the weights, or a soft prompt, which is put
+    before every text. The head is then that of its task_type, and answers are read as its run did if it has a
+    jaxft.json. If `path` is such a directory, its base model is loaded with it.
 
     head: one of KINDS in models/heads.py; None: the one that `architectures` of config.json names. A head without
     weights in the checkpoint is newly initialised (see `report`). dtype: of the computation, float32 or bfloat16.
@@ -50,9 +53,14 @@ def load(path: str, head: str | None = None, dtype: str = "float32", adapter: st
     if dtype not in DTYPES:
         raise_problems([f"dtype is {truncated_repr(dtype)}, expected {' or '.join(DTYPES)}.{suggest(dtype, DTYPES)}"])
     set_environment()
-    pretrained, files = open_pretrained(path), None
+    if adapter is None and (base := base_of(path)) is not None:
+        path, adapter = base, path
+    pretrained = open_pretrained(path)
     if adapter is not None:
-        pretrained, files = with_labels(pretrained, adapter), read_adapter(adapter)
+        pretrained = with_labels(pretrained, adapter)
+        if (prompt := read_prompt(adapter)) is not None:
+            return _with_prompt(pretrained, prompt, head, dtype)
+    files = None if adapter is None else read_adapter(adapter)
     arch = architecture(pretrained, head) if files is None else adapted_architecture(pretrained, files, head)
     model = Model(arch.spec, arch.head, dtype=dtype)
     mesh = fitting_mesh(model, jnp.float32)
@@ -67,6 +75,20 @@ def load(path: str, head: str | None = None, dtype: str = "float32", adapter: st
     return LoadedModel(pretrained, arch, model, mesh, params, report, inference)
 
 
+def _with_prompt(pretrained: Pretrained, stored: StoredPrompt, head: str | None, dtype: str) -> "LoadedModel":
+    """A base model with a soft prompt."""
+    arch = stored.architecture(pretrained, head)
+    model, tune = Model(arch.spec, arch.head, dtype=dtype), stored.tune(arch, pretrained)
+    tune.attach(model)
+    mesh = fitting_mesh(model, jnp.float32)
+    views, report = find_weights(model, pretrained, arch, "pretrained")
+    views |= stored.views(model, arch, tune)
+    report.new = sorted(set(report.new) - views.keys())
+    params = place(model, views, shardings(model, mesh), dict.fromkeys(variables(model), jnp.float32), seed=0)
+    inference = inference_of(Path(stored.directory), arch.kind)
+    return LoadedModel(pretrained, arch, model, mesh, params, report, inference, tune)
+
+
 class LoadedModel:
     """A model with its weights on all local devices; made by `load`."""
 
@@ -79,10 +101,13 @@ class LoadedModel:
         params: Params,
         report: LoadReport,
         inference: Inference,
+        prompt: SoftPrompt | None = None,
     ):
         self.pretrained, self.arch, self.model, self.mesh, self.params = pretrained, arch, model, mesh, params
         self.report = report  # which tensors were loaded, newly initialised, left unused
         self.inference = inference  # how inputs are read and scores decoded
+        self.prompt = prompt  # what is put before every text
+        self.virtual = prompt.placed(arch) if prompt else None
         self.embedding = read_embedding(pretrained.directory) if arch.kind == "none" else None
         if self.embedding is not None:
             raise_problems(self.embedding.width_problems(arch.spec.output_width or arch.spec.width))
@@ -205,9 +230,16 @@ class LoadedModel:
         """`at` (batch, 1) is the position of each row for heads that read one."""
         kind, compares = self.arch.kind, isinstance(self.arch.head, Contrast)
         text_level = kind in TEXT_LEVEL or compares
+        if self.prompt is not None:
+            moved = {"positions": batch["positions"] + self.prompt.num_virtual_tokens}
+            raise_problems(id_problems(moved, self.arch.spec))
+        if self.virtual is not None:
+            batch, at = self.virtual.in_rows(batch, at)
         reads = {"at": at} if text_level else {"pair_at": at} if kind == "pretraining" else {}
         with jax.set_mesh(self.mesh):
             out = self._forward(self.params, batch | reads)
+        if self.virtual is not None:
+            out = _of_text(out, self.virtual.count, text_level)
         logits = None if kind == "none" and not compares else out.logits
         if logits is not None and (text_level or kind in AVERAGED):
             logits = logits[:, 0]
@@ -328,12 +360,29 @@ class LoadedModel:
         """The most tokens of a text that `predict` reads: those of the evaluation, else the limit of the model."""
         named = self.inference.max_length or (self.embedding.max_length if self.embedding else None)
         taken = named or min(self.tokenizer.model_max_length, 4096)
-        return int(min(self.arch.spec.max_positions or 10**6, taken))
+        places = (self.arch.spec.max_positions or 10**6) - (self.prompt.num_virtual_tokens if self.prompt else 0)
+        return int(min(places, taken))
 
     def save(self, directory: str | Path, dtype: str = "auto") -> None:
-        """Writes a Hugging Face directory. Tensors of an unchanged model are byte-equal to the original ones."""
+        """Writes a Hugging Face directory. Tensors of an unchanged model are byte-equal to the original ones.
+
+        Raises UserError for a model with a soft prompt, which is not part of its weights.
+        """
+        raise_problems(
+            ["a soft prompt cannot be merged into the weights: copy the directory of the adapter instead"]
+            if self.prompt
+            else []
+        )
         files: dict[str, str | bytes] = {**self.embedding.contents()} if self.embedding else {}
         save_model(directory, self.model, self.params, self.pretrained, self.arch, dtype=dtype, files=files)
+
+
+def _of_text(out: Outputs, count: int, text_level: bool) -> Outputs:
+    """The outputs without those of the first `count` tokens of each row, which the encoder reads if there is one."""
+    if out.memory is not None:
+        return out._replace(memory=out.memory[:, count:])
+    logits = out.logits if text_level or out.logits is None else out.logits[:, count:]
+    return out._replace(hidden=out.hidden[:, count:], head_output=logits)
 
 
 def _arrays(out: Outputs) -> Outputs:

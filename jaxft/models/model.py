@@ -1,7 +1,7 @@
 """A backbone with a head, as one pure function of parameters and a batch."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,7 @@ class Backbone(nnx.Module):
         self.rel_bias = shared.build(spec.width) if shared and shared.shared else nnx.data(None)
         self.layers = Stack(spec.layers, spec.width, plan(kinds), remat, unroll)
         self.norm = spec.final_norm.build(spec.width) if spec.final_norm else nnx.data(None)
+        self.prefix: Any = nnx.data(None)  # a module that gives a Prefix (layers/context.py)
 
     def run(
         self, batch: Batch, key: jax.Array | None, table: Embedding | None = None, memory: Memory | None = None
@@ -62,9 +63,12 @@ class Backbone(nnx.Module):
         With hidden="read" the hidden states are those at the batch's `at`. `hidden` of the Carry begins with the
         embeddings. `table` is the token embedding where it is another backbone's.
         """
+        prefix = None if self.prefix is None else self.prefix()
+        if prefix is not None:  # which has the first positions of every text
+            batch = {**batch, "positions": batch["positions"] + prefix.length}
         tokens = Tokens.rows(batch["segments"], batch["positions"], batch.get("types"))
         rel_bias = None if self.rel_bias is None else self.rel_bias(batch["tokens"].shape[1])
-        context = Context(tokens, tokens, memory=memory, rel_bias=rel_bias, collect=self.collect)
+        context = Context(tokens, tokens, memory=memory, rel_bias=rel_bias, prefix=prefix, collect=self.collect)
         x = embedded = self.embed(batch, self.dtype, fold_key(key, 0), table)
         x, carry = self.layers(x, context, fold_key(key, 1), batch.get("at") if self.hidden == "read" else None)
         if self.norm is not None:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxft.adapters.base import PeftMethod
-from jaxft.adapters.peft_files import CONFIG, WEIGHTS, adapter_files, config_json
+from jaxft.adapters.peft_files import CONFIG, WEIGHTS, AdapterFiles, adapter_files, config_json
+from jaxft.adapters.prompt_files import prompt_files
+from jaxft.adapters.soft_prompt import SoftPrompt
 from jaxft.inference.settings import FILE, Inference
 from jaxft.models.checkpoint.save import exported_config, largest, name_list, save_files, save_model
 from jaxft.models.params import Params, names
@@ -60,8 +62,36 @@ def export_adapter(
 ) -> None:
     """Makes `directory` an adapter that PEFT loads on the run's base model. Every process must call this."""
     check_finite(built, params, directory, step)
-    own = {name for path in built.trained for name in names(built.model, path)}
-    found = adapter_files(built.model, params, own, built.arch, tune, built.cfg.model)
+    found = adapter_files(built.model, params, trained_names(built), built.arch, tune, built.cfg.model)
+    _write_adapter(built, found, directory, step, results)
+    if found.config["modules_to_save"]:
+        log.info("vLLM does not load adapters with modules_to_save (the head): serve the merged model there")
+
+
+def export_prompt(
+    built: Setup, tune: SoftPrompt, params: Params, directory: Path, step: int, results: dict[str, dict[str, float]]
+) -> None:
+    """As `export_adapter`, for a soft prompt."""
+    check_finite(built, params, directory, step)
+    found = prompt_files(built.model, params, trained_names(built), built.arch, tune, built.cfg.model)
+    _write_adapter(built, found, directory, step, results)
+    if lost := tune.left_out:
+        log.info(
+            "PEFT's files hold the result of %s, not its weights: training goes on from the checkpoints of this work "
+            "directory, not from the adapter",
+            lost,
+        )
+
+
+def trained_names(built: Setup) -> set[str]:
+    """The names of the parameters that train."""
+    return {name for path in built.trained for name in names(built.model, path)}
+
+
+def _write_adapter(
+    built: Setup, found: AdapterFiles, directory: Path, step: int, results: dict[str, dict[str, float]]
+) -> None:
+    """Writes the files of an adapter, and how jaxft reads inputs with it."""
     inference = inference_settings(built, results)
     card = model_card(built, step, results, inference, Written("float32", ["float32"]))
     files = {"README.md": card.replace("library_name: transformers", "library_name: peft", 1)}
@@ -70,8 +100,6 @@ def export_adapter(
     files |= {FILE: inference.to_json(), CONFIG: config_json(found), "config.json": json.dumps(config, indent=2) + "\n"}
     save_files(directory, found.tensors, WEIGHTS[0], files, built.setting.tokenizer)
     log.info("adapter written to %s", directory)
-    if found.config["modules_to_save"]:
-        log.info("vLLM does not load adapters with modules_to_save (the head): serve the merged model there")
 
 
 def check_finite(built: Setup, params: Params, directory: Path, step: int) -> None:

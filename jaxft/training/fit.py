@@ -54,8 +54,8 @@ class FitResult:
         return evaluate_run(str(self.workdir), step, cfg=self.config)
 
     def export(self, directory: str | os.PathLike[str], step: int | None = None) -> None:
-        """Writes a checkpoint as a Hugging Face directory, as the command `export` does."""
-        export_run(str(self.workdir), os.fspath(directory), step, "merged", self.config)
+        """Writes a checkpoint as a Hugging Face directory, or a soft prompt as an adapter, as the command `export`."""
+        export_run(str(self.workdir), os.fspath(directory), step, None, self.config)
 
 
 def fit(

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import jax
 
+from jaxft.adapters.soft_prompt import SoftPrompt
 from jaxft.config import Config
 from jaxft.config.component import to_json
 from jaxft.evaluation.evaluate import EvalResults, evaluate
 from jaxft.models.batch import Batch
 from jaxft.models.checkpoint.save import output_problems
+from jaxft.models.params import Params
 from jaxft.problems import RunInterrupted, RunStopped, raise_problems
 from jaxft.reports.report import write_predictions
 from jaxft.reports.sinks import sink_problems
 from jaxft.training.callback import Callback
 from jaxft.training.compiled import evaluation_step
 from jaxft.training.disk_space import report_disk_errors
-from jaxft.training.export import check_finite, export_state
+from jaxft.training.export import check_finite, export_prompt, export_state
 from jaxft.training.lock import workdir_lock
 from jaxft.training.preemption import Preempted, stoppable
 from jaxft.training.rounding import scored
@@ -204,11 +206,19 @@ def finish(run: Run) -> None:
         run.results = saved["results"]
     if score is not None:
         log.info("step %d was best by %s: %.6g", step, run.built.cfg.save.best, score)
-    built, params = run.built.merged({**state.params, **run.frozen})
+    write_model(run, {**state.params, **run.frozen}, target, step)
+    run.report.facts["model_step"] = step
+
+
+def write_model(run: Run, params: Params, target: Path, step: int) -> None:
+    """Writes the model of a step: with adapters merged into the weights; a soft prompt as an adapter."""
+    if isinstance(run.built.cfg.tune, SoftPrompt):
+        export_prompt(run.built, run.built.cfg.tune, params, target, step, run.results)
+        return
+    built, params = run.built.merged(params)
     check_finite(built, params, target, step)
     trained = {path: params[path] for path in built.trained}
     frozen = {path: value for path, value in params.items() if path not in trained}
     eval_step = run.eval_step if built is run.built else evaluation_step(built)
     how = scored(built, eval_step, run.evals, trained, frozen, run.results)
     export_state(built, params, target, step, run.results, how)
-    run.report.facts["model_step"] = step

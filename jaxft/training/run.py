@@ -281,9 +281,9 @@ def _common(built: Setup, multiple: int) -> dict[str, Any]:
         "seed": built.cfg.seed,
         "random_transform": built.random_transform,
         "max_predictions": built.task.max_predictions,
-        "transformed_length": built.task.transformed_length,
+        "transformed_length": built.transformed_length,
         "rows_multiple": multiple,
-        "max_len": built.setting.max_len or built.cfg.max_len,
+        "max_len": (built.setting.max_len or built.cfg.max_len) + (built.virtual.count if built.virtual else 0),
         "pad_id": padding_id(built.setting.tokenizer),
         "host": (own_shards(built.mesh), data_shards(built.mesh)),
     }

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 
 from jaxft.adapters.base import PeftMethod
+from jaxft.adapters.prompt_files import base_of
+from jaxft.adapters.soft_prompt import SoftPrompt
 from jaxft.config import Config, load_config
 from jaxft.evaluation.baseline import baseline
 from jaxft.evaluation.breakdown import Breakdown
@@ -22,7 +24,7 @@ from jaxft.reports.report import write_predictions
 from jaxft.training.best import Best, ranking
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.compiled import compiled_steps, evaluation_step
-from jaxft.training.export import check_finite, export_adapter, export_state, inference_settings
+from jaxft.training.export import check_finite, export_adapter, export_prompt, export_state, inference_settings
 from jaxft.training.run import eval_batches, precision
 from jaxft.training.setup import Setup, build
 from jaxft.training.step import TrainState
@@ -56,7 +58,10 @@ def evaluate_model(
     cfg: Config, model: str, breakdown: Breakdown = METRICS_ONLY, output: str | None = None
 ) -> dict[str, dict[str, Any]]:
     """`evaluate_all` with the weights of a model directory on the evaluation sets of `cfg`. Labels are the model's."""
-    built = build(replace(cfg, model=model, init="pretrained", quantization=None), list(cfg.evals))
+    if base_of(model) is not None:
+        raise UserError(f"{model} is an adapter: evaluate its run with --workdir, or a merged model")
+    cfg = replace(cfg, model=model, adapter=None, init="pretrained", quantization=None)
+    built = build(cfg, list(cfg.evals))
     saved = inference_of(built.pretrained.directory, built.arch.kind)
     built.task = built.task.tuned(saved)
     own = inference_settings(built, {})
@@ -67,11 +72,18 @@ def evaluate_model(
         return evaluate_all(built, trained, frozen, breakdown, output=output)
 
 
-def export_run(workdir: str, output: str, step: int | None, form: str, cfg: Config | None = None) -> int:
-    """Writes a checkpoint as a Hugging Face directory and returns its step (`step` and `cfg` as for `evaluate_run`)."""
+def export_run(workdir: str, output: str, step: int | None, form: str | None, cfg: Config | None = None) -> int:
+    """Writes a checkpoint and returns its step (`step` and `cfg` as for `evaluate_run`).
+
+    `form` is "merged", a Hugging Face directory, or "adapter", a directory of PEFT; None: an adapter for a soft prompt,
+    which cannot be merged, else merged.
+    """
     cfg = cfg or load_config(Path(workdir) / "config.json")
-    if form == "adapter" and not isinstance(cfg.tune, PeftMethod):
-        raise UserError(f"--format=adapter is for adapter methods; this run tuned with {type(cfg.tune).__name__}")
+    method = type(cfg.tune).__name__
+    if form == "adapter" and not isinstance(cfg.tune, PeftMethod | SoftPrompt):
+        raise UserError(f"--format=adapter is for adapter methods; this run tuned with {method}")
+    if form == "merged" and isinstance(cfg.tune, SoftPrompt):
+        raise UserError(f"the prompt of {method} cannot be merged into the weights: leave --format out, for an adapter")
     raise_problems(output_problems(Path(output).absolute()) + place_problems(Path(output).absolute()))
     built = build(cfg, [])
     with jax.set_mesh(built.mesh), precision(built):
@@ -79,6 +91,9 @@ def export_run(workdir: str, output: str, step: int | None, form: str, cfg: Conf
         _, frozen, _ = built.load()
         if isinstance(cfg.tune, PeftMethod) and form == "adapter":
             export_adapter(built, cfg.tune, {**state.params, **frozen}, Path(output), restored, record["results"])
+            return restored
+        if isinstance(cfg.tune, SoftPrompt):
+            export_prompt(built, cfg.tune, {**state.params, **frozen}, Path(output), restored, record["results"])
             return restored
         built, params = built.merged({**state.params, **frozen})
         check_finite(built, params, Path(output), restored)

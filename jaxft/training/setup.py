@@ -5,26 +5,21 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.adapters.adapted import (
-    adapted_weights,
-    attach,
-    is_adapter,
-    merged_params,
-    trained_adapter,
-    tunable,
-)
+from jaxft.adapters.adapted import adapted_weights, attach, is_adapter, merged_params, trained_adapter, tunable
 from jaxft.adapters.base import PeftMethod
 from jaxft.adapters.peft_files import read_adapter, with_labels
+from jaxft.adapters.soft_prompt import SoftPrompt
 from jaxft.adapters.start import continued, method_problems, start_values
+from jaxft.adapters.virtual_tokens import VirtualTokens
 from jaxft.config import Config
 from jaxft.data.data_report import DataReport
-from jaxft.data.encoded import Encoded, encode_all
+from jaxft.data.encoded import Arrays, Encoded, encode_all
 from jaxft.data.example import Example
 from jaxft.data.source import Rows, as_rows
 from jaxft.metrics import Mean, objective
@@ -55,7 +50,8 @@ class Setup:
     """A model and its task on a mesh. `trained` are stored paths (models/params.py); all others are frozen.
 
     `base` is the model without adapters, with the same stored paths; the model itself if there are none. `adapted` is
-    the model in floats; the model itself if no kernel is quantised.
+    the model in floats; the model itself if no kernel is quantised. `virtual` are the tokens that a soft prompt puts
+    before every text.
     """
 
     cfg: Config
@@ -68,6 +64,7 @@ class Setup:
     task: Task
     setting: EncodingContext
     trained: list[str]
+    virtual: VirtualTokens | None = None
     sources: dict[str, Rows] = field(default_factory=dict)  # opened data by name, "train" among them
 
     @property
@@ -95,12 +92,21 @@ class Setup:
         return partial(self.task.evaluate_predictions, encoded=encoded, rows=self.sources[split])
 
     def random_transform(self, example: Example, rng: np.random.Generator) -> Example:
-        """`Task.random_transform`. Raises UserError for ids beyond the model's embedding tables."""
+        """`Task.random_transform`, with the virtual tokens before the result.
+
+        Raises UserError for ids beyond the model's embedding tables.
+        """
         transformed = self.task.random_transform(example, rng, self.setting)
         arrays = {key: values for key, values in transformed.items() if isinstance(values, np.ndarray)}
         changed = {key: values for key, values in arrays.items() if values is not example.get(key)}
         raise_problems(id_problems(changed, self.arch.spec))
-        return transformed
+        return (
+            transformed if self.virtual is None else cast(Example, self.virtual.in_example(cast(Arrays, transformed)))
+        )
+
+    def transformed_length(self, length: int) -> int:
+        """Tokens that an example of `length` tokens has after `random_transform`."""
+        return self.task.transformed_length(length) + (self.virtual.count if self.virtual else 0)
 
     def forward(self, params: Params, batch: Batch, key: jax.Array | None) -> Outputs:
         """The model's outputs; `key` None: without dropout."""
@@ -135,6 +141,8 @@ class Setup:
             if self.cfg.init != "random"
             else []
         )
+        if isinstance(self.cfg.tune, SoftPrompt):
+            views |= self.cfg.tune.initial(self.adapted, views, self.setting.tokenizer, self.cfg.seed)
         dtypes = {path: self.dtype_of(path) for path in variables(self.model)}
         places = shardings(self.model, self.mesh)
         params = place(self.model, views, places, dtypes, self.cfg.seed)
@@ -158,7 +166,8 @@ class Setup:
 
     def merged(self, params: Params) -> tuple["Setup", Params]:
         """(the setup without adapters and quantised kernels, whose trained parameters are those that differ from the
-        checkpoint's, and the parameters in which adapters are merged); as they are if there are neither."""
+        checkpoint's, and the parameters in which adapters are merged); as they are if there are neither. Not for a soft
+        prompt."""
         if self.model is self.base:
             return self, params
         kernels = [path for path, _ in quantized_kernels(self.model)]
@@ -191,6 +200,8 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     cfg.validate(len(devices))
     pretrained = open_pretrained(cfg.model)
     if cfg.adapter is not None:
+        if not isinstance(cfg.tune, PeftMethod):
+            raise UserError(f"config.adapter: {type(cfg.tune).__name__} cannot go on from an adapter; leave it out")
         raise_problems(method_problems(read_adapter(cfg.adapter), cfg.tune, cfg.adapter))
         pretrained = with_labels(pretrained, cfg.adapter)
     sources = open_sources(cfg, splits)
@@ -199,7 +210,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
     tokenizer = tokenizer_of(pretrained.directory, spec.input_side.embed.vocab, cfg.add_tokens)
     embedding = read_embedding(pretrained.directory) if cfg.task.head == "none" else None
-    length = cfg.batching.max_example_length(cfg.max_len)
+    length = text_length(cfg)
     setting = EncodingContext(
         with_lower_case(tokenizer, embedding), length, spec.pool_token, pretrained.labels, embedding, spec.decoder_start
     )
@@ -207,7 +218,12 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     cfg = replace(cfg, task=task)
     tokens = 1 + max(tokenizer.get_vocab().values()) if cfg.add_tokens else 0
     arch = architecture(pretrained, task.head, len(task.labels) if task.labels else None, cfg.dropout, tokens)
-    raise_problems(length_problems(cfg, arch) + label_problems(cfg, task, pretrained, arch) + tuning_problems(cfg))
+    raise_problems(
+        length_problems(cfg, arch)
+        + label_problems(cfg, task, pretrained, arch)
+        + tuning_problems(cfg)
+        + (cfg.tune.refusals(arch, pretrained) if isinstance(cfg.tune, SoftPrompt) else [])
+    )
     hidden = task.hidden or ("all" if task.max_predictions(1) is None else "read")
     model, base, trained = build_model(cfg, arch, devices[0].platform, hidden)
     if arch.stored_vocab is not None and "embed.tokens.embedding" not in trained:
@@ -225,7 +241,8 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
         model = quantized(adapted, arch, cfg.quantization, own)
     mesh = mesh_for(cfg, model, trained, devices)
     task = with_functions(task, cfg.loss, cfg.metrics)
-    return Setup(cfg, mesh, pretrained, arch, model, base, adapted, task, setting, trained, sources)
+    virtual = cfg.tune.placed(arch) if isinstance(cfg.tune, SoftPrompt) else None
+    return Setup(cfg, mesh, pretrained, arch, model, base, adapted, task, setting, trained, virtual, sources)
 
 
 def resolve_task(cfg: Config, sources: Mapping[str, Rows], setting: EncodingContext) -> Task:
@@ -248,7 +265,7 @@ def build_model(cfg: Config, arch: Architecture, platform: str, hidden: str = "a
     options = {"dtype": compute_dtype(cfg, platform), "remat": cfg.remat, "unroll": cfg.scan}
     known = tunable(Model(arch.spec, arch.head), arch)
     parts, chosen = cfg.tune.adapters(known), cfg.tune.select(known)
-    if not chosen and not parts:
+    if not chosen and not parts and not isinstance(cfg.tune, SoftPrompt):
         raise UserError("config.tune selects no parameter: nothing would train")
     marks = [*parts.items(), *((name, True) for name in chosen)]
 
@@ -256,12 +273,13 @@ def build_model(cfg: Config, arch: Architecture, platform: str, hidden: str = "a
         return frozenset((name.removeprefix(layer), mark) for name, mark in marks if name.startswith(layer))
 
     model = base = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
-    if parts:
+    if parts or isinstance(cfg.tune, SoftPrompt):
         model = Model(arch.spec, arch.head, trains=trains, hidden=hidden, **options)
         attach(model, parts)
-    trained = [
-        path for path, one in variables(model).items() if trained_adapter(one) or names(model, path)[0] in chosen
-    ]
+    if isinstance(cfg.tune, SoftPrompt):
+        cfg.tune.attach(model)
+    found = variables(model)
+    trained = [path for path, one in found.items() if trained_adapter(one) or names(model, path)[0] in chosen]
     return model, base, trained
 
 
@@ -292,12 +310,38 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
     return opened
 
 
+def text_length(cfg: Config) -> int | None:
+    """The most tokens of an example, without those of a soft prompt; None: no limit.
+
+    config.max_len limits the text, the row lengths of config.batching hold both. Raises UserError if no text fits.
+    """
+    prompt = cfg.tune.row_tokens if isinstance(cfg.tune, SoftPrompt) else 0
+    both = cfg.batching.max_example_length(cfg.max_len + prompt)
+    if both is not None and both <= prompt:
+        raise UserError(
+            f"config.tune.num_virtual_tokens is {prompt}, but the rows of config.batching have {both} tokens: no text "
+            "fits. Set fewer virtual tokens, or longer rows"
+        )
+    return None if both is None else both - prompt
+
+
 def length_problems(cfg: Config, arch: Architecture) -> list[str]:
     """Whether examples exceed the model's positions. Packing does not matter: positions start at 0 in each example."""
-    longest = cfg.batching.max_example_length(cfg.max_len) or cfg.batching.length
-    limit = arch.spec.max_positions
+    text = text_length(cfg) or cfg.batching.length
+    prompt = cfg.tune.num_virtual_tokens if isinstance(cfg.tune, SoftPrompt) else 0
+    longest, limit = text + prompt, arch.spec.input_side.max_positions if prompt else arch.spec.max_positions
     if limit is None or longest <= limit:
         return []
+    if prompt >= limit:
+        return [
+            f"config.tune.num_virtual_tokens is {prompt}, but the model has {limit} positions for the prompt and the "
+            "text: set fewer"
+        ]
+    if prompt:
+        return [
+            f"examples have up to {text} tokens after {prompt} virtual ones, but the model has {limit} positions: set "
+            f"config.max_len (or the length in config.batching) so that a text has at most {limit - prompt}"
+        ]
     return [
         f"examples have up to {longest} tokens, but the model has {limit} positions: set config.max_len (or the length "
         f"in config.batching) to {limit} or less"

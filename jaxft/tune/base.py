@@ -26,7 +26,7 @@ class Tunable(NamedTuple):
 
 
 class Tuning(Protocol):
-    """A `@config` class."""
+    """A `@config` class. A method that puts vectors before every text is a SoftPrompt (adapters/soft_prompt.py)."""
 
     def select(self, model: Tunable) -> set[str]:
         """The names of the model's own parameters that train."""

@@ -10,7 +10,8 @@ from jaxft.models.spec import Spec
 
 def spec(c: ConfigReader) -> Spec:
     layer = replace(llama.layer(c, scale=c.attention_multiplier), residual_multiplier=c.residual_multiplier)
-    return llama.stack(c, (layer,) * c.num_hidden_layers, scale=c.embedding_multiplier)
+    factor = c.embedding_multiplier
+    return llama.stack(c, (layer,) * c.num_hidden_layers, scale=factor, prompt_scale=factor)
 
 
 def head(c: ConfigReader, kind: str, classes: int) -> HeadRules:

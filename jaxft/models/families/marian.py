@@ -10,7 +10,8 @@ from jaxft.models.spec import Spec
 
 
 def spec(c: ConfigReader) -> Spec:
-    return bart.spec(c, positions=c.max_position_embeddings, offset=0, norm=None, fill=sinusoids)
+    places = {"positions": c.max_position_embeddings, "offset": 0, "fill": sinusoids}
+    return bart.spec(c, **places, norm=None, prompt_scale=None if c.scale_embedding else 1.0)
 
 
 def rules(c: ConfigReader) -> list[WeightRule]:

@@ -57,9 +57,9 @@ class Attention:
     def build(self, width: int) -> "AttentionLayer":
         return AttentionLayer(self, width)
 
-    @property
-    def mask(self) -> MaskSpec:
-        return MaskSpec(self.causal, self.window)
+    def mask(self, context: Context) -> MaskSpec:
+        """Which keys a query attends to."""
+        return MaskSpec(self.causal, self.window, context.prefix.length if context.prefix else 0)
 
     @property
     def softmax(self) -> SoftmaxSpec:
@@ -77,8 +77,9 @@ class Attention:
 
     def call(self, context: Context) -> AttentionCall:
         queries, keys = (x.segments.shape[1] for x in (context.queries, self.keys(context)))
-        sizes = queries, keys, self.heads, self.kv_heads, self.head_dim
-        return AttentionCall(platform(), *sizes, self.mask, self.softmax, self.has_attn_bias, self.sinks)
+        mask = self.mask(context)
+        sizes = queries, keys + mask.prefix, self.heads, self.kv_heads, self.head_dim
+        return AttentionCall(platform(), *sizes, mask, self.softmax, self.has_attn_bias, self.sinks)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class CrossAttention(Attention):
 
     def build(self, width: int) -> "CrossAttentionLayer":
         return CrossAttentionLayer(self, width)
+
+    def mask(self, context: Context) -> MaskSpec:
+        return MaskSpec(self.causal, self.window)
 
     def keys(self, context: Context) -> Tokens:
         return context.encoded.tokens
@@ -107,12 +111,20 @@ def plan_attention(context: Context, parts: Iterable[Attention]) -> Context:
 
     plans = dict(context.plans)
     for part in dict.fromkeys(parts):
-        kernel, keys = choose_kernel(part.call(context)), part.keys(context)
-        shared = kernel.name, part.mask, id(keys)
+        kernel, keys, mask = choose_kernel(part.call(context)), part.keys(context), part.mask(context)
+        shared = kernel.name, mask, id(keys)
         if shared not in masks:
-            masks[shared] = kernel.prepare(part.mask, context.queries, keys)
+            masks[shared] = kernel.prepare(mask, context.queries, keys)
         plans[part] = AttentionPlan(kernel, masks[shared], None if part.rotary is None else tables(part.rotary))
     return replace(context, plans=plans)
+
+
+class KeyPrefix(nnx.Module):
+    """Trained keys and values of a layer, before those of every text (jaxft/adapters/prefix_tuning.py)."""
+
+    def __call__(self, hidden: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Keys and values, each float32 (length, kv_heads * head_dim), from `Prefix.hidden` (context.py)."""
+        raise NotImplementedError
 
 
 class AttentionLayer(nnx.Module):
@@ -128,6 +140,7 @@ class AttentionLayer(nnx.Module):
         learned = part.rel_bias
         self.rel_bias = nnx.data(None) if learned is None or learned.shared else learned.build(width)
         self.sinks = param((part.heads,), ("heads",), "other", "zeros") if part.sinks else nnx.data(None)
+        self.prefix: Any = nnx.data(None)
 
     def __call__(self, x_bsd: jax.Array, context: Context, key: jax.Array | None) -> tuple[jax.Array, Carry]:
         """(batch, t, width) for the t queries of the context, from x (batch, s, width), which holds all keys."""
@@ -143,6 +156,9 @@ class AttentionLayer(nnx.Module):
         v = self._heads(self.v(x_bsd, fold_key(key, 4)), part.kv_heads, None)
         if part.rotary is not None and plan.rotary is not None:
             q, k = (rotate(x, table, part.rotary) for x, table in zip((q, k), plan.rotary, strict=True))
+        if self.prefix is not None and context.prefix is not None:
+            rows = self.prefix(context.prefix.hidden)
+            k, v = (self._prefixed(x, row) for x, row in zip((k, v), rows, strict=True))
         q = shard(q, "batch", "length", "heads", None)
         k, v = (shard(x, "batch", "key_length", "heads", None) for x in (k, v))
         bias = self.attn_bias(q, k, context, key)
@@ -158,7 +174,11 @@ class AttentionLayer(nnx.Module):
         if self.part.alibi_slopes is not None:
             # A query's own position is the same for all its keys, and the softmax does not see it.
             slopes = jnp.array(self.part.alibi_slopes, float).reshape(1, self.part.kv_heads, -1, 1)
-            return slopes * context.keys.positions[:, None, None, :].astype(float)
+            positions = context.keys.positions
+            if context.prefix is not None:
+                before = jnp.arange(context.prefix.length)[None]
+                positions = jnp.concatenate([jnp.broadcast_to(before, (len(positions), before.shape[1])), positions], 1)
+            return slopes * positions[:, None, None, :].astype(float)
         if self.part.rel_bias is None:
             return None
         bias = context.rel_bias if self.rel_bias is None else self.rel_bias(k_bshd.shape[1])
@@ -169,8 +189,13 @@ class AttentionLayer(nnx.Module):
     def _carry(self, q, k, context: Context, bias, sinks) -> Carry:
         if not context.collect.attentions:
             return Carry()
-        mask = self.part.mask.dense(context.queries, context.keys)
+        mask = self.part.mask(context).dense(context.queries, context.keys)
         return Carry(attentions=attention_weights(q, k, mask, self.part.softmax, bias, sinks)[None])
+
+    def _prefixed(self, x_bskh: jax.Array, rows: jax.Array) -> jax.Array:
+        """(batch, prefix + s, kv_heads, head_dim): the rows before the keys or the values of each row."""
+        rows = rows.astype(x_bskh.dtype).reshape(1, len(rows), *x_bskh.shape[2:])
+        return jnp.concatenate([jnp.broadcast_to(rows, (len(x_bskh), *rows.shape[1:])), x_bskh], 1)
 
     def _norm(self, heads: int):
         """The norm of queries or keys with `heads` heads; None if the part has none."""

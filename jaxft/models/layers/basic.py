@@ -260,6 +260,14 @@ class GatedLayer(nnx.Module):
         return remat(rest)(self.gate(x_btd, fold_key(key, 2)), self.up(x_btd, fold_key(key, 3))), Carry()
 
 
+class VirtualRows(nnx.Module):
+    """Trained vectors with the numbers above those of a frozen table (jaxft/adapters)."""
+
+    def __call__(self, numbers: jax.Array, table: "Embedding", dtype: DTypeLike) -> jax.Array:
+        """(*numbers.shape, width) in `dtype`: from the table or, for the numbers that it does not have, from here."""
+        raise NotImplementedError
+
+
 class Embedding(nnx.Module):
     """A table of vectors, looked up by number."""
 
@@ -267,8 +275,14 @@ class Embedding(nnx.Module):
         """`options` are those of `param`."""
         self.axes = axes
         self.embedding = param((rows, width), axes, "embedding", **options)
+        self.virtual: Any = nnx.data(None)
 
     def __call__(self, numbers: jax.Array, dtype: DTypeLike) -> jax.Array:
+        """(*numbers.shape, width) in `dtype`."""
+        return self.plain(numbers, dtype) if self.virtual is None else self.virtual(numbers, self, dtype)
+
+    def plain(self, numbers: jax.Array, dtype: DTypeLike) -> jax.Array:
+        """The result for numbers of the table only."""
         return lookup(self.embedding[...], numbers, self.axes, dtype)
 
 
@@ -292,6 +306,8 @@ class Embed:
     dropout: float = 0.0
     offset: int = 0  # the row of position 0
     scale: float = 1.0
+    # What transformers multiplies vectors by that are given in place of token ids; None: it scales those of ids only.
+    prompt_scale: float | None = 1.0
     project: Projection | None = None  # of the sum, or of the token embeddings
     fill: Callable | None = None  # shape -> the table of positions, if that does not train
     shared_embedding: bool = False  # the token embedding is the other backbone's

@@ -21,6 +21,13 @@ class Memory(NamedTuple):
     tokens: Tokens
 
 
+class Prefix(NamedTuple):
+    """Trained keys and values that every query sees: a layer makes them of `hidden`, or has them."""
+
+    length: int
+    hidden: jax.Array | None  # float32 (length, width)
+
+
 class Collect(NamedTuple):
     """What a call collects from its layers beside the last one's result (the fields of `Carry`)."""
 
@@ -85,6 +92,7 @@ class Context:
     at: jax.Array | None = None  # int32 (b, t): the columns of a layer's input that are queries; None: all are
     memory: Memory | None = None
     rel_bias: jax.Array | None = None  # what all layers' shared RelativeBias made (relative_bias.py)
+    prefix: Prefix | None = None  # before the keys of every text
     collect: Collect = Collect()
     plans: Mapping[Hashable, AttentionPlan] = field(default_factory=dict)  # by attention part
 

@@ -19,16 +19,25 @@ class MaskSpec:
 
     causal: bool = False  # none that comes later
     window: int | None = None  # sliding window: only keys fewer than this many positions away
+    # Keys before those of the row, of every text. They have the positions from 0 on, before those of the texts.
+    prefix: int = 0
 
     def dense(self, queries: Tokens, keys: Tokens) -> jax.Array:
-        """Bool (b, 1, t, s)."""
+        """Bool (b, 1, t, prefix + s)."""
         mask = queries.segments[:, :, None] == keys.segments[:, None, :]
         distance = queries.indices[:, :, None] - keys.indices[:, None, :]
         if self.causal:
             mask = mask & (distance >= 0)
         if self.window is not None:
             mask = mask & (jnp.abs(distance) < self.window)
+        if self.prefix:
+            mask = jnp.concatenate([self._prefix(queries), mask], -1)
         return mask[:, None]
+
+    def _prefix(self, queries: Tokens) -> jax.Array:
+        """Bool (b, t, prefix)."""
+        distance = queries.positions[:, :, None] - jnp.arange(self.prefix)
+        return distance < self.window if self.window is not None else jnp.full_like(distance, True, bool)
 
 
 @dataclass(frozen=True)
