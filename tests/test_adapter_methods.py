@@ -1,11 +1,16 @@
 """Every method of adapters on every kind of family: PEFT computes the same with jaxft's files, and the reverse."""
 
+import dataclasses
+import shutil
+
+import jax
 import numpy as np
 import peft
 import pytest
 import torch
 from adapted import adapted, by_peft, check, outputs_of, peft_warnings, steps, write
 from peft.optimizers import create_loraplus_optimizer
+from runs import numbers, write_rows
 from zoo import make
 
 import jaxft
@@ -22,7 +27,14 @@ from jaxft.adapters.oft import OFT
 from jaxft.adapters.olora import OLoRA
 from jaxft.adapters.peft_files import adapter_files
 from jaxft.adapters.pissa import PiSSA
+from jaxft.config import Config, Mesh, Save
+from jaxft.data import Data
+from jaxft.metrics import objective
 from jaxft.problems import UserError
+from jaxft.tasks.classify import Classify
+from jaxft.training.fit import fit
+from jaxft.training.run import train_batches
+from jaxft.training.setup import build
 
 METHODS = {
     "LoRA": LoRA(rank=3, alpha=7.0),
@@ -178,3 +190,63 @@ def test_a_bias_that_peft_adds_later(tmp_path):
         UserError, match="transformers adds a bias to the result of .*in_proj, which PEFT's IA3 adapter"
     ):
         adapter_files(model, params, own, arch, IA3(), str(tmp_path / "a"))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory, tiny_bert):
+    """A configuration of a run on two, two and two devices."""
+    data = write_rows(tmp_path_factory.mktemp("sharded") / "train.csv", 8)
+    mesh = Mesh(data=2, fsdp=2, tensor=2)
+    return Config(
+        model=str(tiny_bert), task=Classify(), data=Data(path=data), mesh=mesh, lr=1e-2, batch=8, steps=1, max_len=32
+    )
+
+
+def gradient_of(cfg, seed=0):
+    """(the loss, the gradient of what trains) of the first batch, with random adapters."""
+    built = build(cfg)
+    batch = train_batches(built)[0]
+    with jax.set_mesh(built.mesh):
+        trained, frozen, _ = built.load()
+        rng = np.random.default_rng(seed)
+        for path in sorted(trained):
+            noise = 0.1 * rng.standard_normal(trained[path].shape, np.float32)
+            trained[path] = jax.device_put(trained[path] + noise, trained[path].sharding)
+
+        def loss(trained, frozen, batch):
+            total, count = objective(built.loss({**trained, **frozen}, batch, None))
+            return total / count
+
+        return jax.device_get(jax.jit(jax.value_and_grad(loss))(trained, frozen, built.put(batch)))
+
+
+# One of each kind of layer; test_lora.py has LoRA.
+LAYERS = [name for name in METHODS if name not in ("LoRA", "OLoRA", "LNTuning", "OFT, exact and shared", "LoKr, both")]
+
+
+@pytest.mark.parametrize("method", LAYERS)
+def test_eight_devices_are_one(method, sharded, monkeypatch):
+    cfg = dataclasses.replace(sharded, tune=METHODS[method])
+    loss, gradient = gradient_of(dataclasses.replace(cfg, mesh=Mesh()))
+    monkeypatch.setattr(jax, "device_count", lambda *backend: 8)
+    sharded_loss, sharded_gradient = gradient_of(cfg)
+    np.testing.assert_allclose(sharded_loss, loss, rtol=0, atol=1e-5)
+    largest = max(np.abs(values).max() for values in gradient.values())
+    for path, values in gradient.items():
+        np.testing.assert_allclose(sharded_gradient[path], values, rtol=0, atol=1e-5 * largest, err_msg=path)
+
+
+@pytest.mark.parametrize("tune", [PiSSA(rank=2), DoRA(rank=2)], ids=lambda tune: type(tune).__name__)
+def test_a_run_resumes_to_the_last_bit(tune, sharded, tmp_path):
+    """What an adapter keeps of the weights is in no checkpoint."""
+    cfg = dataclasses.replace(
+        sharded, mesh=Mesh(), tune=tune, steps=4, batch=4, save=Save(every=2, keep=2), log_every=1
+    )
+    fit(cfg, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoints" / "4")
+    shutil.rmtree(tmp_path / "again" / "model")
+    fit(cfg, tmp_path / "again")
+    assert numbers(tmp_path / "again") == numbers(tmp_path / "run")
+    weights = [tmp_path / name / "model" / "model.safetensors" for name in ("again", "run")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
