@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import llama_config, save_perturbed, variant
+from conftest import gpt2_config, llama_config, save_perturbed, variant
 from quantised import quantised, theirs_of
 from runs import write_rows
 from safetensors.numpy import load_file
@@ -24,6 +24,7 @@ from jaxft.quantization.nf4 import NF4
 from jaxft.quantization.quantized import dequantized
 from jaxft.tasks.lm import CausalLM
 from jaxft.training.fit import fit
+from jaxft.tune.partial import Partial
 
 FORMATS = {
     "nf4": (NF4(), {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}),
@@ -118,3 +119,20 @@ def test_damaged_and_unknown_files(directories, tmp_path):
     with pytest.raises(UserError, match="quantization_config=.* is not read by jaxft"):
         jaxft.load(str(other))
     assert json.loads((other / "config.json").read_text())["quantization_config"]["quant_method"] == "gptq"
+
+
+def test_fused_and_transposed_matrices(tmp_path, gpt2_tokenizer, one_device):
+    """GPT-2 stores (inputs, outputs), of queries, keys and values in one; bitsandbytes' files have (outputs, inputs)."""
+    none = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    config = gpt2_config(gpt2_tokenizer, layers=2, width=192, **none)
+    plain = save_perturbed(transformers.GPT2LMHeadModel(config), gpt2_tokenizer, tmp_path / "plain")
+    theirs = theirs_of(plain, load_in_4bit=True, bnb_4bit_quant_type="nf4").train()
+    theirs.save_pretrained(tmp_path / "nf4")
+    gpt2_tokenizer.save_pretrained(tmp_path / "nf4")
+    wanted = theirs(input_ids=torch.tensor(IDS)).logits.detach().numpy()
+    loaded = np.asarray(jaxft.load(str(tmp_path / "nf4"))(input_ids=IDS).logits)
+    np.testing.assert_allclose(loaded, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    kinds = [quantised(tmp_path / name, Partial(train=("norm",)), NF4(double=False)) for name in ("plain", "nf4")]
+    (_, _, _, of_floats, _), (_, _, _, of_codes, _) = kinds
+    for path in of_floats:
+        np.testing.assert_array_equal(of_codes[path], of_floats[path], err_msg=path)
