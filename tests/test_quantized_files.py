@@ -122,7 +122,7 @@ def test_damaged_and_unknown_files(directories, tmp_path):
 
 
 def test_fused_and_transposed_matrices(tmp_path, gpt2_tokenizer, one_device):
-    """GPT-2 stores (inputs, outputs), of queries, keys and values in one; bitsandbytes' files have (outputs, inputs)."""
+    """GPT-2 stores (inputs, outputs), and queries, keys and values in one; bitsandbytes' files the transposed."""
     none = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     config = gpt2_config(gpt2_tokenizer, layers=2, width=192, **none)
     plain = save_perturbed(transformers.GPT2LMHeadModel(config), gpt2_tokenizer, tmp_path / "plain")

@@ -18,6 +18,7 @@ from jaxft.models.checkpoint.quantized_tensors import FourBitTensor, QuantizedTe
 from jaxft.models.layers.basic import QuantizedKernel
 from jaxft.quantization.base import quantized_param
 from jaxft.quantization.dynamic_map import dynamic_map, quantize_blocks
+from jaxft.quantization.rounded_product import rounded_product
 from jaxft.quantization.torch_mean import torch_mean
 
 BlockSize = Literal[32, 64, 128, 256, 512, 1024, 2048, 4096]  # those that bitsandbytes has
@@ -137,9 +138,8 @@ class FourBitKernel(QuantizedKernel):
         if not self.part.double:
             return absmax
         place = jnp.arange(absmax.size, dtype=jnp.int32).reshape(absmax.shape) // NESTED
-        product = jnp.asarray(dynamic_map())[absmax] * self.nested_absmax[...][place]
-        # The limit stands between product and sum, of which compilers would make one operation with one rounding.
-        return jnp.minimum(product, jnp.finfo(jnp.float32).max) + self.nested_offset[...]
+        values = jnp.asarray(dynamic_map())[absmax]
+        return rounded_product(values, self.nested_absmax[...][place]) + self.nested_offset[...]
 
 
 def _looked_up(values: tuple[float, ...], codes: jax.Array) -> jax.Array:
