@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jaxft.inference.model import LoadedModel, load
     from jaxft.optim.adafactor import Adafactor
     from jaxft.optim.adamw import AdamW
+    from jaxft.optim.adamw8bit import AdamW8bit
     from jaxft.optim.lion import Lion
     from jaxft.optim.muon import Muon
     from jaxft.optim.schedule import WSD, Constant, Cosine, InverseSqrt, Linear
@@ -65,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adafactor",
     "AdamW",
+    "AdamW8bit",
     "Augmented",
     "Bitfit",
     "Blanked",

@@ -79,7 +79,7 @@ def test_the_fields_of_a_file(tmp_path, monkeypatch):
     )  # which has no default
     assert "dtype: str = 'auto' of the computation; trained weights are float32." in flat
     assert "one of auto, float32, bfloat16" in flat
-    assert "optim = AdamW Adam with decoupled weight decay. others: Adafactor, Lion, Muon, SGD" in flat
+    assert "optim = AdamW Adam with decoupled weight decay. others: Adafactor, AdamW8bit, Lion, Muon, SGD" in flat
     assert "evals.NAME.data=FILE adds an evaluation set; there are: val" in flat
     assert (
         flat.count("of csv and tsv; None: as the first rows show, a comma or a tab if they do not") == 1

@@ -73,7 +73,14 @@ ALLOWED = {
     "tune": {"tune", *LEAVES},
     "adapters": {*"adapters tune.base config models host.strict_json".split(), *LEAVES},
     "quantization": {"quantization", "adapters.adapted", "models", *LEAVES},
-    "optim": {"optim", "models.model", "models.params", *LEAVES},
+    "optim": {
+        "optim",
+        "models.model",
+        "models.params",
+        "quantization.dynamic_map",
+        "quantization.rounded_product",
+        *LEAVES,
+    },
     "training.step": {"metrics", "models.batch", "models.params", "models.model", "tasks.base"},
     "training.fit": {*"training inference.model data.memory reports config host.defaults".split(), *LEAVES},
     "training": {

@@ -306,8 +306,8 @@ def test_the_host_holds_no_second_copy(tiny_bert, monkeypatch):
     arch = architecture(pretrained)
     model = Model(arch.spec, arch.head)
     views, _ = find_weights(model, pretrained, arch, "pretrained")
-    read, aligned, released = [], loading._aligned, []
-    monkeypatch.setattr(loading, "_aligned", lambda *args: read.append(aligned(*args)) or read[-1])
+    read, aligned, released = [], loading.aligned, []
+    monkeypatch.setattr(loading, "aligned", lambda *args: read.append(aligned(*args)) or read[-1])
     monkeypatch.setattr(loading, "release", released.extend)
     placements = shardings(model, make_mesh({"data": 1}, jax.devices()[:1]))
     params = place(model, views, placements, dict.fromkeys(placements, np.float32), seed=0)

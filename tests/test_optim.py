@@ -18,6 +18,7 @@ from jaxft.models.model import Model
 from jaxft.models.params import all_names, names, shape, variables
 from jaxft.optim.adafactor import Adafactor
 from jaxft.optim.adamw import AdamW
+from jaxft.optim.adamw8bit import AdamW8bit
 from jaxft.optim.base import lr_multipliers, optimizer
 from jaxft.optim.lion import Lion
 from jaxft.optim.muon import Muon
@@ -27,7 +28,7 @@ from jaxft.optim.sgd import SGD
 from jaxft.problems import UserError
 
 EVERY = [AdamW(decay=0.1), SGD(decay=0.1), SGD(decay=0.1, momentum=0.9), Lion(decay=0.1), Adafactor(decay=0.1)]
-EVERY += [Muon(decay=0.1)]
+EVERY += [Muon(decay=0.1), AdamW8bit(decay=0.1)]
 
 
 def rates(schedule, lr, total, count=None):

@@ -123,10 +123,12 @@ def run(tmp_path_factory, llama):
         save=Save(every=3, keep=3),
         log_every=1,
     )
-    return cfg, folder / "run", fit(cfg, folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "device_count", lambda *backend: 1)
+        return cfg, folder / "run", fit(cfg, folder / "run")
 
 
-def test_a_run_resumes_to_the_last_bit(run, tmp_path):
+def test_a_run_resumes_to_the_last_bit(run, tmp_path, one_device):
     cfg, workdir, _ = run
     shutil.copytree(workdir, tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "checkpoints" / "6")
@@ -137,7 +139,7 @@ def test_a_run_resumes_to_the_last_bit(run, tmp_path):
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_the_model_is_written_in_floats_and_the_adapter_for_itself(run, tmp_path, caplog):
+def test_the_model_is_written_in_floats_and_the_adapter_for_itself(run, tmp_path, caplog, one_device):
     """The written model gives the logits of the quantised one, within float32's rounding."""
     cfg, workdir, made = run
     built = build(cfg, [])
@@ -163,7 +165,7 @@ def test_the_model_is_written_in_floats_and_the_adapter_for_itself(run, tmp_path
 @pytest.mark.parametrize("quantization", [NF4(block=32), Int8()], ids=["nf4", "int8"])
 def test_eight_devices_are_one(run, quantization, tmp_path, monkeypatch):
     """Sharded codes and scales, recomputed layers, micro-batches: the same losses."""
-    plain = dataclasses.replace(run[0], tune=LoRA(rank=2), quantization=quantization, dropout=0.0, steps=3)
+    plain = dataclasses.replace(run[0], tune=LoRA(rank=2), quantization=quantization, dropout=0.0, steps=3, evals={})
     sharded = dataclasses.replace(plain, mesh=Mesh(data=2, fsdp=2, tensor=2), remat="full", micro_batches=2)
     built = build(sharded, [])
     places = shardings(built.model, built.mesh)

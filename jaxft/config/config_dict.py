@@ -43,6 +43,7 @@ COMPONENTS = {
     "jaxft.data.tfds": "TFDS",
     "jaxft.optim.adafactor": "Adafactor",
     "jaxft.optim.adamw": "AdamW",
+    "jaxft.optim.adamw8bit": "AdamW8bit",
     "jaxft.optim.lion": "Lion",
     "jaxft.optim.muon": "Muon",
     "jaxft.optim.schedule": "Constant Cosine InverseSqrt Linear WSD",

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxft.models.checkpoint.quantized_tensors import QuantizedTensor
 from jaxft.models.layers.basic import QuantizedKernel
 
 
@@ -21,6 +22,10 @@ class QuantizationPart(Protocol):
     def quantize(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of a matrix (outputs, inputs) of finite floats, as PyTorch stores it, by their names in `build`'s
         module."""
+        ...
+
+    def stored(self, tensor: QuantizedTensor) -> dict[str, np.ndarray] | None:
+        """As `quantize`, of a matrix that a checkpoint has in this format; None if it has it in another."""
         ...
 
 

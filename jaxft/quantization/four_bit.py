@@ -14,9 +14,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxft.models.checkpoint.quantized_tensors import FourBitTensor, QuantizedTensor
 from jaxft.models.layers.basic import QuantizedKernel
 from jaxft.quantization.base import quantized_param
 from jaxft.quantization.dynamic_map import dynamic_map, quantize_blocks
+from jaxft.quantization.rounded_product import rounded_product
 from jaxft.quantization.torch_mean import torch_mean
 
 BlockSize = Literal[32, 64, 128, 256, 512, 1024, 2048, 4096]  # those that bitsandbytes has
@@ -48,6 +50,22 @@ class FourBit:
             nested, nested_scales = quantize_blocks(scales - offset, NESTED)
             found |= {"absmax": nested.reshape(rows), "nested_absmax": nested_scales, "nested_offset": np.array(offset)}
         return found
+
+    def stored(self, tensor: QuantizedTensor) -> dict[str, np.ndarray] | None:
+        """See base.py."""
+        if not isinstance(tensor, FourBitTensor) or tensor.block != self.block:
+            return None
+        is_nested = tensor.nested_values is not None and tensor.nested_absmax is not None
+        if is_nested != self.double or not np.array_equal(tensor.values, np.array(self.values, np.float32)):
+            return None
+        rows = (tensor.shape[0], -1) if tensor.shape[1] % self.block == 0 else (-1,)
+        found = {"codes": tensor.codes.reshape(rows), "absmax": tensor.absmax.reshape(rows)}
+        if tensor.nested_values is None or tensor.nested_absmax is None:
+            return found
+        if not np.array_equal(tensor.nested_values, dynamic_map()):
+            return None
+        offset = np.array(tensor.nested_offset, np.float32)
+        return found | {"nested_absmax": tensor.nested_absmax, "nested_offset": offset}
 
     def _codes(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(bytes of two codes, float32 scales of the blocks) of floats (n)."""
@@ -120,9 +138,8 @@ class FourBitKernel(QuantizedKernel):
         if not self.part.double:
             return absmax
         place = jnp.arange(absmax.size, dtype=jnp.int32).reshape(absmax.shape) // NESTED
-        product = jnp.asarray(dynamic_map())[absmax] * self.nested_absmax[...][place]
-        # The limit stands between product and sum, of which compilers would make one operation with one rounding.
-        return jnp.minimum(product, jnp.finfo(jnp.float32).max) + self.nested_offset[...]
+        values = jnp.asarray(dynamic_map())[absmax]
+        return rounded_product(values, self.nested_absmax[...][place]) + self.nested_offset[...]
 
 
 def _looked_up(values: tuple[float, ...], codes: jax.Array) -> jax.Array:

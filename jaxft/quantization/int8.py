@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxft.config.component import config
+from jaxft.models.checkpoint.quantized_tensors import EightBitTensor, QuantizedTensor
 from jaxft.models.layers.basic import QuantizedKernel
 from jaxft.quantization.base import quantized_param
 
@@ -47,6 +48,10 @@ class RowWise:
             codes[start : start + step] = np.where(is_usable[:, None], np.rint(rows * scale[:, None]), 0)
             scales[start : start + step] = absmax
         return {"codes": codes, "absmax": scales}
+
+    def stored(self, tensor: QuantizedTensor) -> dict[str, np.ndarray] | None:
+        """See base.py."""
+        return {"codes": tensor.codes, "absmax": tensor.absmax} if isinstance(tensor, EightBitTensor) else None
 
 
 class RowWiseKernel(QuantizedKernel):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxft.adapters.adapted import linear_maps, linears
 from jaxft.models.checkpoint.load import Views, aligned, finite
 from jaxft.models.checkpoint.pretrained import Architecture
+from jaxft.models.checkpoint.quantized_tensors import QuantizedView
 from jaxft.models.checkpoint.tensors import release
 from jaxft.models.layers.basic import QuantizedKernel
 from jaxft.models.model import Model
@@ -72,12 +73,13 @@ def place_quantized(
     def one(path: str) -> Params:
         called = names(base, path)
         found = [views.get(name) for name in called]
-        kernels = [view for view in found if isinstance(view, np.ndarray)]
-        kernels = kernels if len(kernels) == len(found) else initial(base, path, seed)
+        stored = [view for view in found if isinstance(view, np.ndarray | QuantizedView)]
+        kernels: Sequence[np.ndarray | QuantizedView]
+        kernels = stored if len(stored) == len(found) else initial(base, path, seed)
         arrays = _stacked_arrays(kernels, part, called, broken, bool(lead(variables(base)[path])))
         return {
-            stored: jax.make_array_from_callback(array.shape, placements[stored], array.__getitem__)
-            for stored, array in ((f"{path}.{name}", array) for name, array in arrays.items())
+            part_path: jax.make_array_from_callback(array.shape, placements[part_path], array.__getitem__)
+            for part_path, array in ((f"{path}.{name}", array) for name, array in arrays.items())
         }
 
     with ThreadPoolExecutor(THREADS) as readers:
@@ -91,13 +93,17 @@ def place_quantized(
 
 
 def _stacked_arrays(
-    kernels: Sequence[np.ndarray], part: QuantizationPart, called: Sequence[str], broken: list[str], stacks: bool
+    kernels: Sequence[np.ndarray | QuantizedView],
+    part: QuantizationPart,
+    called: Sequence[str],
+    broken: list[str],
+    stacks: bool,
 ) -> dict[str, np.ndarray]:
     """The arrays of kernels (inputs, outputs), one behind the other; names of those that have none are added to
     `broken`."""
     arrays: dict[str, np.ndarray] = {}
     for row, kernel in enumerate(kernels):
-        found = part.quantize(kernel.T) if finite(kernel) else {}
+        found = _arrays(kernel, part)
         if not found or not np.isfinite(found["absmax"]).all():
             broken.append(called[row])
             continue
@@ -105,8 +111,20 @@ def _stacked_arrays(
             if name not in arrays:
                 arrays[name] = aligned((len(kernels), *array.shape), array.dtype)
             arrays[name][row] = array
-        release([kernel])
+        if isinstance(kernel, np.ndarray):
+            release([kernel])
     return arrays if stacks else {name: array[0] for name, array in arrays.items()}
+
+
+def _arrays(kernel: np.ndarray | QuantizedView, part: QuantizationPart) -> dict[str, np.ndarray]:
+    """The arrays of a kernel (inputs, outputs), {} if it has NaN or infinities: those of the checkpoint if it has the
+    matrix in the same format."""
+    if isinstance(kernel, QuantizedView):
+        stored = part.stored(kernel.tensor) if len(kernel.widths) == 1 else None
+        if stored is not None:
+            return stored
+        kernel = kernel[:, :]
+    return part.quantize(kernel.T) if finite(kernel) else {}
 
 
 def dequantized(model: Model, base: Model, params: Params) -> Params:

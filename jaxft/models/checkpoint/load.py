@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
+from jaxft.models.checkpoint.quantized_tensors import QuantizedTensor, QuantizedView, separated
 from jaxft.models.checkpoint.tensors import check_floats, open_tensors, release
 from jaxft.models.checkpoint.weight_table import TensorMap
 from jaxft.models.model import Model
@@ -26,7 +27,7 @@ READERS = 4  # threads: some copy while others wait for fresh pages; with two, 1
 class LazyStack:
     """Views of equal shape, stacked along a new first axis when they are indexed; only the indexed part is read."""
 
-    def __init__(self, views: list[np.ndarray]):
+    def __init__(self, views: list[np.ndarray | QuantizedView]):
         self.views = views
         self.shape = (len(views), *views[0].shape)
 
@@ -47,7 +48,7 @@ class ResizedEmbedding:
         return np.concatenate([self.view[(old, *index[1:])], self.rows[(new, *index[1:])]])
 
 
-View = np.ndarray | LazyStack | ResizedEmbedding
+View = np.ndarray | LazyStack | ResizedEmbedding | QuantizedView
 Views = dict[str, View]  # parameter name -> its values in the checkpoint
 
 
@@ -58,12 +59,14 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    quantized: int = 0  # number of tensors that bitsandbytes quantised
     tokens: int = 0  # number of tokens that the checkpoint does not know
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors"]
         if self.new and not self.loaded:
             return f"all {len(self.new)} parameters newly initialised"
+        lines += [f"{self.quantized} of them quantised by bitsandbytes"] if self.quantized else []
         lines += [f"newly initialised: {', '.join(self.new)}"] if self.new else []
         lines += [f"new rows for {self.tokens} more tokens"] if self.tokens else []
         lines += [f"in the checkpoint but unused: {', '.join(self.unused)}"] if self.unused else []
@@ -82,24 +85,25 @@ def find_weights(
     wanted = {name: shape(variable)[lead(variable) :] for name, variable in _by_name(model) if _stored(variable)}
     if init == "random":
         return {}, LoadReport(new=sorted(wanted))
-    tensors = open_tensors(pretrained.directory)
+    tensors, quantized = separated(open_tensors(pretrained.directory))
     finder = _Finder(tensors, pretrained, arch)
     wanted_maps = [one for one in arch.tensor_maps if all(name in wanted for name in one.jaxft)]
     check_floats({name: tensors[name] for one in wanted_maps if (name := finder.find(one)) is not None})
     views: Views = {}
-    experts: dict[str, dict[int, np.ndarray]] = {}
+    experts: dict[str, dict[int, np.ndarray | QuantizedView]] = {}
     report, problems = LoadReport(), []
     of_tokens = {name for name, variable in _by_name(model) if variable.get_metadata("axes")[:1] == ("vocab",)}
     for one in wanted_maps:
         stored = finder.find(one)
         if stored is None or (init == "backbone" and _is_head(one.jaxft[0])):
             continue
-        pieces = one.layout.split(tensors[stored], [math.prod(wanted[name][-1:]) for name in one.jaxft])
+        pieces = _pieces(one, tensors[stored], quantized.get(stored), [wanted[name][-1:] for name in one.jaxft])
         for name, piece in zip(one.jaxft, pieces, strict=True):
             needed = wanted[name] if one.expert is None else wanted[name][1:]
             view: View = piece
-            if arch.stored_vocab is not None and name in of_tokens and piece.shape == (arch.stored_vocab, *needed[1:]):
-                report.tokens = needed[0] - arch.stored_vocab
+            known = arch.stored_vocab if name in of_tokens else None
+            if known is not None and isinstance(piece, np.ndarray) and piece.shape == (known, *needed[1:]):
+                report.tokens = needed[0] - known
                 view = ResizedEmbedding(piece, new_rows(piece, report.tokens, seed, name))
             if view.shape != needed:
                 problems.append(_misshapen(stored, view.shape, needed, _is_head(name)))
@@ -114,6 +118,7 @@ def find_weights(
         for one in wanted_maps
         if one.expert is not None and one.jaxft[0] in experts and one.expert not in experts[one.jaxft[0]]
     ]
+    report.quantized = len(quantized.keys() & set(report.loaded))
     fixed = wanted.keys() - set(trainable(model))
     report.new = sorted(wanted.keys() - views.keys() - fixed)
     problems += [f"the checkpoint lacks {finder.hf_name(name)}" for name in report.new if not _is_head(name)]
@@ -122,6 +127,17 @@ def find_weights(
     problems += finder.broken_ties()
     raise_problems(problems)
     return views, report
+
+
+def _pieces(
+    one: TensorMap, array: np.ndarray, quantized: QuantizedTensor | None, ends: Sequence[tuple[int, ...]]
+) -> Sequence[np.ndarray | QuantizedView]:
+    """The parameters of a tensor, the sizes of whose last axes are `ends`."""
+    widths = [math.prod(end) for end in ends]
+    if quantized is None:
+        return one.layout.split(array, widths)
+    stand_ins = one.layout.split(array.T if one.layout.outputs_axis == 1 else array, widths)
+    return [QuantizedView(quantized, one.layout, widths, number, part) for number, part in enumerate(stand_ins)]
 
 
 def place(
@@ -196,9 +212,11 @@ def _read_layers(
 
 
 def _mapped(view: View) -> list[np.ndarray]:
-    """The views of files that a view is made of."""
+    """The views of files that a view is made of; those of quantised tensors are small."""
     if isinstance(view, LazyStack):
-        return view.views
+        return [one for one in view.views if isinstance(one, np.ndarray)]
+    if isinstance(view, QuantizedView):
+        return []
     return [view.view if isinstance(view, ResizedEmbedding) else view]
 
 

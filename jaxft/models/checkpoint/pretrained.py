@@ -84,6 +84,9 @@ def open_pretrained(model: str) -> Pretrained:
         raise_problems([f"{directory}: model_type {truncated_repr(name)} is not supported, only {', '.join(known)}"])
     opened = cache(lambda: open_tensors(directory) if has_weights(directory) else {})
     reader = read_config(directory, raw, partial(differ, opened))
+    how = raw.get("quantization_config")
+    if isinstance(how, dict) and how.get("quant_method") == "bitsandbytes":
+        reader.ignore("quantization_config")  # the tensors say how they are quantised
     return Pretrained(directory, raw, reader, importlib.import_module(f"jaxft.models.families.{name}").FAMILY)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxft.models.checkpoint.pretrained import Architecture, Pretrained
+from jaxft.models.checkpoint.quantized_tensors import separated
 from jaxft.models.checkpoint.sentence_transformers import LENGTHS, MODULES, PROMPTS
 from jaxft.models.checkpoint.tensors import has_weights, open_tensors
 from jaxft.models.checkpoint.weight_table import TensorMap
@@ -150,8 +151,8 @@ def place_problems(directory: Path) -> list[str]:
 def exported_config(
     pretrained: Pretrained, arch: Architecture, dtype: str, labels: list[str] | None, problem_type: str | None
 ) -> dict[str, Any]:
-    """The original config.json with the exported head, labels and number format."""
-    config = dict(pretrained.raw)
+    """The original config.json with the exported head, labels and number format; weights are written in floats."""
+    config = {name: value for name, value in pretrained.raw.items() if name != "quantization_config"}
     config["architectures"] = [pretrained.family.architectures[arch.kind]]
     if arch.stored_vocab is not None:
         sizes = [name for name, value in config.items() if name.endswith("vocab_size") and value == arch.stored_vocab]
@@ -240,7 +241,7 @@ def _stored_dtypes(pretrained: Pretrained) -> dict[str, np.dtype]:
     """Number format of each tensor of the original checkpoint, by name without the backbone's prefix."""
     if not has_weights(pretrained.directory):
         return {}
-    tensors = open_tensors(pretrained.directory)
+    tensors, _ = separated(open_tensors(pretrained.directory))
     return {pretrained.family.base_name(name): view.dtype for name, view in tensors.items()}
 
 
