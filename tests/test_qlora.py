@@ -22,8 +22,11 @@ from quantised import THREADS, quantised, theirs_of
 from runs import command, numbers, write_rows
 
 import jaxft
+from jaxft.adapters.dora import DoRA
 from jaxft.adapters.lora import LoRA
+from jaxft.adapters.olora import OLoRA
 from jaxft.adapters.peft_files import adapter_files
+from jaxft.adapters.pissa import PiSSA
 from jaxft.config import Config, Eval, Mesh, Save
 from jaxft.data import Data, Pad
 from jaxft.models.params import bind, is_quantized, shape, shardings, variables
@@ -36,6 +39,7 @@ from jaxft.tasks.classify import Classify
 from jaxft.tasks.lm import CausalLM
 from jaxft.training.compiled import compiled_steps
 from jaxft.training.fit import fit
+from jaxft.training.run import train_batches
 from jaxft.training.saved_run import restore
 from jaxft.training.setup import build
 from jaxft.tune.full import Full
@@ -300,3 +304,18 @@ def test_numbers_that_have_no_codes(run, quantization, number, tmp_path):
     with pytest.raises(UserError) as error:
         built.load()
     assert "in layers.1.mlp.down.kernel, which cannot be quantised" in str(error.value)
+
+
+@pytest.mark.parametrize("tune", [DoRA(rank=2), PiSSA(rank=2), OLoRA(rank=2)], ids=lambda tune: type(tune).__name__)
+def test_methods_that_start_from_the_weights_start_from_the_quantised_ones(run, tune, one_device):
+    """They change nothing at first."""
+
+    def logits(tune):
+        built = build(dataclasses.replace(run[0], tune=tune), ["train"])
+        trained, frozen, _ = built.load()
+        batch = built.put(train_batches(built)[0])
+        with jax.set_mesh(built.mesh):
+            return np.asarray(jax.jit(lambda params: built.forward(params, batch, None).logits)({**trained, **frozen}))
+
+    wanted = logits(LoRA(rank=2))
+    np.testing.assert_allclose(logits(tune), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
