@@ -5,6 +5,10 @@ import itertools
 import pytest
 from ml_collections import ConfigDict
 
+from jaxft.adapters.lora import LoRA
+from jaxft.adapters.oft import OFT
+from jaxft.adapters.prefix_tuning import PrefixTuning
+from jaxft.adapters.prompt_tuning import PromptTuning
 from jaxft.config import Config, EarlyStopping, Eval, from_config_dict
 from jaxft.config.choices import PLACES, names_of
 from jaxft.config.config_dict import MODULE_OF
@@ -18,6 +22,7 @@ from jaxft.optim.lion import Lion
 from jaxft.optim.schedule import WSD
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify, MultiLabel
+from jaxft.tune.full import Full
 from jaxft.tune.partial import Partial
 
 
@@ -126,9 +131,11 @@ def test_every_component_has_a_kind():
 
 def test_names_of_other_trainers():
     """They lead to fields that exist, and are none themselves."""
-    cfg = make(evals={"NAME": Eval(data=Data(path="t.csv"))})
+    tunes = [LoRA(), OFT(), PromptTuning(), PrefixTuning()]
     for other, own in FIELDS.items():
-        holder = cfg
+        place, _, field = own.partition(".")
+        tune = next(one for one in tunes if hasattr(one, field)) if place == "tune" and field else Full()
+        holder = cfg = make(evals={"NAME": Eval(data=Data(path="t.csv"))}, tune=tune)
         for part in own.split("."):
             holder = holder[part] if isinstance(holder, dict) else getattr(holder, part)
         (text,) = override(cfg, [(other, "1")])
