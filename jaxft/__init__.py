@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxft.data.batching import Chunk, Pack, Pad
     from jaxft.data.blank import Blanked
     from jaxft.data.duplicates import Deduplicated
+    from jaxft.data.folds import Fold
     from jaxft.data.source import Data
     from jaxft.data.tfds import TFDS
     from jaxft.inference.model import LoadedModel, load
@@ -79,6 +80,7 @@ __all__ = [
     "EntitySpans",
     "Eval",
     "FitResult",
+    "Fold",
     "Full",
     "GroupedVerification",
     "HiRA",

@@ -1,10 +1,11 @@
 """From a configuration to the model, task, mesh and data of a run. No other module imports every package."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,13 @@ from jaxft.adapters.adapted import (
     tunable,
 )
 from jaxft.config import Config
+from jaxft.config.component import to_json
+from jaxft.config.protocols import Source
+from jaxft.config.ranges import problems_of
 from jaxft.data.data_report import DataReport
 from jaxft.data.encoded import Encoded, encode_all
 from jaxft.data.example import Example
+from jaxft.data.folds import Fold
 from jaxft.data.source import Rows, as_rows
 from jaxft.metrics import Mean, objective
 from jaxft.metrics.units import EvalUnits
@@ -41,6 +46,15 @@ from jaxft.tasks.base import EncodingContext, Task
 from jaxft.training.layout import mesh_for
 from jaxft.training.missing_columns import missing_columns
 from jaxft.training.own_functions import with_functions
+from jaxft.training.shared import Shared, identity
+
+T = TypeVar("T")
+# Fields of a configuration that no compiled function of model and task depends on: the data, and numbers that are
+# arguments or come from outside. `training/compiled.py` adds what the update depends on.
+NOT_COMPILED = frozenset(
+    "data evals batching batch steps epochs max_unknown lr schedule optim clip lr_multipliers layer_decay seed init "
+    "save early_stopping eval_on_start log_every nonfinite export_dtype wandb".split()
+)
 
 
 @dataclass
@@ -60,6 +74,7 @@ class Setup:
     setting: EncodingContext
     trained: list[str]
     sources: dict[str, Rows] = field(default_factory=dict)  # opened data by name, "train" among them
+    shared: Shared = field(default_factory=Shared)
 
     @property
     def replicated(self) -> jax.sharding.NamedSharding:
@@ -70,6 +85,12 @@ class Setup:
         """All examples of a split. Drops its rows from `sources`, unless `Task.evaluate_predictions` needs them."""
         keeps = split != "train" and self.task.evaluates_texts
         rows = self.sources[split] if keeps else self.sources.pop(split)
+        source = identity(self.cfg.data if split == "train" else self.cfg.evals[split].data)
+        fields = (self.cfg.model, self.cfg.add_tokens, self.setting.max_len, self.cfg.max_unknown)
+        key = source and ("encoded", split, source, identity(self.cfg.task), fields)
+        return self.shared.get(key, lambda: self._encode(split, rows))
+
+    def _encode(self, split: str, rows: Rows) -> Encoded:
         rows_read = rows.only(self.task.columns())
         encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting), name=rows_read.name)
         raise_problems(f"{split}: {problem}" for problem in id_problems(encoded.flat, self.arch.spec))
@@ -78,6 +99,13 @@ class Setup:
         problems = self.task.check_data(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
         raise_problems(f"{split}: {problem}" for problem in problems)
         return encoded
+
+    def program(self, name: str, options: Any, make: Callable[[], T]) -> T:
+        """The function `name` of this model and task, as `make` compiles it; runs that share it have equal `options`,
+        JSON values, and equal fields of the configuration but those in NOT_COMPILED."""
+        cfg = {key: value for key, value in to_json(self.cfg).items() if key not in NOT_COMPILED}
+        own = json.dumps([cfg, self.trained, self.model is self.base, options], sort_keys=True)
+        return self.shared.get((name, self.mesh, own), make)
 
     def evaluate_predictions(self, split: str, encoded: Encoded) -> Callable[[dict[str, np.ndarray]], EvalUnits] | None:
         """`Task.evaluate_predictions` of a set, as a function of the outputs; None for a task without it."""
@@ -150,16 +178,17 @@ class Setup:
         return {name for path in self.trained for name in names(self.model, path)}
 
 
-def build(cfg: Config, splits: list[str] | None = None) -> Setup:
+def build(cfg: Config, splits: list[str] | None = None, shared: Shared | None = None) -> Setup:
     """Everything but arrays: opens model and data, resolves the task, builds the model and the mesh.
 
-    `splits` are the data to open (None: all). Raises UserError with all problems of a stage before the next, more
-    expensive stage begins.
+    `splits` are the data to open (None: all), `shared` what other runs have made already. Raises UserError with all
+    problems of a stage before the next, more expensive stage begins.
     """
     devices = jax.devices()[: jax.device_count()]
     cfg.validate(len(devices))
+    shared = shared or Shared()
     pretrained = open_pretrained(cfg.model)
-    sources = open_sources(cfg, splits)
+    sources = open_sources(cfg, splits, shared)
     spec = backbone_rules(pretrained.family, pretrained.reader, cfg.task.head).spec
     if (argument := spec.input_side.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
@@ -183,7 +212,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
         )
     mesh = mesh_for(cfg, model, trained, devices)
     task = with_functions(task, cfg.loss, cfg.metrics)
-    return Setup(cfg, mesh, pretrained, arch, model, base, task, setting, trained, sources)
+    return Setup(cfg, mesh, pretrained, arch, model, base, task, setting, trained, sources, shared)
 
 
 def resolve_task(cfg: Config, sources: Mapping[str, Rows], setting: EncodingContext) -> Task:
@@ -230,8 +259,9 @@ def compute_dtype(cfg: Config, platform: str) -> jnp.dtype:
     return jnp.dtype("float32" if platform == "cpu" else "bfloat16")
 
 
-def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows]:
+def open_sources(cfg: Config, splits: list[str] | None = None, shared: Shared | None = None) -> dict[str, Rows]:
     """The data of a run by name, checked for the task's columns; one UserError for all problems."""
+    shared = shared or Shared()
     sources = {"train": cfg.data, **{name: e.data for name, e in cfg.evals.items()}}
     opened, problems = {}, []
     for name, source in sources.items():
@@ -239,7 +269,7 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
             continue
         where = "config.data" if name == "train" else f"config.evals.{name}.data"
         try:
-            rows = as_rows(source.open(), where)
+            rows = open_source(source, where, shared)
         except UserError as error:
             problems += [f"{where}: {problem}" for problem in error.problems]
             continue
@@ -248,6 +278,15 @@ def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows
         opened[name] = rows.named()
     raise_problems(problems)
     return opened
+
+
+def open_source(source: Source, where: str, shared: Shared) -> Rows:
+    """The rows of a source, which is read once. A fold is taken from the rows of its own source."""
+    if isinstance(source, Fold):
+        raise_problems(problems_of(source))
+        return source.of(open_source(source.data, where, shared))
+    key = identity(source)
+    return shared.get(key and ("rows", where, key), lambda: as_rows(source.open(), where))
 
 
 def length_problems(cfg: Config, arch: Architecture) -> list[str]:
