@@ -16,12 +16,12 @@ from jaxft.config.ranges import Count
 
 def main(flags: SimpleNamespace) -> None:
     from jaxft.parallel.distributed import distributed_session
-    from jaxft.sweeps.plan import Request, plan
+    from jaxft.sweeps.plan import Asked, plan_sweep
     from jaxft.sweeps.results import failures, show
     from jaxft.sweeps.run import run
     from jaxft.training.shared import Shared
 
-    asked = Request(
+    asked = Asked(
         flags.config,
         tuple(flags.settings),
         Path(flags.workdir),
@@ -32,7 +32,7 @@ def main(flags: SimpleNamespace) -> None:
         flags.metric,
     )
     with distributed_session():
-        found = run(plan(asked, shared := Shared()), shared)
+        found = run(plan_sweep(asked, shared := Shared()), shared)
     show(found)
     failures(found)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxft.config.component import config
 from jaxft.config.protocols import Source
 from jaxft.config.ranges import problems_of
-from jaxft.data.row_sequence import Rows, chosen
+from jaxft.data.row_sequence import Rows, rows_at
 from jaxft.data.within import cell_text, column_problems, open_within, source_problems
 from jaxft.problems import UserError, raise_problems
 
@@ -61,7 +61,7 @@ class Deduplicated:
             if not first_rows:
                 raise UserError(f"no row of {rows.name} is left: all of them are in {other.name}. Use other data")
         numbers = np.fromiter(first_rows.values(), np.int64, len(first_rows))
-        return chosen(rows, numbers, f"{rows.name} (without duplicates)")
+        return rows_at(rows, numbers, f"{rows.name} (without duplicates)")
 
     def _first_rows(self, rows: Rows) -> tuple[dict[bytes, int], int, Counter[str]]:
         """(key -> first row with it, number of duplicates, in how many of these each column differs)."""

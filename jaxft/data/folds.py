@@ -7,7 +7,7 @@ import numpy as np
 from jaxft.config.component import config
 from jaxft.config.protocols import Source
 from jaxft.config.ranges import INT, NonNegativeInt, Range, Seed, problems_of
-from jaxft.data.row_sequence import Rows, chosen
+from jaxft.data.row_sequence import Rows, rows_at
 from jaxft.data.within import open_within, source_problems
 from jaxft.problems import UserError, raise_problems
 
@@ -45,4 +45,4 @@ class Fold:
         of_row[np.random.default_rng(self.seed).permutation(len(rows))] = np.arange(len(rows)) % self.folds
         numbers = np.flatnonzero((of_row == self.fold) == self.held_out)
         part = f"fold {self.fold + 1} of {self.folds}"
-        return chosen(rows, numbers, f"{rows.name} ({part if self.held_out else f'without {part}'})")
+        return rows_at(rows, numbers, f"{rows.name} ({part if self.held_out else f'without {part}'})")

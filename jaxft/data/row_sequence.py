@@ -138,7 +138,7 @@ def as_rows(opened: Any, name: str) -> Rows:
     return Rows(name, columns, classes, len(opened), lambda a, b: _own_rows(opened, name, columns, a, b))
 
 
-def chosen(rows: Rows, numbers: np.ndarray, name: str) -> Rows:
+def rows_at(rows: Rows, numbers: np.ndarray, name: str) -> Rows:
     """The rows with these ascending numbers, int64 (n,); consecutive rows are read together."""
 
     def read(start: int, stop: int) -> list[Row]:

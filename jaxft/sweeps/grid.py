@@ -18,13 +18,13 @@ from jaxft.config import Config, overrides
 from jaxft.config.overrides import field_hint, unshared
 from jaxft.problems import clipped
 
-Settings = tuple[tuple[str, str], ...]  # (field, text) pairs, as --config.FIELD=TEXT gives them
+Point = tuple[tuple[str, str], ...]  # (field, text) pairs, as --config.FIELD=TEXT gives them
 RANGE = re.compile(r"(?P<low>[^,;]*[^,;.])\.\.(?P<high>[^,;.][^,;]*)")
 DIGITS = 4  # significant, of a number that is drawn
 
 
 @dataclass(frozen=True)
-class Axis:
+class Span:
     """A field with several values, or with a range of them."""
 
     field: str
@@ -50,14 +50,14 @@ class Axis:
         return f"{float(f'{value:.{DIGITS}g}')!r}"
 
 
-def spanned(base: Config, settings: Settings) -> tuple[list[Axis], Settings, list[str]]:
+def spanned(base: Config, settings: Point) -> tuple[list[Span], Point, list[str]]:
     """(the axes, the settings with one value, problems). Of two settings of one field, the later counts."""
     # The component that a setting chooses decides what its fields are: the first value of each stands for all.
     probe = unshared(base)
     overrides.override(
         probe, [(name, text if text[:1] in ("(", "[") else _first(text)) for name, text in settings], False
     )
-    axes: list[Axis] = []
+    axes: list[Span] = []
     fixed: list[tuple[str, str]] = []
     problems: list[str] = []
     for name, text in dict(settings).items():
@@ -77,20 +77,20 @@ def _first(text: str) -> str:
     return re.split("[,;]", text)[0].partition("..")[0]
 
 
-def _axis(name: str, text: str, hint: Any) -> Axis | None:
+def _axis(name: str, text: str, hint: Any) -> Span | None:
     """The axis of a setting; None if it has one value. Raises ValueError with what is wrong."""
     numbers = {one for one in (hint, *typing.get_args(hint)) if one in (int, float)}
     if numbers and (found := RANGE.fullmatch(text)):
         return _range(name, found["low"], found["high"], float not in numbers)
     mark = "," if holds_one(hint) else ";"
-    if mark not in text:
+    if hint is None or mark not in text:  # a field that there is not is one problem, whatever its values
         return None
     values = tuple(value.strip() for value in text.split(mark))
     if "" in values:
         raise ValueError(f"a value is empty: write one on each side of every {mark!r}")
     if twice := [value for value in values if values.count(value) > 1]:
         raise ValueError(f"{twice[0]} is there twice: leave one out")
-    return Axis(name, values)
+    return Span(name, values)
 
 
 def holds_one(hint: Any) -> bool:
@@ -99,7 +99,7 @@ def holds_one(hint: Any) -> bool:
     return typing.get_origin(hint) not in several and hint not in several and all(map(holds_one, typing.get_args(hint)))
 
 
-def _range(name: str, low: str, high: str, whole: bool) -> Axis:
+def _range(name: str, low: str, high: str, whole: bool) -> Span:
     try:
         ends = [int(end) if whole else float(end) for end in (low, high)]
     except ValueError:
@@ -107,26 +107,26 @@ def _range(name: str, low: str, high: str, whole: bool) -> Axis:
     if not ends or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
         what = "whole numbers" if whole else "numbers"
         raise ValueError(f"expected LOW..HIGH, two {what} of which the first is smaller")
-    return Axis(name, low=ends[0], high=ends[1], whole=whole)
+    return Span(name, low=ends[0], high=ends[1], whole=whole)
 
 
-def size(axes: list[Axis]) -> int | None:
+def size(axes: list[Span]) -> int | None:
     """How many points the axes span; None: without limit, because one is a range."""
     return None if any(axis.is_range for axis in axes) else math.prod(len(axis.values) for axis in axes)
 
 
-def grid(axes: list[Axis]) -> Iterator[Settings]:
+def grid(axes: list[Span]) -> Iterator[Point]:
     """All points of axes without a range, the last axis varying fastest."""
     fields = [axis.field for axis in axes]
     for values in itertools.product(*(axis.values for axis in axes)):
         yield tuple(zip(fields, values, strict=True))
 
 
-def drawn(axes: list[Axis], count: int, seed: int = 0) -> list[Settings]:
+def drawn(axes: list[Span], count: int, seed: int = 0) -> list[Point]:
     """`count` different points (fewer if whole-number ranges hold fewer), drawn evenly; more points begin with the same
     ones. Bergstra and Bengio 2012."""
     rng = np.random.default_rng(seed)
-    found: dict[Settings, None] = {}
+    found: dict[Point, None] = {}
     for _ in range(100 * count + 1000):
         if len(found) == count:
             break

@@ -10,7 +10,7 @@ from jaxft import assets
 from jaxft.reports.page import number
 
 
-def page(name: str, content: Mapping[str, Any]) -> str:
+def sweep_page(name: str, content: Mapping[str, Any]) -> str:
     """HTML for the sweep `name`; `content` is that of sweep.json."""
     fields = list(dict.fromkeys(field for point in content["points"] for field in point["settings"]))
     lengths = bars(content)

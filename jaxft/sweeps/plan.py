@@ -13,7 +13,7 @@ from jaxft.config import file as config_file
 from jaxft.config.overrides import unshared
 from jaxft.data.folds import Fold
 from jaxft.problems import UserError, listed, raise_problems, suggest, truncated_repr
-from jaxft.sweeps.grid import Axis, Settings, drawn, grid, size, spanned
+from jaxft.sweeps.grid import Point, Span, drawn, grid, size, spanned
 from jaxft.sweeps.halving import ETA
 from jaxft.training.setup import Setup, build
 from jaxft.training.shared import Shared
@@ -23,11 +23,11 @@ FOLD = "fold"  # the evaluation set that holds a trial's own fold
 
 
 @dataclass(frozen=True)
-class Request:
+class Asked:
     """A sweep as its command line asks for it."""
 
     config: str  # FILE.py[:ARG], or the name of a recipe
-    settings: Settings
+    settings: Point
     workdir: Path
     seeds: int | None = None
     folds: int | None = None
@@ -47,13 +47,13 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sweep:
     """A sweep that has been checked."""
 
-    asked: Request
+    asked: Asked
     base: Config
-    fixed: Settings  # settings that all points share
-    points: dict[str, Settings]  # by name
+    fixed: Point  # settings that all points share
+    points: dict[str, Point]  # by name
     trials: list[Trial]  # in the order of the points
     metric: str  # "test/accuracy"
     better: str  # "max" or "min"
@@ -69,7 +69,7 @@ class Plan:
         return shlex.join([*words, f"--workdir={self.asked.workdir / 'best'}"])
 
 
-def plan(asked: Request, shared: Shared) -> Plan:
+def plan_sweep(asked: Asked, shared: Shared) -> Sweep:
     """Raises one UserError with everything that is wrong. What it reads of the data is kept in `shared`."""
     base = config_file.load(asked.config)
     axes, fixed, problems = spanned(base, asked.settings)
@@ -85,10 +85,10 @@ def plan(asked: Request, shared: Shared) -> Plan:
     metric, better, found = chosen_metric(asked, configured(asked, base, fixed + checked[0]), shared)
     raise_problems([*problems, *(problem for problem in found if problem not in problems)])
     named = named_points(points)
-    return Plan(asked, base, fixed, named, trials_of(asked, named), metric, better)
+    return Sweep(asked, base, fixed, named, trials_of(asked, named), metric, better)
 
 
-def request_problems(asked: Request, axes: list[Axis]) -> list[str]:
+def request_problems(asked: Asked, axes: list[Span]) -> list[str]:
     """Flags that do not go together, and values that they cannot have."""
     found = [] if jax.process_count() == 1 else ["a sweep runs in one process, with all of its devices"]
     for axis in axes:
@@ -107,7 +107,7 @@ def request_problems(asked: Request, axes: list[Axis]) -> list[str]:
     return found
 
 
-def number_problems(asked: Request, axes: list[Axis]) -> list[str]:
+def number_problems(asked: Asked, axes: list[Span]) -> list[str]:
     """Too many points, or too few."""
     found = []
     total, runs = size(axes), (asked.seeds or 1) * (asked.folds or 1)
@@ -125,7 +125,7 @@ def number_problems(asked: Request, axes: list[Axis]) -> list[str]:
 
 
 def configured(
-    asked: Request, base: Config, settings: Settings, seed: int | None = None, fold: int | None = None
+    asked: Asked, base: Config, settings: Point, seed: int | None = None, fold: int | None = None
 ) -> tuple[Config, list[str]]:
     """(the configuration of a trial, its problems)."""
     cfg = unshared(base)
@@ -144,7 +144,7 @@ def configured(
     return cfg, problems + cfg.problems()
 
 
-def chosen_metric(asked: Request, point: tuple[Config, list[str]], shared: Shared) -> tuple[str, str, list[str]]:
+def chosen_metric(asked: Asked, point: tuple[Config, list[str]], shared: Shared) -> tuple[str, str, list[str]]:
     """(the metric, "max" or "min", problems) for a point without folds. Opens the data if the point has no problems."""
     cfg, problems = point
     sets = [FOLD] * (asked.folds is not None) + list(cfg.evals)
@@ -174,16 +174,16 @@ def chosen_metric(asked: Request, point: tuple[Config, list[str]], shared: Share
     return metric, known.get(name) or "max", found
 
 
-def fold_problems(asked: Request, built: Setup) -> list[str]:
+def fold_problems(asked: Asked, built: Setup) -> list[str]:
     rows = len(built.sources["train"])
     if asked.folds is None or asked.folds <= rows:
         return []
     return [f"--folds={asked.folds}: config.data has only {rows:,} rows; use {rows} folds or fewer"]
 
 
-def named_points(points: list[Settings]) -> dict[str, Settings]:
+def named_points(points: list[Point]) -> dict[str, Point]:
     """The points by names that are names of directories, too."""
-    named: dict[str, Settings] = {}
+    named: dict[str, Point] = {}
     for point in points:
         text = "-".join(f"{name}={value}" for name, value in point)
         name = plain = re.sub(r"[^\w.=+-]", "_", text).strip(".")[:120] or "point"
@@ -193,7 +193,7 @@ def named_points(points: list[Settings]) -> dict[str, Settings]:
     return named
 
 
-def trials_of(asked: Request, points: dict[str, Settings]) -> list[Trial]:
+def trials_of(asked: Asked, points: dict[str, Point]) -> list[Trial]:
     """The trials of all points: each with every seed and every fold."""
     seeds: list[Any] = [None] if asked.seeds is None else list(range(asked.seeds))
     folds: list[Any] = [None] if asked.folds is None else list(range(asked.folds))

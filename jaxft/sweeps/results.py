@@ -11,15 +11,15 @@ from jaxft.host.strict_json import dumps
 from jaxft.problems import RunStopped
 from jaxft.reports.terminal import print_records
 from jaxft.sweeps.halving import promoted
-from jaxft.sweeps.page import page
-from jaxft.sweeps.plan import Plan
+from jaxft.sweeps.page import sweep_page
+from jaxft.sweeps.plan import Sweep
 
 
 @dataclass
 class Found:
     """What the trials of a sweep have given so far."""
 
-    plan: Plan
+    plan: Sweep
     records: dict[str, dict[str, Any]]  # of the trials, by name
     parts: dict[str, int]  # point -> p: it was trained up to the p-th part of its steps
 
@@ -80,7 +80,7 @@ def write(found: Found, complete: bool) -> None:
     content = summary(found, complete)
     folder = found.plan.asked.workdir
     replace_bytes(folder / "sweep.json", (dumps(content, indent=2) + "\n").encode("utf-8", "replace"))
-    replace_bytes(folder / "sweep.html", page(folder.absolute().name, content).encode("utf-8", "replace"))
+    replace_bytes(folder / "sweep.html", sweep_page(folder.absolute().name, content).encode("utf-8", "replace"))
 
 
 def show(found: Found) -> None:

@@ -19,7 +19,7 @@ from jaxft.data.folds import Fold
 from jaxft.host import strict_json
 from jaxft.problems import RunInterrupted, RunStopped, UserError
 from jaxft.sweeps.halving import promoted, rungs
-from jaxft.sweeps.plan import Plan, Trial
+from jaxft.sweeps.plan import Sweep, Trial
 from jaxft.sweeps.results import Found, means, write
 from jaxft.training.loop import train
 from jaxft.training.setup import build
@@ -28,7 +28,7 @@ from jaxft.training.shared import Shared, identity
 log = logging.getLogger("jaxft")
 
 
-def run(plan: Plan, shared: Shared) -> Found:
+def run(plan: Sweep, shared: Shared) -> Found:
     """Trains what is not trained yet. Raises RunInterrupted after SIGTERM or Ctrl-C; the same call goes on."""
     folder = plan.asked.workdir
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def former(folder: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{file} is damaged: remove it, or use another --workdir") from None
 
 
-def attempt(plan: Plan, trial: Trial, part: int, record: dict[str, Any], shared: Shared) -> dict[str, Any]:
+def attempt(plan: Sweep, trial: Trial, part: int, record: dict[str, Any], shared: Shared) -> dict[str, Any]:
     """The record of a trial that has had the `part`-th part of its steps; it is trained only as far as it was not."""
     head: dict[str, Any] = {
         "name": trial.name,
