@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaxft.data.batching import Chunk, Pack, Pad
     from jaxft.data.blank import Blanked
     from jaxft.data.duplicates import Deduplicated
+    from jaxft.data.folds import Fold
     from jaxft.data.source import Data
     from jaxft.data.tfds import TFDS
     from jaxft.inference.model import LoadedModel, load
@@ -88,6 +89,7 @@ __all__ = [
     "Eval",
     "FP4",
     "FitResult",
+    "Fold",
     "Full",
     "GroupedVerification",
     "HiRA",

@@ -69,7 +69,7 @@ SLOW = set(
     "test_explain test_extend test_families test_fit_python test_float64 test_fuzz test_kill_series "
     "test_lora test_messages test_new test_parity test_parts test_peers test_pretrain test_processes "
     "test_quality test_readme test_real_models test_recipes test_report test_resume test_same_numbers "
-    "test_short_steps test_signals test_startup test_step test_suite test_tag test_tasks test_throughput "
+    "test_short_steps test_signals test_startup test_step test_suite test_sweep test_tag test_tasks test_throughput "
     "test_workdir".split()
 )
 

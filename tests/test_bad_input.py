@@ -29,7 +29,8 @@ from jaxft.problems import UserError
 from jaxft.tasks.base import EncodingContext
 from jaxft.tasks.classify import Classify, MultiLabel, Regress
 from jaxft.training.fit import fit
-from jaxft.training.setup import build, open_sources
+from jaxft.training.setup import build
+from jaxft.training.sources import open_sources
 
 
 def message(call, *arguments, **named) -> str:

@@ -13,7 +13,7 @@ from jaxft.config.overrides import override
 from jaxft.data import Blanked, Data, Deduplicated
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
-from jaxft.training.setup import open_sources
+from jaxft.training.sources import open_sources
 
 
 @config

@@ -92,6 +92,7 @@ ALLOWED = {
         *"evaluation training reports data metrics models.batch tasks.base config inference host".split(),
         *LEAVES,
     },
+    "sweeps": {*"sweeps training data.folds config metrics reports assets host".split(), *LEAVES},
     "reports.figures": {"metrics"},
     "reports": {*"reports assets models metrics host inference.settings training.disk_space".split(), *LEAVES},
     # The Trainer's side of a comparison: PyTorch's process has nothing of JAX in it.
@@ -176,7 +177,9 @@ def test_no_import_cycles():
     TopologicalSorter(graph).prepare()  # raises CycleError, which lists the modules
 
 
-COMMANDS = {"new", "train", "evaluate", "predict", "export", "bench", "bias", "parity", "suite", "explain", "search"}
+COMMANDS = {
+    *"new train sweep evaluate predict export bench bias parity suite explain search".split(),
+}
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if module_of(f) in COMMANDS], ids=module_of)

@@ -13,7 +13,7 @@ from jaxft.tasks.classify import Classify, MultiLabel
 from jaxft.tasks.entity_spans import EntitySpans
 from jaxft.tasks.token_classification import TokenClassification
 from jaxft.training.missing_columns import missing_columns
-from jaxft.training.setup import open_sources
+from jaxft.training.sources import open_sources
 
 SPAN = [{"start": 0, "end": 1, "label": "X"}]
 CASES = {

@@ -16,7 +16,7 @@ from jaxft.drafts.roles import ROLES
 from jaxft.models.checkpoint.sentence_embedding import SentenceEmbedding
 from jaxft.problems import UserError
 from jaxft.tasks.base import EncodingContext
-from jaxft.training.setup import open_sources
+from jaxft.training.sources import open_sources
 from jaxft.tune.learning_rate import full_rate
 
 ROOT = Path(__file__).parent.parent

@@ -28,7 +28,7 @@ def the(part: str) -> str:
 
 
 def test_the_pages_have_these_commands():
-    assert len(COMMANDS) == 19 and the("make test") == "make test"
+    assert len(COMMANDS) == 21 and the("make test") == "make test"
     assert the("python -m venv").startswith(
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/jaxft train"
     )
@@ -100,6 +100,15 @@ def test_own_data(checkout):
     assert scores["split"] == "val"
     config = json.loads((checkout / "runs/mine/config.json").read_text())
     assert config["data"]["path"] == "mine.csv" and config["task"]["label"] == "topic"
+
+
+@pytest.mark.slow
+def test_a_sweep(checkout):
+    *points, best = map(json.loads, run(the("--workdir=runs/sweep") + SHORT, checkout).splitlines())
+    assert [point["trials"] for point in points] == [2, 2] and best["command"].endswith("--workdir=runs/sweep/best")
+    *points, best = map(json.loads, run(the("--search=halving") + SHORT, checkout).splitlines())
+    assert [point["steps"] for point in points].count("all") == 1 and len(points) == 3
+    assert "<html" in (checkout / "runs/drawn/sweep.html").read_text()
 
 
 @pytest.mark.slow

@@ -176,5 +176,5 @@ def test_one_program_for_each_shape(losses, families, tmp_path, caplog, monkeypa
         fit(cfg, str(tmp_path / "run"))
     shapes = re.findall(r"compiled the training step for (\d+) rows of (\d+)", caplog.text)
     assert len(set(shapes)) == len(shapes) <= 3
-    assert compiled.count("jit(batch_gradient)") == len(shapes) and compiled.count("jit(apply_gradient)") == 1
+    assert compiled.count("jit(batch_gradient)") == len(shapes) and compiled.count("jit(update)") == 1
     assert live[0] == live[1] == live[2]  # the fourth is during a save, which holds copies

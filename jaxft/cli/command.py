@@ -40,6 +40,7 @@ class Flag:
     function: str = ""  # of a Python file that the flag names, or of a recipe
     word: bool = False  # given as a word without a name: TASK
     sets: bool = False  # whether --config.FIELD=VALUE sets fields of what it names
+    several: bool = False  # whether a setting may hold several values: the command makes the configurations itself
 
     @property
     def form(self) -> str:
@@ -63,6 +64,11 @@ SUITE = Flag(
     function="get_entries",
     sets=True,
 )
+CONFIG_SEVERAL = dataclasses.replace(
+    CONFIG,
+    help="configuration, or the name of a recipe; --config.FIELD=VALUE sets a field, =VALUE,VALUE spans a grid",
+    several=True,
+)
 CONFIG_OPTIONAL = dataclasses.replace(CONFIG, required=False)
 WORKDIR = Flag("workdir", "work directory of the run", required=True, value="DIR")
 WORKDIR_OPTIONAL = dataclasses.replace(WORKDIR, required=False)
@@ -85,8 +91,8 @@ def run(main: Callable[[SimpleNamespace], Any], doc: str, *flags: Flag) -> NoRet
 
     A command is a function `main`, and `command.run(main, __doc__, command.CONFIG, command.WORKDIR)` under
     `if __name__ == "__main__"`. `args` has an attribute for each flag ("-" becomes "_"); `args.config` is the checked
-    Config, or None; `args.settings` are the overrides as they were given. Results belong on stdout; logging and
-    messages go to stderr. A UserError is printed without its traceback.
+    Config, or None, or for CONFIG_SEVERAL its text; `args.settings` are the overrides as they were given. Results
+    belong on stdout; logging and messages go to stderr. A UserError is printed without its traceback.
     """
     try:  # everything is inside, because a signal may arrive at any time
         signals.listen()
@@ -162,7 +168,7 @@ def parse(argv: Sequence[str], *flags: Flag) -> SimpleNamespace:
             setattr(args, _attribute(flag.name), _value(flag, texts[flag.name]))
         except ValueError as error:
             problems.append(f"--{flag.name}={clipped(texts[flag.name])}: {error}")
-    if "config" in texts:
+    if "config" in texts and not any(flag.several for flag in flags):
         args.config, found = _configuration(texts["config"], settings)
         problems += found
     elif settings and not any(flag.sets and flag.required for flag in flags):
@@ -204,7 +210,7 @@ def _print_more(argv: Sequence[str], flags: Sequence[Flag]) -> None:
             if flag.function:
                 print(shipped(flag))
         return
-    cfg, problems = _configuration(texts["config"], settings)
+    cfg, problems = _configuration(texts["config"], [] if any(flag.several for flag in flags) else settings)
     if cfg is not None:
         print(f"\n{field_help(cfg)}")
     sys.stdout.flush()

@@ -9,7 +9,22 @@ from typing import NoReturn
 from jaxft.problems import clipped, suggest
 
 # The modules jaxft.NAME that are commands, in the order in which they are listed.
-COMMANDS = ("new", "train", "evaluate", "predict", "export", "search", "explain", "bias", "suite", "parity", "bench")
+COMMANDS = (
+    *(
+        "new",
+        "train",
+        "sweep",
+        "evaluate",
+        "predict",
+        "export",
+        "search",
+        "explain",
+        "bias",
+        "suite",
+        "parity",
+        "bench",
+    ),
+)
 HELP = ("--help", "-h", "-help")
 
 

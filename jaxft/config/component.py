@@ -17,6 +17,7 @@ from jaxft.problems import UserError, raise_problems, suggest, truncated_repr
 T = TypeVar("T")
 # Metadata of fields.
 NOT_JSON = {"json": False}  # its value is not written
+ARGUMENT = {"compiled": "argument"}  # of an optimizer: a number that its compiled update gets as an argument
 FUNCTION = {"json": "function"}  # a function, or a dict of them: written as "module:name" (config/functions.py)
 _CLASSES: set[type] = set()  # all classes made by `config`
 _TRUSTED: set[str] = set()  # modules that the user named with --allow-import

@@ -39,6 +39,7 @@ COMPONENTS = {
     "jaxft.data.batching": "Chunk Pack Pad",
     "jaxft.data.blank": "Blanked",
     "jaxft.data.duplicates": "Deduplicated",
+    "jaxft.data.folds": "Fold",
     "jaxft.data.source": "Data",
     "jaxft.data.tfds": "TFDS",
     "jaxft.optim.adafactor": "Adafactor",

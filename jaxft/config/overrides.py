@@ -38,12 +38,13 @@ class _Choice:
             del self.holder[self.key]
 
 
-def override(root: Any, settings: list[tuple[str, str]]) -> list[str]:
+def override(root: Any, settings: list[tuple[str, str]], told: bool = True) -> list[str]:
     """Assigns each (dotted name, text) in `root`; the annotation of the field says how the text is read.
 
     Components are chosen before their fields are set, so that the order of settings does not matter. Of two settings
     of one field, the later wins. Returns one sentence for each setting that is wrong or missing; the others are
-    assigned, except that a component with such a setting is not put in its place.
+    assigned, except that a component with such a setting is not put in its place. `told`: the log says which components
+    are chosen.
     """
     problems: dict[int, str] = {}
     failed: set[str] = set()  # names whose settings are wrong
@@ -56,7 +57,21 @@ def override(root: Any, settings: list[tuple[str, str]]) -> list[str]:
         except ValueError as error:
             problems[number] = f"--config.{clipped(name)}={clipped(text)}: {error}"
             failed.add(name)
-    return [problems[number] for number in sorted(problems)] + _finish(choices, failed)
+    return [problems[number] for number in sorted(problems)] + _finish(choices, failed, told)
+
+
+def field_hint(root: Any, name: str) -> Any:
+    """The annotation of the field with this dotted name; None if `root` has no such field."""
+    *places, last = name.split(".")
+    holder = root
+    for place in places:
+        inner = holder if isinstance(holder, dict) else {key: getattr(holder, key) for key in _field_names(holder)}
+        holder = inner.get(place)
+    return annotations(type(holder)).get(last) if is_config(holder) else None
+
+
+def _field_names(value: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(value)] if is_config(value) else []
 
 
 def _new_sets(root: Any, settings: list[tuple[str, str]]) -> list[_Choice]:
@@ -71,8 +86,8 @@ def _new_sets(root: Any, settings: list[tuple[str, str]]) -> list[_Choice]:
     return added
 
 
-def _finish(choices: list[_Choice], failed: set[str]) -> list[str]:
-    """Says which components are chosen; takes back those with missing fields, and returns their problems."""
+def _finish(choices: list[_Choice], failed: set[str], told: bool) -> list[str]:
+    """Takes back components with missing fields, and returns their problems; says, if `told`, which ones are chosen."""
     problems: dict[str, str] = {}
     for choice in reversed(choices):
         if lacking := missing(choice.made, choice.name):
@@ -80,7 +95,7 @@ def _finish(choices: list[_Choice], failed: set[str]) -> list[str]:
             choice.undo()
     outer = {choice.name: choice for choice in choices if not any(_within(choice.name, o.name) for o in choices)}
     for name, choice in outer.items():
-        if not missing(choice.made, name):
+        if told and not missing(choice.made, name):
             first = next(other.former for other in choices if other.name == name)
             place = "added" if first is MISSING else f"in place of {described(first)}"
             log.info("config.%s: %s, %s", name, described(choice.made), place)

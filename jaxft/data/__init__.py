@@ -4,7 +4,8 @@ from jaxft.data.augment import Augmented
 from jaxft.data.batching import Chunk, Pack, Pad
 from jaxft.data.blank import Blanked
 from jaxft.data.duplicates import Deduplicated
+from jaxft.data.folds import Fold
 from jaxft.data.source import Data
 from jaxft.data.tfds import TFDS
 
-__all__ = ["TFDS", "Augmented", "Blanked", "Chunk", "Data", "Deduplicated", "Pack", "Pad"]
+__all__ = ["TFDS", "Augmented", "Blanked", "Chunk", "Data", "Deduplicated", "Fold", "Pack", "Pad"]

@@ -11,8 +11,7 @@ import numpy as np
 from jaxft.config.component import config
 from jaxft.config.protocols import Source
 from jaxft.config.ranges import problems_of
-from jaxft.data.example import Row
-from jaxft.data.row_sequence import Rows
+from jaxft.data.row_sequence import Rows, rows_at
 from jaxft.data.within import cell_text, column_problems, open_within, source_problems
 from jaxft.problems import UserError, raise_problems
 
@@ -61,7 +60,8 @@ class Deduplicated:
             first_rows = {key: number for (key, number), removed in pairs if not removed}
             if not first_rows:
                 raise UserError(f"no row of {rows.name} is left: all of them are in {other.name}. Use other data")
-        return _chosen(rows, np.fromiter(first_rows.values(), np.int64, len(first_rows)))
+        numbers = np.fromiter(first_rows.values(), np.int64, len(first_rows))
+        return rows_at(rows, numbers, f"{rows.name} (without duplicates)")
 
     def _first_rows(self, rows: Rows) -> tuple[dict[bytes, int], int, Counter[str]]:
         """(key -> first row with it, number of duplicates, in how many of these each column differs)."""
@@ -94,14 +94,3 @@ def text_key(texts: list[str]) -> bytes:
 
 def _caseless(text: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
-
-
-def _chosen(rows: Rows, numbers: np.ndarray) -> Rows:
-    """The rows with these ascending numbers, int64 (n,); consecutive rows are read together."""
-
-    def read(start: int, stop: int) -> list[Row]:
-        some = numbers[start:stop]
-        runs = np.split(some, np.flatnonzero(np.diff(some) > 1) + 1) if len(some) else []
-        return [row for run in runs for row in rows[int(run[0]) : int(run[-1]) + 1]]
-
-    return Rows(f"{rows.name} (without duplicates)", rows.columns, rows.classes, len(numbers), read, rows.mixed)

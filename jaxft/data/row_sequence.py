@@ -138,6 +138,17 @@ def as_rows(opened: Any, name: str) -> Rows:
     return Rows(name, columns, classes, len(opened), lambda a, b: _own_rows(opened, name, columns, a, b))
 
 
+def rows_at(rows: Rows, numbers: np.ndarray, name: str) -> Rows:
+    """The rows with these ascending numbers, int64 (n,); consecutive rows are read together."""
+
+    def read(start: int, stop: int) -> list[Row]:
+        some = numbers[start:stop]
+        runs = np.split(some, np.flatnonzero(np.diff(some) > 1) + 1) if len(some) else []
+        return [row for run in runs for row in rows[int(run[0]) : int(run[-1]) + 1]]
+
+    return Rows(name, rows.columns, rows.classes, len(numbers), read, rows.mixed)
+
+
 def _table_rows(table: pa.Table, name: str, classes: dict[str, list[str]]) -> Rows:
     problems = mixed.noted(table.schema)
 

@@ -1,13 +1,14 @@
 """Adafactor (Shazeer and Stern 2018), in Optax's form: second moments are stored as row and column means."""
 
 from collections.abc import Callable
+from dataclasses import field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxft.config.component import config
+from jaxft.config.component import ARGUMENT, config
 from jaxft.config.ranges import Count, NonNegative, Positive
 from jaxft.optim.parameters import Parameters, decay_mask
 
@@ -19,7 +20,7 @@ BATCHED = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)  # vmap axes; t
 class Adafactor:
     """Adafactor without momentum."""
 
-    decay: NonNegative = 0.0  # weight decay, times the learning rate
+    decay: NonNegative = field(default=0.0, metadata=ARGUMENT)  # weight decay, times the learning rate
     min_dim_factored: Count = 128  # smaller matrices have the full second moment
     clip_update: Positive = 1.0  # maximal root mean square of an update
     relative: bool = False  # rates are relative to each parameter's root mean square, at least 0.001 (section 8)

@@ -1,9 +1,11 @@
 """Muon (Jordan et al. 2024): orthogonalised momentum for the kernels of the layers, AdamW for all other parameters."""
 
+from dataclasses import field
+
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from jaxft.config.component import config
+from jaxft.config.component import ARGUMENT, config
 from jaxft.config.ranges import NonNegative, Positive, ProperFraction
 from jaxft.optim.parameters import Parameters, decay_mask
 
@@ -13,7 +15,7 @@ class Muon:
     """With `rms` 0.2, updates are as large as AdamW's (Liu et al. 2025, eq. 4), so that AdamW's rates apply."""
 
     momentum: ProperFraction = 0.95  # of the kernels
-    decay: NonNegative = 0.01  # weight decay, times the learning rate
+    decay: NonNegative = field(default=0.01, metadata=ARGUMENT)  # weight decay, times the learning rate
     rms: Positive = 0.2  # root mean square of an update of a kernel
     b1: ProperFraction = 0.9  # of AdamW, for all other parameters
     b2: ProperFraction = 0.999  # of AdamW

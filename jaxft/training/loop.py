@@ -27,22 +27,30 @@ from jaxft.training.preemption import Preempted, stoppable
 from jaxft.training.rounding import scored
 from jaxft.training.run import Run, precision, start
 from jaxft.training.setup import build
+from jaxft.training.shared import Shared
 
 log = logging.getLogger("jaxft")
 
 
 def train(
-    cfg: Config, workdir: str | Path, extend: bool = False, callbacks: Sequence[Callback] = ()
+    cfg: Config,
+    workdir: str | Path,
+    extend: bool = False,
+    callbacks: Sequence[Callback] = (),
+    shared: Shared | None = None,
+    part: int = 1,
 ) -> tuple[Config, dict[str, dict[str, float]]]:
     """Trains, or continues the run in `workdir`.
 
     Returns the configuration with what the data decided, such as labels, and the last metrics of each evaluation set.
 
-    With `extend`, a run may get more steps or epochs, even if it is complete.
+    With `extend`, a run may get more steps or epochs, even if it is complete. `shared` is what other runs have made
+    already. With `part` p the run pauses after the first p-th of its steps, rounded up, evaluated and saved; a later
+    call goes on from there, to numbers that are those of an unbroken run.
     """
     # Fail now, not at the end of the run.
     raise_problems(sink_problems(cfg.wandb) + output_problems(Path(workdir).absolute() / "model"))
-    built = build(cfg)
+    built = build(cfg, shared=shared)
     with (
         jax.set_mesh(built.mesh),
         precision(built),
@@ -51,28 +59,31 @@ def train(
         contextlib.closing(start(built, Path(workdir), extend, callbacks)) as run,
         run.report.at_the_end(),
     ):
-        if run.done < run.total or run.due:
+        run.pause = -(-run.total // part)
+        if run.done < min(run.pause, run.total) or run.due:
             with stoppable(unsaved=lambda: run.done > run.first) as stop:
                 run.open(stop)
                 try:
                     if run.due:  # before the first step, or what an earlier process left of an evaluation
                         with run.pace.paused(run.state):
                             measure(run, due(run))
-                    if run.done < run.total:
+                    if run.done < min(run.pause, run.total):
                         train_step, batch = run.training.step(), run.next_batch()
-                    while run.done < run.total:
+                    while run.done < min(run.pause, run.total):
                         run.pace.before(run.training.compile, run.state, run.frozen, batch)
                         run.state, metrics = train_step(run.state, run.frozen, batch)
                         run.on_device.append(metrics)
                         run.done += 1
-                        if run.done < run.total:
+                        if run.done < min(run.pause, run.total):
                             batch = run.next_batch()  # while the devices compute the step
                         after_step(run)
                         if stop.due():
                             raise Preempted
                 except Preempted:
                     interrupt(run)
-        finish(run)
+        if run.done == run.total:
+            finish(run)
+        run.checkpoints.wait()
     return built.cfg, run.results
 
 
@@ -95,12 +106,12 @@ def after_step(run: Run) -> None:
 
 def saves(run: Run) -> bool:
     """Whether this step gets a checkpoint."""
-    return run.done == run.total or run.done > 0 and run.done % run.built.cfg.save_interval(run.total) == 0
+    return run.done in (run.pause, run.total) or run.done > 0 and run.done % run.built.cfg.save_interval(run.total) == 0
 
 
 def due(run: Run) -> list[str]:
     """The evaluation sets that are due at this step."""
-    cfg, last = run.built.cfg, run.done == run.total
+    cfg, last = run.built.cfg, run.done in (run.pause, run.total)
     return [name for name in run.evals if last or run.done % cfg.eval_interval(name, run.total) == 0]
 
 

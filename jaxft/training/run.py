@@ -63,6 +63,7 @@ class Run:
     pending: list[dict[str, Any]] = field(default_factory=list)  # host metrics of steps since the last log point
     results: dict[str, dict[str, float]] = field(default_factory=dict)  # latest metrics by evaluation set
     due: list[str] = field(default_factory=list)  # sets still to be evaluated at this step
+    pause: int = 0  # the step after which this process stops, maybe before the last; 0: not yet decided
     ended: str | None = None  # why the run ended before its last planned step
     report: Report = field(init=False)  # set by `start`
 

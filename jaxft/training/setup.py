@@ -1,11 +1,12 @@
 """From a configuration to the model, task, mesh and data of a run. No other module imports every package."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,11 @@ from jaxft.adapters.soft_prompt import SoftPrompt
 from jaxft.adapters.start import continued, method_problems, start_values
 from jaxft.adapters.virtual_tokens import VirtualTokens
 from jaxft.config import Config
+from jaxft.config.component import to_json
 from jaxft.data.data_report import DataReport
 from jaxft.data.encoded import Arrays, Encoded, encode_all
 from jaxft.data.example import Example
-from jaxft.data.source import Rows, as_rows
+from jaxft.data.source import Rows
 from jaxft.metrics import Mean, objective
 from jaxft.metrics.units import EvalUnits
 from jaxft.models.batch import Batch
@@ -38,11 +40,20 @@ from jaxft.problems import UserError, listed, raise_problems, suggest, truncated
 from jaxft.quantization.quantized import dequantized, place_quantized, quantized, quantized_kernels, requantized
 from jaxft.tasks.base import EncodingContext, Task
 from jaxft.training.layout import mesh_for
-from jaxft.training.missing_columns import missing_columns
 from jaxft.training.own_functions import with_functions
+from jaxft.training.shared import Shared, identity
+from jaxft.training.sources import open_sources
 from jaxft.tune.learning_rate import peak_rate
 
 log = logging.getLogger("jaxft")
+
+T = TypeVar("T")
+# Fields of a configuration that no compiled function of model and task depends on: the data, and numbers that are
+# arguments or come from outside. `training/compiled.py` adds what the update depends on.
+NOT_COMPILED = frozenset(
+    "data evals batching batch steps epochs max_unknown lr schedule optim clip lr_multipliers layer_decay seed init "
+    "save early_stopping eval_on_start log_every nonfinite export_dtype wandb adapter".split()
+)
 
 
 @dataclass
@@ -66,6 +77,7 @@ class Setup:
     trained: list[str]
     virtual: VirtualTokens | None = None
     sources: dict[str, Rows] = field(default_factory=dict)  # opened data by name, "train" among them
+    shared: Shared = field(default_factory=Shared)
 
     @property
     def replicated(self) -> jax.sharding.NamedSharding:
@@ -76,6 +88,12 @@ class Setup:
         """All examples of a split. Drops its rows from `sources`, unless `Task.evaluate_predictions` needs them."""
         keeps = split != "train" and self.task.evaluates_texts
         rows = self.sources[split] if keeps else self.sources.pop(split)
+        source = identity(self.cfg.data if split == "train" else self.cfg.evals[split].data)
+        fields = (self.cfg.model, self.cfg.add_tokens, self.setting.max_len, self.cfg.max_unknown)
+        key = source and ("encoded", split, source, identity(self.cfg.task), fields)
+        return self.shared.get(key, lambda: self._encode(split, rows))
+
+    def _encode(self, split: str, rows: Rows) -> Encoded:
         rows_read = rows.only(self.task.columns())
         encoded = encode_all(rows_read, partial(self.task.encode, setting=self.setting), name=rows_read.name)
         raise_problems(f"{split}: {problem}" for problem in id_problems(encoded.flat, self.arch.spec))
@@ -84,6 +102,13 @@ class Setup:
         problems = self.task.check_data(encoded.report) + unknown_problems(encoded.report, self.cfg.max_unknown)
         raise_problems(f"{split}: {problem}" for problem in problems)
         return encoded
+
+    def program(self, name: str, options: Any, make: Callable[[], T]) -> T:
+        """The function `name` of this model and task, as `make` compiles it; runs that share it have equal `options`,
+        JSON values, and equal fields of the configuration but those in NOT_COMPILED."""
+        cfg = {key: value for key, value in to_json(self.cfg).items() if key not in NOT_COMPILED}
+        own = json.dumps([cfg, self.trained, self.model is self.base, options], sort_keys=True)
+        return self.shared.get((name, self.mesh, own), make)
 
     def evaluate_predictions(self, split: str, encoded: Encoded) -> Callable[[dict[str, np.ndarray]], EvalUnits] | None:
         """`Task.evaluate_predictions` of a set, as a function of the outputs; None for a task without it."""
@@ -190,21 +215,22 @@ class Setup:
         return {name for path in self.trained for name in names(self.model, path)}
 
 
-def build(cfg: Config, splits: list[str] | None = None) -> Setup:
+def build(cfg: Config, splits: list[str] | None = None, shared: Shared | None = None) -> Setup:
     """Everything but arrays: opens model and data, resolves the task, builds the model and the mesh.
 
-    `splits` are the data to open (None: all). Raises UserError with all problems of a stage before the next, more
-    expensive stage begins.
+    `splits` are the data to open (None: all), `shared` what other runs have made already. Raises UserError with all
+    problems of a stage before the next, more expensive stage begins.
     """
     devices = jax.devices()[: jax.device_count()]
     cfg.validate(len(devices))
+    shared = shared or Shared()
     pretrained = open_pretrained(cfg.model)
     if cfg.adapter is not None:
         if not isinstance(cfg.tune, PeftMethod):
             raise UserError(f"config.adapter: {type(cfg.tune).__name__} cannot go on from an adapter; leave it out")
         raise_problems(method_problems(read_adapter(cfg.adapter), cfg.tune, cfg.adapter))
         pretrained = with_labels(pretrained, cfg.adapter)
-    sources = open_sources(cfg, splits)
+    sources = open_sources(cfg, splits, shared)
     spec = backbone_rules(pretrained.family, pretrained.reader, cfg.task.head).spec
     if (argument := spec.input_side.embed.argument) != "input_ids":
         raise UserError(f"{cfg.model} takes {argument}: there are tasks for models that read texts only")
@@ -242,7 +268,7 @@ def build(cfg: Config, splits: list[str] | None = None) -> Setup:
     mesh = mesh_for(cfg, model, trained, devices)
     task = with_functions(task, cfg.loss, cfg.metrics)
     virtual = cfg.tune.placed(arch) if isinstance(cfg.tune, SoftPrompt) else None
-    return Setup(cfg, mesh, pretrained, arch, model, base, adapted, task, setting, trained, virtual, sources)
+    return Setup(cfg, mesh, pretrained, arch, model, base, adapted, task, setting, trained, virtual, sources, shared)
 
 
 def resolve_task(cfg: Config, sources: Mapping[str, Rows], setting: EncodingContext) -> Task:
@@ -288,26 +314,6 @@ def compute_dtype(cfg: Config, platform: str) -> jnp.dtype:
     if cfg.dtype != "auto":
         return jnp.dtype(cfg.dtype)
     return jnp.dtype("float32" if platform == "cpu" else "bfloat16")
-
-
-def open_sources(cfg: Config, splits: list[str] | None = None) -> dict[str, Rows]:
-    """The data of a run by name, checked for the task's columns; one UserError for all problems."""
-    sources = {"train": cfg.data, **{name: e.data for name, e in cfg.evals.items()}}
-    opened, problems = {}, []
-    for name, source in sources.items():
-        if splits is not None and name not in splits:
-            continue
-        where = "config.data" if name == "train" else f"config.evals.{name}.data"
-        try:
-            rows = as_rows(source.open(), where)
-        except UserError as error:
-            problems += [f"{where}: {problem}" for problem in error.problems]
-            continue
-        problems += missing_columns(cfg.task, rows, where)
-        problems += [f"{where}: {rows.mixed[column]}" for column in cfg.task.columns() if column in rows.mixed]
-        opened[name] = rows.named()
-    raise_problems(problems)
-    return opened
 
 
 def text_length(cfg: Config) -> int | None:

@@ -89,7 +89,7 @@ def apply_gradient(
     *,
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
-    clip: float | None = None,
+    clip: float | jax.Array | None = None,
 ) -> tuple[TrainState[jax.Array], StepMetrics]:
     """Divides once by the summed count, clips to the global norm `clip`, and updates.
 

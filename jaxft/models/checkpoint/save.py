@@ -1,6 +1,7 @@
 """Writes a model as a Hugging Face directory: config.json, safetensors, tokenizer files."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -218,16 +219,22 @@ def dtype_in_range(dtype: str, model: Model, params: Params, pretrained: Pretrai
 
 def largest(model: Model, params: Params) -> dict[str, float]:
     """The largest magnitude of each parameter, by name; NaN or infinity if any of its numbers is."""
-
-    def of(params: Params) -> Params:
-        return {path: jnp.max(jnp.abs(x), range(lead(paths[path]), x.ndim)) for path, x in params.items()}
-
     paths, place = variables(model), next(iter(params.values())).sharding
     if isinstance(place, jax.sharding.NamedSharding):  # replicated, so that every process has the result
         place = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
-    found = jax.jit(of, out_shardings=place)(params)
+    found = _magnitudes(place)(params, leads=tuple((path, lead(paths[path])) for path in params))
     sizes = {path: np.ravel(values) for path, values in jax.device_get(found).items()}
     return {name: float(size) for path in sizes for name, size in zip(names(model, path), sizes[path], strict=True)}
+
+
+@functools.cache  # one function for all calls, because each would be compiled
+def _magnitudes(place: jax.sharding.Sharding) -> jax.stages.Wrapped:
+    """Jitted (params, leads=) -> the largest magnitudes; `leads` has the number of leading axes that stay, by path."""
+
+    def magnitudes(params: Params, leads: tuple[tuple[str, int], ...]) -> Params:
+        return {path: jnp.max(jnp.abs(params[path]), range(kept, params[path].ndim)) for path, kept in leads}
+
+    return jax.jit(magnitudes, static_argnames="leads", out_shardings=place)
 
 
 def name_list(tensors: Iterable[str], most: int = 3) -> str:

@@ -1,0 +1,1 @@
+"""Several runs in one command: their configurations, their order, and their results."""
