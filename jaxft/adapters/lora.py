@@ -35,7 +35,7 @@ class LoRA(Ranked):
     bias: Literal["none", "all", "lora_only"] = "none"  # biases that train; lora_only: those of the targets
     lr_ratio: Positive = 1.0  # learning rate of B / that of A; LoRA+ (Hayou et al. 2024) has 16
 
-    lr_scale: ClassVar[float] = 4.0  # tune/learning_rate.py
+    lr_scale: ClassVar[float] = 8.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "LORA"
     unread: ClassVar[Mapping[str, Any]] = {
         "lora_bias": False,
