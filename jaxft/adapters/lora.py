@@ -27,7 +27,7 @@ class LoRA(Ranked):
 
     Targets are named as in the checkpoint, with PEFT's rules: ends of module names ("q_proj", "attention.self.query"),
     or a string that is a regular expression of a whole name. Heads of language models are frozen; other heads train
-    whole. A good learning rate is about ten times that of full tuning: 1e-4 to 2e-3.
+    whole. A good learning rate is about ten times that of full tuning: 1e-4 to 4e-3.
     """
 
     dropout: ProperFraction = 0.0  # on the input of the update

@@ -22,7 +22,7 @@ from jaxft.tune.base import LinearMap
 class MiSS(Targeted):
     """One small matrix trains, which all shards of a map's inputs share.
 
-    A step costs less than one of LoRA, and it takes smaller learning rates: 1e-4 to 1e-3.
+    It takes the learning rates of LoRA or smaller ones: 1e-4 to 1e-3.
     """
 
     rank: Count = 64  # the width of a shard
