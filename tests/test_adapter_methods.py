@@ -30,6 +30,7 @@ from jaxft.adapters.pissa import PiSSA
 from jaxft.config import Config, Mesh, Save
 from jaxft.data import Data
 from jaxft.metrics import objective
+from jaxft.models.params import bind
 from jaxft.problems import UserError
 from jaxft.tasks.classify import Classify
 from jaxft.training.fit import fit
@@ -142,12 +143,20 @@ def adamw(model, lr):
 
 
 WRONG = {
-    "a block without a divisor": (OFT(block_size=1), "blocks of nearly 1 do not divide: use another size"),
+    "a block without a divisor": (OFT(block_size=1), "have blocks of one then, without a rotation: use another"),
     "a short series": (OFT(block_size=4, neumann_terms=2), "tune.neumann_terms is 2: use 4 or more, or 0"),
     "a wide shard": (MiSS(rank=99), "tune.rank is 99, but bert.encoder.layer.0"),
     "a rank": (HiRA(rank=99), "is larger than its width, 24"),
     "of two matrices": (LoHa(rank=99), "is larger than its width, 24"),
     "a module": (IA3(target_modules=("querry",)), "'querry' matches no linear map of the model"),
+    "saved and adapted": (
+        LoRA(modules_to_save=("query",)),
+        "'query' has adapters as well: leave it out, or exclude it",
+    ),
+    "no target": (
+        IA3(target_modules=("key",), feedforward_modules=("query",)),
+        "tune.feedforward_modules: 'query' is not among tune.target_modules",
+    ),
     "a feed-forward module": (IA3(feedforward_modules=("wo",)), "tune.feedforward_modules: 'wo' matches no linear map"),
 }
 
@@ -164,7 +173,7 @@ def test_a_bias_that_peft_adds_later(tmp_path):
     make("deberta", "sequence-classification", tmp_path / "a")
     arch, model, _, params, own = adapted(tmp_path / "a", IA3())
     with pytest.raises(
-        UserError, match="transformers adds a bias to the result of .*in_proj, which PEFT's IA3 adapter"
+        UserError, match="PEFT has no IA3 adapter for in_proj, which are without the bias that jaxft scales with them"
     ):
         adapter_files(model, params, own, arch, IA3(), str(tmp_path / "a"))
 
@@ -231,3 +240,39 @@ def test_a_run_resumes_to_the_last_bit(tune, sharded, tmp_path):
 
 def test_the_page_is_that_of_the_tests():
     assert PAGE.read_text() == page(), "run python tests/adapter_methods.py"
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_adapters_that_peft_starts_from_the_weights(init, directory_of, tmp_path):
+    """PEFT's file has the trained factors alone; their start is taken out of the weights when it is read."""
+    directory = directory_of("decoder")
+    targets = ["q_proj", "down_proj"]
+    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, init_lora_weights=init, task_type="CAUSAL_LM")
+    torch.manual_seed(0)
+    with peft_warnings(), torch.no_grad():
+        theirs = peft.get_peft_model(theirs_of(directory, "decoder"), config).eval()
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape) if parameter.requires_grad else 0.0)
+        theirs.save_pretrained(tmp_path / "adapter")
+    ours = jaxft.load(str(directory), "causal-lm", adapter=str(tmp_path / "adapter"))
+    check(theirs.get_base_model(), ours.arch, outputs_of(ours.model, ours.params), init)
+
+
+def test_dropout_is_on_the_change_alone(directory_of):
+    """DoRA at its start changes nothing, with dropout or without; the model's own dropout is the same in both."""
+
+    def logits(rate, perturbed):
+        arch, model, _, params, _ = adapted(directory_of("encoder"), DoRA(rank=2, dropout=rate), perturbed=perturbed)
+        return np.asarray(bind(model, params)(inputs_of(arch.spec, arch.kind).batch, jax.random.key(0)).logits)
+
+    np.testing.assert_allclose(logits(0.5, False), logits(0.0, False), rtol=0, atol=1e-5)
+    assert np.abs(logits(0.5, True) - logits(0.0, True)).max() > 1e-3
+
+
+def test_tables_that_the_model_uses_twice(tmp_path):
+    """PEFT would train a copy for one of the places."""
+    make("llama", "causal-lm", tmp_path / "a", tie_word_embeddings=True)
+    tune = LoRA(rank=2, modules_to_save=("embed_tokens",))
+    arch, model, _, params, own = adapted(tmp_path / "a", tune)
+    with pytest.raises(UserError, match="embed_tokens.weight trains, which the model also uses as lm_head.weight"):
+        adapter_files(model, params, own, arch, tune, str(tmp_path / "a"))

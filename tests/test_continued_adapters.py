@@ -119,7 +119,7 @@ def test_what_does_not_fit(run, tmp_path):
     cfg, adapter, _ = run
     for tune, message in {
         "IA3": (IA3(), "has an adapter of LoRA, but config.tune is IA3: set config.tune=LoRA"),
-        "rank": (LoRA(rank=3), "has other settings than config.tune (rank, alpha): make them equal"),
+        "rank": (LoRA(rank=3), "(rank 2, alpha 16, or with rslora 11.3137) and 17 more: make them equal"),
         "alpha": (LoRA(rank=2, alpha=1.0), "has other settings than config.tune"),
         "fewer": (LoRA(rank=2, target_modules=("query",)), "has an adapter for bert.encoder.layer.0.attention.output"),
     }.values():

@@ -1,7 +1,8 @@
 """The interfaces of adapters on linear maps, and of the methods that put them there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from dataclasses import fields
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 
@@ -56,6 +57,10 @@ class AdapterPart:
         """
         return [stored.tensors] if count == 1 and stored.part == self.untrained() else None
 
+    def described(self) -> str:
+        """The settings, as words for a message."""
+        return ", ".join(f"{one.name} {getattr(self, one.name)}" for one in fields(cast(Any, self)))
+
     def untrained(self) -> Self:
         """The part without the settings that matter in training alone."""
         return self
@@ -73,7 +78,8 @@ class PeftMethod:
 
     __slots__ = ()
     peft_type: ClassVar[str]
-    # PEFT's settings that change what an adapter computes, and that jaxft does not have: their defaults.
+    # PEFT's settings that change what an adapter computes, and that jaxft does not have: the values, or the tuples of
+    # them, with which they do not.
     unread: ClassVar[Mapping[str, Any]] = {}
     reads_transposed: ClassVar[bool] = True  # whether PEFT has it for matrices that are stored as (inputs, outputs)
     own_norms: ClassVar[bool] = False  # whether the parameters of norms are what PEFT's file holds

@@ -80,10 +80,13 @@ class DecomposedLayer(LowRankLayer):
         self.magnitude = param((outputs,), (axes[1],), "norm", "ones", origin="adapter")
 
     def __call__(self, x: jax.Array, linear: Linear, key: jax.Array | None) -> jax.Array:
-        x = dropout(x, self.part.dropout, key)
         norm = jax.lax.stop_gradient(_norm(upcast(linear.matrix(x.dtype)) + self.product()))
         factor = (upcast(self.magnitude[...]) / norm).astype(x.dtype)
-        y = (linear.product(x) + self.update(x)) * factor
+        if key is None or self.part.dropout == 0:
+            y = (linear.product(x) + self.update(x)) * factor
+        else:  # of the change alone
+            dropped = dropout(x, self.part.dropout, key)
+            y = linear.product(x) + linear.product(dropped) * (factor - 1) + self.update(dropped) * factor
         return y if linear.bias is None else y + linear.bias[...].astype(x.dtype)
 
     def merged(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:

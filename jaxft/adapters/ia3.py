@@ -47,6 +47,14 @@ class IA3(Targeted):
         """See Targeted."""
         return {"feedforward_modules": self.feedforward_modules}
 
+    def part_problems(self, chosen: Sequence[LinearMap]) -> list[str]:
+        """See Targeted: feed-forward modules are among the targets."""
+        return [
+            f"tune.feedforward_modules: {name!r} is not among tune.target_modules: name it there as well"
+            for name in self.feedforward_modules
+            if not any(matches((name,), one.module) for one in chosen)
+        ]
+
     def settings(self, found: Mapping[str, StoredModule], modules: Sequence[str]) -> dict[str, Any]:
         """See adapters/base.py. PEFT finds feed-forward modules among the targets by the same names."""
         forward = [name for name, one in found.items() if isinstance(one.part, Scaled) and one.part.of_inputs]

@@ -38,6 +38,7 @@ class LoRA(Ranked):
     lr_scale: ClassVar[float] = 8.0  # tune/learning_rate.py
     peft_type: ClassVar[str] = "LORA"
     unread: ClassVar[Mapping[str, Any]] = {
+        "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),  # others change the base when PEFT loads
         "lora_bias": False,
         "target_parameters": None,
         "trainable_token_indices": None,
@@ -122,6 +123,9 @@ class LowRank(AdapterPart):
         if len(a) != count * self.rank or any(np.delete(each, rows, 0).any() for each, rows in own):
             return None
         return [{"lora_A.weight": a[rows], "lora_B.weight": each[rows].T} for each, rows in own]
+
+    def described(self) -> str:
+        return f"rank {self.rank}, alpha {self.scale * self.rank:g}, or with rslora {self.scale * self.rank**0.5:g}"
 
     def with_rank(self, rank: int) -> Self:
         """The same update, with a rank that is higher by zeros."""

@@ -44,8 +44,8 @@ class OFT(Targeted):
         if self.neumann_terms in (1, 2, 3):
             return [f"tune.neumann_terms is {self.neumann_terms}: use 4 or more, or 0 for the exact inverse"]
         return [
-            f"tune.block_size: {one.module} has {one.inputs} inputs, which blocks of nearly {self.block_size} do not "
-            "divide: use another size, or leave the map out (tune.exclude_modules)"
+            f"tune.block_size is {self.block_size}: the {one.inputs} inputs of {one.module} have blocks of one then, "
+            "without a rotation: use another size, or leave the map out (tune.exclude_modules)"
             for one in chosen
             if nearest_divisor(one.inputs, self.block_size) == 1
         ][:1]

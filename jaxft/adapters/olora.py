@@ -1,11 +1,12 @@
 """OLoRA (Buyukakyuz 2024, "OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models")."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxft.adapters.lora import LoRA
+from jaxft.adapters.lora import LoRA, LowRank
 from jaxft.adapters.residual import Residual
 from jaxft.config.component import config
 from jaxft.tune.base import LinearMap
@@ -20,10 +21,17 @@ class OLoRA(LoRA):
     """
 
     lr_scale: ClassVar[float] = 1.0  # tune/learning_rate.py
+    unread: ClassVar[Mapping[str, Any]] = {**LoRA.unread, "init_lora_weights": "olora", "use_dora": False}
 
     def part_for(self, one: LinearMap) -> "Orthonormal":
         """See Targeted."""
         return Orthonormal(self.rank_of(one), self.scale_of(one), self.dropout, self.lr_ratio)
+
+    @classmethod
+    def part_of(cls, config: Mapping[str, Any], module: str, stored: Mapping[str, np.ndarray]) -> LowRank:
+        """See adapters/base.py. PEFT takes the same start out of the weights when it loads the file."""
+        plain = LoRA.part_of(config, module, stored)
+        return Orthonormal(plain.rank, plain.scale)
 
 
 @dataclass(frozen=True)

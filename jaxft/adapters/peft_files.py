@@ -71,7 +71,7 @@ def adapter_files(
     stored_whole = {arch.parameter(one.hf) for one in arch.tensor_maps if values.keys() >= set(one.jaxft)}
     found: dict[str, StoredModule] = {}
     own: dict[str, np.ndarray] = {}
-    problems: list[str] = []
+    unjoined: dict[str, list[str]] = {}  # reason -> modules
     for one in arch.tensor_maps:
         maps = [name.removesuffix(".kernel") for name in one.jaxft]
         biases = {f"{name}.bias" for name in maps}
@@ -79,14 +79,16 @@ def adapter_files(
             module = arch.parameter(one.hf).removesuffix(".weight")
             joined = layers[maps[0]].part.joined([stored(name) for name in maps], partial(_joined, one))
             if joined is None or not (one.layout.outputs_axis == 0 or tune.reads_transposed):
-                problems.append(_unjoined(module, len(maps), tune))
+                why = "several linear maps in one matrix" if len(maps) > 1 else "stored as (inputs, outputs)"
+                unjoined.setdefault(why, []).append(module)
             elif joined.part.scales_bias and f"{module}.bias" not in stored_whole and values.keys() & biases:
-                problems.append(_later_bias(module, tune))
+                unjoined.setdefault("without the bias that jaxft scales with them", []).append(module)
             else:
                 found[module] = joined
         elif trained.issuperset(one.jaxft):
             own[arch.parameter(one.hf)] = np.ascontiguousarray(one.layout.join([value(n) for n in one.jaxft]))
-    raise_problems(problems[:1] + _expert_problems(found, arch))
+    problems = [_unjoined(modules, why, tune) for why, modules in unjoined.items()]
+    raise_problems(problems + _expert_problems(found, arch) + tie_problems(own, arch))
     if tune.own_norms:
         own = _without_norms(own, found, [arch.parameter(one.hf) for one in arch.tensor_maps if is_norm(one.jaxft[0])])
     tensors = {
@@ -120,19 +122,22 @@ def _joined(one: TensorMap, arrays: Sequence[np.ndarray]) -> np.ndarray:
     return array.T if one.layout.outputs_axis == 0 else array
 
 
-def _unjoined(module: str, maps: int, tune: PeftMethod) -> str:
-    why = f"{maps} linear maps in one matrix" if maps > 1 else "a matrix that is stored as (inputs, outputs)"
+def _unjoined(modules: Sequence[str], why: str, tune: PeftMethod) -> str:
+    ends = tuple(sorted({module.rpartition(".")[2] for module in modules}))
     return (
-        f"PEFT has no {tune.peft_type} adapter for {module}, which is {why}: write --format=merged, or train with "
-        f"tune.exclude_modules={(module.rpartition('.')[2],)!r}"
+        f"PEFT has no {tune.peft_type} adapter for {', '.join(ends)}, which are {why}: write --format=merged, or train "
+        f"with tune.exclude_modules={ends!r}"
     )
 
 
-def _later_bias(module: str, tune: PeftMethod) -> str:
-    return (
-        f"transformers adds a bias to the result of {module}, which PEFT's {tune.peft_type} adapter does not change, "
-        f"but jaxft's does: write --format=merged, or train with tune.exclude_modules={(module.rpartition('.')[2],)!r}"
-    )
+def tie_problems(own: Mapping[str, np.ndarray], arch: Architecture) -> list[str]:
+    """Tables that train and that the model uses twice: PEFT trains a copy for one of the places."""
+    return [
+        f"{name} trains, which the model also uses as {other}, but PEFT changes one of them alone: leave it out of "
+        "modules_to_save, or merge the adapter where it was trained (jaxft: --format=merged, PEFT: merge_and_unload)"
+        for other, name in arch.ties.items()
+        if arch.parameter(name) in own and own[arch.parameter(name)].ndim == 2
+    ]
 
 
 def _expert_problems(found: Mapping[str, StoredModule], arch: Architecture) -> list[str]:
@@ -178,6 +183,8 @@ def read_adapter(directory: str | Path) -> AdapterFiles:
     """The files of an adapter. Raises UserError for a directory without them, and for methods that jaxft does not
     have."""
     directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"the directory {directory} of an adapter does not exist")
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} has no {CONFIG}: not a directory of a PEFT adapter")
     try:
@@ -195,7 +202,7 @@ def read_adapter(directory: str | Path) -> AdapterFiles:
         f"{directory / CONFIG} sets {name} to {truncated_repr(config[name])}, which jaxft does not read. Merge the "
         "adapter into its model with peft (merge_and_unload), and load the model"
         for name, usual in method.unread.items()
-        if config.get(name, usual) not in (usual, None, {}, [])
+        if config.get(name) not in (*(usual if isinstance(usual, tuple) else [usual]), None, {}, [])
     )
     weights = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
     if weights is None:
@@ -231,7 +238,7 @@ def merged_views(views: Views, files: AdapterFiles, arch: Architecture, director
     modules = {name.removesuffix(".weight") for name, one in by_tensor.items() if one.is_linear}
     stored, own, problems = sorted_tensors(files, modules, directory)
     values, more = own_values(own, views, by_tensor, directory)
-    merged, problems = {**views, **values}, problems + more
+    merged, problems = {**views, **values}, problems + more + tie_problems(own, arch)
     for module, tensors in stored.items():
         one = by_tensor[module + ".weight"]
         try:
@@ -247,12 +254,10 @@ def own_values(
 ) -> tuple[Views, list[str]]:
     """(values, by parameter, of the model's own tensors in an adapter's files; problems)."""
     found: Views = {}
-    problems = []
-    for name, array in own.items():
-        one = by_tensor.get(name)
-        if one is None:
-            problems.append(_unknown(name, by_tensor, directory))
-            continue
+    unknown = [name for name in own if name not in by_tensor]
+    problems = [_unknown(unknown, by_tensor, directory)] if unknown else []
+    for name in sorted(own.keys() - unknown):
+        one, array = by_tensor[name], own[name]
         widths = [int(np.shape(views[n])[-1]) if n in views else len(array) for n in one.jaxft]
         for parameter, piece in zip(one.jaxft, one.layout.split(array.astype(np.float32), widths), strict=True):
             if parameter in views and views[parameter].shape != piece.shape:
@@ -285,7 +290,7 @@ def _merged(
     kernel, bias = _joined(one, kernels), _joined(one, vectors) if vectors else None
     inputs, outputs = kernel.shape
     adapter = part.build(inputs, outputs, (None, None))
-    values = part.values(tensors)
+    values = part.start(kernel) | part.values(tensors)
     wanted = {path: shape(variable) for path, variable in variables(adapter).items()}
     if {name: array.shape for name, array in values.items()} != wanted:
         raise ValueError(wanted)
@@ -301,7 +306,6 @@ def sorted_tensors(
     """(module -> its adapter's tensors, the model's own tensors by name, problems)."""
     stored: dict[str, Tensors] = {}
     own: dict[str, np.ndarray] = {}
-    problems = []
     for name, array in files.tensors.items():
         name = name.removeprefix(PREFIX)
         if re.search(r"\.(original_module|modules_to_save)\.", name):  # PEFT writes these biases twice
@@ -310,14 +314,16 @@ def sorted_tensors(
             stored.setdefault(adapted[1], {})[adapted[2]] = array.astype(np.float32)
         else:
             own[re.sub(r"\.(base_layer|ln_tuning_layers)\.", ".", name)] = array
-    problems += [_unknown(module, modules, directory) for module in stored if module not in modules]
+    unknown = [module for module in stored if module not in modules]
+    problems = [_unknown(unknown, modules, directory)] if unknown else []
     return {module: tensors for module, tensors in stored.items() if module in modules}, own, problems
 
 
-def _unknown(name: str, known: Collection[str], directory: str | Path) -> str:
+def _unknown(names_of: Sequence[str], known: Collection[str], directory: str | Path) -> str:
+    first, more = names_of[0], f" and {len(names_of) - 1} more" if len(names_of) > 1 else ""
     return (
-        f"the adapter in {directory} has weights for {name}, which the model does not have.{suggest(name, known)} Load "
-        "it on the model that it was trained on, or with its head"
+        f"the adapter in {directory} has weights for {first}{more}, which the model does not have."
+        f"{suggest(first, known)} Load it on the model that it was trained on, or with its head"
     )
 
 

@@ -36,7 +36,7 @@ class PromptTuning(SoftPrompt):
     lr_scale: ClassVar[float] = 20.0  # tune/learning_rate.py
 
     def problems(self) -> list[str]:
-        if self.init == "text" and not self.init_text:
+        if self.init == "text" and not (self.init_text or "").strip():
             return ["init is 'text', but there is no text: set init_text, such as an instruction for the task"]
         if self.init != "text" and self.init_text is not None:
             return [f"init_text is set, but init is {self.init!r}: set init='text', or leave init_text out"]

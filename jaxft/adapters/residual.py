@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.adapters.base import Tensors
+from jaxft.adapters.base import Pieces, StoredModule, Tensors
 from jaxft.adapters.lora import LowRank, LowRankLayer
 from jaxft.models.layers.basic import param
 from jaxft.models.layers.precision import upcast
@@ -36,6 +36,10 @@ class Residual(LowRank):
         """Both pairs of factors."""
         a, b = (np.ascontiguousarray(factor, np.float32) for factor in self.factors(kernel))
         return {"a": a, "b": b, "a0": a, "b0": b}
+
+    def parted(self, stored: StoredModule, pieces: Pieces, count: int) -> list[Tensors] | None:
+        """As LoRA's; PEFT's start of several maps in one matrix is not that of each."""
+        return super().parted(stored, pieces, count) if count == 1 else None
 
     def stored(self, values: Mapping[str, np.ndarray]) -> Tensors:
         """As a LoRA of twice the rank."""

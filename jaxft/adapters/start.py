@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.adapters.adapted import linears
 from jaxft.adapters.base import PeftMethod, StoredModule, Tensors
 from jaxft.adapters.methods import method_of
-from jaxft.adapters.peft_files import MISFITS, AdapterFiles, other_base, own_values, sorted_tensors
+from jaxft.adapters.peft_files import MISFITS, AdapterFiles, other_base, own_values, sorted_tensors, tie_problems
 from jaxft.models.checkpoint.load import Views
 from jaxft.models.checkpoint.pretrained import Architecture
 from jaxft.models.checkpoint.weight_table import TensorMap
@@ -58,7 +58,7 @@ def continued(
     modules = {name.removesuffix(".weight") for name, one in by_tensor.items() if one.is_linear}
     stored, own, problems = sorted_tensors(files, modules, directory)
     found, more = own_values(own, views, by_tensor, directory)
-    problems += more
+    problems += more + tie_problems(own, arch)
     shapes = {name: shape(v)[lead(v) :] for path, v in variables(model).items() for name in names(model, path)}
     problems += [
         other_base(name, v.shape, directory) for name, v in found.items() if tuple(v.shape) != shapes.get(name)
@@ -69,7 +69,8 @@ def continued(
         if one.is_linear and layers.keys() >= {name.removesuffix(".kernel") for name in one.jaxft}
     }
     problems += _module_problems(stored, adapted, directory)
-    for module in stored.keys() & adapted.keys():
+    unequal: list[str] = []
+    for module in sorted(stored.keys() & adapted.keys()):
         one, tensors = adapted[module], stored[module]
         maps = [name.removesuffix(".kernel") for name in one.jaxft]
         try:
@@ -79,13 +80,16 @@ def continued(
             problems.append(other_base(module, next(iter(tensors.values())).shape, directory))
             continue
         if values is None:
-            problems.append(
-                f"config.adapter: the adapter of {module} in {directory} has other settings than config.tune (rank, "
-                "alpha): make them equal, or merge the adapter into the model (jaxft.load(base, adapter=...).save)"
-            )
+            unequal.append(f"{module} ({found_part.part.described()})")
             continue
         for name, each in zip(maps, values, strict=True):
             found |= {f"{name}.adapter.{parameter}": value for parameter, value in each.items()}
+    if unequal:
+        rest = f" and {len(unequal) - 1} more" if len(unequal) > 1 else ""
+        problems.append(
+            f"config.adapter: the adapter in {directory} has other settings than config.tune for {unequal[0]}{rest}: "
+            "make them equal, or merge the adapter into the model (jaxft.load(base, adapter=...).save)"
+        )
     raise_problems(problems)
     return found
 

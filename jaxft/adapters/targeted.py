@@ -90,6 +90,12 @@ class Targeted(PeftMethod):
             for module in self.modules_to_save
             if not any(_contains(module, tensor) for tensor in tensors)
         ]
+        adapted = {one.module for one in chosen}
+        problems += [
+            f"tune.modules_to_save: {module!r} has adapters as well: leave it out, or exclude it (tune.exclude_modules)"
+            for module in self.modules_to_save
+            if any(_contains(module, f"{one}.") for one in adapted)
+        ]
         if not problems and not chosen:
             problems.append("tune leaves no linear map to adapt: name fewer tune.exclude_modules, or more layers")
         return problems or self.part_problems(chosen)

@@ -41,8 +41,8 @@ DTYPES = ("float32", "bfloat16")
 def load(path: str, head: str | None = None, dtype: str = "float32", adapter: str | None = None) -> "LoadedModel":
     """Loads a model from a Hugging Face directory, or by its hub name.
 
-    adapter: a directory of a PEFT adapter: LoRA, which is merged into the weights, or a soft prompt, which is put
-    before every text. The head is then that of its task_type, and answers are read as its run did if it has a
+    adapter: a directory of a PEFT adapter (docs/tuning.md), which is merged into the weights, or a soft prompt, which
+    is put before every text. The head is then that of its task_type, and answers are read as its run did if it has a
     jaxft.json. If `path` is such a directory, its base model is loaded with it.
 
     head: one of KINDS in models/heads.py; None: the one that `architectures` of config.json names. A head without

@@ -228,6 +228,8 @@ def build(cfg: Config, splits: list[str] | None = None, shared: Shared | None = 
     if cfg.adapter is not None:
         if not isinstance(cfg.tune, PeftMethod):
             raise UserError(f"config.adapter: {type(cfg.tune).__name__} cannot go on from an adapter; leave it out")
+        if cfg.init == "random":
+            raise UserError("config.adapter is for the model that it was trained on, but config.init is 'random'")
         raise_problems(method_problems(read_adapter(cfg.adapter), cfg.tune, cfg.adapter))
         pretrained = with_labels(pretrained, cfg.adapter)
     sources = open_sources(cfg, splits, shared)
@@ -252,9 +254,9 @@ def build(cfg: Config, splits: list[str] | None = None, shared: Shared | None = 
     )
     hidden = task.hidden or ("all" if task.max_predictions(1) is None else "read")
     model, base, trained = build_model(cfg, arch, devices[0].platform, hidden)
-    if arch.stored_vocab is not None and "embed.tokens.embedding" not in trained:
+    if cfg.add_tokens and "embed.tokens.embedding" not in trained:
         raise UserError(
-            "config.add_tokens adds rows to the embeddings, which config.tune keeps as they are: none would "
+            "config.add_tokens gives tokens rows of the embeddings, which config.tune keeps as they are: none would "
             "be learned. Let embed.tokens train as well, or leave the tokens out"
         )
     if cfg.lr == "auto":
