@@ -60,8 +60,9 @@ def arguments(run: CompiledSteps):
 def lowered(run: CompiledSteps):
     """The gradient's program, whose size depends on the model, before XLA compiles it."""
     state, frozen, batch = arguments(run)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
     with jax.set_mesh(run.built.mesh):
-        return run.gradient.lower(state.params, state.step, frozen, batch)
+        return run.gradient.lower(state.params, state.step, frozen, batch, seed=seed)
 
 
 def main():

@@ -177,7 +177,7 @@ def test_texts_of_another_type_are_refused(text, hint, expected):
         ("--config.seed=1.5", "--config.seed=1.5: expected int"),
         ("--config.lr=abc", "--config.lr=abc: expected float"),
         ("--config.steps=many", "--config.steps=many: expected int | None"),
-        ("--config.optim=lion", "expected Adafactor, AdamW, Lion, Muon, SGD, or MODULE:CLASS. Did you mean 'Lion'?"),
+        ("--config.optim=lion", "expected Adafactor, AdamW, AdamW8bit, Lion, Muon, SGD, or MODULE:CLASS"),
         ("--config.optim=Linear", "or MODULE:CLASS. Did you mean --config.schedule=Linear?"),
         ("--config.mesh=Mesh", "config.mesh is Mesh(...), which is not chosen by name: set its fields: data, fsdp"),
         ("--config.dtype=float", "config.dtype is 'float', expected auto, float32, bfloat16. Did you mean 'float32'?"),

@@ -218,9 +218,10 @@ def compiled_gradient(cfg):
     }
     whole = jax.ShapeDtypeStruct((1, 64), jnp.int32, sharding=built.replicated)
     batch = dict.fromkeys(("tokens", "segments", "positions", "at", "targets"), whole)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=built.replicated)
     batch |= dict.fromkeys(("weights", "bytes"), jax.ShapeDtypeStruct((1, 64), jnp.float32, sharding=built.replicated))
     with jax.set_mesh(built.mesh):
-        program = plan.gradient.lower(state.params, state.step, frozen, batch).compile()
+        program = plan.gradient.lower(state.params, state.step, frozen, batch, seed=seed).compile()
     return built, state, program.memory_analysis()
 
 

@@ -1,6 +1,7 @@
 """Adapters in the files of PEFT: adapter_config.json and adapter_model.safetensors (or .bin)."""
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -183,7 +184,7 @@ def read_adapter(directory: str | Path) -> AdapterFiles:
     """The files of an adapter. Raises UserError for a directory without them, and for methods that jaxft does not
     have."""
     directory = Path(directory)
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # also false for what can be no path
         raise UserError(f"the directory {directory} of an adapter does not exist")
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} has no {CONFIG}: not a directory of a PEFT adapter")

@@ -4,6 +4,7 @@ A file holds the vectors of the prompt, `prompt_embeddings`, and what else train
 `base_model.`.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def read_prompt(directory: str | Path) -> StoredPrompt | None:
 def base_of(directory: str | Path) -> str | None:
     """The base model of an adapter's directory, by its adapter_config.json; None for any other directory."""
     path = Path(directory)
-    if not (path / CONFIG).is_file() or has_weights(path):
+    if not os.path.isfile(path / CONFIG) or has_weights(path):  # also false for what can be no path
         return None
     base = _config(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
